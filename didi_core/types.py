@@ -1,0 +1,235 @@
+"""Notation, protocols and the small frozen records that every other module speaks in.
+
+===================  ==========================================================================================
+name                 meaning
+===================  ==========================================================================================
+V, L, B, G           vocabulary without the mask, length, batch, group size
+x0, xt, xs           clean sequence; the sequence at time t; at s < t. t=0 is clean, t=1 fully masked
+alpha_t, dalpha_t    probability that a token is still visible at t, and its derivative (negative)
+log_p_x0             log p(x0_l | xt) after SUBS: no mass on the mask or on forbidden tokens; visible tokens copied
+teacher, student     p_theta and p_nu: denoisers; the student starts as a copy of the teacher
+scorer               D_lambda: one logit per position, log q_theta(z_t) - log q_nu(z_t) where it is trained well
+tau                  intermediate time of the rollout
+NFE                  network function evaluations of every network that ran, per sample
+share                fraction of the free positions revealed so far; on the reverse path share = alpha_t
+===================  ==========================================================================================
+
+Shapes in signatures follow jaxtyping: ``Int[Tensor, "B L"]`` is a batch of sequences of token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the integers of a sequence stand for.
+
+    Ids ``0 .. size-1`` are tokens, ``mask == size`` is the mask, so an embedding has ``size + 1`` rows.
+    ``forbidden`` ids are never generated; ``bos``, ``eos`` and ``pad`` are forbidden, and pinned: never masked.
+    """
+
+    size: int
+    forbidden: tuple[int, ...] = ()
+    pad: int | None = None
+    bos: int | None = None
+    eos: int | None = None
+    tokens: tuple[str, ...] | None = None  # spelling of each id, where the vocabulary is small enough to list
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"a vocabulary needs at least one token, got size={self.size}")
+        if self.tokens is not None and len(self.tokens) != self.size:
+            raise ValueError(f"{len(self.tokens)} spellings for a vocabulary of {self.size} tokens")
+        outside = [i for i in (*self.forbidden, *self.pinned) if not 0 <= i < self.size]
+        if outside:
+            raise ValueError(f"special or forbidden ids {outside} are outside the vocabulary of {self.size} tokens")
+        if len(self.generated) < 2:
+            raise ValueError("fewer than two tokens may be generated: nothing to learn")
+
+    @property
+    def mask(self) -> int:
+        """Id of the mask: the row after the last token."""
+        return self.size
+
+    @cached_property
+    def pinned(self) -> tuple[int, ...]:
+        """Ids that the forward process never masks: BOS, EOS and padding."""
+        return tuple(i for i in (self.bos, self.eos, self.pad) if i is not None)
+
+    @cached_property
+    def generated(self) -> tuple[int, ...]:
+        """Ids that a sampler may draw, ascending."""
+        never = {*self.forbidden, *self.pinned}
+        return tuple(i for i in range(self.size) if i not in never)
+
+    def allowed(self, device: torch.device | str = "cpu") -> Bool[Tensor, "V"]:
+        """True at the ids that may be generated."""
+        allowed = torch.zeros(self.size, dtype=torch.bool, device=device)
+        allowed[list(self.generated)] = True
+        return allowed
+
+    def maskable(self, tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """True where the forward process may put a mask: everywhere but at BOS, EOS and padding."""
+        free = torch.ones_like(tokens, dtype=torch.bool)
+        for pinned in self.pinned:
+            free &= tokens != pinned
+        return free
+
+    def lengths(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B"]:
+        """Number of positions before the padding, BOS and EOS included. Padding is on the right."""
+        if self.pad is None:
+            return torch.full((tokens.shape[0],), tokens.shape[1], device=tokens.device)
+        return (tokens != self.pad).sum(dim=1)
+
+
+class Denoiser(Protocol):
+    """A trunk (hidden states of all positions) and a head (raw logits of the chosen ones).
+
+    The split is the interface because the head is where the memory goes: losses, rollouts and samplers call it only
+    at the positions they need, so nothing of size [B, L, V] is built. Implementations are ``nn.Module``s.
+    """
+
+    vocabulary: Vocabulary
+
+    def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Hidden states. Padding (the vocabulary's pad id) changes nothing at the other positions."""
+        ...
+
+    def head(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... K"]:
+        """Raw logits of the given hidden states; K >= V, column i is token i, further columns are ignored."""
+        ...
+
+    def __call__(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
+        """``head(trunk(tokens))``: raw logits at every position."""
+        ...
+
+
+class Scorer(Protocol):
+    """One logit per position: higher means more like the reference. Implementations are ``nn.Module``s."""
+
+    vocabulary: Vocabulary
+
+    def __call__(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+        """Logits for sequences of tokens."""
+        ...
+
+    def soft(
+        self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
+    ) -> Float[Tensor, "B L"]:
+        """Logits with the embedding at the M positions of ``where`` replaced by ``weights`` @ token embeddings.
+
+        One-hot weights give exactly the logits of the corresponding tokens. Differentiable in ``weights``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NFE:
+    """Network calls per sample, in forward equivalents: a forward is one, forward plus backward three."""
+
+    denoiser: float = 0.0
+    scorer: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.denoiser + self.scorer
+
+    def __add__(self, other: NFE) -> NFE:
+        return NFE(self.denoiser + other.denoiser, self.scorer + other.scorer)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated or natural sequence, as text, with what is known of it."""
+
+    text: str
+    id: str = ""
+    tokens: tuple[int, ...] | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)  # key=value pairs for a FASTA header or a JSONL row
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A number about a set of samples, computed from per-sample statistics.
+
+    ``statistics`` turns each sample into k numbers, ``aggregate`` turns *means over samples* of these into the value
+    (for instance perplexity: k = 2, total NLL and token count; value = exp(first / second)). Whatever is written this way gets
+    bootstrap intervals, merging of parts and caching for nothing.
+    """
+
+    name: str
+    label: str  # for a table's header
+    better: Literal["lower", "higher", "neither"]
+    minimum: int  # fewer samples than this and the metric is skipped by name
+
+    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
+        """[n, k] float64. A sample for which the metric is undefined is a row of nan, counted and left out."""
+        ...
+
+    def aggregate(self, means: np.ndarray) -> np.ndarray:
+        """[..., k] means over samples -> [...] values."""
+        ...
+
+
+class Domain(Protocol):
+    """What a sequence is: everything that the core does not know. See docs/plugins.md."""
+
+    name: str
+    vocabulary: Vocabulary
+
+    def template(self, lengths: Sequence[int]) -> Int[Tensor, "B L"]:
+        """All-masked sequences with ``lengths`` free positions each, BOS/EOS and right padding in place."""
+        ...
+
+    def lengths(self, n: int, generator: torch.Generator) -> list[int]:
+        """Draw n lengths (free positions) from the domain's prior."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids with BOS and EOS where the domain has them. Raises InputError for text it cannot represent."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Inverse of ``encode`` on generated sequences; BOS, EOS and padding are dropped."""
+        ...
+
+    def teacher(self, name: str) -> nn.Module:
+        """A denoiser, by bundled name, run directory, file or hub id; on the CPU, in eval mode."""
+        ...
+
+    def scorer(self, teacher: nn.Module, trainable_blocks: int) -> nn.Module:
+        """A fresh scorer whose trunk is a copy of the teacher's with the last blocks and norms trainable."""
+        ...
+
+    def batches(self, split: str, batch_size: int, seed: int, start: int = 0) -> Iterator[Int[Tensor, "B L"]]:
+        """Endless batches of ``split`` ('train' or 'validation'), the same for the same seed; ``start`` skips that many."""
+        ...
+
+    def held_out(self, n: int, seed: int) -> list[Sample]:
+        """Natural samples that no bundled or trained model has seen, for reference rows."""
+        ...
+
+    def metrics(self) -> list[Metric]:
+        """The first is the quality that matched-entropy comparisons use, the second is the entropy."""
+        ...
+
+    def write(self, path: Path, samples: Sequence[Sample]) -> None:
+        """Write samples in the domain's format (the file is complete or absent)."""
+        ...
+
+    def read(self, path: Path) -> list[Sample]:
+        """Read samples in the domain's format. Raises InputError with file and line."""
+        ...
+
+    suffix: str  # of its sample files: ".fasta", ".jsonl"
