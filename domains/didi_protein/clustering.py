@@ -1,0 +1,87 @@
+"""Greedy clusters by shared words, and a split of the data in which no validation sequence has a close relative in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from didi_core.random import derive_seed
+
+from .kmers import KmerIndex
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into the sequences. ``left_out``: relatives of a validation sequence that sit in another cluster; in neither part.
+
+    ``by_similarity`` is False where there were too few clusters to hold any out whole, and single sequences were drawn instead.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    left_out: np.ndarray
+    clusters: int
+    by_similarity: bool
+
+
+def greedy_clusters(index: KmerIndex, threshold: float = 0.5) -> np.ndarray:
+    """Label of each sequence, [n]: the index of its cluster's representative.
+
+    Sequences with more distinct k-mers come first (as in CD-HIT); each becomes the representative of all later ones whose
+    k-mers it contains to at least ``threshold``. Unlike connected components this does not chain a family into one cluster.
+    For 5-mers a containment c means an identity of about c^(1/5) where differences are scattered: 0.5 is 87 %.
+    """
+    labels = np.full(len(index), -1, dtype=np.int64)
+    for representative in np.argsort(-index.sizes, kind="stable"):
+        if labels[representative] >= 0:
+            continue
+        near = index.containment(index.words[representative]) >= threshold
+        labels[near & (labels < 0)] = representative
+        labels[representative] = representative
+    return labels
+
+
+def split_by_similarity(
+    sequences: Sequence[str], *, fraction: float = 0.05, threshold: float = 0.5, seed: int = 0, k: int = 5
+) -> Split:
+    """Hold out whole clusters, about ``fraction`` of the sequences, and keep their relatives out of training.
+
+    Clusters are drawn at random (``seed``); none larger than a tenth of the quota is held out, so that one big family does
+    not fill the validation set. Afterwards every training sequence whose containment with *any* validation sequence reaches
+    the threshold is left out: across the split there is no pair above it.
+    """
+    n = len(sequences)
+    quota = min(max(1, round(n * fraction)), n - 1)
+    random = np.random.default_rng(derive_seed(seed, "protein split"))
+    index = KmerIndex(sequences, k)
+    labels = greedy_clusters(index, threshold)
+    names, sizes = np.unique(labels, return_counts=True)
+    if quota < 1 or len(names) < 2:
+        return _by_sequence(n, quota, len(names), random)
+    limit = max(quota // 10, int(sizes.min()))
+    chosen: list[int] = []
+    held = 0
+    for cluster in random.permutation(np.flatnonzero(sizes <= limit)):
+        if held >= quota:
+            break
+        chosen.append(int(names[cluster]))
+        held += int(sizes[cluster])
+    validation = np.isin(labels, chosen)
+    near = np.zeros(n, dtype=bool)
+    for i in np.flatnonzero(validation):
+        near |= index.containment(index.words[i]) >= threshold
+    left_out = near & ~validation
+    train = ~near & ~validation
+    if train.sum() < n / 2:  # a handful of families: holding whole clusters out would leave little to learn from
+        return _by_sequence(n, quota, len(names), random)
+    return Split(np.flatnonzero(train), np.flatnonzero(validation), np.flatnonzero(left_out), len(names), True)
+
+
+def _by_sequence(n: int, quota: int, clusters: int, random: np.random.Generator) -> Split:
+    order = random.permutation(n)
+    validation, train = np.sort(order[:quota]), np.sort(order[quota:])
+    if not len(validation):
+        validation = train  # one sequence: it is both
+    return Split(train, validation, np.zeros(0, dtype=np.int64), clusters, False)

@@ -1,0 +1,156 @@
+"""Proteins as a domain: everything that the core does not know about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from didi_core.errors import InputError, unknown
+from didi_core.random import generator
+from didi_core.types import Metric, Sample
+
+from . import vocabulary
+from .data import SPLITS, ProteinData
+from .fasta import read_fasta, write_fasta
+from .statistics import BundledStatistics
+
+BUNDLED = "bundled"
+
+
+def asset(name: str) -> Path:
+    """Path of a file or folder that ships inside the package."""
+    return Path(str(resources.files(__package__).joinpath("assets", name)))
+
+
+class ProteinDomain:
+    """Proteins of the 20 amino acids, ``<cls> residues <eos>``, in ESM's 33 tokens.
+
+    Without ``data_path`` the lengths, reference statistics and held-out sequences are the bundled ones, and ``batches``
+    raises, naming the key to set. ``judge`` is a metric (perplexity under a model that is not the teacher); where it is
+    given it is the quality, else dipeptide divergence is.
+    """
+
+    name = "protein"
+    vocabulary = vocabulary.VOCABULARY
+    suffix = ".fasta"
+
+    def __init__(
+        self,
+        data_path: str | Path | tuple[str | Path, ...] | None = None,
+        *,
+        min_length: int = 30,
+        max_length: int = 300,
+        on_bad: str = "skip",
+        validation_fraction: float = 0.05,
+        similarity: float = 0.5,
+        split_seed: int = 0,
+        judge: Metric | None = None,
+    ) -> None:
+        self.min_length, self.max_length = min_length, max_length
+        self.judge = judge
+        self.data = None if data_path is None else ProteinData(
+            path=tuple(data_path) if isinstance(data_path, list | tuple) else data_path,
+            min_length=min_length,
+            max_length=max_length,
+            on_bad=on_bad,
+            validation_fraction=validation_fraction,
+            similarity=similarity,
+            split_seed=split_seed,
+        )  # fmt: skip
+
+    # --- sequences
+
+    def template(self, lengths: Sequence[int]) -> Int[Tensor, "B L"]:
+        """``<cls>``, as many masks as asked for, ``<eos>``, padding on the right."""
+        bad = [length for length in lengths if length < 1]
+        if bad or not len(lengths):
+            raise InputError(f"lengths={list(lengths)[:5]}: a protein has at least one residue.")
+        tokens = torch.full((len(lengths), max(lengths) + 2), vocabulary.PAD, dtype=torch.long)
+        tokens[:, 0] = vocabulary.CLS
+        for row, length in zip(tokens, lengths, strict=True):
+            row[1 : length + 1] = vocabulary.MASK
+            row[length + 1] = vocabulary.EOS
+        return tokens
+
+    def encode(self, text: str) -> list[int]:
+        """``[<cls>, residues..., <eos>]``; any letter but the 20 amino acids (either case) raises InputError."""
+        return vocabulary.encode(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The residues as letters, specials dropped, a mask as ``_``."""
+        return vocabulary.decode(tokens)
+
+    def lengths(self, n: int, generator: torch.Generator) -> list[int]:
+        """n lengths drawn from those of the training data (``data_path``), else of the bundled teacher's."""
+        values, weights = self._length_prior
+        drawn = torch.multinomial(weights, n, replacement=True, generator=generator)
+        return values[drawn].tolist()
+
+    @cached_property
+    def _length_prior(self) -> tuple[Tensor, Tensor]:
+        if self.data is None:
+            histogram = BundledStatistics.load(asset("statistics.json")).lengths
+            kept = {length: n for length, n in histogram.items() if self.min_length <= length <= self.max_length}
+            if not kept:
+                raise InputError(
+                    f"no bundled length lies in [{self.min_length}, {self.max_length}]: "
+                    f"they go from {min(histogram)} to {max(histogram)}. Give length=... or data.path=..."
+                )
+            values, counts = torch.tensor(sorted(kept)), torch.tensor([kept[length] for length in sorted(kept)])
+        else:
+            lengths = torch.tensor([len(sample.text) for sample in self.data.part("train")])
+            values, counts = torch.unique(lengths, return_counts=True)
+        return values, counts.double()
+
+    # --- networks
+
+    def teacher(self, name: str = BUNDLED) -> nn.Module:
+        """The bundled teacher, or one from a folder with ``model.safetensors`` and ``card.json`` (or a run directory)."""
+        from didi_core.checkpoint import load_denoiser
+
+        folder = asset("teacher") if name == BUNDLED else Path(name)
+        if not folder.exists():
+            if name == BUNDLED:
+                raise InputError(f"the bundled teacher is not in this installation ({folder}). Give teacher=<run directory>.")
+            raise unknown("teacher", name, [BUNDLED, "<run directory>", "<folder with model.safetensors and card.json>"])
+        return load_denoiser(folder).eval()
+
+    def scorer(self, teacher: nn.Module, trainable_blocks: int = 4) -> nn.Module:
+        """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
+        from didi_core.models.scorer import scorer_from_dit
+
+        return scorer_from_dit(teacher, trainable_blocks)
+
+    # --- data
+
+    def batches(self, split: str, batch_size: int, seed: int, start: int = 0) -> Iterator[Int[Tensor, "B L"]]:
+        """Endless batches of similar lengths from ``data_path``; see ``ProteinData.batches``."""
+        if self.data is None:
+            raise InputError("no data to train on: set data.path to a FASTA file of proteins.")
+        return self.data.batches(split, batch_size, seed, start)
+
+    def held_out(self, n: int, seed: int = 0) -> list[Sample]:
+        """Up to n sequences of the validation split of ``data_path``, else of the bundled held-out set, in random order."""
+        if self.data is not None:
+            samples = self.data.part(SPLITS[1])
+        else:
+            path = asset("held_out.fasta")
+            if not path.exists():
+                raise InputError("no held-out proteins are bundled with this installation: set data.path to a FASTA file.")
+            samples = list(read_fasta(path).samples)
+        order = torch.randperm(len(samples), generator=generator(seed, "protein held out"))
+        return [samples[i] for i in order[:n].tolist()]
+
+    def write(self, path: Path, samples: Sequence[Sample]) -> None:
+        """FASTA with the samples' info as ``key=value`` words; complete or absent."""
+        write_fasta(path, samples)
+
+    def read(self, path: Path) -> list[Sample]:
+        """Strictly: a record that is not a protein of the 20 amino acids raises InputError with its line."""
+        return list(read_fasta(path, on_bad="error").samples)

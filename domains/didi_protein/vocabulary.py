@@ -1,0 +1,90 @@
+"""The 33 tokens of ESM-2 and DPLM, in code: no tokenizer, no download.
+
+Ids follow ``vocab.txt`` of facebook/esm2 and airkingbd/dplm. Tokenising here is strict on purpose: Hugging Face's
+``EsmTokenizer`` turns a whole run of unknown or lower-case letters into one ``<unk>``, which changes the length in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from didi_core.errors import InputError
+from didi_core.types import Vocabulary
+
+TOKENS = (
+    "<cls>", "<pad>", "<eos>", "<unk>",
+    "L", "A", "G", "V", "S", "E", "R", "T", "I", "D", "P", "K", "Q", "N", "F", "Y", "M", "H", "W", "C",
+    "X", "B", "U", "Z", "O", ".", "-", "<null_1>",
+)  # fmt: skip
+FIRST_RESIDUE, LAST_RESIDUE = 4, 23
+RESIDUES = "".join(TOKENS[FIRST_RESIDUE : LAST_RESIDUE + 1])  # the 20 amino acids in the order of their ids
+CLS, PAD, EOS, MASK = 0, 1, 2, 32
+
+VOCABULARY = Vocabulary(
+    size=32,
+    forbidden=tuple(i for i in range(32) if not FIRST_RESIDUE <= i <= LAST_RESIDUE),
+    pad=PAD,
+    bos=CLS,
+    eos=EOS,
+    tokens=TOKENS,
+)
+
+_OTHER_LETTER = re.compile(f"[^{RESIDUES}{RESIDUES.lower()}]")
+_ID_OF_BYTE = np.zeros(256, dtype=np.int64)
+for _id, _letter in enumerate(RESIDUES, start=FIRST_RESIDUE):
+    _ID_OF_BYTE[ord(_letter)] = _ID_OF_BYTE[ord(_letter.lower())] = _id
+
+_WHY = {
+    "*": "a stop codon: cut the sequence there",
+    "-": "a gap: remove the alignment's gaps",
+    ".": "a gap: remove the alignment's gaps",
+    "X": "an unknown residue",
+    "B": "aspartate or asparagine",
+    "Z": "glutamate or glutamine",
+    "J": "leucine or isoleucine",
+    "U": "selenocysteine",
+    "O": "pyrrolysine",
+}
+
+
+def first_other_letter(sequence: str) -> tuple[int, str] | None:
+    """1-based position and letter of the first character that is not one of the 20 amino acids (either case), or None."""
+    found = _OTHER_LETTER.search(sequence)
+    return None if found is None else (found.start() + 1, found.group())
+
+
+def describe_letter(position: int, letter: str) -> str:
+    """What is wrong with the letter, for a message: ``letter 'X' at position 3 (an unknown residue) is not ...``."""
+    why = _WHY.get(letter.upper())
+    note = f" ({why})" if why else ""
+    return f"letter {letter!r} at position {position}{note} is not one of the 20 amino acids {''.join(sorted(RESIDUES))}"
+
+
+def residue_ids(sequence: str) -> np.ndarray:
+    """Ids 4..23 of a sequence of the 20 letters, [L] int64, without <cls> and <eos>. Raises InputError for any other letter."""
+    bad = first_other_letter(sequence)
+    if bad is not None:
+        raise InputError(describe_letter(*bad))
+    return _ID_OF_BYTE[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
+
+
+def encode(sequence: str) -> list[int]:
+    """``[<cls>, residues..., <eos>]``. Lower case is read as upper case; any other letter raises InputError."""
+    return [CLS, *residue_ids(sequence).tolist(), EOS]
+
+
+def decode(tokens: Iterable[int] | Sequence[int]) -> str:
+    """The residues as letters; <cls>, <eos> and <pad> are dropped. A mask is written ``_``; any other id raises InputError."""
+    letters = []
+    for token in map(int, tokens):
+        if FIRST_RESIDUE <= token <= LAST_RESIDUE:
+            letters.append(TOKENS[token])
+        elif token == MASK:
+            letters.append("_")
+        elif token not in (CLS, PAD, EOS):
+            name = TOKENS[token] if 0 <= token < len(TOKENS) else "outside the vocabulary"
+            raise InputError(f"token {token} ({name}) is not a residue: a protein is made of ids 4 to 23 only")
+    return "".join(letters)
