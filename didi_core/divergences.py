@@ -1,0 +1,50 @@
+"""Divergences between categorical distributions given by log-probabilities; -inf marks a forbidden token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from didi_core.errors import unknown
+
+
+def entropy(log_p: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
+    """Shannon entropy in nats."""
+    return -(log_p.exp() * log_p.clamp_min(-1e9)).sum(-1)
+
+
+def forward_kl(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
+    """KL(p || q) in nats, where p is the reference (teacher) and q the model: covers every mode of p.
+
+    Tokens forbidden in both count nothing; their -inf is clamped so that gradients stay finite.
+    """
+    return (log_p.exp() * (log_p.clamp_min(-1e9) - log_q.clamp_min(-1e9))).sum(-1)
+
+
+def reverse_kl(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
+    """KL(q || p): the model q stays where the reference p has mass."""
+    return forward_kl(log_q, log_p)
+
+
+def jeffreys(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
+    """KL(p || q) + KL(q || p)."""
+    return ((log_p.exp() - log_q.exp()) * (log_p.clamp_min(-1e9) - log_q.clamp_min(-1e9))).sum(-1)
+
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+DIVERGENCES: dict[str, Divergence] = {"forward": forward_kl, "reverse": reverse_kl, "jeffreys": jeffreys}
+
+
+def divergence(name: str) -> Divergence:
+    """The divergence of that name: ``f(log_p_reference, log_q_model)``."""
+    if name not in DIVERGENCES:
+        raise unknown("divergence", name, DIVERGENCES)
+    return DIVERGENCES[name]
+
+
+def weighted_mean(values: Float[Tensor, "N"], weights: Float[Tensor, "N"]) -> Float[Tensor, ""]:
+    """Sum of values * weights over the sum of weights; zero when there is nothing."""
+    return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)

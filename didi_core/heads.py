@@ -1,0 +1,124 @@
+"""The vocabulary head at chosen positions only, in chunks: draws, log-probabilities, entropies and divergences.
+
+Everything takes hidden states [N, D] of the positions that matter. Where a gradient is wanted, each chunk's logits are
+recomputed in the backward pass, so memory grows with the chunk and not with N times V.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from didi_core import divergences
+from didi_core.process import log_p_x0
+from didi_core.types import Denoiser
+
+CHUNK_ELEMENTS = 1 << 25  # logits of one chunk: 128 MB in fp32
+
+
+def chunk_rows(vocabulary_size: int) -> int:
+    """Positions whose logits are held at once."""
+    return max(CHUNK_ELEMENTS // vocabulary_size, 1)
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """Per position [N]: log-probability of the given token, entropy, and divergence to a reference (zero without one)."""
+
+    log_p: Float[Tensor, "N"]
+    entropy: Float[Tensor, "N"]
+    divergence: Float[Tensor, "N"]
+
+
+def token_statistics(
+    denoiser: Denoiser,
+    hidden: Float[Tensor, "N D"],
+    tokens: Int[Tensor, "N"],
+    *,
+    reference: Denoiser | None = None,
+    reference_hidden: Float[Tensor, "N E"] | None = None,
+    divergence: divergences.Divergence = divergences.reverse_kl,
+    chunk: int | None = None,
+) -> TokenStatistics:
+    """Log-probability of ``tokens``, entropy, and divergence of the denoiser from ``reference`` at N masked positions."""
+    rows = chunk or chunk_rows(denoiser.vocabulary.size)
+
+    def one(part: Tensor, chosen: Tensor, reference_part: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        log_p = log_p_x0(denoiser.head(part), denoiser.vocabulary)
+        own = log_p.gather(1, chosen[:, None]).squeeze(1)
+        spread = divergences.entropy(log_p)
+        if reference is None or reference_part is None:
+            return own, spread, torch.zeros_like(own)
+        with torch.no_grad():
+            log_q = log_p_x0(reference.head(reference_part), denoiser.vocabulary)
+        return own, spread, divergence(log_q, log_p)
+
+    pieces = []
+    for start in range(0, max(hidden.shape[0], 1), rows):
+        part, chosen = hidden[start : start + rows], tokens[start : start + rows]
+        other = None if reference_hidden is None else reference_hidden[start : start + rows]
+        if torch.is_grad_enabled() and hidden.shape[0] > rows:
+            pieces.append(checkpoint(one, part, chosen, other, use_reentrant=False))
+        else:
+            pieces.append(one(part, chosen, other))
+    log_p, spread, distance = (torch.cat(column) for column in zip(*pieces, strict=True))
+    return TokenStatistics(log_p, spread, distance)
+
+
+def sharpen(log_p: Float[Tensor, "N V"], temperature: float = 1.0, top_p: float = 1.0) -> Float[Tensor, "N V"]:
+    """Temperature, then nucleus: the smallest set of tokens whose probability reaches top_p, renormalised."""
+    if temperature != 1.0:
+        log_p = torch.log_softmax(log_p / temperature, dim=-1)
+    if top_p < 1.0:
+        ordered, order = log_p.sort(dim=-1, descending=True)
+        before = ordered.exp().cumsum(-1) - ordered.exp()
+        drop = torch.zeros_like(log_p, dtype=torch.bool).scatter(-1, order, before >= top_p)
+        log_p = torch.log_softmax(log_p.masked_fill(drop, -torch.inf), dim=-1)
+    return log_p
+
+
+def draw(log_p: Float[Tensor, "N V"], generator: torch.Generator) -> Int[Tensor, "N"]:
+    """One exact draw per row by an exponential race: argmax of p / Exp(1)."""
+    race = torch.empty(log_p.shape, device=generator.device).exponential_(generator=generator).to(log_p.device)
+    return (log_p - race.clamp_min_(torch.finfo(race.dtype).tiny).log_()).argmax(dim=-1)
+
+
+def draw_tokens(
+    denoiser: Denoiser,
+    hidden: Float[Tensor, "N D"],
+    generator: torch.Generator,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    bias: Float[Tensor, "V"] | None = None,
+) -> Int[Tensor, "N"]:
+    """Tokens for N masked positions, drawn from log_p_x0 (with a bias added to the logits, if any), chunk by chunk."""
+    rows = chunk_rows(denoiser.vocabulary.size)
+    drawn = []
+    for start in range(0, hidden.shape[0], rows):
+        log_p = position_log_p(denoiser, hidden[start : start + rows], bias)
+        drawn.append(draw(sharpen(log_p, temperature, top_p), generator))
+    return torch.cat(drawn) if drawn else torch.zeros(0, dtype=torch.long, device=hidden.device)
+
+
+def position_log_p(
+    denoiser: Denoiser, hidden: Float[Tensor, "N D"], bias: Float[Tensor, "V"] | None = None
+) -> Float[Tensor, "N V"]:
+    """log_p_x0 at N masked positions, with a per-token bias on the logits."""
+    log_p = log_p_x0(denoiser.head(hidden), denoiser.vocabulary)
+    return log_p if bias is None else torch.log_softmax(log_p + bias, dim=-1)
+
+
+def distinct_trunk(denoiser: Denoiser, tokens: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "U L D"], Int[Tensor, "B"]]:
+    """Hidden states of the distinct rows of ``tokens`` and, per row, which of them is its own.
+
+    The first call of a generation has the same input for every sequence of one length: it is run once per length.
+    """
+    unique, own = torch.unique(tokens, dim=0, return_inverse=True)
+    if unique.shape[0] == tokens.shape[0]:
+        return denoiser.trunk(tokens), torch.arange(tokens.shape[0], device=tokens.device)
+    return denoiser.trunk(unique), own
