@@ -1,0 +1,1 @@
+"""Training loops: pretrain and distill share one loop, one optimiser recipe and one exact-resume state."""
