@@ -168,10 +168,22 @@ class Metric(Protocol):
     bootstrap intervals, merging of parts and caching for nothing.
     """
 
-    name: str
-    label: str  # for a table's header
-    better: Literal["lower", "higher", "neither"]
-    minimum: int  # fewer samples than this and the metric is skipped by name
+    # Read-only members, so that frozen dataclasses are metrics.
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def label(self) -> str:
+        """For a table's header."""
+        ...
+
+    @property
+    def better(self) -> Literal["lower", "higher", "neither"]: ...
+
+    @property
+    def minimum(self) -> int:
+        """Fewer samples than this and the metric is skipped by name."""
+        ...
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
         """[n, k] float64. A sample for which the metric is undefined is a row of nan, counted and left out."""
