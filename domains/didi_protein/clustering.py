@@ -1,4 +1,4 @@
-"""Greedy clusters by shared words, and a split of the data in which no validation sequence has a close relative in training."""
+"""Greedy clusters by shared words, and a split that keeps close relatives on one side."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from .kmers import KmerIndex
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into the sequences. ``left_out``: relatives of a validation sequence that sit in another cluster; in neither part.
+    """Indices into the sequences. ``left_out``: relatives of validation sequences from other clusters; in neither part.
 
-    ``by_similarity`` is False where there were too few clusters to hold any out whole, and single sequences were drawn instead.
+    ``by_similarity`` is False where there were too few clusters to hold any out whole, and single sequences were drawn
+    instead.
     """
 
     train: np.ndarray
@@ -29,9 +30,10 @@ class Split:
 def greedy_clusters(index: KmerIndex, threshold: float = 0.5) -> np.ndarray:
     """Label of each sequence, [n]: the index of its cluster's representative.
 
-    Sequences with more distinct k-mers come first (as in CD-HIT); each becomes the representative of all later ones whose
-    k-mers it contains to at least ``threshold``. Unlike connected components this does not chain a family into one cluster.
-    For 5-mers a containment c means an identity of about c^(1/5) where differences are scattered: 0.5 is 87 %.
+    Sequences with more distinct k-mers come first (as in CD-HIT); each becomes the representative of all later ones
+    whose k-mers it contains to at least ``threshold``. Unlike connected components this does not chain a family into
+    one cluster. For 5-mers a containment c means an identity of about c^(1/5) where differences are scattered: 0.5 is
+    87 %.
     """
     labels = np.full(len(index), -1, dtype=np.int64)
     for representative in np.argsort(-index.sizes, kind="stable"):
@@ -48,9 +50,9 @@ def split_by_similarity(
 ) -> Split:
     """Hold out whole clusters, about ``fraction`` of the sequences, and keep their relatives out of training.
 
-    Clusters are drawn at random (``seed``); none larger than a tenth of the quota is held out, so that one big family does
-    not fill the validation set. Afterwards every training sequence whose containment with *any* validation sequence reaches
-    the threshold is left out: across the split there is no pair above it.
+    Clusters are drawn at random (``seed``); none larger than a tenth of the quota is held out, so that one big family
+    does not fill the validation set. Afterwards every training sequence whose containment with *any* validation
+    sequence reaches the threshold is left out: across the split there is no pair above it.
     """
     n = len(sequences)
     quota = min(max(1, round(n * fraction)), n - 1)

@@ -27,8 +27,8 @@ SPLITS = ("train", "validation")
 class ProteinData:
     """Where proteins come from and how they are split. Files are read at the first use, once.
 
-    ``similarity`` is the 5-mer containment at which two sequences count as relatives (see ``clustering``); ``pool`` is the
-    number of batches whose sequences are sorted by length together: larger means less padding and less mixing.
+    ``similarity`` is the 5-mer containment at which two sequences count as relatives (see ``clustering``); ``pool`` is
+    the number of batches whose sequences are sorted by length together: larger means less padding and less mixing.
     """
 
     path: str | Path | tuple[str | Path, ...]
@@ -43,7 +43,7 @@ class ProteinData:
     def __post_init__(self) -> None:
         if not 1 <= self.min_length <= self.max_length:
             raise InputError(
-                f"data.min_length={self.min_length} and data.max_length={self.max_length}: need 1 <= min_length <= max_length."
+                f"data.min_length={self.min_length} and data.max_length={self.max_length}: need 1 <= min <= max."
             )
         if self.on_bad not in ON_BAD:
             raise InputError(f"data.on_bad={self.on_bad!r}: choose 'skip' or 'error'.")
@@ -120,10 +120,8 @@ class ProteinData:
             epoch, skip = epoch + 1, 0
 
 
-def bucketed(
-    lengths: Int[Tensor, "n"], batch_size: int, pool: int, stream: torch.Generator
-) -> list[Int[Tensor, "B"]]:
-    """One epoch of batches of row numbers: shuffle, sort by length inside pools of ``pool`` batches, slice, shuffle the batches."""
+def bucketed(lengths: Int[Tensor, "n"], batch_size: int, pool: int, stream: torch.Generator) -> list[Int[Tensor, "B"]]:
+    """One epoch of row numbers: shuffle, sort by length in pools of ``pool`` batches, slice, shuffle the batches."""
     n = len(lengths)
     count = -(-n // batch_size)
     order = torch.randperm(n, generator=stream).repeat(-(-count * batch_size // n))[: count * batch_size]

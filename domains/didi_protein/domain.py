@@ -16,8 +16,11 @@ from didi_core.random import generator
 from didi_core.types import Metric, Sample
 
 from . import vocabulary
+from .controls import controls
 from .data import SPLITS, ProteinData
 from .fasta import read_fasta, write_fasta
+from .metrics import protein_metrics
+from .metrics.neighbours import Neighbours
 from .statistics import BundledStatistics
 
 BUNDLED = "bundled"
@@ -111,14 +114,18 @@ class ProteinDomain:
     # --- networks
 
     def teacher(self, name: str = BUNDLED) -> nn.Module:
-        """The bundled teacher, or one from a folder with ``model.safetensors`` and ``card.json`` (or a run directory)."""
+        """The bundled teacher, or one from a run directory or folder of ``model.safetensors`` and ``card.json``."""
         from didi_core.checkpoint import load_denoiser
 
         folder = asset("teacher") if name == BUNDLED else Path(name)
         if not folder.exists():
             if name == BUNDLED:
-                raise InputError(f"the bundled teacher is not in this installation ({folder}). Give teacher=<run directory>.")
-            raise unknown("teacher", name, [BUNDLED, "<run directory>", "<folder with model.safetensors and card.json>"])
+                raise InputError(
+                    f"the bundled teacher is not in this installation ({folder}). Give teacher=<run directory>."
+                )
+            raise unknown(
+                "teacher", name, [BUNDLED, "<run directory>", "<folder with model.safetensors and card.json>"]
+            )
         return load_denoiser(folder).eval()
 
     def scorer(self, teacher: nn.Module, trainable_blocks: int = 4) -> nn.Module:
@@ -136,13 +143,15 @@ class ProteinDomain:
         return self.data.batches(split, batch_size, seed, start)
 
     def held_out(self, n: int, seed: int = 0) -> list[Sample]:
-        """Up to n sequences of the validation split of ``data_path``, else of the bundled held-out set, in random order."""
+        """Up to n sequences of the validation split of ``data_path``, else of the bundled held-out set, shuffled."""
         if self.data is not None:
             samples = self.data.part(SPLITS[1])
         else:
             path = asset("held_out.fasta")
             if not path.exists():
-                raise InputError("no held-out proteins are bundled with this installation: set data.path to a FASTA file.")
+                raise InputError(
+                    "no held-out proteins are bundled with this installation: set data.path to a FASTA file."
+                )
             samples = list(read_fasta(path).samples)
         order = torch.randperm(len(samples), generator=generator(seed, "protein held out"))
         return [samples[i] for i in order[:n].tolist()]
@@ -154,3 +163,29 @@ class ProteinDomain:
     def read(self, path: Path) -> list[Sample]:
         """Strictly: a record that is not a protein of the 20 amino acids raises InputError with its line."""
         return list(read_fasta(path, on_bad="error").samples)
+
+    # --- evaluation
+
+    def metrics(self, judge: Metric | None = None) -> list[Metric]:
+        """Quality (``judge``, else the constructor's, else dipeptide divergence), entropy, then the rest.
+
+        References: the training split of ``data_path``. Without it, the bundled dipeptide table, and for nearest
+        neighbours the bundled held-out set where there is one.
+        """
+        if self.data is None:
+            dipeptides = BundledStatistics.load(asset("statistics.json")).dipeptides
+            return protein_metrics(dipeptides, judge=judge or self.judge, neighbours=self._neighbours)
+        reference = [sample.text for sample in self.data.part("train")]
+        return protein_metrics(reference, judge=judge or self.judge, neighbours=self._neighbours)
+
+    @cached_property
+    def _neighbours(self) -> Neighbours | None:
+        """Kept, so that rows of one evaluation share the index and the alignments already made."""
+        if self.data is not None:
+            return Neighbours(tuple(sample.text for sample in self.data.part("train")))
+        held_out = asset("held_out.fasta")
+        return Neighbours(tuple(s.text for s in read_fasta(held_out).samples)) if held_out.exists() else None
+
+    def controls(self, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:
+        """The negative controls ``shuffled``, ``random`` and ``repeats`` of the samples."""
+        return controls(samples, seed)

@@ -1,4 +1,4 @@
-"""FASTA in and out, plain or gzip, through Biopython; every refusal names the file, the line, the record and the letter."""
+"""FASTA in and out, plain or gzip, through Biopython; a refusal names the file, line, record and letter."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a FASTA file held. ``renamed`` counts records whose id had occurred before and got a suffix ``_2``, ``_3``, ..."""
+    """What a FASTA file held. ``renamed`` counts records whose id had occurred before and got a suffix ``_2``, ..."""
 
     samples: tuple[Sample, ...]
     skipped: tuple[Skipped, ...] = ()
@@ -67,9 +67,10 @@ def read_fasta(
 ) -> Reading:
     """Read proteins from a FASTA file, plain or gzip (told by its first bytes, not its name).
 
-    Lower case is read as upper case. A record without a sequence, with a letter outside the 20 amino acids, or with a length
-    outside ``[min_length, max_length]`` is skipped and listed, or raises, as ``on_bad`` says. ``key=value`` words of the
-    header become ``Sample.info`` (numbers are converted). A repeated id is kept with a suffix, and counted.
+    Lower case is read as upper case. A record without a sequence, with a letter outside the 20 amino acids, or with a
+    length outside ``[min_length, max_length]`` is skipped and listed, or raises, as ``on_bad`` says. ``key=value``
+    words of the header become ``Sample.info`` (numbers are converted). A repeated id is kept with a suffix, and
+    counted.
 
     Raises InputError: no such file, a folder, unreadable, empty, binary or truncated, text before the first ``>``,
     nothing left after skipping.
@@ -193,14 +194,16 @@ def parse_header(title: str) -> tuple[str, dict[str, Any]]:
 
 
 def format_header(info: Iterable[tuple[str, Any]]) -> str:
-    """``key=value key=value``; None is left out, spaces and ``%`` in a value are percent-encoded, floats keep every digit."""
+    """``key=value key=value``; None is left out, spaces and ``%`` are percent-encoded, floats keep every digit."""
     words = []
     for key, value in info:
         if value is None:
             continue
         word = f"{key}={_format_value(value)}"
         if not _KEY_VALUE.fullmatch(word):
-            raise InputError(f"cannot write {key!r}={value!r} into a FASTA header: a key is one word and a value not empty")
+            raise InputError(
+                f"cannot write {key!r}={value!r} into a FASTA header: a key is one word and a value not empty"
+            )
         words.append(word)
     return " ".join(words)
 
@@ -226,8 +229,8 @@ def _parse_value(text: str) -> Any:
 def write_fasta(path: str | Path, samples: Sequence[Sample]) -> None:
     """Write ``>id key=value ...`` and the sequence on one line; gzip where the name ends in ``.gz``.
 
-    The file is complete or absent: written under a temporary name in the same folder, synced, renamed. An empty id becomes
-    ``seq_1``, ``seq_2``, ... The same samples give the same bytes. Raises InputError when the disk refuses.
+    The file is complete or absent: written under a temporary name in the same folder, synced, renamed. An empty id
+    becomes ``seq_1``, ``seq_2``, ... The same samples give the same bytes. Raises InputError when the disk refuses.
     """
     path = Path(path)
     text = io.StringIO()

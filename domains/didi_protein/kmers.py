@@ -29,7 +29,8 @@ def kmer_codes(sequence: str, k: int) -> np.ndarray:
 class KmerIndex:
     """Distinct k-mers of each sequence, and for each k-mer the sequences that have it.
 
-    Memory is about 16 bytes per residue and 8 * 20^k for the table (26 MB for k=5). ``sizes`` [n] counts distinct k-mers.
+    Memory is about 16 bytes per residue and 8 * 20^k for the table (26 MB for k=5). ``sizes`` [n] counts distinct
+    k-mers.
     """
 
     def __init__(self, sequences: Sequence[str], k: int = 5) -> None:

@@ -1,4 +1,4 @@
-"""What the package knows about natural proteins without any data: lengths and dipeptides of the teacher's training set."""
+"""What the package knows of natural proteins without data: lengths and dipeptides of a training set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class BundledStatistics:
     @classmethod
     def of(cls, sequences: Sequence[str], source: str) -> BundledStatistics:
         """Count them in sequences."""
-        dipeptides = sum((np.bincount(kmer_codes(s, 2), minlength=400) for s in sequences), np.zeros(400, dtype=np.int64))
+        dipeptides = sum(
+            (np.bincount(kmer_codes(s, 2), minlength=400) for s in sequences), np.zeros(400, dtype=np.int64)
+        )
         return cls(source, dict(sorted(Counter(map(len, sequences)).items())), dipeptides)
 
     @classmethod

@@ -1,7 +1,8 @@
 """The 33 tokens of ESM-2 and DPLM, in code: no tokenizer, no download.
 
 Ids follow ``vocab.txt`` of facebook/esm2 and airkingbd/dplm. Tokenising here is strict on purpose: Hugging Face's
-``EsmTokenizer`` turns a whole run of unknown or lower-case letters into one ``<unk>``, which changes the length in silence.
+``EsmTokenizer`` turns a whole run of unknown or lower-case letters into one ``<unk>``, which changes the length in
+silence.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _WHY = {
 
 
 def first_other_letter(sequence: str) -> tuple[int, str] | None:
-    """1-based position and letter of the first character that is not one of the 20 amino acids (either case), or None."""
+    """1-based position and letter of the first character that is no amino acid of the 20 (either case), or None."""
     found = _OTHER_LETTER.search(sequence)
     return None if found is None else (found.start() + 1, found.group())
 
@@ -60,11 +61,13 @@ def describe_letter(position: int, letter: str) -> str:
     """What is wrong with the letter, for a message: ``letter 'X' at position 3 (an unknown residue) is not ...``."""
     why = _WHY.get(letter.upper())
     note = f" ({why})" if why else ""
-    return f"letter {letter!r} at position {position}{note} is not one of the 20 amino acids {''.join(sorted(RESIDUES))}"
+    return (
+        f"letter {letter!r} at position {position}{note} is not one of the 20 amino acids {''.join(sorted(RESIDUES))}"
+    )
 
 
 def residue_ids(sequence: str) -> np.ndarray:
-    """Ids 4..23 of a sequence of the 20 letters, [L] int64, without <cls> and <eos>. Raises InputError for any other letter."""
+    """Ids 4..23 of a sequence, [L] int64, without <cls> and <eos>. Raises InputError for other letters."""
     bad = first_other_letter(sequence)
     if bad is not None:
         raise InputError(describe_letter(*bad))
@@ -77,7 +80,7 @@ def encode(sequence: str) -> list[int]:
 
 
 def decode(tokens: Iterable[int] | Sequence[int]) -> str:
-    """The residues as letters; <cls>, <eos> and <pad> are dropped. A mask is written ``_``; any other id raises InputError."""
+    """The residues as letters; <cls>, <eos> and <pad> are dropped, a mask is ``_``; other ids raise InputError."""
     letters = []
     for token in map(int, tokens):
         if FIRST_RESIDUE <= token <= LAST_RESIDUE:

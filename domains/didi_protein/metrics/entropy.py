@@ -1,0 +1,59 @@
+"""Entropy within a sample (the diversity of EVALUATION's matched comparisons) and across samples at a position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from didi_core.types import Sample
+
+from ..kmers import residue_index
+from .mean import Better, Mean
+
+
+def entropy_of_counts(counts: Float[np.ndarray, "... k"]) -> Float[np.ndarray, "..."]:
+    """Shannon entropy in nats of the normalised counts; nan where there are none."""
+    counts = np.asarray(counts, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = counts / counts.sum(axis=-1, keepdims=True)
+        return -np.where(p == 0, 0.0, p * np.log(p)).sum(axis=-1)
+
+
+def residue_entropy(sequence: str) -> float:
+    """Entropy in nats of the sequence's residue histogram. It sees neither order nor duplicates, and grows with L."""
+    return float(entropy_of_counts(np.bincount(residue_index(sequence), minlength=20)))
+
+
+def token_entropy() -> Mean:
+    """Mean over samples of the entropy of each one's residues."""
+    return Mean("entropy", "entropy", residue_entropy)
+
+
+@dataclass(frozen=True)
+class PositionalDiversity:
+    """Mean over the first ``positions`` places of the entropy (nats) of the residues that the samples have there.
+
+    A set-level number: copies of a few sequences lower it however rich each one is. Positions count from the
+    N-terminus, without alignment; a place that no sample reaches is left out. Statistics: which residue is where,
+    ``positions * 20`` indicators. Biased downwards by about 19 / (2n) nats for n samples.
+    """
+
+    positions: int = 50
+    name: str = "positional_entropy"
+    label: str = "entropy per position"
+    better: Better = "higher"
+    minimum: int = 50
+
+    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
+        """[n, positions * 20]."""
+        rows = np.zeros((len(samples), self.positions, 20))
+        for row, sample in zip(rows, samples, strict=True):
+            residues = residue_index(sample.text)[: self.positions]
+            row[np.arange(len(residues)), residues] = 1.0
+        return rows.reshape(len(samples), -1)
+
+    def aggregate(self, means: np.ndarray) -> np.ndarray:
+        return np.nanmean(entropy_of_counts(means.reshape(*means.shape[:-1], self.positions, 20)), axis=-1)

@@ -1,0 +1,10 @@
+"""Length in residues."""
+
+from __future__ import annotations
+
+from .mean import Mean
+
+
+def mean_length() -> Mean:
+    """Mean number of residues."""
+    return Mean("length", "length", lambda sequence: float(len(sequence)))

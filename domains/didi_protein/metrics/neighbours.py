@@ -1,0 +1,82 @@
+"""The most similar sequence of a reference set: how new a design is, or which family it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from Bio.Align import PairwiseAligner, substitution_matrices
+
+from ..kmers import KmerIndex, kmer_codes
+from .mean import Mean
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Best local alignment to the reference. ``index`` is None where no reference sequence shares a 5-mer.
+
+    ``identity``: identical residues / length of the query. ``coverage``: aligned residues of the query / its length.
+    """
+
+    index: int | None
+    identity: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Nearest neighbours in ``reference``: its ``candidates`` sequences with most 5-mers in common, then BLOSUM62.
+
+    Local alignment with gaps of 11 + 1 per residue (BLAST's). A heuristic: relatives too far to share words are missed.
+    Answers are kept, so several metrics on the same samples align once.
+    """
+
+    reference: tuple[str, ...] = field(repr=False)
+    candidates: int = 5
+    k: int = 5
+    _known: dict[str, Neighbour] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def _index(self) -> KmerIndex:
+        return KmerIndex(self.reference, self.k)
+
+    @cached_property
+    def _aligner(self) -> PairwiseAligner:
+        aligner = PairwiseAligner()
+        aligner.mode = "local"
+        aligner.substitution_matrix = substitution_matrices.load("BLOSUM62")
+        aligner.open_gap_score, aligner.extend_gap_score = -12.0, -1.0  # the first residue of a gap pays both
+        return aligner
+
+    def nearest(self, sequence: str) -> Neighbour:
+        """The reference sequence with the best local alignment score."""
+        if sequence not in self._known:
+            self._known[sequence] = self._search(sequence)
+        return self._known[sequence]
+
+    def _search(self, sequence: str) -> Neighbour:
+        shared = self._index.shared(np.unique(kmer_codes(sequence, self.k)))
+        top = np.argsort(-shared, kind="stable")[: self.candidates]
+        top = top[shared[top] > 0]
+        if not len(top):
+            return Neighbour(None, 0.0, 0.0)
+        best = max(top.tolist(), key=lambda i: self._aligner.score(self.reference[i], sequence))
+        alignment = next(iter(self._aligner.align(self.reference[best], sequence)))
+        target, query = alignment.aligned
+        identical = sum(
+            a == b
+            for (s, e), (u, v) in zip(target, query, strict=True)
+            for a, b in zip(self.reference[best][s:e], sequence[u:v], strict=True)
+        )
+        aligned = int((query[:, 1] - query[:, 0]).sum())
+        return Neighbour(best, identical / len(sequence), aligned / len(sequence))
+
+
+def neighbour_metrics(neighbours: Neighbours) -> list[Mean]:
+    """Identity and coverage of the nearest neighbour, and the share of near-copies (identity over 90 %)."""
+    return [
+        Mean("nn_identity", "NN identity", lambda sequence: neighbours.nearest(sequence).identity),
+        Mean("nn_coverage", "NN coverage", lambda sequence: neighbours.nearest(sequence).coverage),
+        Mean("copies", "NN > 90 %", lambda sequence: float(neighbours.nearest(sequence).identity > 0.9)),
+    ]
