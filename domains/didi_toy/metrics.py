@@ -1,0 +1,123 @@
+"""Metrics of toy sequences against the chain itself: no judge, no reference set, no error on the reference's side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+
+from didi_core.types import Sample
+
+from .chain import MarkovChain
+
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class ChainNLL:
+    """Negative log-likelihood per symbol under the chain, nats: total over the samples divided by their symbols."""
+
+    chain: MarkovChain
+    encode: Encode
+    name: str = "nll"
+    label: str = "NLL / symbol"
+    better: Literal["lower", "higher", "neither"] = "lower"
+    minimum: int = 1
+
+    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
+        rows = np.full((len(samples), 2), np.nan)
+        by_length: dict[int, list[int]] = {}
+        sequences = [self.encode(sample.text) for sample in samples]
+        for i, sequence in enumerate(sequences):
+            by_length.setdefault(len(sequence), []).append(i)
+        for length, members in by_length.items():
+            if length:
+                log_p = self.chain.log_prob(torch.tensor([sequences[i] for i in members]))
+                rows[members] = np.stack([-log_p.numpy(), np.full(len(members), float(length))], 1)
+        return rows
+
+    def aggregate(self, means: np.ndarray) -> np.ndarray:
+        return np.asarray(means[..., 0] / means[..., 1])
+
+
+@dataclass(frozen=True)
+class TokenEntropy:
+    """Shannon entropy (nats) of a sample's symbol histogram, mean over samples."""
+
+    encode: Encode
+    name: str = "entropy"
+    label: str = "entropy"
+    better: Literal["lower", "higher", "neither"] = "neither"
+    minimum: int = 1
+
+    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
+        rows = np.full((len(samples), 1), np.nan)
+        for i, sample in enumerate(samples):
+            counts = np.bincount(self.encode(sample.text)) if sample.text else np.zeros(0)
+            share = counts[counts > 0] / max(counts.sum(), 1)
+            if len(share):
+                rows[i] = -(share * np.log(share)).sum()
+        return rows
+
+    def aggregate(self, means: np.ndarray) -> np.ndarray:
+        return np.asarray(means[..., 0])
+
+
+@dataclass(frozen=True)
+class PairDivergence:
+    """KL(empirical || exact), nats, of the pairs of symbols at a distance; lag 0 is the single symbols.
+
+    Finite samples push it up even for a perfect sampler, by about (cells - 1) / (2 * number of pairs) where pairs are
+    independent (``bias``). That is not subtracted: the value would no longer be a divergence, and the aggregate knows
+    means only. Compare methods at the same number of samples, and read the row of held-out samples as the floor.
+    """
+
+    reference: np.ndarray  # exact probabilities, [V, V]; for lag 0 [V]
+    encode: Encode = field(repr=False)
+    lag: int = 1
+    name: str = "pair_kl"
+    label: str = "pair KL"
+    better: Literal["lower", "higher", "neither"] = "lower"
+    minimum: int = 10
+
+    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Counts of each pair, [n, V * V] (or [n, V]); a sequence too short to hold one is a row of nan."""
+        cells, symbols = self.reference.size, len(self.reference)
+        rows = np.full((len(samples), cells), np.nan)
+        for i, sample in enumerate(samples):
+            x = np.asarray(self.encode(sample.text), dtype=np.int64)
+            code = x if self.lag == 0 else x[: -self.lag] * symbols + x[self.lag :]
+            if len(code):
+                rows[i] = np.bincount(code, minlength=cells)
+        return rows
+
+    def aggregate(self, means: np.ndarray) -> np.ndarray:
+        share = means / means.sum(-1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = np.where(share > 0, share * np.log(share / self.reference.reshape(-1)), 0.0)
+        return np.asarray(terms.sum(-1))
+
+    def bias(self, pairs: int) -> float:
+        """What a perfect sampler would show from that many independent pairs (Miller 1955)."""
+        return float((np.count_nonzero(self.reference) - 1) / (2 * pairs))
+
+
+@dataclass(frozen=True)
+class DistinctFraction:
+    """Number of different samples divided by the number of samples: each counts one over its copies in this set."""
+
+    name: str = "distinct"
+    label: str = "distinct"
+    better: Literal["lower", "higher", "neither"] = "higher"
+    minimum: int = 2
+
+    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
+        copies = Counter(sample.text for sample in samples)
+        return np.array([[1.0 / copies[sample.text]] for sample in samples]).reshape(len(samples), 1)
+
+    def aggregate(self, means: np.ndarray) -> np.ndarray:
+        return np.asarray(means[..., 0])

@@ -1,0 +1,54 @@
+"""The teacher that is never wrong: a denoiser whose logits are the chain's exact posterior."""
+
+from __future__ import annotations
+
+from string import ascii_letters
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from didi_core.errors import InputError
+from didi_core.types import Vocabulary
+
+from .chain import MarkovChain
+
+PAD_SPELLING = "<pad>"
+_NEVER = -1e4  # exp of it is exactly zero in single precision, and differences of two stay finite
+
+
+def toy_vocabulary(symbols: int) -> Vocabulary:
+    """``symbols`` letters and a pad token; the mask is ``symbols + 1``."""
+    if not 2 <= symbols <= len(ascii_letters):
+        raise InputError(f"data.symbols={symbols}: choose 2 to {len(ascii_letters)}, one letter for each")
+    return Vocabulary(
+        size=symbols + 1, pad=symbols, forbidden=(symbols,), tokens=(*ascii_letters[:symbols], PAD_SPELLING)
+    )
+
+
+class ExactTeacher(nn.Module):
+    """p(x0_l | xt) by forward-backward; no parameters. The hidden states are the logits and the head passes them on."""
+
+    initial: Tensor
+    transition: Tensor
+
+    def __init__(self, chain: MarkovChain) -> None:
+        super().__init__()
+        self.vocabulary = toy_vocabulary(chain.symbols)
+        self.register_buffer("initial", chain.initial)
+        self.register_buffer("transition", chain.transition)
+
+    def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        """Log-posteriors as hidden states, fp32; visible tokens and the pad column are (nearly) one-hot."""
+        symbols = self.initial.numel()
+        chain = MarkovChain(self.initial.double(), self.transition.double())
+        log_p = chain.posterior(tokens, tokens < symbols, self.vocabulary.lengths(tokens))
+        hidden = torch.full((*tokens.shape, self.vocabulary.size), _NEVER, dtype=torch.float32, device=tokens.device)
+        hidden[..., :symbols] = log_p.clamp_min(_NEVER).float()
+        return hidden
+
+    def head(self, hidden: Float[Tensor, "... V"]) -> Float[Tensor, "... V"]:
+        return hidden
+
+    def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        return self.head(self.trunk(tokens))
