@@ -27,35 +27,37 @@ def chunk_rows(vocabulary_size: int) -> int:
 
 @dataclass(frozen=True)
 class TokenStatistics:
-    """Per position [N]: log-probability of the given token, entropy, and divergence to a reference (zero without one)."""
+    """Per position: log-probability of each given token and entropy; divergence to a reference and the reference's
+    entropy (zero without one)."""
 
-    log_p: Float[Tensor, "N"]
+    log_p: Float[Tensor, "N M"]
     entropy: Float[Tensor, "N"]
     divergence: Float[Tensor, "N"]
+    reference_entropy: Float[Tensor, "N"]
 
 
 def token_statistics(
     denoiser: Denoiser,
     hidden: Float[Tensor, "N D"],
-    tokens: Int[Tensor, "N"],
+    tokens: Int[Tensor, "N M"],
     *,
     reference: Denoiser | None = None,
     reference_hidden: Float[Tensor, "N E"] | None = None,
     divergence: divergences.Divergence = divergences.reverse_kl,
     chunk: int | None = None,
 ) -> TokenStatistics:
-    """Log-probability of ``tokens``, entropy, and divergence of the denoiser from ``reference`` at N masked positions."""
+    """Log-probability of M tokens each, entropy, and divergence from ``reference`` at N masked positions."""
     rows = chunk or chunk_rows(denoiser.vocabulary.size)
 
-    def one(part: Tensor, chosen: Tensor, reference_part: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def one(part: Tensor, chosen: Tensor, reference_part: Tensor | None) -> tuple[Tensor, ...]:
         log_p = log_p_x0(denoiser.head(part), denoiser.vocabulary)
-        own = log_p.gather(1, chosen[:, None]).squeeze(1)
+        own = log_p.gather(1, chosen)
         spread = divergences.entropy(log_p)
         if reference is None or reference_part is None:
-            return own, spread, torch.zeros_like(own)
+            return own, spread, torch.zeros_like(spread), torch.zeros_like(spread)
         with torch.no_grad():
             log_q = log_p_x0(reference.head(reference_part), denoiser.vocabulary)
-        return own, spread, divergence(log_q, log_p)
+        return own, spread, divergence(log_q, log_p), divergences.entropy(log_q)
 
     pieces = []
     for start in range(0, max(hidden.shape[0], 1), rows):
@@ -65,8 +67,7 @@ def token_statistics(
             pieces.append(checkpoint(one, part, chosen, other, use_reentrant=False))
         else:
             pieces.append(one(part, chosen, other))
-    log_p, spread, distance = (torch.cat(column) for column in zip(*pieces, strict=True))
-    return TokenStatistics(log_p, spread, distance)
+    return TokenStatistics(*(torch.cat(column) for column in zip(*pieces, strict=True)))
 
 
 def sharpen(log_p: Float[Tensor, "N V"], temperature: float = 1.0, top_p: float = 1.0) -> Float[Tensor, "N V"]:
@@ -122,3 +123,39 @@ def distinct_trunk(denoiser: Denoiser, tokens: Int[Tensor, "B L"]) -> tuple[Floa
     if unique.shape[0] == tokens.shape[0]:
         return denoiser.trunk(tokens), torch.arange(tokens.shape[0], device=tokens.device)
     return denoiser.trunk(unique), own
+
+
+def expected_log_ratio(
+    denoiser: Denoiser,
+    hidden: Float[Tensor, "N D"],
+    target: Denoiser,
+    target_hidden: Float[Tensor, "N E"],
+    proposal: Denoiser,
+    proposal_hidden: Float[Tensor, "N F"],
+    clip: float,
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """Expectation under the denoiser of the clipped log p_target(a) - log p_proposal(a), and its spread, per position.
+
+    The log-ratio is a constant for the gradient: this is the policy gradient over a single token with every action weighted
+    by its probability instead of one drawn (no sampling noise from that token).
+    """
+    rows = chunk_rows(denoiser.vocabulary.size)
+
+    def one(part: Tensor, wanted: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        p = log_p_x0(denoiser.head(part), denoiser.vocabulary).exp()
+        with torch.no_grad():
+            ratio = log_p_x0(target.head(wanted), denoiser.vocabulary).clamp_min(-1e4)
+            ratio = (ratio - log_p_x0(proposal.head(made), denoiser.vocabulary).clamp_min(-1e4)).clamp(-clip, clip)
+            ratio = ratio - (p * ratio).sum(-1, keepdim=True)
+            spread = (p * ratio.square()).sum(-1).sqrt()
+        return (p * ratio).sum(-1), spread
+
+    pieces = []
+    for start in range(0, max(hidden.shape[0], 1), rows):
+        parts = [h[start : start + rows] for h in (hidden, target_hidden, proposal_hidden)]
+        if torch.is_grad_enabled() and hidden.shape[0] > rows:
+            pieces.append(checkpoint(one, *parts, use_reentrant=False))
+        else:
+            pieces.append(one(*parts))
+    values, spreads = (torch.cat(column) for column in zip(*pieces, strict=True))
+    return values, spreads

@@ -68,15 +68,11 @@ def joint_reverse_log_p(
 
 
 def step_log_p(
-    log_p: Float[Tensor, "N V"],
-    tokens: Int[Tensor, "N"],
-    rows: Int[Tensor, "N"],
-    batch: int,
+    chosen: Float[Tensor, "N"], rows: Int[Tensor, "N"], batch: int
 ) -> Float[Tensor, "B"]:
-    """Log-probability of the tokens revealed in one reverse step, summed per sequence.
+    """Log-probability of one reverse step: that of the tokens it revealed, summed per sequence.
 
     The revealed positions of the whole batch are listed flat: ``rows`` says which sequence each belongs to. Which
     positions are revealed does not depend on the network (unless the law looks at it), so that factor has no gradient and is left out.
     """
-    chosen = log_p.gather(1, tokens[:, None]).squeeze(1)
     return torch.zeros(batch, dtype=chosen.dtype, device=chosen.device).index_add(0, rows, chosen)

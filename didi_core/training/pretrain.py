@@ -14,7 +14,7 @@ from didi_core.losses import nelbo
 from didi_core.random import generator
 from didi_core.schedules import antithetic_times, schedule
 from didi_core.training.loop import Keeper, Reporter, run_steps
-from didi_core.training.optimiser import EMA, adamw, apply_gradients
+from didi_core.optimiser import EMA, adamw, apply_gradients
 from didi_core.training.settings import PretrainSettings
 from didi_core.types import Domain
 

@@ -1,0 +1,1 @@
+"""Objectives: compositions of Rollout x Reward x Baseline x Anchor."""

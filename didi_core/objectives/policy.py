@@ -1,0 +1,178 @@
+"""The policy-gradient objective of DiDi-Instruct and its relatives, put together from its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from didi_core.divergences import divergence
+from didi_core.heads import distinct_trunk, token_statistics
+from didi_core.losses import grouped_advantage, integral_weight, policy_loss
+from didi_core.objectives.settings import ObjectiveSettings
+from didi_core.process import step_log_p
+from didi_core.rewards import Corrupted, LogRatioReward, Reward, corrupt
+from didi_core.rollout import Call, Rollout, roll_out, rollout_times
+from didi_core.schedules import schedule
+from didi_core.types import Denoiser
+from didi_core.unmasking import law
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What the student did in one batch: its rollout, and per row the coupled time's share alpha and its weight."""
+
+    rollout: Rollout
+    alpha: Float[Tensor, "B"]
+    weight: Float[Tensor, "B"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The loss to minimise and the scalars that tell a run's health."""
+
+    loss: Float[Tensor, ""]
+    scalars: dict[str, float]
+
+
+def play(
+    student: Denoiser, template: Int[Tensor, "B L"], settings: ObjectiveSettings, stream: torch.Generator
+) -> Episode:
+    """One rollout of the student from an all-masked template. The rows of a group share their times."""
+    times = schedule(settings.schedule)
+    group = settings.baseline.group
+    shares, tau, density = rollout_times(settings.rollout, template.shape[0] // group, times, stream)
+    if not settings.reward.coupled:
+        tau = torch.empty_like(tau).uniform_(settings.rollout.low, settings.rollout.high, generator=stream)
+        density = torch.ones_like(tau) / (settings.rollout.high - settings.rollout.low)
+    weighting = settings.weighting
+    weight = integral_weight(tau, times, weighting.low, weighting.high) if weighting.omega else torch.ones_like(tau)
+    if weighting.divide_by_density:
+        weight = weight / density.clamp_min(1e-3)
+    rollout = roll_out(
+        student,
+        template,
+        shares.repeat_interleave(group, 0).to(template.device),
+        law(settings.rollout.law),
+        stream,
+        settings.rollout.branches,
+    )
+    per_row = torch.stack([times.alpha(tau), weight]).float().repeat_interleave(group, 1).to(template.device)
+    return Episode(rollout, per_row[0], per_row[1])
+
+
+def advantages(
+    rewards: Float[Tensor, "M B"], settings: ObjectiveSettings
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "M B"]]:
+    """Advantage of each prefix over its group, and of each completion over its siblings (or its group, without any)."""
+    rules = settings.baseline
+    options = {"normalise": rules.normalise, "leave_one_out": rules.leave_one_out, "clip": rules.clip}
+    prefix = grouped_advantage(rewards.mean(0), rules.group, **options)  # type: ignore[arg-type]
+    if rewards.shape[0] == 1:
+        return prefix, prefix[None]
+    branch = grouped_advantage(rewards.T.reshape(-1), rewards.shape[0], **options)  # type: ignore[arg-type]
+    return prefix, branch.view(rewards.shape[1], rewards.shape[0]).T
+
+
+def student_terms(
+    student: Denoiser,
+    teacher: Denoiser,
+    reward: Reward,
+    episode: Episode,
+    settings: ObjectiveSettings,
+    stream: torch.Generator,
+) -> Terms:
+    """Policy loss with its anchor for one batch of rollouts, per free position.
+
+    The log-probability of a sample is divided by its number of free positions, so that weights mean the same for every length.
+    """
+    branches, batch, _ = episode.rollout.completions.shape
+    flat = episode.rollout.completions.flatten(0, 1)
+    noised = corrupt(flat, episode.alpha.repeat(branches), student.vocabulary, stream)
+    rewards = reward.sample_reward(noised).view(branches, batch)
+    free = student.vocabulary.maskable(episode.rollout.completions[0]).sum(1)
+    prefix, branch = advantages(rewards, settings)
+    policy = torch.zeros((), device=flat.device)
+    anchor = torch.zeros(3, device=flat.device)  # sums of divergence, entropy, the teacher's entropy
+    counted = 0
+    for i, call in enumerate(episode.rollout.calls):
+        last = i == len(episode.rollout.calls) - 1
+        after = episode.rollout.completions if last else episode.rollout.calls[i + 1].tokens[None]
+        log_p, sums, n = _call_statistics(student, teacher, call, after, settings)
+        anchor, counted = anchor + sums, counted + n
+        if settings.reward.credit == "sample":
+            advantage = branch if last else prefix[None]
+            policy = policy + policy_loss(log_p / free, advantage * episode.weight)
+    scalars = {"reward": float(rewards.mean()), "reward_spread": float(rewards.std(1).mean() if batch > 1 else 0.0)}
+    scalars["advantage_spread"] = float(branch.std())
+    if settings.reward.credit != "sample":
+        policy, token_spread = _token_policy(student, reward, episode, noised, settings)
+        scalars["advantage_spread"] = token_spread
+    kl, spread, teacher_spread = anchor / max(counted, 1)
+    loss = policy + settings.anchor.kl * kl - settings.anchor.entropy * spread
+    scalars |= {"loss": float(loss.detach()), "policy": float(policy.detach())}
+    scalars |= {"kl": float(kl.detach()), "entropy": float(spread.detach()), "teacher_entropy": float(teacher_spread)}
+    return Terms(loss, scalars)
+
+
+def _call_statistics(
+    student: Denoiser, teacher: Denoiser, call: Call, after: Int[Tensor, "M B L"], settings: ObjectiveSettings
+) -> tuple[Float[Tensor, "M B"], Float[Tensor, "3"], int]:
+    """Log-probability of what a call revealed; over those positions, the sums of divergence to the teacher, entropy and
+    the teacher's entropy; and their number.
+
+    Positions are revealed without a look at the tokens, so their mean estimates the mean over all masked positions.
+    """
+    rows, columns = call.where.nonzero(as_tuple=True)
+    with torch.no_grad():
+        hidden, own = distinct_trunk(teacher, call.tokens)
+    statistics = token_statistics(
+        student,
+        call.hidden[call.own[rows], columns],
+        after[:, rows, columns].T,
+        reference=teacher,
+        reference_hidden=hidden[own[rows], columns],
+        divergence=divergence(settings.anchor.divergence),
+    )
+    batch = call.tokens.shape[0]
+    log_p = torch.stack([step_log_p(column, rows, batch) for column in statistics.log_p.T])
+    sums = [statistics.divergence.sum(), statistics.entropy.sum(), statistics.reference_entropy.sum()]
+    return log_p, torch.stack(sums), rows.numel()
+
+
+def _token_policy(
+    student: Denoiser, reward: Reward, episode: Episode, noised: Corrupted, settings: ObjectiveSettings
+) -> tuple[Float[Tensor, ""], float]:
+    """Policy loss with credit per token: each token answers for the log-ratio at its own position only.
+
+    What a token does to the ratio of the *others* is left out, which biases the gradient but removes most of its noise.
+    """
+    if not isinstance(reward, LogRatioReward):
+        raise TypeError("credit per token needs a reward per token")
+    branches, batch, _ = episode.rollout.completions.shape
+    teacher_hidden, fake_hidden = reward.hidden(noised)
+    shape = (branches, batch, noised.x.shape[1])
+    masked = noised.masked.view(shape)
+    token_reward = reward.token_reward(noised).view(shape) if settings.reward.credit == "token" else None
+    total, spreads, count = torch.zeros((), device=noised.x.device), 0.0, 0
+    for call in episode.rollout.calls:
+        for m in range(branches):
+            where = call.where & masked[m]
+            rows, columns = where.nonzero(as_tuple=True)
+            weight = episode.weight[rows]
+            hidden = call.hidden[call.own[rows], columns]
+            if token_reward is not None:
+                log_p = token_statistics(student, hidden, episode.rollout.completions[m][where][:, None]).log_p
+                gain = token_reward[m][where]
+                advantage = gain - gain.mean() if gain.numel() else gain
+                total = total - (weight * advantage * log_p.squeeze(1)).sum()
+                spreads += float(advantage.abs().sum())
+            else:
+                part = slice(m * batch, (m + 1) * batch)
+                value, spread = reward.expected(student, hidden, where, teacher_hidden[part], fake_hidden[part])
+                total = total - (weight * value).sum()
+                spreads += float(spread.sum())
+            count += rows.numel()
+    return total / max(count, 1), spreads / max(count, 1)
