@@ -63,8 +63,8 @@ def joint_reverse_log_p(
     p(xs_l = token | xt) = reveal probability * p(x0_l = token | xt); what is left stays masked (MDLM, equation 7).
     """
     reveal = reveal_probability(alpha_t, alpha_s).to(log_p.dtype)
-    tokens = log_p + torch.log(reveal)[..., None]
-    return torch.cat([tokens, torch.log1p(-reveal)[..., None]], dim=-1)
+    reveal = reveal.expand(log_p.shape[:-1])[..., None]
+    return torch.cat([log_p + torch.log(reveal), torch.log1p(-reveal)], dim=-1)
 
 
 def step_log_p(

@@ -98,7 +98,7 @@ class MarkovChain:
         """Every sequence of that length in lexicographic order and its log-probability: V^L rows, for tiny cases."""
         count = self.symbols**length
         if count > 1_000_000:
-            raise InputError(f"{self.symbols}^{length} = {count} sequences are too many to list: the limit is a million")
+            raise InputError(f"{self.symbols}^{length} = {count} sequences are too many to list: the limit is 1000000")
         place = self.symbols ** torch.arange(length - 1, -1, -1)
         x = torch.arange(count)[:, None] // place % self.symbols
         return x, self.log_prob(x)

@@ -45,7 +45,7 @@ class ToySettings:
         toy_vocabulary(self.symbols)
         low, high = self.range
         if not 1 <= low <= high:
-            raise InputError(f"data.length={self.length!r}: need a positive length, or low-high with low <= high (16-32)")
+            raise InputError(f"data.length={self.length!r}: need a positive length, or low-high with low <= high")
 
     @property
     def range(self) -> tuple[int, int]:
@@ -114,7 +114,7 @@ class ToyDomain:
             elif token == self.vocabulary.mask:
                 letters.append("_")
             elif token != self._pad:
-                raise InputError(f"token {token} is outside the toy vocabulary: {self.vocabulary.size} tokens and a mask")
+                raise InputError(f"token {token} is outside the toy vocabulary of {self.vocabulary.size} tokens")
         return "".join(letters)
 
     # --- networks
