@@ -137,7 +137,7 @@ class MarkovChain:
 def default_chain(symbols: int = 20, seed: int = 0) -> MarkovChain:
     """The tutorial's chain: blocks of five symbols, seldom left, and few likely successors inside a block.
 
-    Neighbours depend on each other strongly (successors within the block from a Dirichlet of concentration 0.3; 1.5 nats
+    Neighbours depend on each other strongly (successors within the block from Dirichlet 0.3, 1.5 nats
     of mutual information) and the block is remembered over about ten positions, so revealing many positions in one call
     visibly costs quality, near and far. 2 % of every row is uniform: nothing is impossible, every log-ratio is finite.
     It starts stationary.
