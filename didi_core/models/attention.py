@@ -1,0 +1,162 @@
+"""Attention over ragged batches: one interface, five backends, chosen once and recorded with the reason.
+
+Networks keep their hidden states *packed*, [N, ...] with N the number of positions that are not padding; only attention knows how
+they lie in the batch. xformers and varlen run on the packed form, sdpa and eager pad inside.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from didi_core.errors import InputError, unknown
+
+BACKENDS = ("auto", "xformers", "varlen", "sdpa", "eager")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the packed positions of a batch of B sequences lie: lengths, and the mask [B, L] of real positions."""
+
+    lengths: Int[Tensor, "B"]
+    width: int
+
+    @cached_property
+    def real(self) -> Bool[Tensor, "B L"]:
+        """True where there is no padding."""
+        return torch.arange(self.width, device=self.lengths.device) < self.lengths[:, None]
+
+    @cached_property
+    def full(self) -> bool:
+        """No row is padded, so packing is only another view."""
+        return bool((self.lengths == self.width).all())
+
+    @cached_property
+    def index(self) -> Int[Tensor, "N"]:
+        """Row of each packed position in the flattened padded batch."""
+        return self.real.flatten().nonzero().squeeze(1)
+
+    @cached_property
+    def positions(self) -> Int[Tensor, "N"]:
+        """Place of each packed position within its sequence."""
+        return self.index % self.width
+
+    @cached_property
+    def boundaries(self) -> Int[Tensor, "B1"]:
+        """Cumulative lengths from 0, int32, as the packed kernels want them."""
+        return F.pad(self.lengths.cumsum(0), (1, 0)).to(torch.int32)
+
+    @cached_property
+    def block_diagonal(self) -> object:
+        """xformers' mask of the batch."""
+        from xformers.ops.fmha.attn_bias import BlockDiagonalMask
+
+        return BlockDiagonalMask.from_seqlens(self.lengths.tolist())
+
+    def pack(self, padded: Float[Tensor, "B L ..."]) -> Float[Tensor, "N ..."]:
+        """Drop the padding."""
+        flat = padded.flatten(0, 1)
+        return flat if self.full else flat.index_select(0, self.index)
+
+    def unpack(self, packed: Float[Tensor, "N ..."]) -> Float[Tensor, "B L ..."]:
+        """Put the padding back, as zeros."""
+        shape = (len(self.lengths), self.width, *packed.shape[1:])
+        if self.full:
+            return packed.view(shape)
+        flat = packed.new_zeros(shape[0] * shape[1], *packed.shape[1:])
+        return flat.index_copy(0, self.index, packed).view(shape)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The attention backend in use and why."""
+
+    name: str
+    reason: str
+
+
+def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
+    """The backend to run for a request, device and compute dtype.
+
+    ``auto`` takes xformers on CUDA where it is installed, else varlen in half precision on CUDA, else sdpa.
+
+    Raises:
+        InputError: the backend asked for cannot run here.
+    """
+    if name not in BACKENDS:
+        raise unknown("attention backend", name, BACKENDS)
+    if name in ("sdpa", "eager"):
+        return Backend(name, "asked for")
+    problem = {"xformers": _xformers_problem(device), "varlen": _varlen_problem(device, dtype)}
+    if name != "auto":
+        if problem[name]:
+            raise InputError(f"attention={name} cannot run here: {problem[name]}. Use attention=auto.")
+        return Backend(name, "asked for")
+    for candidate in ("xformers", "varlen"):
+        if not problem[candidate]:
+            return Backend(candidate, f"auto: the fastest that runs on {device.type} in {dtype}")
+    return Backend("sdpa", f"auto: xformers: {problem['xformers']}; varlen: {problem['varlen']}")
+
+
+def _xformers_problem(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "its kernels need a CUDA device"
+    if importlib.util.find_spec("xformers") is None:
+        return "it is not installed (pip install 'didi_core[xformers]')"
+    return ""
+
+
+def _varlen_problem(device: torch.device, dtype: torch.dtype) -> str:
+    if device.type != "cuda":
+        return "its kernel needs a CUDA device"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"its kernel needs half precision, not {dtype}"
+    return ""
+
+
+def available_backends(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """Every backend with ``ok`` or why it does not run, found by running it on a small ragged batch."""
+    found = {}
+    layout = Layout(torch.tensor([3, 5], device=device), 5)
+    q = torch.randn(8, 2, 16, device=device, dtype=dtype)
+    for name in BACKENDS[1:]:
+        try:
+            backend = resolve_backend(name, device, dtype)
+            attention(q, q, q, layout, backend.name)
+            found[name] = "ok"
+        except (InputError, RuntimeError, NotImplementedError, ImportError) as error:
+            found[name] = str(error).splitlines()[0]
+    return found
+
+
+def attention(
+    q: Float[Tensor, "N H E"], k: Float[Tensor, "N H E"], v: Float[Tensor, "N H E"], layout: Layout, backend: str
+) -> Float[Tensor, "N H E"]:
+    """Bidirectional attention of each position to all positions of its own sequence, scaled by 1/sqrt(E)."""
+    if backend == "xformers":
+        from xformers.ops import memory_efficient_attention
+
+        return memory_efficient_attention(q[None], k[None], v[None], attn_bias=layout.block_diagonal).squeeze(0)
+    if backend == "varlen":
+        from torch.nn.attention.varlen import varlen_attn
+
+        ends, width = layout.boundaries, layout.width
+        return varlen_attn(q, k, v, ends, ends, width, width)
+    q, k, v = (layout.unpack(part).transpose(1, 2) for part in (q, k, v))
+    mask = None if layout.full else layout.real[:, None, None, :]
+    if backend == "sdpa":
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    elif backend == "eager":
+        scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        mixed = scores.softmax(-1) @ v
+    else:
+        raise unknown("attention backend", backend, BACKENDS)
+    return layout.pack(mixed.transpose(1, 2))

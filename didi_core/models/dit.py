@@ -1,0 +1,224 @@
+"""The diffusion transformer of MDLM, DiDi-Instruct and IDLM, parameter for parameter, behind the trunk/head split.
+
+It is time-independent as in MDLM: the noise level fed to the conditioning network is zero at every call, so conditioning is one
+vector for all positions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from didi_core.errors import InputError, unknown
+from didi_core.models.attention import BACKENDS, Backend, Layout, attention, resolve_backend
+from didi_core.types import Vocabulary
+
+FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Sizes. MDLM's small is hidden=768, layers=12, heads=12, conditioning=128."""
+
+    hidden: int = 768
+    layers: int = 12
+    heads: int = 12
+    conditioning: int = 128
+    mlp_ratio: int = 4
+    dropout: float = 0.0
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
+            raise InputError(
+                f"model.heads={self.heads} must divide model.hidden={self.hidden} into heads of even width (rotary)."
+            )
+        if min(self.hidden, self.layers, self.heads, self.conditioning, self.mlp_ratio) < 1:
+            raise InputError("model sizes must be at least 1.")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"model.dropout={self.dropout} is out of range: it must be in [0, 1).")
+        if self.attention not in BACKENDS:
+            raise unknown("attention backend", self.attention, BACKENDS, "model.attention")
+
+
+class LayerNorm(nn.Module):
+    """Layer norm in fp32 without bias."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x.float(), self.weight.shape, self.weight)
+
+
+class SigmaMap(nn.Module):
+    """Conditioning vector of a noise level: sinusoids (cosines first, longest period 10,000) through a two-layer MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, sigma: Float[Tensor, "B"]) -> Float[Tensor, "B C"]:
+        half = FREQUENCIES // 2
+        rates = torch.exp(-math.log(10_000) * torch.arange(half, device=sigma.device, dtype=torch.float32) / half)
+        angles = sigma[:, None].float() * rates
+        embedded: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        return embedded
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding, base 10,000, rotate-half layout."""
+
+    inv_freq: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("inv_freq", 1.0 / 10_000 ** (torch.arange(0, width, 2).float() / width))
+
+    def forward(self, positions: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N 1 E"], Float[Tensor, "N 1 E"]]:
+        angles = positions[:, None].float() * self.inv_freq
+        angles = torch.cat([angles, angles], dim=-1)[:, None]
+        return angles.cos(), angles.sin()
+
+
+def rotate(x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 E"], sin: Float[Tensor, "N 1 E"]) -> Float[Tensor, "N H E"]:
+    """Turn each pair (x_i, x_{i + E/2}) by its position's angle."""
+    left, right = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat([-right, left], dim=-1) * sin).to(x.dtype)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each with a modulated norm before and a gate after (adaLN-zero)."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        width = config.hidden
+        self.heads, self.dropout = config.heads, config.dropout
+        self.norm1 = LayerNorm(width)
+        self.attn_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.attn_out = nn.Linear(width, width, bias=False)
+        self.norm2 = LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, config.mlp_ratio * width), nn.GELU(approximate="tanh"), nn.Linear(config.mlp_ratio * width, width)
+        )
+        self.adaLN_modulation = nn.Linear(config.conditioning, 6 * width)
+        nn.init.zeros_(self.adaLN_modulation.weight)
+        nn.init.zeros_(self.adaLN_modulation.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N D"],
+        condition: Float[Tensor, "1 C"],
+        rotation: tuple[Tensor, Tensor],
+        layout: Layout,
+        backend: str,
+    ) -> Float[Tensor, "N D"]:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, dim=-1)
+        qkv = self.attn_qkv(modulate(self.norm1(x), shift1, scale1)).view(-1, 3, self.heads, x.shape[-1] // self.heads)
+        q, k, v = rotate(qkv[:, 0], *rotation), rotate(qkv[:, 1], *rotation), qkv[:, 2]
+        mixed = self.attn_out(attention(q, k, v, layout, backend).flatten(1))
+        x = x + gate1 * F.dropout(mixed, self.dropout, self.training)
+        wide = self.mlp(modulate(self.norm2(x), shift2, scale2))
+        return x + gate2 * F.dropout(wide, self.dropout, self.training)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x * (1 + scale) + shift."""
+    return torch.addcmul(shift, x, 1 + scale) if x.dtype == shift.dtype else x * (1 + scale) + shift
+
+
+class Embedding(nn.Module):
+    """Token embedding: one row a token, the mask last."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(rows, width))
+        nn.init.kaiming_uniform_(self.embedding, a=math.sqrt(5))
+
+    def forward(self, tokens: Int[Tensor, "..."]) -> Float[Tensor, "... D"]:
+        return F.embedding(tokens, self.embedding)
+
+
+class OutputLayer(nn.Module):
+    """Final modulated norm and the vocabulary head; starts at zero logits."""
+
+    def __init__(self, config: DiTConfig, rows: int) -> None:
+        super().__init__()
+        self.norm_final = LayerNorm(config.hidden)
+        self.linear = nn.Linear(config.hidden, rows)
+        self.adaLN_modulation = nn.Linear(config.conditioning, 2 * config.hidden)
+        for parameter in (*self.linear.parameters(), *self.adaLN_modulation.parameters()):
+            nn.init.zeros_(parameter)
+
+    def normed(self, hidden: Float[Tensor, "... D"], condition: Float[Tensor, "1 C"]) -> Float[Tensor, "... D"]:
+        """The features that the linear layer reads."""
+        shift, scale = self.adaLN_modulation(condition).squeeze(0).chunk(2, dim=-1)
+        return modulate(self.norm_final(hidden), shift, scale)
+
+
+class DiT(nn.Module):
+    """A denoiser (``didi_core.types.Denoiser``): packed transformer trunk, modulated head.
+
+    Args:
+        vocabulary: V tokens; the embedding and the head have V + 1 rows, as in MDLM, the mask's last.
+    """
+
+    def __init__(self, config: DiTConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.config, self.vocabulary = config, vocabulary
+        self.vocab_embed = Embedding(vocabulary.size + 1, config.hidden)
+        self.sigma_map = SigmaMap(config.conditioning)
+        self.rotary_emb = Rotary(config.hidden // config.heads)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.output_layer = OutputLayer(config, vocabulary.size + 1)
+
+    def backend(self) -> Backend:
+        """The attention backend of a call made now (autocast counts)."""
+        device = self.vocab_embed.embedding.device
+        on = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if on else self.vocab_embed.embedding.dtype
+        return resolve_backend(self.config.attention, device, dtype)
+
+    def condition(self) -> Float[Tensor, "1 C"]:
+        """The conditioning vector: that of noise level zero."""
+        device = self.vocab_embed.embedding.device
+        return F.silu(self.sigma_map(torch.zeros(1, device=device)))
+
+    def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Hidden states after the last block; zeros at padding."""
+        return self.encode(tokens, self.vocab_embed(tokens))
+
+    def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """The blocks, from embeddings; ``tokens`` only says where the padding is."""
+        layout = Layout(self.vocabulary.lengths(tokens), tokens.shape[1])
+        x = layout.pack(embedded)
+        condition, rotation, backend = self.condition(), self.rotary_emb(layout.positions), self.backend().name
+        for block in self.blocks:
+            x = block(x, condition, rotation, layout, backend)
+        return layout.unpack(x)
+
+    def soft_embed(
+        self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
+    ) -> Float[Tensor, "B L D"]:
+        """Embeddings with those at ``where`` replaced by the weighted mean of token embeddings."""
+        table = self.vocab_embed.embedding[: self.vocabulary.size]
+        return self.vocab_embed(tokens).masked_scatter(where[..., None], weights.to(table.dtype) @ table)
+
+    def features(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Hidden states as the head reads them: normed and modulated."""
+        return self.output_layer.normed(hidden, self.condition())
+
+    def head(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... K"]:
+        """Raw logits, K = V + 1; the mask's column means nothing."""
+        logits: Tensor = self.output_layer.linear(self.features(hidden))
+        return logits
+
+    def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
+        return self.head(self.trunk(tokens))
