@@ -1,0 +1,136 @@
+"""Training checkpoints and metrics in a run directory: verified on reading, never torn, resumed to the bit.
+
+    checkpoints/step_0000500/   one file per part (safetensors; optimisers through torch.save) and manifest.json with their hashes
+    metrics.jsonl               one line per logged step
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from didi_core.errors import InputError
+from didi_core.files import sha256, sync, write_json
+from didi_core.training.loop import Scalars, Stateful
+
+KEPT = 2  # checkpoints kept: the newest, and the one before it in case the newest is damaged
+
+
+@dataclass
+class FolderKeeper:
+    """Keeps checkpoints and metrics in ``folder``.
+
+    resume: ``latest``, or ``previous`` to step over a damaged newest checkpoint (it is removed).
+    """
+
+    folder: Path
+    resume: str = "latest"
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted(p for p in (self.folder / "checkpoints").glob("step_*") if p.is_dir())
+
+    def restore(self, parts: Mapping[str, Stateful]) -> int:
+        """Put back the newest checkpoint; drop metrics written after it."""
+        found = self.checkpoints()
+        if self.resume == "previous" and found and _damage(found[-1]):
+            shutil.rmtree(found.pop())
+        if not found:
+            self._truncate_metrics(0)
+            return 0
+        newest = found[-1]
+        damage = _damage(newest)
+        if damage:
+            before = f"the one before it, {found[-2].name}" if len(found) > 1 else "the beginning"
+            raise InputError(
+                f"checkpoint {newest} is damaged: {damage}. To continue from {before}, repeat with resume=previous."
+            )
+        step = int(json.loads((newest / "manifest.json").read_text())["step"])
+        for name, part in parts.items():
+            part.load_state_dict(_read(newest, name))
+        self._truncate_metrics(step)
+        return step
+
+    def save(self, step: int, parts: Mapping[str, Stateful]) -> None:
+        """Write a checkpoint under a temporary name, sync it, rename it, and drop the oldest."""
+        root = self.folder / "checkpoints"
+        root.mkdir(parents=True, exist_ok=True)
+        partial, final = root / f".step_{step:07d}.part", root / f"step_{step:07d}"
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+        for name, part in parts.items():
+            _write(partial, name, part)
+        files = {p.name: sha256(p) for p in sorted(partial.iterdir())}
+        write_json(partial / "manifest.json", {"step": step, "files": files})
+        for path in (*partial.iterdir(), partial):
+            sync(path)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        sync(root)
+        for old in self.checkpoints()[:-KEPT]:
+            shutil.rmtree(old)
+
+    def record(self, step: int, scalars: Scalars) -> None:
+        """Append a line to metrics.jsonl."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **scalars}) + "\n")
+
+    def _truncate_metrics(self, step: int) -> None:
+        """Drop the lines of steps that will be run again (and a last line that was cut short)."""
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError):
+                break  # the run was stopped in the middle of this line
+        path.write_text("".join(kept))
+
+
+def _is_tensors(state: Mapping) -> bool:
+    return all(isinstance(value, torch.Tensor) for value in state.values())
+
+
+def _write(folder: Path, name: str, part: Stateful) -> None:
+    state = part.state_dict()
+    if _is_tensors(state):
+        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, folder / f"{name}.safetensors")
+    else:
+        torch.save(state, folder / f"{name}.pt")
+
+
+def _read(folder: Path, name: str) -> dict:
+    tensors, general = folder / f"{name}.safetensors", folder / f"{name}.pt"
+    if tensors.exists():
+        return load_file(tensors)
+    if general.exists():
+        state: dict = torch.load(general, weights_only=True)
+        return state
+    raise InputError(f"checkpoint {folder} has no part {name!r}: it is of another kind of run. Use another run_dir.")
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a checkpoint, or an empty string."""
+    manifest = folder / "manifest.json"
+    try:
+        files = json.loads(manifest.read_text())["files"]
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        return f"manifest.json cannot be read ({error.__class__.__name__})"
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if sha256(folder / name) != digest:
+            return f"{name} does not match its recorded hash"
+    return ""
