@@ -50,9 +50,10 @@ def split_by_similarity(
 ) -> Split:
     """Hold out whole clusters, about ``fraction`` of the sequences, and keep their relatives out of training.
 
-    Clusters are drawn at random (``seed``); none larger than a tenth of the quota is held out, so that one big family
-    does not fill the validation set. Afterwards every training sequence whose containment with *any* validation
-    sequence reaches the threshold is left out: across the split there is no pair above it.
+    Clusters are drawn at random (``seed``). Every sequence outside them whose containment with *any* held-out one
+    reaches the threshold is left out of training: across the split there is no pair above it. Neither a held-out
+    cluster nor what it makes training lose may exceed a tenth of the quota: one big family would fill the validation
+    set, and one of its satellites would cost the family.
     """
     n = len(sequences)
     quota = min(max(1, round(n * fraction)), n - 1)
@@ -63,20 +64,20 @@ def split_by_similarity(
     if quota < 1 or len(names) < 2:
         return _by_sequence(n, quota, len(names), random)
     limit = max(quota // 10, int(sizes.min()))
-    chosen: list[int] = []
-    held = 0
-    for cluster in random.permutation(np.flatnonzero(sizes <= limit)):
-        if held >= quota:
+    validation, relatives = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    for cluster in random.permutation(names[sizes <= limit]):
+        if validation.sum() >= quota:
             break
-        chosen.append(int(names[cluster]))
-        held += int(sizes[cluster])
-    validation = np.isin(labels, chosen)
-    near = np.zeros(n, dtype=bool)
-    for i in np.flatnonzero(validation):
-        near |= index.containment(index.words[i]) >= threshold
-    left_out = near & ~validation
-    train = ~near & ~validation
-    if train.sum() < n / 2:  # a handful of families: holding whole clusters out would leave little to learn from
+        members = labels == cluster
+        near = np.zeros(n, dtype=bool)
+        for i in np.flatnonzero(members):
+            near |= index.containment(index.words[i]) >= threshold
+        if (near & ~members & ~validation).sum() <= limit:
+            validation |= members
+            relatives |= near
+    left_out = relatives & ~validation
+    train = ~relatives & ~validation
+    if not validation.any() or train.sum() < n / 2:  # a handful of families: too little would be left to learn from
         return _by_sequence(n, quota, len(names), random)
     return Split(np.flatnonzero(train), np.flatnonzero(validation), np.flatnonzero(left_out), len(names), True)
 

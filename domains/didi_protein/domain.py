@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib import resources
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -189,3 +191,12 @@ class ProteinDomain:
     def controls(self, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:
         """The negative controls ``shuffled``, ``random`` and ``repeats`` of the samples."""
         return controls(samples, seed)
+
+
+def create(**data: Any) -> ProteinDomain:
+    """The domain from the keys of the ``data`` config group: ``path`` (one file or several) and its settings."""
+    known = ["path", *(name for name in signature(ProteinDomain).parameters if name not in ("data_path", "judge"))]
+    for key in data:
+        if key not in known:
+            raise unknown("setting", f"data.{key}", [f"data.{name}" for name in known], "protein domain")
+    return ProteinDomain(data.pop("path", None), **data)

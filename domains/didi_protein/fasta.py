@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import re
-import tempfile
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from Bio.SeqIO.FastaIO import SimpleFastaParser
 from Bio.SeqRecord import SeqRecord
 
 from didi_core.errors import InputError
+from didi_core.files import write_atomic
 from didi_core.types import Sample
 
 from .vocabulary import describe_letter, first_other_letter
@@ -44,7 +42,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a FASTA file held. ``renamed`` counts records whose id had occurred before and got a suffix ``_2``, ..."""
+    """What a FASTA file held. ``renamed``: records with a repeated id (suffix ``_2``, ...) or none (``seq_1``, ...)."""
 
     samples: tuple[Sample, ...]
     skipped: tuple[Skipped, ...] = ()
@@ -54,7 +52,7 @@ class Reading:
         """One sentence for a log: how many were read and skipped, with the first reasons."""
         text = f"{len(self.samples):,} sequences"
         if self.renamed:
-            text += f", {self.renamed:,} with a repeated id"
+            text += f", {self.renamed:,} renamed (id repeated or missing)"
         if self.skipped:
             first = "; ".join(f"line {s.line} {s.id!r}: {s.reason}" for s in self.skipped[:show])
             more = f"; and {len(self.skipped) - show:,} more" if len(self.skipped) > show else ""
@@ -80,7 +78,7 @@ def read_fasta(
     path = Path(path)
     samples: list[Sample] = []
     skipped: list[Skipped] = []
-    seen: Counter[str] = Counter()
+    used: dict[str, int] = {}
     renamed = 0
     for line, title, sequence in _records(path):
         name, info = parse_header(title)
@@ -91,14 +89,23 @@ def read_fasta(
                 raise InputError(f"{path}, line {line}, record {name!r}: {reason}. {fix}")
             skipped.append(Skipped(line, name, reason))
             continue
-        seen[name] += 1
-        if seen[name] > 1:
-            renamed += 1
-            name = f"{name}_{seen[name]}"
-        samples.append(Sample(text=sequence.upper(), id=name, info=info))
+        unique = _unique(name or f"seq_{len(samples) + 1}", used)
+        renamed += unique != name
+        samples.append(Sample(text=sequence.upper(), id=unique, info=info))
     if not samples:
         raise InputError(_nothing_left(path, skipped))
     return Reading(tuple(samples), tuple(skipped), renamed)
+
+
+def _unique(name: str, used: dict[str, int]) -> str:
+    """The name, or name_2, name_3, ... where it is taken; ``used`` remembers the last number of each."""
+    unique, number = name, used.get(name, 0)
+    while unique in used:
+        number += 1
+        unique = f"{name}_{number + 1}"
+    used[name] = number
+    used.setdefault(unique, 0)
+    return unique
 
 
 def _what_is_wrong(sequence: str, min_length: int, max_length: int | None) -> str | None:
@@ -238,27 +245,10 @@ def write_fasta(path: str | Path, samples: Sequence[Sample]) -> None:
     data = text.getvalue().encode("utf-8")
     if path.suffix == ".gz":
         data = gzip.compress(data, mtime=0)
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-            temporary = handle.name
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # NamedTemporaryFile makes it private
-        os.replace(temporary, path)
+        write_atomic(path, data)
     except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
         raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _record(sample: Sample, number: int) -> SeqRecord:
