@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from didi_core.errors import InputError, unknown
+from didi_core.types import Vocabulary
 
 BACKENDS = ("auto", "xformers", "varlen", "sdpa", "eager")
 
@@ -26,6 +27,19 @@ class Layout:
 
     lengths: Int[Tensor, "B"]
     width: int
+
+    @classmethod
+    def of(cls, tokens: Int[Tensor, "B L"], vocabulary: Vocabulary) -> Layout:
+        """Layout of a batch padded on the right. Raises InputError for padding before a token."""
+        layout = cls(vocabulary.lengths(tokens), tokens.shape[1])
+        if vocabulary.pad is not None:
+            wrong = ((tokens != vocabulary.pad) != layout.real).any(dim=1)
+            if wrong.any():
+                raise InputError(
+                    f"row {int(wrong.nonzero()[0])} of the batch has padding (id {vocabulary.pad}) before a token. "
+                    "Put padding on the right."
+                )
+        return layout
 
     @cached_property
     def real(self) -> Bool[Tensor, "B L"]:
@@ -57,7 +71,8 @@ class Layout:
         """xformers' mask of the batch."""
         from xformers.ops.fmha.attn_bias import BlockDiagonalMask
 
-        return BlockDiagonalMask.from_seqlens(self.lengths.tolist())
+        lengths = [length for length in self.lengths.tolist() if length]  # a row of nothing but padding is no block
+        return BlockDiagonalMask.from_seqlens(lengths, device=self.lengths.device)
 
     def pack(self, padded: Float[Tensor, "B L ..."]) -> Float[Tensor, "N ..."]:
         """Drop the padding."""
@@ -147,7 +162,8 @@ def attention(
         from torch.nn.attention.varlen import varlen_attn
 
         ends, width = layout.boundaries, layout.width
-        return varlen_attn(q, k, v, ends, ends, width, width)
+        out = varlen_attn(q, k, v, ends, ends, width, width)
+        return out if isinstance(out, Tensor) else out[0]
     q, k, v = (layout.unpack(part).transpose(1, 2) for part in (q, k, v))
     mask = None if layout.full else layout.real[:, None, None, :]
     if backend == "sdpa":

@@ -47,7 +47,7 @@ class DiTConfig:
 
 
 class LayerNorm(nn.Module):
-    """Layer norm in fp32 without bias."""
+    """Layer norm in fp32 at least, without bias."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -55,7 +55,8 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         with torch.autocast(x.device.type, enabled=False):
-            return F.layer_norm(x.float(), self.weight.shape, self.weight)
+            wide = torch.promote_types(x.dtype, torch.float32)
+            return F.layer_norm(x.to(wide), self.weight.shape, self.weight.to(wide)).to(x.dtype)
 
 
 class SigmaMap(nn.Module):
@@ -69,7 +70,7 @@ class SigmaMap(nn.Module):
         half = FREQUENCIES // 2
         rates = torch.exp(-math.log(10_000) * torch.arange(half, device=sigma.device, dtype=torch.float32) / half)
         angles = sigma[:, None].float() * rates
-        embedded: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        embedded: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(sigma.dtype))
         return embedded
 
 
@@ -80,10 +81,17 @@ class Rotary(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("inv_freq", 1.0 / 10_000 ** (torch.arange(0, width, 2).float() / width))
+        self.width = width
+        self.register_buffer("inv_freq", self.frequencies())
+
+    def frequencies(self) -> Float[Tensor, "E2"]:
+        return 1.0 / 10_000 ** (torch.arange(0, self.width, 2).float() / self.width)
 
     def forward(self, positions: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N 1 E"], Float[Tensor, "N 1 E"]]:
-        angles = positions[:, None].float() * self.inv_freq
+        rates = self.inv_freq
+        if rates.dtype not in (torch.float32, torch.float64):  # cast to half, angles far along would be off by radians
+            rates = self.frequencies().to(rates.device)
+        angles = positions[:, None] * rates
         angles = torch.cat([angles, angles], dim=-1)[:, None]
         return angles.cos(), angles.sin()
 
@@ -188,8 +196,7 @@ class DiT(nn.Module):
 
     def condition(self) -> Float[Tensor, "1 C"]:
         """The conditioning vector: that of noise level zero."""
-        device = self.vocab_embed.embedding.device
-        return F.silu(self.sigma_map(torch.zeros(1, device=device)))
+        return F.silu(self.sigma_map(self.vocab_embed.embedding.new_zeros(1)))
 
     def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """Hidden states after the last block; zeros at padding."""
@@ -197,7 +204,7 @@ class DiT(nn.Module):
 
     def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """The blocks, from embeddings; ``tokens`` only says where the padding is."""
-        layout = Layout(self.vocabulary.lengths(tokens), tokens.shape[1])
+        layout = Layout.of(tokens, self.vocabulary)
         x = layout.pack(embedded)
         condition, rotation, backend = self.condition(), self.rotary_emb(layout.positions), self.backend().name
         for block in self.blocks:
@@ -209,7 +216,9 @@ class DiT(nn.Module):
     ) -> Float[Tensor, "B L D"]:
         """Embeddings with those at ``where`` replaced by the weighted mean of token embeddings."""
         table = self.vocab_embed.embedding[: self.vocabulary.size]
-        return self.vocab_embed(tokens).masked_scatter(where[..., None], weights.to(table.dtype) @ table)
+        with torch.autocast(table.device.type, enabled=False):  # rounded to half, one-hot weights would miss the token
+            soft = weights.to(table.dtype) @ table
+        return self.vocab_embed(tokens).masked_scatter(where[..., None], soft)
 
     def features(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Hidden states as the head reads them: normed and modulated."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from didi_core.errors import InputError
+from didi_core.random import derive_seed
 from didi_core.types import Vocabulary
 
 
@@ -53,18 +54,19 @@ class TokenScorer(nn.Module):
 
     def _logits(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L"]:
         logits: Tensor = self.main(self.network.features(hidden)).squeeze(-1)  # type: ignore[operator]
-        return logits.float()
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def scorer_from_dit(teacher: nn.Module, trainable_blocks: int = 4) -> TokenScorer:
+def scorer_from_dit(teacher: nn.Module, trainable_blocks: int = 4, seed: int = 0) -> TokenScorer:
     """A scorer on a copy of a DiT: the last blocks, all norms and the head learn, the rest is frozen.
 
     Args:
         trainable_blocks: how many of the last blocks learn; 0 means all of them.
+        seed: of the new head's weights; torch's global random state is neither read nor changed.
     """
     network = copy.deepcopy(teacher)
     blocks: nn.ModuleList = network.blocks  # type: ignore[assignment]
-    if not 0 <= trainable_blocks:
+    if trainable_blocks < 0:
         raise InputError(f"trainable_blocks={trainable_blocks} is out of range: it must not be negative.")
     network.requires_grad_(False)
     learning = list(blocks)[-trainable_blocks:] if trainable_blocks else [network]
@@ -73,4 +75,6 @@ def scorer_from_dit(teacher: nn.Module, trainable_blocks: int = 4) -> TokenScore
         part.requires_grad_(True)
     width = network.config.hidden  # type: ignore[union-attr]
     network.output_layer.linear = nn.Identity()  # type: ignore[union-attr]  # the vocabulary head has no part in it
-    return TokenScorer(network, width, network.vocabulary)  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "scorer head"))  # the CPU's alone: CUDA is not forked
+        return TokenScorer(network, width, network.vocabulary)  # type: ignore[arg-type]
