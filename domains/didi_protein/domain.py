@@ -47,7 +47,7 @@ class ProteinDomain:
 
     def __init__(
         self,
-        data_path: str | Path | tuple[str | Path, ...] | None = None,
+        data_path: str | Path | Sequence[str | Path] | None = None,
         *,
         min_length: int = 30,
         max_length: int = 300,
@@ -60,7 +60,7 @@ class ProteinDomain:
         self.min_length, self.max_length = min_length, max_length
         self.judge = judge
         self.data = None if data_path is None else ProteinData(
-            path=tuple(data_path) if isinstance(data_path, list | tuple) else data_path,
+            path=data_path if isinstance(data_path, str | Path) else tuple(data_path),
             min_length=min_length,
             max_length=max_length,
             on_bad=on_bad,

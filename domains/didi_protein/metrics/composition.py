@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from didi_core.types import Sample
 
@@ -23,14 +23,14 @@ UNIREF50_COUNTS = {
 UNIREF50 = np.array([UNIREF50_COUNTS[letter] for letter in RESIDUES], dtype=np.float64)
 
 
-def kl_divergence(counts: Float[np.ndarray, "... k"], reference: Float[np.ndarray, "k"]) -> Float[np.ndarray, "..."]:
+def kl_divergence(counts: Num[np.ndarray, "... k"], reference: Float[np.ndarray, "k"]) -> Float[np.ndarray, "..."]:
     """KL(counts || reference) in nats, both normalised. Infinite where the reference lacks what the counts have."""
     counts = np.asarray(counts, dtype=np.float64)
     p = counts / counts.sum(axis=-1, keepdims=True)
     q = reference / reference.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = p * np.log(p / q)
-    return np.where(p > 0, terms, 0.0).sum(axis=-1)
+    return np.asarray(np.where(p > 0, terms, 0.0).sum(axis=-1))
 
 
 @dataclass(frozen=True)

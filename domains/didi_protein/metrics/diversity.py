@@ -84,7 +84,7 @@ class DistinctWords:
         return np.where(totals[:, None] > 0, np.stack([fresh, totals], axis=1), np.nan)
 
     def aggregate(self, means: np.ndarray) -> np.ndarray:
-        return means[..., 0] / means[..., 1]
+        return np.asarray(means[..., 0] / means[..., 1])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from didi_core.types import Sample
 
@@ -14,12 +14,12 @@ from ..kmers import residue_index
 from .mean import Better, Mean
 
 
-def entropy_of_counts(counts: Float[np.ndarray, "... k"]) -> Float[np.ndarray, "..."]:
+def entropy_of_counts(counts: Num[np.ndarray, "... k"]) -> Float[np.ndarray, "..."]:
     """Shannon entropy in nats of the normalised counts; nan where there are none."""
     counts = np.asarray(counts, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         p = counts / counts.sum(axis=-1, keepdims=True)
-        return -np.where(p == 0, 0.0, p * np.log(p)).sum(axis=-1)
+        return np.asarray(-np.where(p == 0, 0.0, p * np.log(p)).sum(axis=-1))
 
 
 def residue_entropy(sequence: str) -> float:
@@ -56,4 +56,5 @@ class PositionalDiversity:
         return rows.reshape(len(samples), -1)
 
     def aggregate(self, means: np.ndarray) -> np.ndarray:
-        return np.nanmean(entropy_of_counts(means.reshape(*means.shape[:-1], self.positions, 20)), axis=-1)
+        columns = means.reshape(*means.shape[:-1], self.positions, 20)
+        return np.asarray(np.nanmean(entropy_of_counts(columns), axis=-1))
