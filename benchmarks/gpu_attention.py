@@ -4,8 +4,8 @@
 
 Part one: every backend that runs, forward and backward on ragged lengths, relative error against explicit softmax in
 fp64. Part two: seconds of a training step of the DiT on protein-like lengths, padding dropped (packed) against padding
-computed like any other position (padded, the key mask not even paid for). Exit code 0: all agreed; 1: one did not; 2: no
-CUDA device.
+computed like any other position (padded, the key mask not even paid for). Exit code 0: all agreed; 1: one did not; 2:
+no CUDA device.
 ``--device cpu --tiny`` runs the same logic at toy sizes.
 """
 
