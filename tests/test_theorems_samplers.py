@@ -42,7 +42,7 @@ def random_chain(symbols: int, seed: int) -> MarkovChain:
 CHAIN = random_chain(SYMBOLS, 7)
 TEACHER = ExactTeacher(CHAIN)
 MASK = TEACHER.vocabulary.mask
-TABLE = TableDenoiser(SYMBOLS, 3, generator(3, "table"))  # its conditionals fit no joint distribution
+TABLE = TableDenoiser(SYMBOLS, 3, generator(3, "table"), spread=2.0)  # its conditionals fit no joint distribution
 
 
 def blank(n: int, length: int, mask: int = MASK) -> torch.Tensor:
@@ -50,20 +50,20 @@ def blank(n: int, length: int, mask: int = MASK) -> torch.Tensor:
 
 
 class Counting(torch.nn.Module):
-    """A denoiser that counts its trunk calls, the rows of each, and the rows of the head."""
+    """A denoiser that notes how many rows each trunk call and each head call had."""
 
     def __init__(self, inner: torch.nn.Module) -> None:
         super().__init__()
         self.inner, self.vocabulary = inner, inner.vocabulary
         self.calls: list[int] = []
-        self.head_rows = 0
+        self.head_rows: list[int] = []
 
     def trunk(self, tokens: torch.Tensor) -> torch.Tensor:
         self.calls.append(tokens.shape[0])
         return self.inner.trunk(tokens)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        self.head_rows += hidden.shape[:-1].numel()
+        self.head_rows.append(hidden.shape[:-1].numel())
         return self.inner.head(hidden)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -151,10 +151,14 @@ def test_factorised_and_joint_draw_have_the_same_law() -> None:
     with torch.no_grad():
         exact = few_step_law(TABLE, SYMBOLS, iid_assignments(3, shares))
     for precision in ("exact", "legacy_fp32"):
+        denoiser = Counting(TABLE)
         drawn = ancestral(
-            TABLE, blank(N, 3), shares=shares, law=law("iid"), precision=precision, generator=generator(4, precision)
+            denoiser, blank(N, 3), shares=shares, law=law("iid"), precision=precision, generator=generator(4, precision)
         ).tokens
         assert chi_square_p_value(histogram(drawn, SYMBOLS), exact) > LEAST
+        # The factorised draw asks the head for what a step reveals, the joint draw for all that is still masked.
+        expected = torch.tensor([0.3, 0.4, 0.3] if precision == "exact" else [1.0, 0.7, 0.3]) * 3 * N
+        assert (torch.tensor(denoiser.head_rows) - expected).abs().max() < 4 * (3 * N / 4) ** 0.5
 
 
 def test_rollout_draws_what_the_sampler_draws() -> None:
@@ -244,7 +248,7 @@ def test_steps_are_exactly_so_many_calls(name: str, steps: int) -> None:
     assert denoiser.calls[0] == 1  # the all-masked input is the same for every row
     assert (made.tokens < SYMBOLS).all()
     if not law(name).sees_model:
-        assert denoiser.head_rows == 20 * 6  # the head runs once for each token drawn
+        assert sum(denoiser.head_rows) == 20 * 6  # the head runs once for each token drawn
 
 
 def test_first_hitting_calls_each_row_as_often_as_it_has_free_positions() -> None:
