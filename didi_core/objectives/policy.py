@@ -113,7 +113,8 @@ def student_terms(
     kl, spread, teacher_spread = anchor / max(counted, 1)
     loss = policy + settings.anchor.kl * kl - settings.anchor.entropy * spread
     scalars |= {"loss": float(loss.detach()), "policy": float(policy.detach())}
-    scalars |= {"kl": float(kl.detach()), "entropy": float(spread.detach()), "teacher_entropy": float(teacher_spread)}
+    scalars |= {"kl": float(kl.detach()), "entropy": float(spread.detach())}
+    scalars["teacher_entropy"] = float(teacher_spread.detach())
     return Terms(loss, scalars)
 
 
