@@ -1,0 +1,154 @@
+"""Networks on disk: ``model.safetensors`` (and ``scorer.safetensors``) beside ``card.json``, which says what they are.
+
+The card holds architecture, config, vocabulary and the SHA-256 of every weight file; all are checked on loading. No pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from didi_core.errors import InputError, unknown
+from didi_core.files import sha256, write_atomic, write_json
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.models.scorer import TokenScorer, scorer_from_dit
+from didi_core.types import Vocabulary
+
+MODEL, SCORER, CARD = "model.safetensors", "scorer.safetensors", "card.json"
+FOLDERS = ("student", "model")  # where in a run directory a network lies
+
+
+def _dit(config: Mapping[str, Any], vocabulary: Vocabulary) -> nn.Module:
+    return DiT(DiTConfig(**config), vocabulary)
+
+
+# Attention is chosen where the network runs, so a card does not carry it.
+ARCHITECTURES: dict[str, Callable[[Mapping[str, Any], Vocabulary], nn.Module]] = {"dit": _dit}
+NOT_IN_CARD = ("attention",)
+
+
+def save_model(folder: Path, model: nn.Module, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write a denoiser's weights and its card; returns the card.
+
+    Args:
+        about: further entries of the card: domain, schedule, training summary, licence ...
+    """
+    if not isinstance(model, DiT):
+        raise InputError(f"a {type(model).__name__} cannot be saved as a model: only trained networks have files.")
+    _write_weights(folder / MODEL, model)
+    card = {
+        "kind": "denoiser",
+        "architecture": "dit",
+        "config": {key: value for key, value in asdict(model.config).items() if key not in NOT_IN_CARD},
+        "vocabulary": asdict(model.vocabulary),
+        "sha256": {MODEL: sha256(folder / MODEL)},
+        **(about or {}),
+    }
+    write_json(folder / CARD, card)
+    return card
+
+
+def save_scorer(folder: Path, scorer: nn.Module) -> None:
+    """Write a scorer beside the denoiser that it guides, and its hash into their card."""
+    card = read_card(folder)
+    _write_weights(folder / SCORER, scorer)
+    card["sha256"] = {**card["sha256"], SCORER: sha256(folder / SCORER)}
+    write_json(folder / CARD, card)
+
+
+def load_denoiser(path: Path | str) -> nn.Module:
+    """The denoiser in a folder with card.json, or in a run directory (its ``student`` or ``model``), on the CPU, in eval mode.
+
+    Raises:
+        InputError: what is missing, damaged or of another kind, with its path.
+    """
+    folder = model_folder(Path(path))
+    card = read_card(folder)
+    if card.get("kind") != "denoiser":
+        raise InputError(f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a denoiser.")
+    model = _build(folder, card)
+    _load_weights(folder / MODEL, card, model)
+    return model.eval()
+
+
+def load_scorer(path: Path | str) -> nn.Module | None:
+    """The scorer that was saved with a denoiser, in eval mode; None where there is none."""
+    folder = model_folder(Path(path))
+    card = read_card(folder)
+    if SCORER not in card["sha256"]:
+        return None
+    scorer: TokenScorer = scorer_from_dit(_build(folder, card))
+    _load_weights(folder / SCORER, card, scorer)
+    return scorer.eval().requires_grad_(False)
+
+
+def model_folder(path: Path) -> Path:
+    """The folder that holds card.json: the one given, or the run directory's ``student`` or ``model``."""
+    for folder in (path, *(path / name for name in FOLDERS)):
+        if (folder / CARD).is_file():
+            return folder
+    if not path.exists():
+        raise InputError(f"{path} does not exist. Give a run directory, or a folder with {CARD} and {MODEL}.")
+    unfinished = " Its run has not finished: repeat the command that made it." if (path / "run.json").is_file() else ""
+    raise InputError(f"{path} holds no model: there is no {CARD} in it or in its {' or '.join(FOLDERS)}.{unfinished}")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a folder."""
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
+    missing = [key for key in ("architecture", "config", "vocabulary", "sha256") if key not in card]
+    if missing:
+        raise InputError(f"{path} is no model card: it lacks {', '.join(missing)}.")
+    return dict(card)
+
+
+def read_vocabulary(written: Mapping[str, Any]) -> Vocabulary:
+    """A vocabulary from its JSON form."""
+    known = {field.name for field in fields(Vocabulary)}
+    return Vocabulary(**{k: tuple(v) if isinstance(v, list) else v for k, v in written.items() if k in known})
+
+
+def _build(folder: Path, card: Mapping[str, Any]) -> nn.Module:
+    if card["architecture"] not in ARCHITECTURES:
+        raise unknown("architecture", card["architecture"], ARCHITECTURES, str(folder / CARD))
+    try:
+        with torch.random.fork_rng(devices=[]):  # weights are about to be overwritten: leave the caller's stream alone
+            return ARCHITECTURES[card["architecture"]](card["config"], read_vocabulary(card["vocabulary"]))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{folder / CARD} describes a model that cannot be built: {error}.") from None
+
+
+def _write_weights(path: Path, module: nn.Module) -> None:
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+    write_atomic(path, lambda partial: save_file(tensors, partial))
+
+
+def _load_weights(path: Path, card: Mapping[str, Any], module: nn.Module) -> None:
+    """Strictly: names, shapes and the recorded hash must agree."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing. Get the folder anew.")
+    if sha256(path) != card["sha256"].get(path.name):
+        raise InputError(f"{path} does not match the hash in {CARD}: it is damaged or of another model. Get the folder anew.")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"{path} does not fit the model that {CARD} describes: {told[:300]}") from None
