@@ -13,17 +13,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from didi_toy import ExactTeacher, MarkovChain
-from didi_toy.enumeration import (
-    TableDenoiser,
-    TableScorer,
-    every_mask,
-    every_sequence,
-    few_step_law,
-    iid_assignments,
-    one_by_one_assignments,
-    state_index,
-)
 
 from didi_core.divergences import entropy, reverse_kl
 from didi_core.losses import integral_weight, policy_loss
@@ -41,6 +30,17 @@ from didi_core.random import generator
 from didi_core.rewards import Corrupted, LogRatioReward, SampleReference, ScorerReward, corrupt
 from didi_core.rollout import RolloutSettings
 from didi_core.schedules import schedule
+from didi_toy import ExactTeacher, MarkovChain
+from didi_toy.enumeration import (
+    TableDenoiser,
+    TableScorer,
+    every_mask,
+    every_sequence,
+    few_step_law,
+    iid_assignments,
+    one_by_one_assignments,
+    state_index,
+)
 
 SYMBOLS, LENGTH = 3, 2
 SEQUENCES = every_sequence(SYMBOLS, LENGTH)
@@ -173,7 +173,7 @@ def settings(states: int = 1, branches: int = 1, **changes: object) -> Objective
 
 
 def monte_carlo(
-    student: TableDenoiser, reward: ExactReward, how: ObjectiveSettings, repeats: int = 50, batch: int = 4000
+    student: TableDenoiser, reward: ExactReward, how: ObjectiveSettings, repeats: int = 40, batch: int = 3000
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean gradient and its standard error over independent batches."""
     template = torch.full((batch, LENGTH), MASK)
@@ -239,7 +239,7 @@ def test_the_plain_group_mean_shrinks_the_gradient_by_exactly_one_in_the_group()
     reward = ExactReward(student, ONE)
     alone, _ = monte_carlo(student, reward, how, repeats=2)
     mean, _ = monte_carlo(student, reward, plain, repeats=2)
-    torch.testing.assert_close(mean, alone * 3 / 4)
+    torch.testing.assert_close(mean, alone * 3 / 4, atol=2e-6, rtol=1e-4)
 
 
 def test_a_shift_of_the_reward_changes_nothing() -> None:
@@ -301,7 +301,7 @@ def test_expected_credit_is_the_mean_of_token_credit() -> None:
     reward = LogRatioReward(TEACHER, fake, OptimiserSettings(), clip=1e9)
     template = torch.full((4000, LENGTH), MASK)
     found: dict[str, list[torch.Tensor]] = {"token": [], "expected": []}
-    for repeat, credit in itertools.product(range(30), found):
+    for repeat, credit in itertools.product(range(24), found):
         how = settings(1, reward=RewardSettings(kind="log_ratio", credit=credit))
         stream = generator(5, "credit", repeat)
         episode = play(student, template, how, stream)
@@ -309,7 +309,7 @@ def test_expected_credit_is_the_mean_of_token_credit() -> None:
         found[credit].append(torch.autograd.grad(loss, student.table)[0].double())
     token, expected = torch.stack(found["token"]), torch.stack(found["expected"])
     difference = token - expected  # same rollouts, so that only the noise of the drawn token is left
-    z = deviations(difference.mean(0), difference.std(0) / math.sqrt(30), torch.zeros_like(difference[0]))
+    z = deviations(difference.mean(0), difference.std(0) / math.sqrt(24), torch.zeros_like(difference[0]))
     assert z.abs().max() < 4.5
     assert expected.std(0).norm() < token.std(0).norm()
     assert expected.mean(0).abs().max() > 0.01

@@ -7,8 +7,6 @@ import math
 
 import pytest
 import torch
-from didi_toy import ExactTeacher, MarkovChain
-from didi_toy.enumeration import TableDenoiser, TableScorer, every_mask, state_index
 
 from didi_core.divergences import DIVERGENCES, entropy, forward_kl, jeffreys, reverse_kl
 from didi_core.losses import grouped_advantage, integral_weight, masked_mean, nelbo, scorer_loss
@@ -23,6 +21,8 @@ from didi_core.process import (
 from didi_core.random import generator
 from didi_core.schedules import SCHEDULES, antithetic_times, schedule
 from didi_core.types import Vocabulary
+from didi_toy import ExactTeacher, MarkovChain
+from didi_toy.enumeration import TableDenoiser, TableScorer, every_mask, state_index
 
 VOCABULARY = Vocabulary(size=5, bos=0, pad=4, forbidden=(3,))  # generates 1 and 2
 

@@ -7,6 +7,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
+from didi_core.errors import InputError
+from didi_core.guidance import GuidanceSettings, reward_gradient, rgas
+from didi_core.heads import draw, sharpen
+from didi_core.process import log_p_x0
+from didi_core.random import generator
+from didi_core.rollout import roll_out
+from didi_core.samplers import Sampled, TokenRule, ancestral, first_hitting
+from didi_core.unmasking import GRIDS, LAWS, grid, law, optimised_grid, uniform_grid
 from didi_toy import ExactTeacher, MarkovChain, default_chain
 from didi_toy.enumeration import (
     TableDenoiser,
@@ -18,15 +27,6 @@ from didi_toy.enumeration import (
     iid_assignments,
     one_by_one_assignments,
 )
-
-from didi_core.errors import InputError
-from didi_core.guidance import GuidanceSettings, reward_gradient, rgas
-from didi_core.heads import draw, sharpen
-from didi_core.process import log_p_x0
-from didi_core.random import generator
-from didi_core.rollout import roll_out
-from didi_core.samplers import Sampled, TokenRule, ancestral, first_hitting
-from didi_core.unmasking import GRIDS, LAWS, grid, law, optimised_grid, uniform_grid
 
 SYMBOLS, LENGTH, N = 3, 4, 8000
 LEAST = 1e-3  # p-value below which a fixed seed counts as a failure
@@ -112,7 +112,7 @@ def law_assignments(name: str, shares: torch.Tensor, length: int) -> tuple[torch
     """How often the law gives positions to steps: exact for iid, else from many draws of its reveal times."""
     if name == "iid":
         return iid_assignments(length, shares)
-    times = law(name).times(torch.ones(400_000, length, dtype=torch.bool), generator(5, name))
+    times = law(name).times(torch.ones(100_000, length, dtype=torch.bool), generator(5, name))
     steps, counts = torch.unique(torch.searchsorted(shares, times), dim=0, return_counts=True)
     return steps, counts.double() / counts.sum()
 

@@ -16,7 +16,7 @@ from didi_core.random import generator
 class MarkovChain:
     """p(x) = initial[x_1] * prod_l transition[x_l, x_{l+1}], float64; symbols are 0 .. V-1."""
 
-    initial: Float[Tensor, "V"]
+    initial: Float[Tensor, V]
     transition: Float[Tensor, "V V"]
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class MarkovChain:
             probabilities = self.transition[x[:, position]]
         return x
 
-    def log_prob(self, x: Int[Tensor, "B L"], lengths: Int[Tensor, "B"] | None = None) -> Float[Tensor, "B"]:
+    def log_prob(self, x: Int[Tensor, "B L"], lengths: Int[Tensor, B] | None = None) -> Float[Tensor, B]:
         """log p(x) in nats; what lies beyond a row's length is not read."""
         inside = _inside(x, lengths)
         x = torch.where(inside, x, 0)
@@ -52,7 +52,7 @@ class MarkovChain:
         return self.initial.log()[x[:, 0]] + torch.where(inside[:, 1:], steps, 0.0).sum(1)
 
     def posterior(
-        self, tokens: Int[Tensor, "B L"], visible: Bool[Tensor, "B L"], lengths: Int[Tensor, "B"] | None = None
+        self, tokens: Int[Tensor, "B L"], visible: Bool[Tensor, "B L"], lengths: Int[Tensor, B] | None = None
     ) -> Float[Tensor, "B L V"]:
         """log p(x_l | the visible tokens) at every position; a visible position is its own token with certainty.
 
@@ -68,14 +68,14 @@ class MarkovChain:
         return torch.where(_inside(tokens, lengths)[..., None], joint - evidence, uniform)
 
     def log_marginal(
-        self, tokens: Int[Tensor, "B L"], visible: Bool[Tensor, "B L"], lengths: Int[Tensor, "B"] | None = None
-    ) -> Float[Tensor, "B"]:
+        self, tokens: Int[Tensor, "B L"], visible: Bool[Tensor, "B L"], lengths: Int[Tensor, B] | None = None
+    ) -> Float[Tensor, B]:
         """log of the probability that the chain has these tokens at the visible positions, whatever the others are."""
         forward, backward = self._messages(tokens, visible, lengths)
         return (forward[:, 0] + backward[:, 0]).logsumexp(-1)
 
     def _messages(
-        self, tokens: Int[Tensor, "B L"], visible: Bool[Tensor, "B L"], lengths: Int[Tensor, "B"] | None
+        self, tokens: Int[Tensor, "B L"], visible: Bool[Tensor, "B L"], lengths: Int[Tensor, B] | None
     ) -> tuple[Float[Tensor, "B L V"], Float[Tensor, "B L V"]]:
         """Forward log p(visible up to l, x_l), backward log p(visible after l | x_l); the loop is over positions."""
         inside = _inside(tokens, lengths)
@@ -94,7 +94,7 @@ class MarkovChain:
             backward.append(torch.where(inside[:, position, None], message, 0.0))
         return torch.stack(forward, 1), torch.stack(backward[::-1], 1)
 
-    def joint(self, length: int) -> tuple[Int[Tensor, "N L"], Float[Tensor, "N"]]:
+    def joint(self, length: int) -> tuple[Int[Tensor, "N L"], Float[Tensor, N]]:
         """Every sequence of that length in lexicographic order and its log-probability: V^L rows, for tiny cases."""
         count = self.symbols**length
         if count > 1_000_000:
@@ -103,7 +103,7 @@ class MarkovChain:
         x = torch.arange(count)[:, None] // place % self.symbols
         return x, self.log_prob(x)
 
-    def stationary(self) -> Float[Tensor, "V"]:
+    def stationary(self) -> Float[Tensor, V]:
         """The distribution that a step of the chain leaves as it is."""
         v = self.symbols
         balance = self.transition.T - torch.eye(v, dtype=torch.float64)
@@ -113,7 +113,7 @@ class MarkovChain:
         solution = torch.linalg.lstsq(system, target).solution.squeeze(1).clamp_min(0)
         return solution / solution.sum()
 
-    def marginal(self, position: int) -> Float[Tensor, "V"]:
+    def marginal(self, position: int) -> Float[Tensor, V]:
         """p(x_l) at a 0-based position."""
         return self.initial @ torch.linalg.matrix_power(self.transition, position)
 
@@ -159,7 +159,7 @@ def _rows(weights: Float[Tensor, "V V"]) -> Float[Tensor, "V V"]:
     return weights / weights.sum(1, keepdim=True)
 
 
-def _inside(tokens: Int[Tensor, "B L"], lengths: Int[Tensor, "B"] | None) -> Bool[Tensor, "B L"]:
+def _inside(tokens: Int[Tensor, "B L"], lengths: Int[Tensor, B] | None) -> Bool[Tensor, "B L"]:
     if lengths is None:
         return torch.ones_like(tokens, dtype=torch.bool)
     return torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]

@@ -17,7 +17,7 @@ from didi_core.types import Denoiser
 from .teacher import toy_vocabulary
 
 
-def state_index(tokens: Int[Tensor, "B L"], symbols: int) -> Int[Tensor, "B"]:
+def state_index(tokens: Int[Tensor, "B L"], symbols: int) -> Int[Tensor, B]:
     """Number of each sequence among the (symbols + 1)^L of symbols and masks; anything but a symbol is a mask."""
     place = (symbols + 1) ** torch.arange(tokens.shape[1] - 1, -1, -1, device=tokens.device)
     index: Tensor = (tokens.clamp_max(symbols) * place).sum(1)
@@ -79,22 +79,22 @@ def every_mask(length: int) -> Bool[Tensor, "N L"]:
     return torch.tensor(list(itertools.product([False, True], repeat=length)))
 
 
-def iid_assignments(length: int, shares: Float[Tensor, "k"]) -> tuple[Int[Tensor, "A L"], Float[Tensor, "A"]]:
+def iid_assignments(length: int, shares: Float[Tensor, k]) -> tuple[Int[Tensor, "A L"], Float[Tensor, A]]:
     """Every way to give positions to steps, with its probability when reveal times are independent and uniform."""
     widths = torch.diff(shares.double(), prepend=torch.zeros(1, dtype=torch.float64))
     steps = torch.tensor(list(itertools.product(range(len(widths)), repeat=length)))
     return steps, widths[steps].prod(1)
 
 
-def one_by_one_assignments(length: int) -> tuple[Int[Tensor, "A L"], Float[Tensor, "A"]]:
+def one_by_one_assignments(length: int) -> tuple[Int[Tensor, "A L"], Float[Tensor, A]]:
     """Every order of the positions, all as likely."""
     steps = torch.tensor(list(itertools.permutations(range(length))))
     return steps, torch.full((len(steps),), 1 / len(steps), dtype=torch.float64)
 
 
 def few_step_law(
-    denoiser: Denoiser, symbols: int, assignments: tuple[Int[Tensor, "A L"], Float[Tensor, "A"]]
-) -> Float[Tensor, "N"]:
+    denoiser: Denoiser, symbols: int, assignments: tuple[Int[Tensor, "A L"], Float[Tensor, A]]
+) -> Float[Tensor, N]:
     """Exact probability of every sequence (order of ``every_sequence``); tokens are independent within a step.
 
     Sums over the given assignments of positions to steps. Differentiable in the denoiser's parameters.
@@ -113,7 +113,7 @@ def few_step_law(
     return law
 
 
-def chi_square_p_value(counts: Float[Tensor, "N"], probabilities: Float[Tensor, "N"], least: float = 5.0) -> float:
+def chi_square_p_value(counts: Float[Tensor, N], probabilities: Float[Tensor, N], least: float = 5.0) -> float:
     """Probability of counts at least this far from their expectation; cells expected below ``least`` are pooled."""
     expected = probabilities.double() * counts.sum()
     rare = expected < least
@@ -127,7 +127,7 @@ def chi_square_p_value(counts: Float[Tensor, "N"], probabilities: Float[Tensor, 
     return float(torch.special.gammaincc(freedom, statistic / 2))
 
 
-def histogram(tokens: Int[Tensor, "n L"], symbols: int) -> Float[Tensor, "N"]:
+def histogram(tokens: Int[Tensor, "n L"], symbols: int) -> Float[Tensor, N]:
     """How often each sequence occurs, in the order of ``every_sequence``."""
     place = symbols ** torch.arange(tokens.shape[1] - 1, -1, -1)
     return torch.bincount((tokens * place).sum(1), minlength=symbols ** tokens.shape[1]).double()

@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from didi_core.errors import InputError
+from didi_core.files import write_atomic
 from didi_core.types import Sample
 
 
 def write_jsonl(path: str | Path, samples: Sequence[Sample]) -> None:
     """Write ``{"id": ..., "text": ..., key: value, ...}`` per sample; the same samples give the same bytes.
 
-    The file is complete or absent: written under a temporary name in the same folder, synced, renamed. An empty id
-    becomes ``seq_1``, ``seq_2``, ... Raises InputError when the disk refuses or a value is no JSON.
+    The file is complete or absent. An empty id becomes ``seq_1``, ``seq_2``, ... Raises InputError when the disk
+    refuses or a value is no JSON.
     """
     path = Path(path)
-    data = "".join(_line(sample, number) + "\n" for number, sample in enumerate(samples, start=1)).encode()
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-            temporary = handle.name
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # NamedTemporaryFile makes it private
-        os.replace(temporary, path)
+        write_atomic(path, "".join(_line(sample, number) + "\n" for number, sample in enumerate(samples, start=1)))
     except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
         raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
 
 
