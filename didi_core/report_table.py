@@ -1,0 +1,62 @@
+"""The tables of a report in a terminal, about 110 columns wide."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from didi_core.compare import indistinct
+from didi_core.report import Report, main_table, matched_table
+
+COLOURS = {"better": "green", "worse": "red", "not reached": "yellow", "no difference shown": "dim"}
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Main table, matched-entropy table, the sentence and what to know before believing it."""
+    console = console or Console()
+    console.print(samples_table(report))
+    if report.findings.comparisons:
+        console.print(matched_entropy_table(report))
+    console.print(Text(report.sentence, style="bold"))
+    for note in report.notes:
+        console.print(Text(note, style="yellow"))
+
+
+def samples_table(report: Report) -> Table:
+    """One line per model and steps; a control that the quality does not tell from data is marked."""
+    headers, cells, rows = main_table(report)
+    quality = report.evaluation.metrics[0]
+    blurred = set(indistinct(report.evaluation, quality))
+    table = _table("samples as they come; 95 % intervals", headers)
+    before = ""
+    for line, row in zip(cells, rows, strict=True):
+        group = row.model if row.kind in ("model", "file") else "references"
+        if before and group != before:
+            table.add_section()
+        before = group
+        marked = [f"{line[0]} (≈ data)" if row.model in blurred else line[0], *line[1:]]
+        table.add_row(*marked, style="dim" if row.kind == "control" else None)
+    return table
+
+
+def matched_entropy_table(report: Report) -> Table:
+    """Model against baseline at the data's entropy."""
+    headers, cells = matched_table(report)
+    keep = [i for i in range(len(headers)) if i != 1 or len({line[1] for line in cells}) > 1]
+    method = f", {cells[0][1]}" if 1 not in keep else ""
+    table = _table(f"at matched entropy ({report.evaluation.at:.3f} nats{method})", [headers[i] for i in keep])
+    for line in cells:
+        line = [*line[:3], *(cell.partition(" [")[0] for cell in line[3:5]), *line[5:]]  # the interval that counts is the difference's
+        chosen = [Text(line[i], style=COLOURS.get(line[i], "") if headers[i] == "verdict" else "") for i in keep]
+        table.add_row(*chosen)
+    return table
+
+
+def _table(title: str, headers: list[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, collapse_padding=True)
+    for header in headers:
+        words = header in ("", "method", "verdict")
+        table.add_column(header, justify="left" if words else "right", no_wrap=True)
+    return table
