@@ -299,3 +299,13 @@ def test_missing_file_and_unwritable_values(tmp_path) -> None:
     with pytest.raises(InputError, match="which a row keeps"):
         write_jsonl(tmp_path / "a.jsonl", [Sample("a", info={"text": "b"})])
     assert not list(tmp_path.iterdir())
+
+
+# --- the plugin
+
+
+def test_the_plugin_offers_the_domain_with_its_config_keys() -> None:
+    from didi_toy.plugin import didi_register_domains
+
+    domain = didi_register_domains()["toy"](symbols=6, length="3-5", chain_seed=2)
+    assert domain.name == "toy" and domain.vocabulary.mask == 7

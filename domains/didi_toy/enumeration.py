@@ -131,5 +131,3 @@ def histogram(tokens: Int[Tensor, "n L"], symbols: int) -> Float[Tensor, N]:
     """How often each sequence occurs, in the order of ``every_sequence``."""
     place = symbols ** torch.arange(tokens.shape[1] - 1, -1, -1)
     return torch.bincount((tokens * place).sum(1), minlength=symbols ** tokens.shape[1]).double()
-
-
