@@ -1,0 +1,55 @@
+"""The commands: one module each, with its settings (a frozen dataclass that mirrors ``configs/<command>.yaml``) and ``run``.
+
+Modules are imported when their command is called, so that ``--help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from didi_core.errors import unknown
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what it does in one line, and an example."""
+
+    name: str
+    about: str
+    example: str
+    configured: bool = True  # whether it has a configuration of its own
+
+    @property
+    def settings(self) -> type[Any]:
+        """Dataclass of its configuration."""
+        kind: type[Any] = importlib.import_module(f"didi_core.commands.{self.name}").Settings
+        return kind
+
+    @property
+    def run(self) -> Callable[..., None]:
+        """``run(settings, config, command_line)``; for a command without configuration ``run()``."""
+        function: Callable[..., None] = importlib.import_module(f"didi_core.commands.{self.name}").run
+        return function
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("distill", "a few-step student from a teacher, compared with it", "domain=protein"),
+        Command("pretrain", "a teacher or a judge from your own data", "domain=protein data.path=my.fasta"),
+        Command("sample", "sequences from a model", "run=<run directory> num=100 steps=16"),
+        Command("evaluate", "student against teacher over steps, with error bars", "run=<run directory>"),
+        Command("plugins", "what is installed: plugins and what they offer", "", configured=False),
+        Command("doctor", "versions, devices, attention backends", ""),
+    )
+}
+
+
+def find(name: str) -> Command:
+    """The command of that name."""
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    return COMMANDS[name]

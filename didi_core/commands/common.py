@@ -1,0 +1,130 @@
+"""What the commands share: common keys, the default run directory, and hooks that listen to training."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from didi_core.device import PRECISIONS, Machine, check_device
+from didi_core.errors import InputError, unknown
+from didi_core.models.attention import resolve_backend
+from didi_core.models.dit import DiT
+from didi_core.plugins import registry
+from didi_core.random import generator
+from didi_core.run_dir import RunDirectory
+from didi_core.training.loop import Keeper, Scalars, Stateful
+from didi_core.types import Domain
+
+LENGTHS_IN_CARD = 2000
+RESUME = ("latest", "previous")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonSettings:
+    """The keys of every command."""
+
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        self.check_precision(PRECISIONS)
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed} is out of range: it must not be negative.")
+
+    def check_precision(self, known: tuple[str, ...]) -> None:
+        """Refuse a precision that the command does not know."""
+        if self.precision not in known:
+            raise unknown("precision", self.precision, known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(CommonSettings):
+    """The keys of commands that train in a run directory."""
+
+    domain: str
+    data: dict[str, Any] = field(default_factory=dict)
+    run_dir: Path | None = None
+    resume: str = "latest"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume not in RESUME:
+            raise unknown("resume", self.resume, RESUME)
+
+
+def make_domain(name: str, data: Mapping[str, Any]) -> Domain:
+    """The domain of that name with the settings of the config node ``data``."""
+    return registry().domain(name, data)
+
+
+def default_run_dir(command: str, domain: str) -> Path:
+    """``outputs/<command>/<domain>/<time>``, a number added where it is taken."""
+    base = Path("outputs") / command / domain / time.strftime("%Y-%m-%d_%H-%M-%S")
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}_{number}")
+    return path
+
+
+@contextmanager
+def open_run(
+    command: str, domain: str, run_dir: Path | None, config: Mapping[str, Any], command_line: tuple[str, ...]
+) -> Iterator[RunDirectory]:
+    """The run directory of a command; tells the plugins when everything asked for is done."""
+    path = run_dir or default_run_dir(command, domain)
+    with RunDirectory.open(path, {"command": command, **config}, command_line) as run:
+        print(f"run directory: {run.path}", flush=True)
+        yield run
+        run.note(finished=True)
+        registry().manager.hook.didi_on_run_end(run_dir=run.path, record=run.record)
+
+
+def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
+    """Put what the run computes on into its record."""
+    run.note(device=machine.label, precision=machine.precision, attention=attention_label(model, machine))
+
+
+def attention_label(model: nn.Module, machine: Machine) -> str:
+    """The attention backend that a network will use there, and why."""
+    if not isinstance(model, DiT):
+        return "the network's own"
+    backend = resolve_backend(model.config.attention, machine.device, machine.dtype)
+    return f"{backend.name} ({backend.reason})"
+
+
+def about_domain(domain: Domain, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card must say of the domain for sampling without the training data: settings and a histogram of lengths."""
+    drawn = Counter(domain.lengths(LENGTHS_IN_CARD, generator(0, "lengths in card")))
+    return {
+        "domain": domain.name,
+        "data": {key: value for key, value in data.items() if key != "path"},
+        "lengths": {str(length): drawn[length] for length in sorted(drawn)},
+    }
+
+
+@dataclass
+class AnnouncingKeeper:
+    """A keeper that also tells the plugins of every logged step."""
+
+    keeper: Keeper
+    run_dir: Path
+
+    def restore(self, parts: Mapping[str, Stateful]) -> int:
+        return self.keeper.restore(parts)
+
+    def save(self, step: int, parts: Mapping[str, Stateful]) -> None:
+        self.keeper.save(step, parts)
+
+    def record(self, step: int, scalars: Scalars) -> None:
+        self.keeper.record(step, scalars)
+        registry().manager.hook.didi_on_step(run_dir=self.run_dir, step=step, scalars=scalars)

@@ -1,0 +1,117 @@
+"""``pretrain``: a teacher (objective=nelbo) or a judge (objective=autoregressive) from a domain's data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from didi_core.checkpoint import save_model
+from didi_core.commands.common import AnnouncingKeeper, RunSettings, about_domain, make_domain, note_machine, open_run
+from didi_core.config import build
+from didi_core.device import Machine
+from didi_core.errors import InputError, unknown
+from didi_core.judge import Judge, JudgeConfig, autoregressive_loss, save_judge
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.random import derive_seed
+from didi_core.run_dir import RunDirectory
+from didi_core.training.pretrain import nelbo_loss, pretrain
+from didi_core.training.progress import Bar
+from didi_core.training.settings import PretrainSettings, TrainingSettings
+from didi_core.training.state import FolderKeeper
+from didi_core.types import Domain
+
+ARCHITECTURES = {"nelbo": "dit", "autoregressive": "gpt2"}
+CONFIGS = {"dit": DiTConfig, "gpt2": JudgeConfig}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(RunSettings):
+    """``configs/pretrain.yaml``. ``model`` is ``architecture`` and the sizes of that architecture."""
+
+    objective: str
+    model: dict[str, Any]
+    schedule: str = "log_linear"
+    validate_every: int = 250
+    validation_batches: int = 8
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wanted = ARCHITECTURES.get(self.pretrain.objective)
+        given = self.model.get("architecture")
+        if given not in CONFIGS:
+            raise unknown("architecture", str(given), CONFIGS, "model.architecture")
+        if given != wanted:
+            fix = "model=judge" if wanted == "gpt2" else "model=tiny"
+            raise InputError(f"objective={self.objective} trains a {wanted}, and the model is a {given}: set {fix}.")
+        self.sizes  # noqa: B018  # refuse wrong sizes before anything is made
+
+    @cached_property
+    def pretrain(self) -> PretrainSettings:
+        """What the training loop is told."""
+        return PretrainSettings(
+            self.objective, self.schedule, self.training, self.validate_every, self.validation_batches
+        )
+
+    @cached_property
+    def sizes(self) -> DiTConfig | JudgeConfig:
+        """Config of the network."""
+        given = {key: value for key, value in self.model.items() if key != "architecture"}
+        made: DiTConfig | JudgeConfig = build(CONFIGS[self.model["architecture"]], given, "model")
+        return made
+
+
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+    """Train, and write ``model/`` (a teacher) or ``judge/`` into the run directory."""
+    machine = Machine.of(settings.device, settings.precision)
+    domain = make_domain(settings.domain, settings.data)
+    with open_run("pretrain", settings.domain, settings.run_dir, config, command_line) as opened:
+        model = new_model(settings.sizes, domain, settings.seed)
+        note_machine(opened, machine, model)
+        loss = nelbo_loss(settings.schedule) if settings.objective == "nelbo" else autoregressive_loss
+        with opened.stage("training"):
+            curve = pretrain(
+                domain,
+                model,
+                loss,
+                settings.pretrain,
+                seed=settings.seed,
+                keeper=AnnouncingKeeper(FolderKeeper(opened.path, settings.resume), opened.path),
+                reporter=Bar(),
+                device=machine.device,
+                precision=machine.precision,
+            )
+        folder = _save(settings, domain, model, curve, opened)
+        print(f"validation loss {list(curve.values())[-1]:.4f} nats per position. Model: {folder}")
+
+
+def new_model(sizes: DiTConfig | JudgeConfig, domain: Domain, seed: int) -> nn.Module:
+    """A network with weights drawn from a stream of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        return DiT(sizes, domain.vocabulary) if isinstance(sizes, DiTConfig) else Judge(sizes, domain.vocabulary)
+
+
+def _save(
+    settings: Settings, domain: Domain, model: nn.Module, curve: Mapping[int, float], opened: RunDirectory
+) -> Path:
+    """The finished network with its card."""
+    about = {
+        **about_domain(domain, settings.data),
+        "schedule": settings.schedule,
+        "training": {"objective": settings.objective, "steps": settings.training.steps, "seed": settings.seed},
+        "validation": {str(step): round(value, 5) for step, value in curve.items()},
+        "git_commit": opened.record["git_commit"],
+    }
+    if isinstance(model, Judge):
+        save_judge(opened.path / "judge", model, about)
+        return opened.path / "judge"
+    card = save_model(opened.path / "model", model, about)
+    opened.note(hashes={"model": card["sha256"]})
+    return opened.path / "model"

@@ -1,0 +1,145 @@
+"""Hydra at the door: composes a command's configuration and turns every way of getting it wrong into one message.
+
+Overrides are checked here before Hydra sees them, because only here is it known which names a user may have meant.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from didi_core.builtin import config_folder
+from didi_core.config import flatten, unknown_key
+from didi_core.errors import InputError, unknown
+from didi_core.plugins import registry
+
+VERSION_BASE = "1.3"
+
+
+class PluginFolders(SearchPathPlugin):
+    """Adds the config folders of plugins to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in registry().config_folders:
+            if folder != config_folder():
+                search_path.append(provider="didi", path=f"file://{folder}")
+
+
+def use_plugin_folders() -> None:
+    """Tell Hydra of the plugins' config folders; before anything is composed."""
+    if PluginFolders not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(PluginFolders)
+
+
+def group_options(group: str) -> list[str]:
+    """Choices of a config group, over all config folders; empty when there is no such group."""
+    found = {p.stem for folder in registry().config_folders for p in (folder / group).glob("*.yaml")}
+    return sorted(found)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a command: its overrides and the plain configuration that they compose to."""
+
+    overrides: tuple[str, ...]
+    config: dict[str, Any]
+
+
+def compose_jobs(command: str, overrides: Sequence[str], sweep: bool = False) -> list[Job]:
+    """The configurations of a command line: one, or with ``sweep`` one for each combination of comma-separated values.
+
+    Raises:
+        InputError: an override that does not parse, or names a key or choice that is not there.
+    """
+    use_plugin_folders()
+    parsed = _parse(overrides)
+    if not sweep:
+        swept = [o for o in parsed if o.is_sweep_override()]
+        if swept:
+            raise InputError(
+                f"{swept[0].input_line} gives several values: add --multirun to run each of them, "
+                "or write a list as key=[a,b]."
+            )
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(config_folder())):
+        combinations = BasicSweeper.split_arguments(parsed, None)[0] if sweep else [list(overrides)]
+        return [Job(tuple(each), _compose(command, each)) for each in combinations]
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise InputError(f"{text!r} is no setting: write key=value.")
+        try:
+            parsed += parser.parse_overrides([text])
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{text!r} cannot be read: {reason}. Put values with spaces, commas or brackets in quotes: "
+                f"""'{text.partition("=")[0]}="..."'."""
+            ) from None
+    return parsed
+
+
+def _compose(command: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """One configuration as plain containers."""
+    parsed = _parse(overrides)
+    groups = [o for o in parsed if _is_group(o)]
+    for override in groups:
+        _check_choice(override)
+    try:
+        base = OmegaConf.to_container(compose(command, [o.input_line or "" for o in groups]))
+        _check_keys([o for o in parsed if not _is_group(o)], [str(key) for key in flatten(base)])  # type: ignore[arg-type]
+        composed = OmegaConf.to_container(compose(command, list(overrides)), resolve=True, throw_on_missing=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"the configuration cannot be composed: {' '.join(str(error).split())}") from None
+    if not isinstance(composed, dict):
+        raise InputError(f"the configuration of {command} is no mapping.")
+    for key, value in flatten(composed).items():  # type: ignore[arg-type]
+        if value == "???":
+            raise InputError(f"{key} is missing: give {key}=<value>.")
+    return {str(key): value for key, value in composed.items()}
+
+
+def _is_group(override: Override) -> bool:
+    return bool(group_options(override.key_or_group)) and not override.is_delete()
+
+
+def _check_choice(override: Override) -> None:
+    """A group's choice must be one of its files."""
+    group, options = override.key_or_group, group_options(override.key_or_group)
+    value = override.value()
+    chosen: Iterable[Any] = value if isinstance(value, list) else [value]
+    for name in itertools.filterfalse(options.__contains__, map(str, chosen)):
+        if Path(name).suffix in (".yaml", ".yml"):
+            raise InputError(f"{group}={name}: write {group}={Path(name).stem}.")
+        raise registry().missing(group, name, options) if group == "domain" else unknown(group, name, options)
+
+
+def _check_keys(overrides: Iterable[Override], known: Sequence[str]) -> None:
+    """Every key must be there; ``+key`` adds one and is checked by whoever reads that part."""
+    free = {key.rsplit(".", 1)[0] for key in known if "." in key}
+    for override in overrides:
+        key = override.key_or_group
+        if key in known or key.split(".", 1)[0] == "hydra":
+            continue
+        if override.is_add() and key.rsplit(".", 1)[0] in free:
+            continue
+        raise unknown_key(key, known)

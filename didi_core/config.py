@@ -1,0 +1,160 @@
+"""From a composed configuration to frozen dataclasses, once, at the door.
+
+``build`` is all there is to it: a field added to a dataclass and to its YAML file is a new key. Whatever does not fit is an
+``InputError`` that gives key, value and what would fit; what values mean is checked by the dataclasses themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from didi_core.errors import InputError
+
+T = TypeVar("T")
+_MISFIT = object()
+_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
+
+
+def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
+    """A dataclass from a mapping, nested ones included, by the annotations of its fields.
+
+    Args:
+        where: dotted key of the mapping, for messages.
+
+    Raises:
+        InputError: an unknown key (near misses named), a missing one, or a value of another type.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+    for key in given:
+        if key not in fields:
+            raise unknown_key(_dotted(where, str(key)), [_dotted(where, name) for name in fields])
+    annotations = typing.get_type_hints(kind)
+    values = {}
+    for name, field in fields.items():
+        if name in given:
+            values[name] = convert(annotations[name], given[name], _dotted(where, name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise InputError(
+                f"{_dotted(where, name)} is missing: give {_dotted(where, name)}=<{describe(annotations[name])}>."
+            )
+    return kind(**values)
+
+
+def convert(annotation: Any, value: Any, where: str) -> Any:
+    """A value as its annotation wants it: lists become tuples, text becomes paths, a lone value a list of one."""
+    made = _fit(annotation, value, where)
+    if made is _MISFIT:
+        raise InputError(f"{where}={_shown(value)} does not fit: {where} is {describe(annotation)}.")
+    return made
+
+
+def _fit(annotation: Any, value: Any, where: str) -> Any:
+    """The converted value or _MISFIT."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _fit_union(arguments, value, where)
+    if origin is Literal:
+        return value if value in arguments else _MISFIT
+    if dataclasses.is_dataclass(annotation):
+        return build(annotation, value, where) if isinstance(value, Mapping) else _MISFIT  # type: ignore[arg-type]
+    if origin is tuple:
+        return _fit_tuple(arguments, value, where)
+    if origin in (dict, Mapping):
+        return dict(value) if isinstance(value, Mapping) else _MISFIT
+    return _fit_plain(annotation, value)
+
+
+def _fit_union(options: Sequence[Any], value: Any, where: str) -> Any:
+    exact = [option for option in options if isinstance(option, type) and type(value) is option]
+    for option in (*exact, *options):
+        made = _fit(option, value, where)
+        if made is not _MISFIT:
+            return made
+    return _MISFIT
+
+
+def _fit_tuple(arguments: Sequence[Any], value: Any, where: str) -> Any:
+    endless = len(arguments) == 2 and arguments[1] is Ellipsis
+    if not isinstance(value, list | tuple):
+        if not endless or isinstance(value, Mapping) or value is None:
+            return _MISFIT
+        value = [value]
+    if not endless and len(value) != len(arguments):
+        return _MISFIT
+    kinds = [arguments[0]] * len(value) if endless else arguments
+    made = [_fit(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))]
+    return _MISFIT if any(item is _MISFIT for item in made) else tuple(made)
+
+
+def _fit_plain(annotation: Any, value: Any) -> Any:
+    """Numbers and text. A boolean is no number, a whole number is a number, and a number given for text is text."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is bool or annotation is type(None):
+        return value if isinstance(value, annotation) else _MISFIT
+    if annotation is int:
+        return int(value) if number and value == int(value) else _MISFIT
+    if annotation is float:
+        return float(value) if number else _MISFIT
+    if annotation is str:
+        return str(value) if number or isinstance(value, str) else _MISFIT
+    if annotation is Path:
+        return Path(str(value)).expanduser() if (number or isinstance(value, str)) and value != "" else _MISFIT
+    return _MISFIT
+
+
+def describe(annotation: Any) -> str:
+    """What fits an annotation, in words."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(option) for option in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"a list, each {describe(arguments[0])}"
+        return "a list of " + ", ".join(describe(item) for item in arguments)
+    if dataclasses.is_dataclass(annotation):
+        return "a group of keys (" + ", ".join(field.name for field in dataclasses.fields(annotation)) + ")"
+    return _NAMES.get(annotation, "a group of keys" if origin in (dict, Mapping) else str(annotation))
+
+
+def unknown_key(key: str, known: Iterable[str]) -> InputError:
+    """The error for a key that nobody reads: near misses among all known dotted keys."""
+    known = sorted(set(known))
+    last = key.rsplit(".", 1)[-1]
+    same = [other for other in known if other.rsplit(".", 1)[-1] == last]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+    similar = difflib.get_close_matches(last, {other.rsplit(".", 1)[-1] for other in known}, n=1, cutoff=0.75)
+    related = [other for other in known if other.rsplit(".", 1)[-1] in similar]
+    hints = (close or same or related or difflib.get_close_matches(key, known, n=1, cutoff=0.6))[:3]
+    if hints:
+        return InputError(f"unknown key {key!r}. Did you mean {' or '.join(map(repr, hints))}?")
+    top = sorted({other.split(".", 1)[0] for other in known})
+    return InputError(f"unknown key {key!r}. Known: {', '.join(top)} (all of them with their values: add --cfg job).")
+
+
+def flatten(node: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Dotted keys of all leaves and of all groups."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat[_dotted(where, key)] = value
+        if isinstance(value, Mapping):
+            flat |= flatten(value, _dotted(where, key))
+    return flat
+
+
+def _dotted(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

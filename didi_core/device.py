@@ -1,0 +1,52 @@
+"""Where and in what precision networks run: the keys ``device`` and ``precision`` that every command takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from didi_core.errors import InputError, unknown
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs this: ``auto`` takes CUDA and bf16 where there is a GPU, the CPU and fp32 where there is none."""
+
+    device: torch.device
+    precision: str  # "fp32" or "bf16"
+
+    @classmethod
+    def of(cls, device: str, precision: str) -> Machine:
+        """The machine for a request. Raises InputError for a device that is not there."""
+        check_device(device)
+        if precision not in PRECISIONS:
+            raise unknown("precision", precision, PRECISIONS)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("device=cuda, but torch sees no CUDA device. Use device=cpu or device=auto.")
+        if precision == "auto":
+            precision = "bf16" if device == "cuda" else "fp32"
+        return cls(torch.device(device), precision)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What attention computes in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @property
+    def label(self) -> str:
+        """For a record: the GPU's name, or the CPU and its threads."""
+        if self.device.type == "cuda":
+            return f"cuda ({torch.cuda.get_device_name(self.device)})"
+        return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that no machine has."""
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)

@@ -1,0 +1,74 @@
+"""A live bar with the scalars that tell a run's health; plain lines where nobody watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+QUIET_SECONDS = 20.0  # between lines when the output is a file
+SHOWN = (
+    "loss",
+    "validation_loss",
+    "scorer_loss",
+    "scorer_accuracy",
+    "fake_loss",
+    "reward",
+    "advantage_spread",
+    "kl",
+    "entropy",
+    "gradient_norm",
+)
+
+
+@dataclass
+class Bar:
+    """A ``didi_core.training.loop.Reporter`` for people."""
+
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    _progress: Progress | None = None
+    _task: TaskID | None = None
+    _title: str = ""
+    _done: int = 0
+    _total: int = 0
+    _last_line: float = 0.0
+
+    def start(self, title: str, total: int, done: int = 0) -> None:
+        """Begin a bar of ``total`` steps of which ``done`` are behind."""
+        self._title, self._total, self._done, self._last_line = title, total, done, time.monotonic()
+        if not self.console.is_terminal:
+            self.console.print(f"{title}: {total - done} steps", highlight=False)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, TextColumn("{task.fields[told]}"), console=self.console)
+        self._progress.start()
+        self._task = self._progress.add_task(title, total=total, completed=done, told="")
+
+    def advance(self, scalars: Mapping[str, float] | None = None) -> None:
+        """One step further."""
+        self._done += 1
+        if self._progress is not None and self._task is not None:
+            told = {"told": tell(scalars)} if scalars else {}
+            self._progress.update(self._task, advance=1, **told)  # type: ignore[arg-type]
+        elif time.monotonic() - self._last_line > QUIET_SECONDS or self._done == self._total:
+            self._last_line = time.monotonic()
+            line = f"{self._title} {self._done}/{self._total} {tell(scalars or {})}".rstrip()
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def message(self, text: str) -> None:
+        """A line above the bar."""
+        (self._progress.console if self._progress else self.console).print(text, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Leave the bar as it stands."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = None
+
+
+def tell(scalars: Mapping[str, float]) -> str:
+    """The scalars that matter, short."""
+    return " ".join(f"{name}={scalars[name]:.4g}" for name in SHOWN if name in scalars)
