@@ -19,25 +19,26 @@ def nelbo(
     times: Float[Tensor, "B"],
     schedule: Schedule,
     generator: torch.Generator | None = None,
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The teacher's objective and its value per token, both in nats (MDLM, equation 10).
+    weight_clip: float = float("inf"),
+) -> Float[Tensor, ""]:
+    """The teacher's objective in nats per maskable position (MDLM, equation 10).
 
     -dalpha_t / (1 - alpha_t) * sum over masked positions of -log p(x0_l | xt), averaged over sequences and times, divided by
     the number of maskable positions. Only masked positions go through the head.
 
-    Returns:
-        the loss to minimise, and the same estimate detached.
+    Args:
+        weight_clip: bound on the weight, for training with less noise; the result is then no longer a bound.
     """
     vocabulary = denoiser.vocabulary
     maskable = vocabulary.maskable(x0)
     alpha = schedule.alpha(times).to(x0.device)
     xt = forward_mask(x0, alpha, maskable, vocabulary.mask, generator)
     masked = xt == vocabulary.mask
-    weight = (-schedule.dalpha(times).to(x0.device) / (1 - alpha).clamp_min(1e-4))[:, None].expand_as(x0)[masked]
+    rate = (-schedule.dalpha(times).to(x0.device) / (1 - alpha).clamp_min(1e-4)).clamp_max(weight_clip)
+    weight = rate[:, None].expand_as(x0)[masked]
     log_p = log_p_x0(denoiser.head(denoiser.trunk(xt)[masked]), vocabulary)
     nll = -log_p.gather(1, x0[masked][:, None]).squeeze(1)
-    loss = (nll * weight).sum() / maskable.sum()
-    return loss, loss.detach()
+    return (nll * weight).sum() / maskable.sum()
 
 
 def integral_weight(times: Float[Tensor, "B"], schedule: Schedule, low: float, high: float) -> Float[Tensor, "B"]:

@@ -23,7 +23,11 @@ FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """Sizes. MDLM's small is hidden=768, layers=12, heads=12, conditioning=128."""
+    """Sizes. MDLM's small is hidden=768, layers=12, heads=12, conditioning=128, positions=0.
+
+    positions: rows of a learned table of absolute positions, added to the embeddings; 0 for none (MDLM: rotary only).
+        Where sequences are aligned at their start, as in protein families, small models learn several times faster with it.
+    """
 
     hidden: int = 768
     layers: int = 12
@@ -31,6 +35,7 @@ class DiTConfig:
     conditioning: int = 128
     mlp_ratio: int = 4
     dropout: float = 0.0
+    positions: int = 0
     attention: str = "auto"
 
     def __post_init__(self) -> None:
@@ -38,8 +43,8 @@ class DiTConfig:
             raise InputError(
                 f"model.heads={self.heads} must divide model.hidden={self.hidden} into heads of even width (rotary)."
             )
-        if min(self.hidden, self.layers, self.heads, self.conditioning, self.mlp_ratio) < 1:
-            raise InputError("model sizes must be at least 1.")
+        if min(self.hidden, self.layers, self.heads, self.conditioning, self.mlp_ratio) < 1 or self.positions < 0:
+            raise InputError("model sizes must be at least 1 (positions at least 0).")
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.dropout={self.dropout} is out of range: it must be in [0, 1).")
         if self.attention not in BACKENDS:
@@ -117,8 +122,13 @@ class Block(nn.Module):
             nn.Linear(width, config.mlp_ratio * width), nn.GELU(approximate="tanh"), nn.Linear(config.mlp_ratio * width, width)
         )
         self.adaLN_modulation = nn.Linear(config.conditioning, 6 * width)
+        # MDLM opens its gates from zero. Conditioning is constant here, so they start open, on branches that start small.
         nn.init.zeros_(self.adaLN_modulation.weight)
-        nn.init.zeros_(self.adaLN_modulation.bias)
+        gates = torch.zeros(6, width)
+        gates[[2, 5]] = 1.0
+        self.adaLN_modulation.bias = nn.Parameter(gates.flatten())
+        for branch in (self.attn_out, self.mlp[2]):
+            nn.init.normal_(branch.weight, std=0.02)  # type: ignore[arg-type]
 
     def forward(
         self,
@@ -148,21 +158,22 @@ class Embedding(nn.Module):
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.empty(rows, width))
-        nn.init.kaiming_uniform_(self.embedding, a=math.sqrt(5))
+        nn.init.normal_(self.embedding)
 
     def forward(self, tokens: Int[Tensor, "..."]) -> Float[Tensor, "... D"]:
         return F.embedding(tokens, self.embedding)
 
 
 class OutputLayer(nn.Module):
-    """Final modulated norm and the vocabulary head; starts at zero logits."""
+    """Final modulated norm and the vocabulary head; starts near zero logits."""
 
     def __init__(self, config: DiTConfig, rows: int) -> None:
         super().__init__()
         self.norm_final = LayerNorm(config.hidden)
         self.linear = nn.Linear(config.hidden, rows)
         self.adaLN_modulation = nn.Linear(config.conditioning, 2 * config.hidden)
-        for parameter in (*self.linear.parameters(), *self.adaLN_modulation.parameters()):
+        nn.init.normal_(self.linear.weight, std=0.02)
+        for parameter in (self.linear.bias, *self.adaLN_modulation.parameters()):
             nn.init.zeros_(parameter)
 
     def normed(self, hidden: Float[Tensor, "... D"], condition: Float[Tensor, "1 C"]) -> Float[Tensor, "... D"]:
@@ -182,6 +193,8 @@ class DiT(nn.Module):
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
         self.vocab_embed = Embedding(vocabulary.size + 1, config.hidden)
+        if config.positions:
+            self.position_embed = nn.Parameter(torch.randn(config.positions, config.hidden))
         self.sigma_map = SigmaMap(config.conditioning)
         self.rotary_emb = Rotary(config.hidden // config.heads)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -206,6 +219,12 @@ class DiT(nn.Module):
         """The blocks, from embeddings; ``tokens`` only says where the padding is."""
         layout = Layout.of(tokens, self.vocabulary)
         x = layout.pack(embedded)
+        if self.config.positions:
+            if layout.width > self.config.positions:
+                raise InputError(
+                    f"a sequence of {layout.width} tokens exceeds the {self.config.positions} positions of this model."
+                )
+            x = x + self.position_embed[layout.positions]
         condition, rotation, backend = self.condition(), self.rotary_emb(layout.positions), self.backend().name
         for block in self.blocks:
             x = block(x, condition, rotation, layout, backend)

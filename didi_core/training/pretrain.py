@@ -26,13 +26,14 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def nelbo_loss(schedule_name: str) -> Loss:
-    """The teacher's loss for one batch: antithetic times, low-variance NELBO, nats per maskable position."""
+def nelbo_loss(schedule_name: str, weight_clip: float) -> Loss:
+    """The teacher's loss for one batch: NELBO at antithetic times, nats per position; unclipped where nothing is learnt."""
     law = schedule(schedule_name)
 
     def loss(model: nn.Module, tokens: Tensor, stream: torch.Generator) -> Tensor:
         times = antithetic_times(tokens.shape[0], stream, low=1e-3)
-        return nelbo(model, tokens, times, law, stream)[0]  # type: ignore[arg-type]
+        clip = weight_clip if torch.is_grad_enabled() else float("inf")
+        return nelbo(model, tokens, times, law, stream, clip)  # type: ignore[arg-type]
 
     return loss
 

@@ -50,11 +50,14 @@ class TrainingSettings:
 class PretrainSettings:
     """A teacher (objective ``nelbo``) or a judge (``autoregressive``) trained from data.
 
+    weight_clip: bound on the NELBO's weight -dalpha/(1 - alpha) in training; small times otherwise make most of the gradient's
+        noise. Validation is always the unclipped NELBO.
     validate_every: steps between estimates of the validation loss, on ``validation_batches`` fixed batches at fixed times.
     """
 
     objective: str = "nelbo"
     schedule: str = "log_linear"
+    weight_clip: float = 1000.0
     training: TrainingSettings = field(default_factory=TrainingSettings)
     validate_every: int = 200
     validation_batches: int = 8
@@ -62,5 +65,7 @@ class PretrainSettings:
     def __post_init__(self) -> None:
         if self.objective not in ("nelbo", "autoregressive"):
             raise InputError(f"objective={self.objective!r} cannot pretrain. Known: autoregressive, nelbo.")
+        if self.weight_clip <= 0:
+            raise InputError(f"weight_clip={self.weight_clip} is out of range: it must be positive.")
         if self.validate_every < 1 or self.validation_batches < 1:
             raise InputError("validate_every and validation_batches must be at least 1.")

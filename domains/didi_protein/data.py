@@ -28,7 +28,8 @@ class ProteinData:
     """Where proteins come from and how they are split. Files are read at the first use, once.
 
     ``similarity`` is the 5-mer containment at which two sequences count as relatives (see ``clustering``); ``pool`` is
-    the number of batches whose sequences are sorted by length together: larger means less padding and less mixing.
+    the number of batches whose sequences are sorted by length together: larger means less padding and less mixing. It is 1
+    because length tells the family: sorted batches hold one family each, and a small model then learns next to nothing.
     """
 
     path: str | Path | tuple[str | Path, ...]
@@ -38,7 +39,7 @@ class ProteinData:
     validation_fraction: float = 0.05
     similarity: float = 0.5
     split_seed: int = 0
-    pool: int = 32
+    pool: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_length <= self.max_length:
