@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from didi_core.random import derive_seed
 from didi_core.run_dir import RunDirectory
 from didi_core.training.pretrain import nelbo_loss, pretrain
 from didi_core.training.progress import Bar
-from didi_core.training.settings import PretrainSettings, TrainingSettings
+from didi_core.training.settings import PretrainSettings
 from didi_core.training.state import FolderKeeper
 from didi_core.types import Domain
 
@@ -31,19 +31,15 @@ CONFIGS = {"dit": DiTConfig, "gpt2": JudgeConfig}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(RunSettings):
+class Settings(RunSettings, PretrainSettings):
     """``configs/pretrain.yaml``. ``model`` is ``architecture`` and the sizes of that architecture."""
 
-    objective: str
     model: dict[str, Any]
-    schedule: str = "log_linear"
-    validate_every: int = 250
-    validation_batches: int = 8
-    training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        wanted = ARCHITECTURES.get(self.pretrain.objective)
+        RunSettings.__post_init__(self)
+        PretrainSettings.__post_init__(self)
+        wanted = ARCHITECTURES[self.objective]
         given = self.model.get("architecture")
         if given not in CONFIGS:
             raise unknown("architecture", str(given), CONFIGS, "model.architecture")
@@ -51,13 +47,6 @@ class Settings(RunSettings):
             fix = "model=judge" if wanted == "gpt2" else "model=tiny"
             raise InputError(f"objective={self.objective} trains a {wanted}, and the model is a {given}: set {fix}.")
         self.sizes  # noqa: B018  # refuse wrong sizes before anything is made
-
-    @cached_property
-    def pretrain(self) -> PretrainSettings:
-        """What the training loop is told."""
-        return PretrainSettings(
-            self.objective, self.schedule, self.training, self.validate_every, self.validation_batches
-        )
 
     @cached_property
     def sizes(self) -> DiTConfig | JudgeConfig:
@@ -74,13 +63,13 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     with open_run("pretrain", settings.domain, settings.run_dir, config, command_line) as opened:
         model = new_model(settings.sizes, domain, settings.seed)
         note_machine(opened, machine, model)
-        loss = nelbo_loss(settings.schedule) if settings.objective == "nelbo" else autoregressive_loss
+        loss = nelbo_loss(settings.schedule, settings.weight_clip) if settings.objective == "nelbo" else autoregressive_loss
         with opened.stage("training"):
             curve = pretrain(
                 domain,
                 model,
                 loss,
-                settings.pretrain,
+                settings,
                 seed=settings.seed,
                 keeper=AnnouncingKeeper(FolderKeeper(opened.path, settings.resume), opened.path),
                 reporter=Bar(),

@@ -1,0 +1,132 @@
+"""Student against teacher: the keys that ``evaluate`` and the end of ``distill`` share, and how they become a report."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from didi_core.device import Machine
+from didi_core.errors import InputError
+from didi_core.evaluate import Curve, Evaluation, evaluate_models
+from didi_core.generate import SamplerSettings, nll_curve
+from didi_core.report import build_report, read_training, write_report
+from didi_core.report_table import print_report
+from didi_core.training.pretrain import autocast
+from didi_core.training.progress import Bar
+from didi_core.types import Domain
+
+CURVE_SAMPLES = 128  # held-out sequences that the NLL curve of grid=optimised is measured on
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """Which samples are compared: every combination of steps, temperatures, samplers, laws and grids.
+
+    num: samples of each row and seed. steps, teacher_steps: calls of the student and of the teacher.
+    """
+
+    num: int = 1000
+    batch_size: int = 64
+    seeds: tuple[int, ...] = (0,)
+    steps: tuple[int, ...] = (4, 8, 16, 32)
+    teacher_steps: tuple[int, ...] = (4, 8, 16, 32, 128)
+    temperatures: tuple[float, ...] = (1.0,)
+    samplers: tuple[str, ...] = ("ancestral",)
+    laws: tuple[str, ...] = ("iid",)
+    grids: tuple[str, ...] = ("uniform",)
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("num", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
+        for name in ("seeds", "steps", "temperatures", "samplers", "laws", "grids"):
+            if not getattr(self, name):
+                raise InputError(f"{name}=[] is empty: give at least one value.")
+        self.plan(self.steps)
+        self.plan(self.teacher_steps, guided=False)
+
+    def plan(self, steps: Sequence[int], guided: bool = True, precision: str = "exact") -> list[SamplerSettings]:
+        """Sampler settings for a model; ``guided=False`` leaves out the sampler that needs a scorer."""
+        made = [
+            SamplerSettings(sampler, k, law, grid, self.power, temperature, precision=precision)
+            for sampler, law, grid, k, temperature in itertools.product(
+                self.samplers, self.laws, self.grids, steps, self.temperatures
+            )
+            if guided or sampler != "rgas"
+        ]
+        return list(dict.fromkeys(made))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """The networks of a comparison; without a teacher only the student is measured."""
+
+    student: nn.Module
+    scorer: nn.Module | None
+    teacher: nn.Module | None
+
+
+def compare_models(
+    domain: Domain,
+    networks: Compared,
+    settings: PlanSettings,
+    machine: Machine,
+    *,
+    cache_dir: Path,
+    length: str | None = None,
+    sampling_precision: str = "exact",
+) -> Evaluation:
+    """Sample and measure all that the plan asks for, in the machine's precision."""
+    models: dict[str, tuple[nn.Module, nn.Module | None]] = {}
+    plan: dict[str, list[SamplerSettings]] = {}
+    if networks.teacher is not None:
+        models["teacher"] = (networks.teacher, None)
+        plan["teacher"] = settings.plan(settings.teacher_steps, guided=False, precision=sampling_precision)
+    models["student"] = (networks.student, networks.scorer)
+    plan["student"] = settings.plan(settings.steps, networks.scorer is not None, sampling_precision)
+    for network in (network for pair in models.values() for network in pair if network is not None):
+        network.to(machine.device).eval()
+    curves: dict[str, Curve] = {}
+    with autocast(machine.device, machine.precision):
+        if "optimised" in settings.grids:
+            curves = {name: measured_curve(domain, model, settings.seeds[0]) for name, (model, _) in models.items()}
+        return evaluate_models(
+            domain,
+            models,
+            plan,
+            num=settings.num,
+            seeds=settings.seeds,
+            cache_dir=cache_dir,
+            reporter=Bar(),
+            length=length,
+            batch_size=settings.batch_size,
+            entropy_at=curves,
+        )
+
+
+def measured_curve(domain: Domain, model: nn.Module, seed: int) -> Curve:
+    """The NLL curve that ``grid=optimised`` needs, on held-out sequences."""
+    rows = [torch.tensor(domain.encode(sample.text)) for sample in domain.held_out(CURVE_SAMPLES, seed)]
+    rows.sort(key=len)
+    pad = domain.vocabulary.pad
+    batches = [
+        nn.utils.rnn.pad_sequence(rows[i : i + 32], batch_first=True, padding_value=0 if pad is None else pad)
+        for i in range(0, len(rows), 32)
+    ]
+    return nll_curve(model, batches, seed)  # type: ignore[arg-type]
+
+
+def publish(folder: Path, evaluation: Evaluation, record: Mapping[str, Any], training_of: Path | None = None) -> None:
+    """Write the report into ``folder`` and print its tables and a few sequences."""
+    training = read_training(training_of) if training_of is not None else []
+    report = build_report(evaluation, provenance=record, training=training)
+    write_report(folder, report)
+    print_report(report)
+    print(f"report: {folder / 'report.html'}")

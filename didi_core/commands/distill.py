@@ -1,0 +1,209 @@
+"""``distill``: teacher to few-step student, saved, then compared with the teacher."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from didi_core.checkpoint import save_model, save_scorer
+from didi_core.commands.common import (
+    AnnouncingKeeper,
+    RunSettings,
+    about_domain,
+    make_domain,
+    note_machine,
+    open_run,
+)
+from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
+from didi_core.device import Machine
+from didi_core.generate import Generated, SamplerSettings, generate
+from didi_core.plugins import registry
+from didi_core.random import derive_seed
+from didi_core.rewards import DataReference, LogRatioReward, Reference, Reward, SampleReference, ScorerReward
+from didi_core.run_dir import RunDirectory
+from didi_core.sample_cache import SampleCache, model_hash
+from didi_core.training.distill import DistillSettings, distill
+from didi_core.training.pretrain import autocast
+from didi_core.training.progress import Bar
+from didi_core.training.state import FolderKeeper
+from didi_core.types import Domain, Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(PlanSettings):
+    """The comparison at the end of a run."""
+
+    enabled: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(RunSettings, DistillSettings):
+    """``configs/distill.yaml``."""
+
+    teacher: str = "bundled"
+    evaluate: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def __post_init__(self) -> None:
+        RunSettings.__post_init__(self)
+        DistillSettings.__post_init__(self)
+
+
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+    """Distil, write ``student/``, and compare with the teacher unless ``evaluate.enabled=false``."""
+    machine = Machine.of(settings.device, settings.precision)
+    domain = make_domain(settings.domain, settings.data)
+    teacher = domain.teacher(settings.teacher).to(machine.device).eval().requires_grad_(False)
+    with open_run("distill", settings.domain, settings.run_dir, config, command_line) as opened:
+        note_machine(opened, machine, teacher)
+        student = copy.deepcopy(teacher).requires_grad_(True)
+        with opened.stage("reference"):
+            reward = make_reward(settings, domain, teacher, machine, opened)
+        with opened.stage("training"):
+            distill(
+                domain,
+                teacher,
+                student,
+                reward,
+                settings,
+                seed=settings.seed,
+                keeper=AnnouncingKeeper(FolderKeeper(opened.path, settings.resume), opened.path),
+                reporter=Bar(),
+                device=machine.device,
+                precision=machine.precision,
+            )
+        scorer = reward.scorer if isinstance(reward, ScorerReward) else None
+        save_student(settings, domain, student, scorer, teacher, opened)
+        print(f"student: {opened.path / 'student'}")
+        if settings.evaluate.enabled:
+            with opened.stage("evaluation"):
+                networks = Compared(student=student, scorer=scorer, teacher=teacher)
+                found = compare_models(
+                    domain, networks, settings.evaluate, machine, cache_dir=opened.path / "evaluation"
+                )
+                publish(opened.path, found, opened.record, opened.path)
+                _write_samples(domain, found.examples, opened)
+
+
+def make_reward(
+    settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine, opened: RunDirectory
+) -> Reward:
+    """The reward that the objective asks for, with its network on the machine."""
+    rules = settings.objective.reward
+    if rules.kind == "log_ratio":
+        fake = copy.deepcopy(teacher).requires_grad_(True)
+        return LogRatioReward(teacher, fake, rules.optimiser, rules.clip)  # type: ignore[arg-type]
+    scorer = domain.scorer(teacher, rules.trainable_blocks).to(machine.device)
+    reference = make_reference(settings, domain, teacher, machine, opened)
+    return ScorerReward(scorer, reference, rules.optimiser, rules.smoothing, rules.clip)
+
+
+def make_reference(
+    settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine, opened: RunDirectory
+) -> Reference:
+    """What the scorer calls real: the domain's data, or samples of the teacher, made once and kept in the run directory."""
+    objective = settings.objective
+    if objective.reference == "data":
+        return DataReference(lambda n, first: domain.batches("train", n, settings.seed, start=first))
+    sampler = SamplerSettings(steps=objective.reference_steps)
+    seed, batch_size = derive_seed(settings.seed, "reference"), 64
+    cache = SampleCache(opened.path / "reference")
+    making = {
+        "domain": domain.name,
+        "model": model_hash(teacher),
+        "settings": sampler.record(),
+        "num": objective.reference_samples,
+        "seed": seed,
+        "batch_size": batch_size,
+    }
+    made = cache.load(making)
+    if made is None:
+        made = _draw_reference(domain, teacher, sampler, objective.reference_samples, seed, batch_size, machine)
+        cache.save(making, made)
+    rows = [torch.tensor(sample.tokens) for sample in made.samples]
+    pad = domain.vocabulary.pad
+    sequences = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0 if pad is None else pad)
+    return SampleReference(sequences, settings.seed, pad)
+
+
+def _draw_reference(
+    domain: Domain,
+    teacher: nn.Module,
+    sampler: SamplerSettings,
+    num: int,
+    seed: int,
+    batch_size: int,
+    machine: Machine,
+) -> Generated:
+    bar, done = Bar(), 0
+
+    def progress(finished: int) -> None:
+        nonlocal done
+        for _ in range(finished - done):
+            bar.advance()
+        done = finished
+
+    bar.start(f"reference samples of the teacher ({sampler.steps} steps)", num)
+    with autocast(machine.device, machine.precision):
+        made = generate(
+            domain, teacher, settings=sampler, num=num, seed=seed, batch_size=batch_size, progress=progress
+        )
+    bar.stop()
+    return made
+
+
+def save_student(
+    settings: Settings,
+    domain: Domain,
+    student: nn.Module,
+    scorer: nn.Module | None,
+    teacher: nn.Module,
+    opened: RunDirectory,
+) -> None:
+    """``student/``: weights, scorer and the card that ``sample`` reads."""
+    about = {
+        **about_domain(domain, settings.data),
+        "schedule": settings.objective.schedule,
+        "teacher": {"name": settings.teacher, "hash": model_hash(teacher)},
+        "training": {
+            "objective": settings.objective.name,
+            "reference": settings.objective.reference,
+            "reward": settings.objective.reward.kind,
+            "rollout_law": settings.objective.rollout.law,
+            "rollout_grid": settings.objective.rollout.grid,
+            "steps": settings.training.steps,
+            "batch_size": settings.training.batch_size,
+            "lr": settings.training.lr,
+            "seed": settings.seed,
+        },
+        "git_commit": opened.record["git_commit"],
+    }
+    folder = opened.path / "student"
+    card = save_model(folder, student, about)
+    hashes = {"teacher": model_hash(teacher), "student": card["sha256"]}
+    if scorer is not None:
+        save_scorer(folder, scorer)
+    opened.note(hashes=hashes)
+
+
+def _write_samples(domain: Domain, examples: Mapping[str, Any], opened: RunDirectory) -> None:
+    """The student's sequences to read: printed, and written as samples of the run."""
+    chosen: list[Sample] = []
+    for label, samples in examples.items():
+        if label.startswith("student"):
+            print(f"{label}:", *(f"  {sample.text}" for sample in samples), sep="\n")
+            chosen += [
+                Sample(s.text, f"{s.id}_{len(chosen) + i}", s.tokens, {**s.info, "made_by": label.replace(" ", "_")})
+                for i, s in enumerate(samples, start=1)
+            ]
+    path: Path = opened.path / f"samples{domain.suffix}"
+    if chosen:
+        domain.write(path, chosen)
+        registry().manager.hook.didi_on_samples(run_dir=opened.path, samples=chosen, record={"file": path.name})
+    sys.stdout.flush()

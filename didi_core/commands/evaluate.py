@@ -1,0 +1,97 @@
+"""``evaluate``: a student against its teacher over steps, or files of samples, beside held-out data and controls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from didi_core.checkpoint import load_denoiser, load_scorer, model_folder, read_card
+from didi_core.commands.common import CommonSettings, make_domain, note_machine, open_run
+from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
+from didi_core.commands.sample import LEGACY
+from didi_core.device import Machine
+from didi_core.errors import InputError
+from didi_core.evaluate import evaluate_files
+from didi_core.run_dir import RECORD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings, PlanSettings):
+    """``configs/evaluate.yaml``. ``domain`` and ``data`` are read from the run; with ``samples`` they must be given."""
+
+    run: Path | None = None
+    samples: tuple[Path, ...] | None = None
+    teacher: str | None = None
+    domain: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    length: str | None = None
+
+    def __post_init__(self) -> None:
+        CommonSettings.__post_init__(self)
+        PlanSettings.__post_init__(self)
+        if (self.run is None) == (not self.samples):
+            raise InputError("give either run=<run directory of distill> or samples=<file> (with domain=<name>).")
+        if self.samples and self.domain is None:
+            raise InputError("samples are read by a domain: give domain=<name>.")
+        if self.precision == LEGACY and (self.laws, self.samplers) != (("iid",), ("ancestral",)):
+            raise InputError("precision=legacy_fp32 is the peers' sampler: it needs samplers=ancestral and laws=iid.")
+
+    def check_precision(self, known: tuple[str, ...]) -> None:
+        super().check_precision((*known, LEGACY))
+
+
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+    """Measure, write report.json, report.html and plots, and print the tables."""
+    if settings.samples:
+        _evaluate_files(settings, config, command_line)
+    else:
+        _evaluate_run(settings, config, command_line)
+
+
+def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+    domain = make_domain(settings.domain or "", settings.data)
+    sets = {str(path): domain.read(path) for path in settings.samples or ()}
+    with open_run("evaluate", domain.name, settings.out, config, command_line) as opened, opened.stage("evaluation"):
+        found = evaluate_files(domain, sets, num=settings.num, seed=settings.seeds[0])
+        publish(opened.path, found, opened.record)
+
+
+def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+    folder = model_folder(settings.run or Path())
+    card, made_by = read_card(folder), _made_by(folder)
+    machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
+    if settings.domain not in (None, card["domain"]):
+        raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {card['domain']}.")
+    domain = make_domain(card["domain"], settings.data or made_by.get("data") or card.get("data", {}))
+    student, scorer = load_denoiser(folder), load_scorer(folder)
+    named = settings.teacher or made_by.get("teacher")
+    teacher = domain.teacher(named) if named else None
+    with open_run("evaluate", domain.name, settings.out, config, command_line) as opened:
+        note_machine(opened, machine, student)
+        opened.note(hashes={"student": card["sha256"]})
+        with opened.stage("evaluation"):
+            found = compare_models(
+                domain,
+                Compared(student=student, scorer=scorer, teacher=teacher),
+                settings,
+                machine,
+                cache_dir=opened.path / "evaluation",
+                length=settings.length,
+                sampling_precision=LEGACY if settings.precision == LEGACY else "exact",
+            )
+            publish(opened.path, found, opened.record, folder.parent)
+
+
+def _made_by(folder: Path) -> dict[str, Any]:
+    """The configuration of the run that a model lies in; empty for a model on its own."""
+    path = folder.parent / RECORD
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except FileNotFoundError:
+        return {}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error.__class__.__name__}).") from None

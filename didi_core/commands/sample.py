@@ -1,0 +1,150 @@
+"""``sample``: sequences from a model, the same bytes for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from didi_core.checkpoint import load_denoiser, load_scorer, model_folder, read_card
+from didi_core.commands.common import CommonSettings, make_domain, note_machine, open_run
+from didi_core.commands.comparison import measured_curve
+from didi_core.device import PRECISIONS, Machine
+from didi_core.errors import InputError
+from didi_core.generate import SamplerSettings, generate
+from didi_core.plugins import registry
+from didi_core.random import generator
+from didi_core.training.pretrain import autocast
+from didi_core.training.progress import Bar
+from didi_core.types import Domain, Sample
+
+LEGACY = "legacy_fp32"
+FREE = "_"  # a position to fill, in a template
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings, SamplerSettings):
+    """``configs/sample.yaml``: the sampler's keys beside the command's own.
+
+    precision: as of every command, and ``legacy_fp32`` for the peers' joint draw.
+    """
+
+    run: Path | None = None
+    run_dir: Path | None = None
+    out: Path | None = None
+    num: int = 10
+    batch_size: int = 64
+    length: str | None = None
+    template: str | None = None
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        CommonSettings.__post_init__(self)
+        if self.run is None:
+            raise InputError("run is missing: give run=<run directory>, or a folder with card.json.")
+        for name in ("num", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
+        if self.length is not None and self.template is not None:
+            raise InputError("length and template exclude each other: the template says the length.")
+        self.sampler_settings()
+
+    def check_precision(self, known: tuple[str, ...]) -> None:
+        super().check_precision((*known, LEGACY))
+
+    def sampler_settings(self) -> SamplerSettings:
+        """What the sampler is told."""
+        given = {f.name: getattr(self, f.name) for f in fields(SamplerSettings) if f.name != "precision"}
+        return SamplerSettings(**given, precision=LEGACY if self.precision == LEGACY else "exact")
+
+
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+    """Write ``num`` samples to ``out``, else into a run directory of its own."""
+    folder = model_folder(settings.run or Path())
+    card = read_card(folder)
+    denoiser, scorer = load_denoiser(folder), load_scorer(folder)
+    machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
+    domain = make_domain(card["domain"], card.get("data", {}))
+    denoiser.to(machine.device)
+    how = settings.sampler_settings()
+    bar, done = Bar(), 0
+
+    def progress(finished: int) -> None:
+        nonlocal done
+        for _ in range(finished - done):
+            bar.advance()
+        done = finished
+
+    with ExitStack() as stack:
+        opened = None
+        if settings.out is None or settings.run_dir is not None:
+            opened = stack.enter_context(open_run("sample", domain.name, settings.run_dir, config, command_line))
+            note_machine(opened, machine, denoiser)
+            opened.note(hashes={"model": card["sha256"]})
+        stack.enter_context(autocast(machine.device, machine.precision))
+        bar.start("sample", settings.num)
+        made = generate(
+            domain,
+            denoiser,
+            scorer.to(machine.device) if scorer is not None else None,
+            settings=how,
+            num=settings.num,
+            length=settings.length,
+            templates=_templates(settings, domain, card),
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            entropy_at=measured_curve(domain, denoiser, settings.seed) if how.grid == "optimised" else None,
+            progress=progress,
+        )
+        bar.stop()
+        record = {
+            **how.record(),
+            "seed": settings.seed,
+            "nfe": round(made.nfe.denoiser, 2),
+            **({"scorer_nfe": round(made.nfe.scorer, 2)} if made.nfe.scorer else {}),
+            "model": card["sha256"]["model.safetensors"][:12],
+        }
+        samples = [Sample(s.text, s.id, s.tokens, {**s.info, **record}) for s in made.samples]
+        out = settings.out or opened.path / f"samples{domain.suffix}"  # type: ignore[union-attr]
+        domain.write(out, samples)
+        registry().manager.hook.didi_on_samples(run_dir=out.parent, samples=samples, record=record)
+        speed = settings.num / made.seconds if made.seconds else float("inf")
+        print(f"{len(samples)} samples, {made.nfe.total:g} network calls each, {speed:.1f} per second: {out}")
+
+
+def _templates(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Sequence[Sequence[int]] | None:
+    """The user's template, or templates of lengths like those that the model was trained on; None for ``length``."""
+    if settings.template is not None:
+        return [read_template(domain, settings.template)]
+    lengths = card.get("lengths")
+    if settings.length is not None or not lengths:
+        return None
+    weights = torch.tensor([float(count) for count in lengths.values()])
+    stream = generator(settings.seed, "lengths")
+    drawn = torch.multinomial(weights, settings.num, replacement=True, generator=stream).tolist()
+    values = [int(length) for length in lengths]
+    return [domain.template([values[i]])[0].tolist() for i in drawn]
+
+
+def read_template(domain: Domain, text: str) -> list[int]:
+    """Token ids of a text in which ``_`` marks a position to fill; everything else is pinned.
+
+    Raises:
+        InputError: nothing to fill, or a domain whose tokens are not single characters.
+    """
+    vocabulary = domain.vocabulary
+    if FREE not in text:
+        raise InputError(f"template={text!r} has no position to fill: mark each with {FREE!r}.")
+    letters = [t for i in vocabulary.generated if vocabulary.tokens and len(t := vocabulary.tokens[i]) == 1]
+    if not letters:
+        raise InputError(f"domain {domain.name!r} has no tokens of one character, so template cannot be used with it.")
+    tokens = domain.encode(text.replace(FREE, letters[0]))
+    free = vocabulary.maskable(torch.tensor([tokens]))[0].tolist()
+    if sum(free) != len(text):
+        raise InputError(f"template={text!r} does not have one token a character in domain {domain.name!r}.")
+    characters = iter(text)
+    return [vocabulary.mask if inside and next(characters) == FREE else t for t, inside in zip(tokens, free, strict=True)]
