@@ -1,6 +1,7 @@
 """Networks on disk: ``model.safetensors`` (and ``scorer.safetensors``) beside ``card.json``, which says what they are.
 
-The card holds architecture, config, vocabulary and the SHA-256 of every weight file; all are checked on loading. No pickle.
+The card holds architecture, config, vocabulary and the SHA-256 of every weight file; all are checked on loading.
+No pickle.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def save_scorer(folder: Path, scorer: nn.Module) -> None:
 
 
 def load_denoiser(path: Path | str) -> nn.Module:
-    """The denoiser in a folder with card.json, or in a run directory (its ``student`` or ``model``), on the CPU, in eval mode.
+    """The denoiser in a folder with card.json, or in a run directory (its ``student`` or ``model``).
+
+    It is on the CPU and in eval mode.
 
     Raises:
         InputError: what is missing, damaged or of another kind, with its path.
@@ -119,7 +122,8 @@ def read_card(folder: Path) -> dict[str, Any]:
 def read_vocabulary(written: Mapping[str, Any]) -> Vocabulary:
     """A vocabulary from its JSON form."""
     known = {field.name for field in fields(Vocabulary)}
-    return Vocabulary(**{k: tuple(v) if isinstance(v, list) else v for k, v in written.items() if k in known})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in written.items() if k in known}
+    return Vocabulary(**given)
 
 
 def _build(folder: Path, card: Mapping[str, Any]) -> nn.Module:
@@ -142,7 +146,9 @@ def _load_weights(path: Path, card: Mapping[str, Any], module: nn.Module) -> Non
     if not path.is_file():
         raise InputError(f"{path} is missing. Get the folder anew.")
     if sha256(path) != card["sha256"].get(path.name):
-        raise InputError(f"{path} does not match the hash in {CARD}: it is damaged or of another model. Get the folder anew.")
+        raise InputError(
+            f"{path} does not match the hash in {CARD}: it is damaged or of another model. Get the folder anew."
+        )
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:

@@ -1,7 +1,7 @@
 """From a composed configuration to frozen dataclasses, once, at the door.
 
-``build`` is all there is to it: a field added to a dataclass and to its YAML file is a new key. Whatever does not fit is an
-``InputError`` that gives key, value and what would fit; what values mean is checked by the dataclasses themselves.
+``build`` is all there is to it: a field added to a dataclass and to its YAML file is a new key. Whatever does not fit
+is an ``InputError`` that gives key, value and what would fit; what values mean is checked by the dataclasses.
 """
 
 from __future__ import annotations

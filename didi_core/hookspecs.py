@@ -1,7 +1,7 @@
 """The hooks: what a plugin may offer (``didi_register_*``) and what it may listen to (``didi_on_*``).
 
-A plugin is a module (or object) named by an entry point in the group ``didi.plugins``; each hook it implements is a function
-marked with ``@hookimpl``. It implements the hooks it needs and may leave out arguments that it does not use.
+A plugin is a module (or object) named by an entry point in the group ``didi.plugins``; each hook it implements is a
+function marked with ``@hookimpl``. It implements the hooks it needs and may leave out arguments that it does not use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def didi_register_domains() -> Mapping[str, Callable[..., Domain]]:  # type: ignore[empty-body]
-    """Domains by name. The factory is called with the keys of the config node ``data`` and refuses those it does not know."""
+    """Domains by name. The factory gets the keys of the config node ``data`` and refuses those it does not know."""
 
 
 @hookspec
@@ -31,7 +31,7 @@ def didi_register_laws() -> Mapping[str, Law]:  # type: ignore[empty-body]
 
 @hookspec
 def didi_register_config_folders() -> Sequence[Path]:  # type: ignore[empty-body]
-    """Folders of YAML files that extend the config groups: ``domain/dna.yaml``, ``objective/mine.yaml``, ``model/mine.yaml`` ..."""
+    """Folders of YAML files that extend the config groups: ``domain/dna.yaml``, ``objective/mine.yaml`` ..."""
 
 
 @hookspec

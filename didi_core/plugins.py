@@ -1,7 +1,7 @@
 """Finds plugins, asks them what they offer, and refuses two that offer one name.
 
-Discovery is by entry points in the group ``didi.plugins``. A plugin that cannot be loaded is remembered by name and skipped, unless it
-is what the user asked for.
+Discovery is by entry points in the group ``didi.plugins``. A plugin that cannot be loaded is remembered by name and
+skipped, unless it is what the user asked for.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def _gather(manager: pluggy.PluginManager, kind: str, plugins: Iterable[Plugin])
             if name in found:
                 other = found[name].plugin
                 raise InputError(
-                    f"two plugins offer {kind.removesuffix('s')} {name!r}: {other!r} of {origin[other]} and {plugin!r} of "
-                    f"{origin[plugin]}. Uninstall one of them."
+                    f"two plugins offer {kind.removesuffix('s')} {name!r}: {other!r} of {origin[other]} and "
+                    f"{plugin!r} of {origin[plugin]}. Uninstall one of them."
                 )
             found[name] = Offer(value, plugin)
     return found

@@ -1,4 +1,4 @@
-"""A run's directory: one process at a time, one configuration, and run.json, which says what ran and how long it took."""
+"""A run's directory: one process at a time, one configuration, and run.json: what ran and how long it took."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class RunDirectory:
         """Create the directory, or continue in it.
 
         Raises:
-            InputError: it belongs to another configuration (the keys that differ are named), another process works in it,
-                or it holds something that is no run.
+            InputError: it belongs to another configuration (the keys that differ are named), another process works
+                in it, or it holds something that is no run.
         """
         path = path.resolve()
         if path.exists() and not path.is_dir():
@@ -159,7 +159,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this code runs from, with ``+changes`` when files differ; None in an installed wheel."""
+    """Commit of the checkout that this code runs from, ``+changes`` when files differ; None in an installed wheel."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None

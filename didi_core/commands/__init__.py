@@ -1,4 +1,4 @@
-"""The commands: one module each, with its settings (a frozen dataclass that mirrors ``configs/<command>.yaml``) and ``run``.
+"""The commands: one module each, with ``Settings`` (frozen, the mirror of ``configs/<command>.yaml``) and ``run``.
 
 Modules are imported when their command is called, so that ``--help`` does not wait for torch.
 """

@@ -103,7 +103,7 @@ def attention_label(model: nn.Module, machine: Machine) -> str:
 
 
 def about_domain(domain: Domain, data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card must say of the domain for sampling without the training data: settings and a histogram of lengths."""
+    """What a card must say for sampling without the training data: the domain's settings, a histogram of lengths."""
     drawn = Counter(domain.lengths(LENGTHS_IN_CARD, generator(0, "lengths in card")))
     return {
         "domain": domain.name,

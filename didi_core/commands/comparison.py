@@ -1,4 +1,4 @@
-"""Student against teacher: the keys that ``evaluate`` and the end of ``distill`` share, and how they become a report."""
+"""Student against teacher: the keys that ``evaluate`` and the end of ``distill`` share, and the way to a report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import nn
 
 from didi_core.device import Machine
 from didi_core.errors import InputError
-from didi_core.evaluate import Curve, Evaluation, evaluate_models
+from didi_core.drawing import Curve
+from didi_core.evaluate import Evaluation, evaluate_models
 from didi_core.generate import SamplerSettings, nll_curve
 from didi_core.report import build_report, read_training, write_report
 from didi_core.report_table import print_report

@@ -63,7 +63,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     with open_run("pretrain", settings.domain, settings.run_dir, config, command_line) as opened:
         model = new_model(settings.sizes, domain, settings.seed)
         note_machine(opened, machine, model)
-        loss = nelbo_loss(settings.schedule, settings.weight_clip) if settings.objective == "nelbo" else autoregressive_loss
+        masked = settings.objective == "nelbo"
+        loss = nelbo_loss(settings.schedule, settings.weight_clip) if masked else autoregressive_loss
         with opened.stage("training"):
             curve = pretrain(
                 domain,

@@ -13,7 +13,7 @@ import torch
 from didi_core.checkpoint import load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import CommonSettings, make_domain, note_machine, open_run
 from didi_core.commands.comparison import measured_curve
-from didi_core.device import PRECISIONS, Machine
+from didi_core.device import Machine
 from didi_core.errors import InputError
 from didi_core.generate import SamplerSettings, generate
 from didi_core.plugins import registry
@@ -139,12 +139,15 @@ def read_template(domain: Domain, text: str) -> list[int]:
     vocabulary = domain.vocabulary
     if FREE not in text:
         raise InputError(f"template={text!r} has no position to fill: mark each with {FREE!r}.")
-    letters = [t for i in vocabulary.generated if vocabulary.tokens and len(t := vocabulary.tokens[i]) == 1]
-    if not letters:
+    single = [t for i in vocabulary.generated if vocabulary.tokens and len(t := vocabulary.tokens[i]) == 1]
+    if not single:
         raise InputError(f"domain {domain.name!r} has no tokens of one character, so template cannot be used with it.")
-    tokens = domain.encode(text.replace(FREE, letters[0]))
+    tokens = domain.encode(text.replace(FREE, single[0]))
     free = vocabulary.maskable(torch.tensor([tokens]))[0].tolist()
     if sum(free) != len(text):
         raise InputError(f"template={text!r} does not have one token a character in domain {domain.name!r}.")
-    characters = iter(text)
-    return [vocabulary.mask if inside and next(characters) == FREE else t for t, inside in zip(tokens, free, strict=True)]
+    letters = iter(text)
+    return [
+        vocabulary.mask if inside and next(letters) == FREE else token
+        for token, inside in zip(tokens, free, strict=True)
+    ]
