@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from didi_core.device import Machine
-from didi_core.errors import InputError
 from didi_core.drawing import Curve
+from didi_core.errors import InputError
 from didi_core.evaluate import Evaluation, evaluate_models
 from didi_core.generate import SamplerSettings, nll_curve
 from didi_core.report import build_report, read_training, write_report
