@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import nn
@@ -75,6 +76,15 @@ class Row:
         return self.n / self.seconds if self.seconds else None
 
 
+@runtime_checkable
+class HasReferenceStatistics(Protocol):
+    """A domain that carries statistics of held-out data instead of the data (which its licence may not let it carry)."""
+
+    def reference_statistics(self) -> Mapping[str, Mapping[str, np.ndarray]] | None:
+        """Statistics [n, k] by set and metric name, the held-out data's set first; None where it has the data itself."""
+        ...
+
+
 @dataclass(frozen=True)
 class MetricInfo:
     """What a report must know of a metric."""
@@ -130,7 +140,10 @@ def sweep(base: SamplerSettings, steps: Sequence[int], temperatures: Sequence[fl
 def reference_rows(
     domain: Domain, metrics: Sequence[Metric], num: int, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[list[Row], list[Sample]]:
-    """Rows of the held-out data and of its negative controls, and the data itself."""
+    """Rows of the held-out data and of its negative controls, and the data itself (empty where only statistics are known)."""
+    known = domain.reference_statistics() if isinstance(domain, HasReferenceStatistics) else None
+    if known is not None:
+        return [_known_row(name, found, metrics, resamples, seed) for name, found in known.items()], []
     held_out = domain.held_out(num, derive_seed(seed, "held out") % 2**31)
     if not held_out:
         raise InputError(f"domain {domain.name!r} has no held-out samples to compare with.")
@@ -143,6 +156,16 @@ def reference_rows(
     return rows, held_out
 
 
+def _known_row(
+    name: str, found: Mapping[str, np.ndarray], metrics: Sequence[Metric], resamples: int, seed: int
+) -> Row:
+    """A reference row from kept statistics; a metric that they lack is skipped by name."""
+    values = {m.name: bootstrap(m, found[m.name], resamples, seed) for m in metrics if m.name in found}
+    skipped = {m.name: "not among the bundled statistics" for m in metrics if m.name not in found}
+    kind = "data" if name == HELD_OUT else "control"
+    return Row(name, kind, max(map(len, found.values())), values, skipped=skipped)
+
+
 def evaluate_files(
     domain: Domain, sets: Mapping[str, Sequence[Sample]], *, num: int, seed: int = 0, resamples: int = RESAMPLES
 ) -> Evaluation:
@@ -152,7 +175,7 @@ def evaluate_files(
     for name, samples in sets.items():
         measured = evaluate_samples(metrics, samples, resamples=resamples, seed=seed)
         rows.append(Row(name, "file", len(samples), measured.values, skipped=measured.skipped))
-    examples = {HELD_OUT: held_out[:3], **{name: samples[:3] for name, samples in sets.items()}}
+    examples = {**({HELD_OUT: held_out[:3]} if held_out else {}), **{name: samples[:3] for name, samples in sets.items()}}
     return Evaluation(domain.name, _described(metrics), tuple(rows), {}, _entropy(metrics, rows), examples)
 
 
@@ -186,7 +209,7 @@ def evaluate_models(
     drawing = Drawing(domain, num, tuple(seeds), SampleCache(cache_dir), reporter, length, batch_size)
     metrics = domain.metrics()
     rows, held_out = reference_rows(domain, metrics, num * len(seeds), seed=seeds[0], resamples=resamples)
-    examples: dict[str, Sequence[Sample]] = {HELD_OUT: held_out[:3]}
+    examples: dict[str, Sequence[Sample]] = {HELD_OUT: held_out[:3]} if held_out else {}
     points: dict[tuple[str, Method], list[SweepPoint]] = {}
     reporter.start("evaluate", sum(map(len, plans.values())) * num * len(seeds))
     for name, (denoiser, scorer) in models.items():

@@ -88,9 +88,7 @@ def trim(tokens: Int[Tensor, "B L"], pad: int | None) -> Int[Tensor, "B M"]:
 
 
 class Reward(Protocol):
-    """Scores student samples; learns from them first."""
-
-    optimiser: torch.optim.Optimizer
+    """What learns from student samples and then rewards them: ``ScorerReward``, ``LogRatioReward`` or ``BothRewards``."""
 
     def update(
         self, samples: Int[Tensor, "B L"], alpha: Float[Tensor, "B"], rate: float, index: int, stream: torch.Generator
@@ -98,12 +96,16 @@ class Reward(Protocol):
         """Update number ``index`` of the reward's own network, on student samples."""
         ...
 
-    def sample_reward(self, noised: Corrupted) -> Float[Tensor, "B"]:
-        """Reward of each sequence, higher = more like the reference."""
-        ...
-
     def parts(self) -> Mapping[str, object]:
         """What a checkpoint must hold: the network and its optimiser."""
+        ...
+
+
+class SampleReward(Protocol):
+    """A reward that judges whole sequences."""
+
+    def sample_reward(self, noised: Corrupted) -> Float[Tensor, "B"]:
+        """Reward of each sequence, higher = more like the reference."""
         ...
 
 
@@ -226,3 +228,21 @@ class LogRatioReward:
         """Trunk states of teacher and fake at z_t."""
         self.fake.eval()
         return self.teacher.trunk(noised.zt), self.fake.trunk(noised.zt)  # type: ignore[operator]
+
+
+@dataclass
+class BothRewards:
+    """Scorer and log-ratio side by side: each learns from the same student samples."""
+
+    scorer_reward: ScorerReward
+    log_ratio: LogRatioReward
+
+    def update(
+        self, samples: Tensor, alpha: Tensor, rate: float, index: int, stream: torch.Generator
+    ) -> dict[str, float]:
+        """One update of the scorer, then one of the fake denoiser."""
+        told = self.scorer_reward.update(samples, alpha, rate, index, stream)
+        return told | self.log_ratio.update(samples, alpha, rate, index, stream)
+
+    def parts(self) -> Mapping[str, object]:
+        return {**self.scorer_reward.parts(), **self.log_ratio.parts()}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from didi_core.device import Machine
 from didi_core.generate import Generated, SamplerSettings, generate
 from didi_core.plugins import registry
 from didi_core.random import derive_seed
-from didi_core.rewards import DataReference, LogRatioReward, Reference, Reward, SampleReference, ScorerReward
+from didi_core.rewards import BothRewards, DataReference, LogRatioReward, Reference, Reward, SampleReference, ScorerReward
 from didi_core.run_dir import RunDirectory
 from didi_core.sample_cache import SampleCache, model_hash
 from didi_core.training.distill import DistillSettings, distill
@@ -34,6 +34,13 @@ from didi_core.training.pretrain import autocast
 from didi_core.training.progress import Bar
 from didi_core.training.state import FolderKeeper
 from didi_core.types import Domain, Sample
+
+
+@runtime_checkable
+class HasSampleCache(Protocol):
+    """A domain that carries samples of its bundled teacher, so that a run need not draw them."""
+
+    sample_cache: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +85,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
                 device=machine.device,
                 precision=machine.precision,
             )
-        scorer = reward.scorer if isinstance(reward, ScorerReward) else None
+        judged = reward.scorer_reward if isinstance(reward, BothRewards) else reward
+        scorer = judged.scorer if isinstance(judged, ScorerReward) else None
         save_student(settings, domain, student, scorer, teacher, opened)
         print(f"student: {opened.path / 'student'}")
         if settings.evaluate.enabled:
@@ -97,23 +105,34 @@ def make_reward(
     """The reward that the objective asks for, with its network on the machine."""
     rules = settings.objective.reward
     if rules.kind == "log_ratio":
-        fake = copy.deepcopy(teacher).requires_grad_(True)
-        return LogRatioReward(teacher, fake, rules.optimiser, rules.clip)  # type: ignore[arg-type]
+        return make_log_ratio(settings, teacher)
     scorer = domain.scorer(teacher, rules.trainable_blocks).to(machine.device)
     reference = make_reference(settings, domain, teacher, machine, opened)
-    return ScorerReward(scorer, reference, rules.optimiser, rules.smoothing, rules.clip)
+    judged = ScorerReward(scorer, reference, rules.optimiser, rules.smoothing, rules.clip)
+    return judged if rules.kind == "scorer" else BothRewards(judged, make_log_ratio(settings, teacher))
+
+
+def make_log_ratio(settings: Settings, teacher: nn.Module) -> LogRatioReward:
+    """Teacher against a fake denoiser that starts as its copy."""
+    rules = settings.objective.reward
+    fake = copy.deepcopy(teacher).requires_grad_(True)
+    return LogRatioReward(teacher, fake, rules.optimiser, rules.clip)  # type: ignore[arg-type]
 
 
 def make_reference(
     settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine, opened: RunDirectory
 ) -> Reference:
-    """What the scorer calls real: the domain's data, or samples of the teacher, made once and kept in the run directory."""
+    """What the scorer calls real: the domain's data, or the teacher's samples, made once and kept with the run.
+
+    They are the teacher's, not the run's: every seed sees the same ones, and a domain may carry those of its bundled teacher.
+    """
     objective = settings.objective
     if objective.reference == "data":
         return DataReference(lambda n, first: domain.batches("train", n, settings.seed, start=first))
     sampler = SamplerSettings(steps=objective.reference_steps)
-    seed, batch_size = derive_seed(settings.seed, "reference"), 64
+    seed, batch_size = derive_seed(0, "reference"), 64
     cache = SampleCache(opened.path / "reference")
+    carried = SampleCache(domain.sample_cache if isinstance(domain, HasSampleCache) else None)
     making = {
         "domain": domain.name,
         "model": model_hash(teacher),
@@ -122,7 +141,7 @@ def make_reference(
         "seed": seed,
         "batch_size": batch_size,
     }
-    made = cache.load(making)
+    made = carried.load(making) or cache.load(making)
     if made is None:
         made = _draw_reference(domain, teacher, sampler, objective.reference_samples, seed, batch_size, machine)
         cache.save(making, made)

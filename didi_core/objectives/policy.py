@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +15,7 @@ from didi_core.heads import distinct_trunk, token_statistics
 from didi_core.losses import grouped_advantage, integral_weight, policy_loss
 from didi_core.objectives.settings import ObjectiveSettings
 from didi_core.process import step_log_p
-from didi_core.rewards import Corrupted, LogRatioReward, Reward, corrupt
+from didi_core.rewards import BothRewards, Corrupted, LogRatioReward, Reward, SampleReward, corrupt
 from didi_core.rollout import Call, Rollout, roll_out, rollout_times
 from didi_core.schedules import schedule
 from didi_core.types import Denoiser
@@ -84,38 +86,66 @@ def student_terms(
     settings: ObjectiveSettings,
     stream: torch.Generator,
 ) -> Terms:
-    """Policy loss with its anchor for one batch of rollouts, per free position.
+    """Policy loss with its anchor for one batch of rollouts, per free position, and the scalars that tell its health."""
+    branches = episode.rollout.completions.shape[0]
+    flat = episode.rollout.completions.flatten(0, 1)
+    noised = corrupt(flat, episode.alpha.repeat(branches), student.vocabulary, stream)
+    anchor = torch.zeros(3, device=flat.device)  # sums of divergence, entropy, the teacher's entropy
+    log_p, counted = [], 0
+    calls = episode.rollout.calls
+    for i, call in enumerate(calls):
+        after = episode.rollout.completions if i == len(calls) - 1 else calls[i + 1].tokens[None]
+        revealed, sums, n = _call_statistics(student, teacher, call, after, settings)
+        log_p.append(revealed)
+        anchor, counted = anchor + sums, counted + n
+    policy, scalars = _policy(student, reward, episode, noised, log_p, settings)
+    kl, spread, teacher_spread = anchor / max(counted, 1)
+    loss = policy + settings.anchor.kl * kl - settings.anchor.entropy * spread
+    told = {"loss": loss, "policy": policy, "kl": kl, "entropy": spread, "teacher_entropy": teacher_spread}
+    return Terms(loss, scalars | {name: float(value.detach()) for name, value in told.items()})
+
+
+def _policy(
+    student: Denoiser,
+    reward: Reward,
+    episode: Episode,
+    noised: Corrupted,
+    log_p: Sequence[Float[Tensor, "M B"]],
+    settings: ObjectiveSettings,
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    """The policy loss of whichever reward there is, or of both added up."""
+    if isinstance(reward, BothRewards):
+        whole, said = _policy(student, reward.scorer_reward, episode, noised, log_p, settings)
+        ratio, told = _policy(student, reward.log_ratio, episode, noised, log_p, settings)
+        renamed = {"token_advantage_spread": told["advantage_spread"]}
+        return whole + settings.reward.ratio_weight * ratio, said | renamed
+    if isinstance(reward, LogRatioReward) and settings.reward.credit != "sample":
+        return _token_policy(student, reward, episode, noised, settings)
+    return _sample_policy(student, reward, episode, noised, log_p, settings)  # type: ignore[arg-type]
+
+
+def _sample_policy(
+    student: Denoiser,
+    reward: SampleReward,
+    episode: Episode,
+    noised: Corrupted,
+    log_p: Sequence[Float[Tensor, "M B"]],
+    settings: ObjectiveSettings,
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    """REINFORCE with the sequence's reward: every token it revealed answers for all of it (DiDi-Instruct, equation 12).
 
     The log-probability of a sample is divided by its number of free positions, so that weights mean the same for every length.
     """
     branches, batch, _ = episode.rollout.completions.shape
-    flat = episode.rollout.completions.flatten(0, 1)
-    noised = corrupt(flat, episode.alpha.repeat(branches), student.vocabulary, stream)
     rewards = reward.sample_reward(noised).view(branches, batch)
     free = student.vocabulary.maskable(episode.rollout.completions[0]).sum(1)
     prefix, branch = advantages(rewards, settings)
-    policy = torch.zeros((), device=flat.device)
-    anchor = torch.zeros(3, device=flat.device)  # sums of divergence, entropy, the teacher's entropy
-    counted = 0
-    for i, call in enumerate(episode.rollout.calls):
-        last = i == len(episode.rollout.calls) - 1
-        after = episode.rollout.completions if last else episode.rollout.calls[i + 1].tokens[None]
-        log_p, sums, n = _call_statistics(student, teacher, call, after, settings)
-        anchor, counted = anchor + sums, counted + n
-        if settings.reward.credit == "sample":
-            advantage = branch if last else prefix[None]
-            policy = policy + policy_loss(log_p / free, advantage * episode.weight)
-    scalars = {"reward": float(rewards.mean()), "reward_spread": float(rewards.std(1).mean() if batch > 1 else 0.0)}
-    scalars["advantage_spread"] = float(branch.std())
-    if settings.reward.credit != "sample":
-        policy, token_spread = _token_policy(student, reward, episode, noised, settings)
-        scalars["advantage_spread"] = token_spread
-    kl, spread, teacher_spread = anchor / max(counted, 1)
-    loss = policy + settings.anchor.kl * kl - settings.anchor.entropy * spread
-    scalars |= {"loss": float(loss.detach()), "policy": float(policy.detach())}
-    scalars |= {"kl": float(kl.detach()), "entropy": float(spread.detach())}
-    scalars["teacher_entropy"] = float(teacher_spread.detach())
-    return Terms(loss, scalars)
+    policy = torch.zeros((), device=rewards.device)
+    for i, revealed in enumerate(log_p):
+        advantage = branch if i == len(log_p) - 1 else prefix[None]
+        policy = policy + policy_loss(revealed / free, advantage * episode.weight)
+    spreads = {"reward_spread": float(rewards.std()), "advantage_spread": float(branch.std())}
+    return policy, {"reward": float(rewards.mean()), **spreads}
 
 
 def _call_statistics(
@@ -144,36 +174,31 @@ def _call_statistics(
 
 
 def _token_policy(
-    student: Denoiser, reward: Reward, episode: Episode, noised: Corrupted, settings: ObjectiveSettings
-) -> tuple[Float[Tensor, ""], float]:
+    student: Denoiser, reward: LogRatioReward, episode: Episode, noised: Corrupted, settings: ObjectiveSettings
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """Policy loss with credit per token: each token answers for the log-ratio at its own position only.
 
     What a token does to the ratio of the *others* is left out, which biases the gradient but removes most of its noise.
+    ``expected`` moreover holds the context z_t fixed, in which later calls answered to the token that was drawn.
     """
-    if not isinstance(reward, LogRatioReward):
-        raise TypeError("credit per token needs a reward per token")
     branches, batch, _ = episode.rollout.completions.shape
-    teacher_hidden, fake_hidden = reward.hidden(noised)
-    shape = (branches, batch, noised.x.shape[1])
-    masked = noised.masked.view(shape)
-    token_reward = reward.token_reward(noised).view(shape) if settings.reward.credit == "token" else None
-    total, spreads, count = torch.zeros((), device=noised.x.device), 0.0, 0
-    for call in episode.rollout.calls:
-        for m in range(branches):
-            where = call.where & masked[m]
-            rows, columns = where.nonzero(as_tuple=True)
-            weight = episode.weight[rows]
-            hidden = call.hidden[call.own[rows], columns]
-            if token_reward is not None:
-                log_p = token_statistics(student, hidden, episode.rollout.completions[m][where][:, None]).log_p
-                gain = token_reward[m][where]
-                advantage = gain - gain.mean() if gain.numel() else gain
-                total = total - (weight * advantage * log_p.squeeze(1)).sum()
-                spreads += float(advantage.abs().sum())
-            else:
-                part = slice(m * batch, (m + 1) * batch)
-                value, spread = reward.expected(student, hidden, where, teacher_hidden[part], fake_hidden[part])
-                total = total - (weight * value).sum()
-                spreads += float(spread.sum())
-            count += rows.numel()
-    return total / max(count, 1), spreads / max(count, 1)
+    masked = noised.masked.view(branches, batch, -1)
+    expected = settings.reward.credit == "expected"
+    hidden = [part.view(branches, batch, *part.shape[1:]) for part in reward.hidden(noised)] if expected else []
+    drawn = None if expected else reward.token_reward(noised).view(branches, batch, -1)
+    total, gain, spread, count = torch.zeros((), device=noised.x.device), 0.0, 0.0, 0
+    for call, m in itertools.product(episode.rollout.calls, range(branches)):
+        where = call.where & masked[m]
+        rows = where.nonzero(as_tuple=True)[0]
+        if drawn is None:
+            value, each = reward.expected(student, call.at(where), where, hidden[0][m], hidden[1][m])
+            total = total - (episode.weight[rows] * value).sum()
+            spread += float(each.sum())
+        else:
+            each = drawn[m][where]
+            log_p = token_statistics(student, call.at(where), episode.rollout.completions[m][where][:, None]).log_p
+            total = total - (episode.weight[rows] * (each - each.mean()) * log_p.squeeze(1)).sum()
+            gain, spread = gain + float(each.sum()), spread + float((each - each.mean()).abs().sum())
+        count += rows.numel()
+    scalars = {"advantage_spread": spread / max(count, 1)} | ({} if expected else {"reward": gain / max(count, 1)})
+    return total / max(count, 1), scalars

@@ -9,7 +9,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.optimiser import OptimiserSettings
 from didi_core.rollout import RolloutSettings
 
-REWARDS = ("scorer", "log_ratio")
+REWARDS = ("scorer", "log_ratio", "both")
 CREDITS = ("sample", "token", "expected")
 REFERENCES = ("teacher", "data")
 
@@ -18,9 +18,10 @@ REFERENCES = ("teacher", "data")
 class RewardSettings:
     """Where the reward comes from.
 
-    kind: ``scorer`` (discriminator) or ``log_ratio`` (teacher minus fake denoiser).
-    credit: ``sample`` gives every token its sequence's reward; ``token`` (log_ratio) each token its own; ``expected``
-        (log_ratio) replaces the drawn token by the expectation over the vocabulary.
+    kind: ``scorer`` (discriminator), ``log_ratio`` (teacher minus fake denoiser), or ``both`` added up.
+    credit: of the log-ratio. ``sample`` gives every token its sequence's reward, as the scorer does; ``token`` each token its
+        own; ``expected`` replaces the drawn token by the expectation over the vocabulary.
+    ratio_weight: of the log-ratio's policy loss beside the scorer's, with ``both``.
     coupled: the corruption time is the rollout's tau; otherwise an independent uniform one.
     smoothing, clip: of the scorer's labels; of the reward.
     updates: updates of the reward's network per student update. warmup: such updates before the first one.
@@ -34,6 +35,7 @@ class RewardSettings:
     clip: float = 8.0
     updates: int = 1
     warmup: int = 50
+    ratio_weight: float = 1.0
     trainable_blocks: int = 4
     lr: float = 1e-4
     lr_warmup: int = 10
@@ -45,7 +47,9 @@ class RewardSettings:
             raise unknown("reward", self.kind, REWARDS, "objective.reward.kind")
         if self.credit not in CREDITS:
             raise unknown("credit", self.credit, CREDITS, "objective.reward.credit")
-        if self.credit != "sample" and self.kind != "log_ratio":
+        if self.ratio_weight < 0:
+            raise InputError(f"objective.reward.ratio_weight={self.ratio_weight} is out of range: it must not be negative.")
+        if self.credit != "sample" and self.kind == "scorer":
             raise InputError(
                 f"objective.reward.credit={self.credit} needs a reward per token: set objective.reward.kind=log_ratio "
                 f"(got kind={self.kind}), or credit=sample."

@@ -9,11 +9,13 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from didi_core.errors import InputError, unknown
+from didi_core.judge import JudgePerplexity, load_judge
 from didi_core.random import generator
 from didi_core.types import Metric, Sample
 
@@ -44,6 +46,7 @@ class ProteinDomain:
     name = "protein"
     vocabulary = vocabulary.VOCABULARY
     suffix = ".fasta"
+    sample_cache = asset("samples")  # of the bundled teacher: the scorer's reference in a default run
 
     def __init__(
         self,
@@ -145,16 +148,10 @@ class ProteinDomain:
         return self.data.batches(split, batch_size, seed, start)
 
     def held_out(self, n: int, seed: int = 0) -> list[Sample]:
-        """Up to n sequences of the validation split of ``data_path``, else of the bundled held-out set, shuffled."""
-        if self.data is not None:
-            samples = self.data.part(SPLITS[1])
-        else:
-            path = asset("held_out.fasta")
-            if not path.exists():
-                raise InputError(
-                    "no held-out proteins are bundled with this installation: set data.path to a FASTA file."
-                )
-            samples = list(read_fasta(path).samples)
+        """Up to n sequences of the validation split of ``data_path``, shuffled. No natural sequence is bundled."""
+        if self.data is None:
+            raise InputError("no held-out proteins without data: set data.path to a FASTA file.")
+        samples = self.data.part(SPLITS[1])
         order = torch.randperm(len(samples), generator=generator(seed, "protein held out"))
         return [samples[i] for i in order[:n].tolist()]
 
@@ -169,24 +166,41 @@ class ProteinDomain:
     # --- evaluation
 
     def metrics(self, judge: Metric | None = None) -> list[Metric]:
-        """Quality (``judge``, else the constructor's, else dipeptide divergence), entropy, then the rest.
+        """Quality (``judge``, else the constructor's, else the bundled one's perplexity), entropy, then the rest.
 
         References: the training split of ``data_path``. Without it, the bundled dipeptide table, and for nearest
-        neighbours the bundled held-out set where there is one.
+        neighbours the nothing: no natural sequence is bundled, so those metrics are left out.
         """
         if self.data is None:
             dipeptides = BundledStatistics.load(asset("statistics.json")).dipeptides
-            return protein_metrics(dipeptides, judge=judge or self.judge, neighbours=self._neighbours)
+            return protein_metrics(dipeptides, judge=judge or self.judge or self._bundled_judge, neighbours=self._neighbours)
         reference = [sample.text for sample in self.data.part("train")]
-        return protein_metrics(reference, judge=judge or self.judge, neighbours=self._neighbours)
+        return protein_metrics(reference, judge=judge or self.judge or self._bundled_judge, neighbours=self._neighbours)
+
+    @cached_property
+    def _bundled_judge(self) -> Metric | None:
+        """Perplexity under the bundled autoregressive judge; kept, so that no sequence is scored twice."""
+        if not asset("judge").exists():
+            return None
+        return JudgePerplexity(load_judge(asset("judge")), self.encode)
+
+    def reference_statistics(self) -> dict[str, dict[str, np.ndarray]] | None:
+        """Statistics of held-out proteins and their controls under the bundled metrics; None with ``data_path``."""
+        if self.data is not None:
+            return None
+        found: dict[str, dict[str, np.ndarray]] = {}
+        with np.load(asset("reference.npz")) as arrays:
+            for key in arrays.files:
+                name, metric = key.split("/")
+                found.setdefault(name, {})[metric] = arrays[key].astype(np.float64)
+        return found
 
     @cached_property
     def _neighbours(self) -> Neighbours | None:
         """Kept, so that rows of one evaluation share the index and the alignments already made."""
         if self.data is not None:
             return Neighbours(tuple(sample.text for sample in self.data.part("train")))
-        held_out = asset("held_out.fasta")
-        return Neighbours(tuple(s.text for s in read_fasta(held_out).samples)) if held_out.exists() else None
+        return None
 
     def controls(self, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:
         """The negative controls ``shuffled``, ``random`` and ``repeats`` of the samples."""

@@ -1,0 +1,59 @@
+"""Make the package's assets from training runs and data: ``python -m didi_protein.bundle --data FASTA --teacher DIR --judge DIR``.
+
+What is written is made from the data (weights, counts, per-sample statistics); no natural sequence is. The held-out sequences'
+statistics under every metric stand in for the sequences themselves in reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from didi_core.evaluate import HELD_OUT
+from didi_core.files import write_atomic
+from didi_core.types import Sample
+
+from .domain import ProteinDomain, asset
+from .statistics import BundledStatistics
+
+
+def write_reference(held_out: Sequence[Sample], seed: int = 0) -> None:
+    """``reference.npz``: statistics of held-out data and its controls under the metrics of a domain without data."""
+    domain = ProteinDomain()
+    arrays = {}
+    for name, samples in {HELD_OUT: held_out, **domain.controls(held_out, seed)}.items():
+        for metric in domain.metrics():
+            arrays[f"{name}/{metric.name}"] = np.asarray(metric.statistics(samples), dtype=np.float32)
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_atomic(asset("reference.npz"), save)
+
+
+def main() -> None:
+    """Copy the networks, count the training split, measure the held-out split."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, type=Path, help="FASTA file that teacher and judge were trained on")
+    parser.add_argument("--teacher", required=True, type=Path, help="folder with model.safetensors and card.json")
+    parser.add_argument("--judge", required=True, type=Path, help="folder with model.safetensors and card.json")
+    parser.add_argument("--source", required=True, help="attribution of the data, for the statistics")
+    parser.add_argument("--similarity", type=float, default=1.0, help="data.similarity of the training runs")
+    given = parser.parse_args()
+    for name in ("teacher", "judge"):
+        shutil.rmtree(asset(name), ignore_errors=True)
+        shutil.copytree(getattr(given, name), asset(name))
+    domain = ProteinDomain(given.data, similarity=given.similarity)
+    if domain.data is None:
+        raise ValueError("a domain with a data path has data")
+    BundledStatistics.of([s.text for s in domain.data.part("train")], given.source).save(asset("statistics.json"))
+    write_reference(domain.data.part("validation"))
+
+
+if __name__ == "__main__":
+    main()
