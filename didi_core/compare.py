@@ -1,4 +1,4 @@
-"""What an evaluation says: models against a baseline at matched entropy, acceleration, and one sentence for all of it."""
+"""What an evaluation says: models against a baseline at matched entropy, acceleration, and one sentence for it all."""
 
 from __future__ import annotations
 
@@ -96,15 +96,19 @@ def sentence(evaluation: Evaluation, findings: Findings) -> str:
         )
     shown = [row for row in models if quality.name in row.values and row.method and row.method.steps is not None]
     if shown:
-        first, last = (pick(shown, key=lambda row: row.method.steps) for pick in (min, max))  # type: ignore[union-attr]
-        return (
-            f"{first.model}: {quality.label} {figure(first.values[quality.name].value)} at {first.method.steps} steps, "  # type: ignore[union-attr]
-            f"{figure(last.values[quality.name].value)} at {last.method.steps} steps; nothing to compare with."  # type: ignore[union-attr]
-        )
+        ends = [pick(shown, key=_steps) for pick in (min, max)]
+        told = [f"{figure(row.values[quality.name].value)} at {_steps(row)} steps" for row in ends]
+        return f"{ends[0].model}: {quality.label} {', '.join(dict.fromkeys(told))}; nothing to compare with."
     files = [row for row in evaluation.rows if row.kind == "file" and quality.name in row.values]
     data = [row for row in evaluation.rows if row.kind == "data" and quality.name in row.values]
-    said = "; ".join(f"{row.model}: {quality.label} {figure(row.values[quality.name].value)}" for row in [*files, *data])
+    said = "; ".join(
+        f"{row.model}: {quality.label} {figure(row.values[quality.name].value)}" for row in [*files, *data]
+    )
     return f"{said}." if said else "Nothing was measured."
+
+
+def _steps(row: Row) -> int:
+    return (row.method.steps if row.method else None) or 0
 
 
 def _comparison_sentence(evaluation: Evaluation, findings: Findings, usable: Sequence[Comparison]) -> str:
@@ -119,10 +123,11 @@ def _comparison_sentence(evaluation: Evaluation, findings: Findings, usable: Seq
         findings.matched[model, headline.method].quality,
         findings.matched[headline.baseline, headline.method].quality,
     )
-    assert ratio is not None  # ``usable`` holds only such
     text = (
-        f"At {headline.method.steps} steps and matched entropy ({evaluation.at:.3f} nats) the {model}'s {quality.label} is "
-        f"{figure(own.value)} against the {headline.baseline}'s {figure(other.value)} ({change(ratio)}; {headline.method.label})"
+        f"At {headline.method.steps} steps and matched entropy ({evaluation.at:.3f} nats) the "
+        f"{model}'s {quality.label} is "
+        f"{figure(own.value)} against the {headline.baseline}'s {figure(other.value)} "
+        f"({change(ratio) if ratio else '?'}; {headline.method.label})"
     )
     for verdict, phrase in (("better", "better"), ("no difference shown", "not distinguishable"), ("worse", "worse")):
         steps = sorted(c.method.steps for c in mine if c.verdict == verdict and c.method.steps is not None)
@@ -148,7 +153,10 @@ def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
         said.append("One training run per model: a claim about training needs at least three seeds.")
     quality = evaluation.metrics[0]
     for control in indistinct(evaluation, quality):
-        said.append(f"{quality.label} does not tell the control '{control}' from held-out data: read it with the diversity columns.")
+        said.append(
+            f"{quality.label} does not tell the control '{control}' from held-out data: read it "
+            "with the diversity columns."
+        )
     missed = [
         f"{model} at {method.steps} steps ({method.label})"
         for (model, method), value in findings.matched.items()
@@ -198,7 +206,9 @@ def change(ratio: Interval) -> str:
 
 
 def diversity(evaluation_metrics: Sequence[MetricInfo], limit: int = 2) -> list[MetricInfo]:
-    """Metrics that stand for variety in the tables: the first ones, after quality and entropy, of which more is better."""
+    """Metrics that stand for variety in the tables: the first ones after quality and entropy of which more is
+    better.
+    """
     return [metric for metric in evaluation_metrics[2:] if metric.better == "higher"][:limit]
 
 

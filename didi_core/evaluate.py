@@ -1,8 +1,8 @@
-"""Evaluation: the same numbers, with intervals, for any set of samples, and models compared over steps and temperatures.
+"""Evaluation: the same numbers, with intervals, for any set of samples; models compared over steps and temperatures.
 
-Evaluation reads samples, not models: a model's samples, a file's, the held-out data and its negative controls go through one
-function. Every temperature of a sweep is measured for quality and entropy (the frontier); the metrics that cost more are
-measured at temperature 1, where the table is read.
+It reads samples, not models: a model's samples, a file's, the held-out data and its negative controls go through one
+function. Every temperature of a sweep is measured for quality and entropy (the frontier); the metrics that cost more
+are measured at temperature 1, where the table is read.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Method:
 
 @dataclass(frozen=True)
 class Row:
-    """One set of samples and what was measured of it. ``method`` and ``temperature`` are None for data, controls and files.
+    """One set of samples and what was measured of it.
 
-    seconds: spent in the sampler for all n samples. skipped: metrics that were not computed, and why.
+    method, temperature: None for data, controls and files. seconds: spent in the sampler for all n samples. skipped: metrics that were not computed, and why.
     """
 
     model: str
@@ -78,11 +78,19 @@ class Row:
 
 @runtime_checkable
 class HasReferenceStatistics(Protocol):
-    """A domain that carries statistics of held-out data instead of the data (which its licence may not let it carry)."""
+    """A domain that carries statistics of held-out data instead of the data, whose licence may not let it."""
 
     def reference_statistics(self) -> Mapping[str, Mapping[str, np.ndarray]] | None:
-        """Statistics [n, k] by set and metric name, the held-out data's set first; None where it has the data itself."""
+        """Statistics [n, k] by set and metric name, held-out data first; None where it has the data itself."""
         ...
+
+
+@runtime_checkable
+class HasDescription(Protocol):
+    """A metric that says in a few words what it is; a judge must, since perplexities of two judges do not compare."""
+
+    @property
+    def description(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -92,13 +100,15 @@ class MetricInfo:
     name: str
     label: str
     better: str
+    description: str = ""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Everything measured: rows (references first), a frontier per (model, method), and a few samples to read.
 
-    metrics: the first is the quality, the second the entropy. at: the entropy of the held-out data, where models are matched.
+    metrics: the first is the quality, the second the entropy.
+    at: the entropy of the held-out data, where models are matched.
     """
 
     domain: str
@@ -140,7 +150,7 @@ def sweep(base: SamplerSettings, steps: Sequence[int], temperatures: Sequence[fl
 def reference_rows(
     domain: Domain, metrics: Sequence[Metric], num: int, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[list[Row], list[Sample]]:
-    """Rows of the held-out data and of its negative controls, and the data itself (empty where only statistics are known)."""
+    """Rows of the held-out data and its negative controls, and the data (empty where only statistics are known)."""
     known = domain.reference_statistics() if isinstance(domain, HasReferenceStatistics) else None
     if known is not None:
         return [_known_row(name, found, metrics, resamples, seed) for name, found in known.items()], []
@@ -156,9 +166,7 @@ def reference_rows(
     return rows, held_out
 
 
-def _known_row(
-    name: str, found: Mapping[str, np.ndarray], metrics: Sequence[Metric], resamples: int, seed: int
-) -> Row:
+def _known_row(name: str, found: Mapping[str, np.ndarray], metrics: Sequence[Metric], resamples: int, seed: int) -> Row:
     """A reference row from kept statistics; a metric that they lack is skipped by name."""
     values = {m.name: bootstrap(m, found[m.name], resamples, seed) for m in metrics if m.name in found}
     skipped = {m.name: "not among the bundled statistics" for m in metrics if m.name not in found}
@@ -175,7 +183,10 @@ def evaluate_files(
     for name, samples in sets.items():
         measured = evaluate_samples(metrics, samples, resamples=resamples, seed=seed)
         rows.append(Row(name, "file", len(samples), measured.values, skipped=measured.skipped))
-    examples = {**({HELD_OUT: held_out[:3]} if held_out else {}), **{name: samples[:3] for name, samples in sets.items()}}
+    examples = {
+        **({HELD_OUT: held_out[:3]} if held_out else {}),
+        **{name: samples[:3] for name, samples in sets.items()},
+    }
     return Evaluation(domain.name, _described(metrics), tuple(rows), {}, _entropy(metrics, rows), examples)
 
 
@@ -267,7 +278,9 @@ def _example_label(name: str, settings: SamplerSettings) -> str:
 
 
 def _described(metrics: Sequence[Metric]) -> tuple[MetricInfo, ...]:
-    return tuple(MetricInfo(metric.name, metric.label, metric.better) for metric in metrics)
+    return tuple(
+        MetricInfo(m.name, m.label, m.better, m.description if isinstance(m, HasDescription) else "") for m in metrics
+    )
 
 
 def _entropy(metrics: Sequence[Metric], rows: Sequence[Row]) -> float | None:

@@ -1,8 +1,8 @@
-"""Quality at matched entropy: a temperature sweep traces a frontier, and models are compared where it meets the data's entropy.
+"""Quality at matched entropy: models are compared where their temperature sweeps meet the entropy of the data.
 
-Lower temperature buys perplexity with entropy, so perplexities of different entropies say nothing. The frontier is piecewise
-linear in (entropy, log quality). Its uncertainty comes from resampling the samples of every temperature anew and interpolating
-again, so an interval holds the error of the entropies too.
+Lower temperature buys perplexity with entropy, so perplexities of different entropies say nothing. The frontier is
+piecewise linear in (entropy, log quality). Its uncertainty comes from resampling the samples of every temperature anew
+and interpolating again, so an interval holds the error of the entropies too.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Frontier:
 class Matched:
     """Log quality of a frontier at one entropy.
 
-    status: ``reached`` (interpolated), ``near`` (the sweep ends within 1 % of the entropy: its nearest point is taken) or
-    ``not reached`` (the nearest point is shown; no claim rests on it).
+    status: ``reached`` (interpolated), ``near`` (the sweep ends within 1 % of the entropy: its nearest
+    point is taken) or ``not reached`` (the nearest point is shown; no claim rests on it).
     """
 
     status: Literal["reached", "near", "not reached"]
@@ -73,7 +73,8 @@ class Matched:
 class Acceleration:
     """Teacher steps that reach the student's quality at ``steps``, divided by ``steps``.
 
-    bound: ``at least`` where the teacher never gets there in the steps that were run, ``at most`` where its fewest steps already do.
+    bound: ``at least`` where the teacher never gets there in the steps that were run, ``at most`` where its
+    fewest steps already do.
     """
 
     steps: int
@@ -85,15 +86,16 @@ class Acceleration:
 def frontier(
     quality: Metric, entropy: Metric, points: Sequence[SweepPoint], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Frontier:
-    """Build a frontier from a sweep; the points are sorted by temperature. Each one is resampled by a stream of its own.
+    """Build a frontier from a sweep, in order of temperature; each point is resampled by a stream of its own.
 
     Raises:
         InputError: for a quality that is not strictly positive and lower-is-better (its logarithm is interpolated).
     """
     if quality.better != "lower":
         raise InputError(
-            f"metric {quality.name!r} cannot be compared at matched entropy: its log is interpolated, so it must be positive "
-            f"and 'lower' is better; this one says {quality.better!r}. Put such a metric first in the domain's metrics()."
+            f"metric {quality.name!r} cannot be compared at matched entropy: its log is interpolated, so it must be "
+            f"positive and lower must be better; this one says {quality.better!r}. "
+            "Put such a metric first in the domain's metrics()."
         )
     if not points:
         raise InputError("a frontier needs at least one temperature.")
@@ -103,7 +105,9 @@ def frontier(
         width = point.quality.shape[1]
         rows, _ = defined(np.concatenate([point.quality, point.entropy], axis=1))
         if not len(rows):
-            raise InputError(f"temperature {point.temperature:g}: {quality.name} or {entropy.name} is undefined for every sample.")
+            raise InputError(
+                f"temperature {point.temperature:g}: {quality.name} or {entropy.name} is undefined for every sample."
+            )
         means = np.concatenate(
             [rows.mean(axis=0, keepdims=True), resampled_means(rows, resamples, derive_seed(seed, "frontier", number))]
         )
@@ -159,7 +163,7 @@ def matched(curve: Frontier, at: float) -> Matched:
 
 
 def matched_difference(student: Matched, teacher: Matched) -> Interval | None:
-    """Log quality of the student minus the teacher's (below zero: the student is better); None unless both are usable."""
+    """Log quality of the student minus the teacher's; below zero the student is better. None unless both are usable."""
     if not (student.usable and teacher.usable):
         return None
     n = min(student.n, teacher.n)
@@ -195,7 +199,7 @@ def _read(x: Float[np.ndarray, "R P"], y: Float[np.ndarray, "R P"], at: float) -
 def _crossing(
     log_steps: Float[np.ndarray, "S"], levels: Float[np.ndarray, "R S"], target: Float[np.ndarray, "R"]
 ) -> tuple[Float[np.ndarray, "R"], Literal["", "at least", "at most"]]:
-    """Log steps at which each row of levels first falls to its target, held inside the steps that were run; bound of row 0."""
+    """Log steps at which each row of levels first falls to its target, within the steps run; bound of row 0."""
     reached = levels <= target[:, None]
     first = np.where(reached.any(axis=1), reached.argmax(axis=1), len(log_steps))
     right = np.clip(first, 1, len(log_steps) - 1)[:, None]

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from didi_core.compare import (
     Findings,
     change,
@@ -22,7 +24,8 @@ from didi_core.compare import (
 from didi_core.evaluate import Evaluation, Method, Row
 from didi_core.files import write_atomic, write_json
 from didi_core.frontier import Matched
-from didi_core.plots import Plot, evaluation_plots, training_plot
+from didi_core.pictures import Plot
+from didi_core.plots import evaluation_plots, training_plot
 from didi_core.statistics import Interval, interval
 
 SCHEMA = "didi_core.report/1"
@@ -113,12 +116,11 @@ def report_json(report: Report) -> dict[str, Any]:
                 for model, method in evaluation.frontiers
             ],
             "matched": [
-                {"model": model, "method": method, **_matched(value)} for (model, method), value in findings.matched.items()
+                {"model": model, "method": method, **_matched(value)}
+                for (model, method), value in findings.matched.items()
             ],
             "comparisons": [{**_fields(c), "verdict": c.verdict} for c in findings.comparisons],
-            "acceleration": [
-                {"model": w.model, "method": w.method, **_fields(w.acceleration)} for w in findings.worth
-            ],
+            "acceleration": [{"model": w.model, "method": w.method, **_fields(w.acceleration)} for w in findings.worth],
             "examples": {
                 name: [{"id": s.id, "text": s.text} for s in samples] for name, samples in evaluation.examples.items()
             },
@@ -134,7 +136,15 @@ def main_table(report: Report) -> tuple[list[str], list[list[str]], list[Row]]:
     quality, entropy = evaluation.metrics[0], evaluation.metrics[1:2]
     variety = diversity(evaluation.metrics)
     several = len({row.method.label for row in rows if row.method}) > 1
-    headers = ["", *(["method"] if several else []), "steps", "NFE", quality.label, *(m.label for m in (*entropy, *variety)), "seconds"]
+    headers = [
+        "",
+        *(["method"] if several else []),
+        "steps",
+        "NFE",
+        quality.label,
+        *(m.label for m in (*entropy, *variety)),
+        "seconds",
+    ]
     cells = []
     for row in rows:
         line = [row.model, *([row.method.label if row.method else ""] if several else [])]
@@ -148,8 +158,8 @@ def main_table(report: Report) -> tuple[list[str], list[list[str]], list[Row]]:
 
 def matched_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Headers and cells of the comparison at matched entropy, one line per method and steps of every compared model."""
-    findings, label = report.findings, report.evaluation.metrics[0].label
-    headers = ["", "method", "steps", f"{findings.baseline}: {label}", f"model: {label}", "difference", "verdict", "worth"]
+    findings = report.findings
+    headers = ["", "method", "steps", findings.baseline, "model", "difference", "verdict", "worth"]
     worth = {(w.model, w.method): w.acceleration for w in findings.worth}
     cells = []
     for item in findings.comparisons:
@@ -163,7 +173,9 @@ def matched_table(report: Report) -> tuple[list[str], list[list[str]]]:
                 matched_cell(findings.matched[item.model, item.method]),
                 change(item.ratio) if item.ratio else "–",
                 item.verdict,
-                f"{BOUNDS[gain.bound]}{gain.teacher_steps:.0f} steps ({figure(gain.factor.value, 2)}×)" if gain else "–",
+                f"{BOUNDS[gain.bound]}{gain.teacher_steps:.0f} steps ({figure(gain.factor.value, 2)}×)"
+                if gain
+                else "–",
             ]
         )
     return headers, cells
@@ -174,7 +186,11 @@ def matched_cell(value: Matched) -> str:
     if value.status == "reached":
         return estimate(value.quality)
     where = f"{value.entropy:.3f} nats, T={value.temperature:g}"
-    return f"{estimate(value.quality)} (near: {where})" if value.usable else f"not reached ({figure(value.quality.value)} at {where})"
+    return (
+        f"{estimate(value.quality)} (near: {where})"
+        if value.usable
+        else f"not reached ({figure(value.quality.value)} at {where})"
+    )
 
 
 def estimate(value: Interval | None) -> str:
@@ -189,10 +205,18 @@ def markdown(report: Report, plots: Sequence[Plot]) -> str:
     evaluation = report.evaluation
     parts = [f"# {report.title}", report.sentence, *(f"> {note}" for note in report.notes)]
     headers, cells, _ = main_table(report)
-    parts += ["## Samples as they come", "Intervals are 95 % bootstrap intervals. " + _explained(report), _table(headers, cells)]
+    parts += [
+        "## Samples as they come",
+        "Intervals are 95 % bootstrap intervals. " + _explained(report),
+        _table(headers, cells),
+    ]
     if report.findings.comparisons:
         headers, cells = matched_table(report)
-        parts += [f"## At matched entropy ({evaluation.at:.3f} nats, that of held-out data)", _table(headers, cells)]
+        parts += [
+            f"## {evaluation.metrics[0].label.capitalize()} at matched entropy "
+            f"({evaluation.at:.3f} nats, that of held-out data)",
+            _table(headers, cells),
+        ]
     parts += [f"![{plot.caption}](plots/{plot.name}.png)" for plot in plots]
     parts.append("## A few samples")
     for name, samples in evaluation.examples.items():
@@ -200,11 +224,20 @@ def markdown(report: Report, plots: Sequence[Plot]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def described(report: Report) -> str:
+    """What the quality is, where its metric says so (the judge by name), as a sentence with a space behind it."""
+    quality = report.evaluation.metrics[0]
+    return f"{quality.label.capitalize()}: {quality.description}. " if quality.description else ""
+
+
 def _explained(report: Report) -> str:
     """What the columns stand for."""
     counts = sorted({row.n for row in report.evaluation.rows if row.kind != "control"})
     said = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    return f"{said} samples per row. NFE counts the calls of every network per sample; seconds are those of the sampler for all samples."
+    return (
+        f"{described(report)}{said} samples per row. NFE counts the calls of every network per sample; "
+        "seconds are those of the sampler for all samples."
+    )
 
 
 def _table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
@@ -218,13 +251,18 @@ def _points(report: Report, model: str, method: Method) -> list[dict[str, Any]]:
     points = []
     for i, temperature in enumerate(curve.temperatures):
         entropy = interval(float(curve.entropy[i]), curve.entropy_draws[:, i], curve.n)
-        quality = interval(math.exp(curve.log_quality[i]), [math.exp(x) for x in curve.log_quality_draws[:, i]], curve.n)  # type: ignore[arg-type]
+        quality = interval(float(np.exp(curve.log_quality[i])), np.exp(curve.log_quality_draws[:, i]), curve.n)
         points.append({"temperature": temperature, "entropy": entropy, "quality": quality})
     return points
 
 
 def _matched(value: Matched) -> dict[str, Any]:
-    return {"status": value.status, "entropy": value.entropy, "temperature": value.temperature, "quality": value.quality}
+    return {
+        "status": value.status,
+        "entropy": value.entropy,
+        "temperature": value.temperature,
+        "quality": value.quality,
+    }
 
 
 def _fields(record: Any) -> dict[str, Any]:

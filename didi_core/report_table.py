@@ -45,17 +45,31 @@ def matched_entropy_table(report: Report) -> Table:
     """Model against baseline at the data's entropy."""
     headers, cells = matched_table(report)
     keep = [i for i in range(len(headers)) if i != 1 or len({line[1] for line in cells}) > 1]
-    method = f", {cells[0][1]}" if 1 not in keep else ""
-    table = _table(f"at matched entropy ({report.evaluation.at:.3f} nats{method})", [headers[i] for i in keep])
+    method = f"; {cells[0][1]}" if 1 not in keep else ""
+    table = _table(
+        f"{report.evaluation.metrics[0].label} at matched entropy ({report.evaluation.at:.3f} nats{method})",
+        [headers[i] for i in keep],
+    )
     for line in cells:
-        line = [*line[:3], *(cell.partition(" [")[0] for cell in line[3:5]), *line[5:]]  # the interval that counts is the difference's
+        line = [
+            *line[:3],
+            *(cell.partition(" [")[0] for cell in line[3:5]),
+            *line[5:],
+        ]  # the interval that counts is the difference's
         chosen = [Text(line[i], style=COLOURS.get(line[i], "") if headers[i] == "verdict" else "") for i in keep]
         table.add_row(*chosen)
     return table
 
 
 def _table(title: str, headers: list[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, collapse_padding=True)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for header in headers:
         words = header in ("", "method", "verdict")
         table.add_column(header, justify="left" if words else "right", no_wrap=True)

@@ -1,6 +1,6 @@
-"""Generated samples by content: what made them names their file, so an interrupted evaluation goes on and nothing is drawn twice.
+"""Generated samples by content: what made them names their file, so an interrupted evaluation goes on.
 
-    evaluation/<hash>.jsonl     first line: what made them, network calls, seconds; then one sample per line
+evaluation/<hash>.jsonl     first line: what made them, network calls, seconds; then one sample per line
 """
 
 from __future__ import annotations
@@ -76,7 +76,12 @@ class SampleCache:
             "seconds": made.seconds,
         }
         rows = [
-            {"id": s.id, "text": s.text, "tokens": list(s.tokens) if s.tokens is not None else None, "info": dict(s.info)}
+            {
+                "id": s.id,
+                "text": s.text,
+                "tokens": list(s.tokens) if s.tokens is not None else None,
+                "info": dict(s.info),
+            }
             for s in made.samples
         ]
         write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *rows)))

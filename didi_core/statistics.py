@@ -1,8 +1,8 @@
 """Intervals for any metric: the percentile bootstrap over samples, vectorised, and differences of two sets.
 
-A metric is a function of *means* of per-sample statistics, so a resample is a weighted mean: one matrix product of multinomial
-weights [R, n] with statistics [n, k] gives all R resampled means at once. Concatenating the statistics of parts is the same as
-measuring the whole, so sets can be measured in pieces and merged.
+A metric is a function of *means* of per-sample statistics, so a resample is a weighted mean: one matrix product of
+multinomial weights [R, n] with statistics [n, k] gives all R resampled means at once. Concatenating the statistics of
+parts is the same as measuring the whole, so sets can be measured in pieces and merged.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def interval(value: float, draws: Float[np.ndarray, "R"], n: int, left_out: int 
 def over_runs(values: Sequence[float]) -> Interval:
     """Mean over independent runs (training seeds) with Student's t interval: what a training claim rests on.
 
-    ``n`` is the number of runs; one run has no interval. The bootstrap is not used: three points hold too few resamples.
+    ``n`` is the number of runs; one run has no interval. Not a bootstrap: three points hold too few resamples.
     """
     x = np.asarray(values, dtype=np.float64)
     if not len(x) or np.isnan(x).any():
@@ -130,7 +130,7 @@ def defined(statistics: Float[np.ndarray, "n k"]) -> tuple[Float[np.ndarray, "m 
 def resampled_means(
     statistics: Float[np.ndarray, "n k"], resamples: int = RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "R k"]:
-    """Means over ``resamples`` draws of n rows with replacement. The same (n, seed) draws the same rows for any metric."""
+    """Means over ``resamples`` draws of n rows with replacement; equal (n, seed) draw the same rows for any metric."""
     if resamples < 1:
         raise InputError(f"resamples={resamples} is out of range: at least one.")
     parts = range(-(-resamples // _CHUNK))

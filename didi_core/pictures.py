@@ -1,0 +1,126 @@
+"""How pictures are made: one style, panels, and SVG that follows the page's light or dark colours beside the PNG."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Each colour of a figure is one CSS variable of the page: the SVG is drawn in these and then renamed.
+INK, MUTED, GRID = "#1f2430", "#6b7280", "#e3e6eb"
+SERIES = ("#3b6fb6", "#d1571f", "#2a8c6e", "#8a5bb5", "#b08a1e", "#5b6472")
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", **{colour: f"series-{i}" for i, colour in enumerate(SERIES)}}
+STYLE = {
+    "font.size": 10.5,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "svg.fonttype": "none",
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One picture: file name, caption, PNG bytes, and an SVG element to stand in a page."""
+
+    name: str
+    caption: str
+    png: bytes
+    svg: str
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Draw in the house style, and leave the caller's matplotlib settings alone."""
+
+    @wraps(draw)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib as mpl
+
+        with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+            return draw(*args, **kwargs)
+
+    return inner
+
+
+def panels_of(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of up to two columns; panels beyond ``count`` are absent."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, 2)
+    rows = -(-count // columns)
+    canvas = Figure(figsize=(6.2 if columns == 1 else 8.6, height * rows), layout="constrained")
+    grid = canvas.subplots(rows, columns, squeeze=False).ravel()
+    for spare in grid[count:]:
+        spare.remove()
+    return canvas, list(grid[:count])
+
+
+def finish(canvas: Figure, name: str, caption: str) -> Plot:
+    import matplotlib as mpl
+
+    png, svg = io.BytesIO(), io.StringIO()
+    # The salt makes identifiers repeatable and different between pictures of one page.
+    with mpl.rc_context({"svg.hashsalt": f"didi-{name}"}):
+        canvas.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+        canvas.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})  # type: ignore[arg-type]
+    return Plot(name, caption, png.getvalue(), _inline(svg.getvalue(), caption))
+
+
+def _inline(svg: str, label: str) -> str:
+    """An SVG file as an element of an HTML page: no addresses, no fixed size, colours as CSS variables."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", svg)
+    head, rest = svg.split(">", 1)
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    text = f'{head} role="img" aria-label="{_escape(label)}">{rest}'
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var(--{variable})")
+    return text.strip()
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+def log_axis(axis: Any) -> None:
+    """Logarithmic, with plain numbers at round values."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.axes.set_yscale("log")
+    low, high = axis.get_view_interval()
+    span = high / low
+    fine = [float(x) for x in np.arange(1, 10, 0.5 if span < 2.5 else 1)]
+    subs = [1.0] if span > 300 else [1.0, 2.0, 5.0] if span > 8 else fine
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axis.set_minor_formatter(NullFormatter())
