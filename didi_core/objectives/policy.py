@@ -179,7 +179,9 @@ def _token_policy(
     """Policy loss with credit per token: each token answers for the log-ratio at its own position only.
 
     What a token does to the ratio of the *others* is left out, which biases the gradient but removes most of its noise.
-    ``expected`` moreover holds the context z_t fixed, in which later calls answered to the token that was drawn.
+    ``expected`` is for the last call alone: tokens revealed there do not see each other, so the context z_t stays what it is
+    whichever of them had been drawn. Later calls answer to the tokens of earlier ones, which would make the expectation wrong
+    (measured on the exact chain: it collapses), so those are left to the anchor and to the scorer.
     """
     branches, batch, _ = episode.rollout.completions.shape
     masked = noised.masked.view(branches, batch, -1)
@@ -187,7 +189,8 @@ def _token_policy(
     hidden = [part.view(branches, batch, *part.shape[1:]) for part in reward.hidden(noised)] if expected else []
     drawn = None if expected else reward.token_reward(noised).view(branches, batch, -1)
     total, gain, spread, count = torch.zeros((), device=noised.x.device), 0.0, 0.0, 0
-    for call, m in itertools.product(episode.rollout.calls, range(branches)):
+    calls = episode.rollout.calls[-1:] if expected else episode.rollout.calls
+    for call, m in itertools.product(calls, range(branches)):
         where = call.where & masked[m]
         rows = where.nonzero(as_tuple=True)[0]
         if drawn is None:
