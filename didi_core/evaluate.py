@@ -55,7 +55,8 @@ class Method:
 class Row:
     """One set of samples and what was measured of it.
 
-    method, temperature: None for data, controls and files. seconds: spent in the sampler for all n samples. skipped: metrics that were not computed, and why.
+    method, temperature: None for data, controls and files. seconds: spent in the sampler for all n samples.
+    skipped: metrics that were not computed, and why.
     """
 
     model: str

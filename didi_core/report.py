@@ -159,7 +159,7 @@ def main_table(report: Report) -> tuple[list[str], list[list[str]], list[Row]]:
 def matched_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Headers and cells of the comparison at matched entropy, one line per method and steps of every compared model."""
     findings = report.findings
-    headers = ["", "method", "steps", findings.baseline, "model", "difference", "verdict", "worth"]
+    headers = ["", "method", "steps", findings.baseline, "model", "difference", "verdict", "worth, steps"]
     worth = {(w.model, w.method): w.acceleration for w in findings.worth}
     cells = []
     for item in findings.comparisons:
@@ -173,9 +173,7 @@ def matched_table(report: Report) -> tuple[list[str], list[list[str]]]:
                 matched_cell(findings.matched[item.model, item.method]),
                 change(item.ratio) if item.ratio else "–",
                 item.verdict,
-                f"{BOUNDS[gain.bound]}{gain.teacher_steps:.0f} steps ({figure(gain.factor.value, 2)}×)"
-                if gain
-                else "–",
+                f"{BOUNDS[gain.bound]}{gain.teacher_steps:.0f} ({figure(gain.factor.value, 2)}×)" if gain else "–",
             ]
         )
     return headers, cells

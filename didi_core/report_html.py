@@ -144,7 +144,7 @@ def _matched(report: Report) -> str:
         f"({report.evaluation.at:.3f} nats)</h2>"
         '<p class="about">Both models read where their temperature sweeps meet the entropy of held-out data, under the '
         "same sampler, law, grid and steps. Difference: model against baseline, lower is better. "
-        "Worth: baseline steps for the same quality.</p>" + _table(headers, lines, words=(0, 1, 6))
+        "Worth: steps that the baseline needs for the same quality.</p>" + _table(headers, lines, words=(0, 1, 6))
     )
 
 
