@@ -1,4 +1,5 @@
-"""Generation as a user asks for it: so many samples, these lengths or this template, this sampler, reproducible by seed."""
+"""Generation as a user asks for it: so many samples, these lengths or this template, this sampler, reproducible by
+seed."""
 
 from __future__ import annotations
 
@@ -89,7 +90,9 @@ def parse_length(length: str | int | None, domain: Domain, num: int, stream: tor
         low = int(first)
         high = int(second) if dash else low
     except ValueError:
-        raise InputError(f"length={length!r} is neither a number nor a range: write length=120 or length=80-120.") from None
+        raise InputError(
+            f"length={length!r} is neither a number nor a range: write length=120 or length=80-120."
+        ) from None
     if not 1 <= low <= high:
         raise InputError(f"length={length!r} is out of range: at least 1, and the range must not fall.")
     return torch.randint(low, high + 1, (num,), generator=stream).tolist()
@@ -113,7 +116,8 @@ def generate(
     """Write ``num`` samples, sorted into batches of like lengths, each batch with a random stream of its own.
 
     Args:
-        templates: token ids with the mask at free positions (anything else is pinned), used round-robin; excludes ``length``.
+        templates: token ids with the mask at free positions (anything else is pinned), used round-robin; excludes
+            ``length``.
         bias: added to the logits of every token.
         entropy_at: NLL curve for ``grid=optimised`` (see ``nll_curve``).
         progress: called with the number of samples finished.

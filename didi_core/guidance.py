@@ -57,7 +57,8 @@ def rgas(
     """Fill a template in k denoiser calls, tilted towards what the scorer takes for the reference.
 
     The first steps add h * clip(gradient) to log_p_x0; the later ones draw M candidate states and keep one with
-    probability proportional to exp(mean scorer logit over its masked positions). Without guidance (h = 0 and M = 1) it draws the
+    probability proportional to exp(mean scorer logit over its masked positions). Without guidance (h = 0 and M = 1)
+    it draws the
     same numbers as the ancestral sampler. A scorer call with gradient counts as three, each candidate's as one.
     """
     guidance, rule = guidance or GuidanceSettings(), rule or TokenRule()
@@ -74,7 +75,9 @@ def rgas(
         nfe += NFE(denoiser=1)
         scale = _scale(guidance.scale, step, guided) if step < guided else 0.0
         if scale > 0:
-            tokens = _guided_step(denoiser, scorer, tokens, hidden, own, masked, where, scale, guidance, rule, generator)
+            tokens = _guided_step(
+                denoiser, scorer, tokens, hidden, own, masked, where, scale, guidance, rule, generator
+            )
             nfe += NFE(scorer=3)
         elif step >= guided and guidance.candidates > 1:
             drawn = [reveal(denoiser, tokens, hidden, own, where, rule, generator) for _ in range(guidance.candidates)]

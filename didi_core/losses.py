@@ -1,4 +1,5 @@
-"""Losses as pure functions: the teacher's NELBO, the policy gradient, the scorer's cross-entropy, weights and advantages."""
+"""Losses as pure functions: the teacher's NELBO, the policy gradient, the scorer's cross-entropy, weights and
+advantages."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def nelbo(
 ) -> Float[Tensor, ""]:
     """The teacher's objective in nats per maskable position (MDLM, equation 10).
 
-    -dalpha_t / (1 - alpha_t) * sum over masked positions of -log p(x0_l | xt), averaged over sequences and times, divided by
+    -dalpha_t / (1 - alpha_t) * sum over masked positions of -log p(x0_l | xt), averaged over sequences and times,
+    divided by
     the number of maskable positions. Only masked positions go through the head.
 
     Args:
@@ -57,8 +59,10 @@ def grouped_advantage(
 ) -> Float[Tensor, "B"]:
     """Reward relative to the other samples of its group (consecutive rows), in units of the group's spread.
 
-    (r - mean) / (std + eps), clipped to +-clip (DiDi-Instruct, section 3.3). ``leave_one_out`` takes the mean of the *other*
-    samples, which keeps the policy gradient unbiased; dividing by the spread, and the clipping, bias it whichever mean is taken.
+    (r - mean) / (std + eps), clipped to +-clip (DiDi-Instruct, section 3.3). ``leave_one_out`` takes the mean of the
+    *other*
+    samples, which keeps the policy gradient unbiased; dividing by the spread, and the clipping, bias it whichever
+    mean is taken.
     """
     if group < 2 or rewards.numel() % group:
         raise InputError(

@@ -13,7 +13,8 @@ from didi_core.errors import InputError
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """AdamW: rate after warm-up, steps of warm-up, fraction of the rate left at the end, decay, betas, gradient norm."""
+    """AdamW: rate after warm-up, steps of warm-up, fraction of the rate left at the end, decay, betas, gradient
+    norm."""
 
     lr: float = 1e-3
     warmup: int = 0
@@ -97,6 +98,8 @@ class EMA:
         """Inverse of ``state_dict``; names must agree."""
         names = {*state} - {"ema.updates"}
         if names != {*self.shadow}:
-            raise InputError(f"the checkpoint's average is of another network: {sorted(names ^ {*self.shadow})[:4]} ...")
+            raise InputError(
+                f"the checkpoint's average is of another network: {sorted(names ^ {*self.shadow})[:4]} ..."
+            )
         self.updates = int(state["ema.updates"])
         self.shadow = {name: state[name].clone() for name in self.shadow}

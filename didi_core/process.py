@@ -31,7 +31,8 @@ def forward_mask(
 def log_p_x0(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Tensor, "... V"]:
     """SUBS at masked positions: log-probabilities over the tokens that may be generated, fp32.
 
-    The mask and forbidden tokens get no mass (-inf) and the rest is normalised (MDLM, section 3.2.3). Visible positions are
+    The mask and forbidden tokens get no mass (-inf) and the rest is normalised (MDLM, section 3.2.3). Visible
+    positions are
     copied by the caller, who never asks for them here.
     """
     allowed = vocabulary.allowed(logits.device)
@@ -67,12 +68,11 @@ def joint_reverse_log_p(
     return torch.cat([log_p + torch.log(reveal), torch.log1p(-reveal)], dim=-1)
 
 
-def step_log_p(
-    chosen: Float[Tensor, "N"], rows: Int[Tensor, "N"], batch: int
-) -> Float[Tensor, "B"]:
+def step_log_p(chosen: Float[Tensor, "N"], rows: Int[Tensor, "N"], batch: int) -> Float[Tensor, "B"]:
     """Log-probability of one reverse step: that of the tokens it revealed, summed per sequence.
 
     The revealed positions of the whole batch are listed flat: ``rows`` says which sequence each belongs to. Which
-    positions are revealed does not depend on the network (unless the law looks at it), so that factor has no gradient and is left out.
+    positions are revealed does not depend on the network (unless the law looks at it), so that factor has no gradient
+    and is left out.
     """
     return torch.zeros(batch, dtype=chosen.dtype, device=chosen.device).index_add(0, rows, chosen)

@@ -1,7 +1,10 @@
-"""Rewards: estimates of log q_theta(z_t) - log q_nu(z_t) for what the student wrote, each with the network it learns from.
+"""Rewards: estimates of log q_theta(z_t) - log q_nu(z_t) for what the student wrote, each with the network it learns
+from.
 
-``scorer`` is DiDi-Instruct's: a discriminator of student samples against reference samples. ``log_ratio`` is IDLM's: the
-teacher against a second denoiser that follows the student ("fake"), which tells the ratio token by token and needs no reference samples.
+``scorer`` is DiDi-Instruct's: a discriminator of student samples against reference samples. ``log_ratio`` is IDLM's:
+the
+teacher against a second denoiser that follows the student ("fake"), which tells the ratio token by token and needs no
+reference samples.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ from torch import Tensor, nn
 
 from didi_core.heads import expected_log_ratio, token_statistics
 from didi_core.losses import masked_mean, scorer_loss
+from didi_core.optimiser import OptimiserSettings, adamw, apply_gradients
 from didi_core.process import forward_mask
 from didi_core.random import generator
-from didi_core.optimiser import OptimiserSettings, adamw, apply_gradients
 from didi_core.types import Denoiser, Vocabulary
 
 
@@ -88,7 +91,8 @@ def trim(tokens: Int[Tensor, "B L"], pad: int | None) -> Int[Tensor, "B M"]:
 
 
 class Reward(Protocol):
-    """What learns from student samples and then rewards them: ``ScorerReward``, ``LogRatioReward`` or ``BothRewards``."""
+    """What learns from student samples and then rewards them: ``ScorerReward``, ``LogRatioReward`` or
+    ``BothRewards``."""
 
     def update(
         self, samples: Int[Tensor, "B L"], alpha: Float[Tensor, "B"], rate: float, index: int, stream: torch.Generator
@@ -162,9 +166,11 @@ class ScorerReward:
 
 @dataclass
 class LogRatioReward:
-    """Teacher minus fake: log p_theta(x_l | z_t) - log p_fake(x_l | z_t) at the masked positions (IDLM, arXiv 2602.19066).
+    """Teacher minus fake: log p_theta(x_l | z_t) - log p_fake(x_l | z_t) at the masked positions (IDLM, arXiv
+    2602.19066).
 
-    ``fake`` is a denoiser trained on the student's samples by the same masked cross-entropy as the teacher on data, so the
+    ``fake`` is a denoiser trained on the student's samples by the same masked cross-entropy as the teacher on data,
+    so the
     difference tells which tokens the student writes too often in that context.
     """
 

@@ -1,6 +1,7 @@
 """Rollouts: how the student writes a sample during training, and which states it visits on the way.
 
-The sample is made in k denoiser calls through shares 0 < s_1 < ... < s_k = 1; its log-probability is the sum over calls of the
+The sample is made in k denoiser calls through shares 0 < s_1 < ... < s_k = 1; its log-probability is the sum over
+calls of the
 log-probability of the tokens revealed there (intermediate-state matching: DiDi-Instruct, section 3.4, is k = 2).
 """
 
@@ -24,7 +25,8 @@ class RolloutSettings:
     """Which states are visited.
 
     states: calls k; 1 is the one-shot rollout of the ablation, 2 the paper's.
-    times: ``beta`` draws tau ~ Beta(*beta) inside [low, high] (k - 1 of them, sorted); ``grid`` visits the sampler's own states.
+    times: ``beta`` draws tau ~ Beta(*beta) inside [low, high] (k - 1 of them, sorted); ``grid`` visits the sampler's
+        own states.
     law: which positions are revealed together. grid, power: shares of ``times=grid``.
     branches: completions drawn from each last intermediate state. They share its network call, so the advantage of
         a completion over its siblings costs scorer calls only.
@@ -99,7 +101,8 @@ def rollout_times(
 
 @dataclass(frozen=True)
 class Call:
-    """One denoiser call of a rollout: its input, the positions it revealed, and its hidden states (with their graph)."""
+    """One denoiser call of a rollout: its input, the positions it revealed, and its hidden states (with their
+    graph)."""
 
     tokens: Int[Tensor, "B L"]
     where: Bool[Tensor, "B L"]

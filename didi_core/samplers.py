@@ -1,7 +1,9 @@
 """The sampling loop: ancestral with a factorised draw, and first-hitting as the many-step reference.
 
-A sampler starts from a template: masks where something is to be written, anything else pinned. Each step decides first *which*
-positions are revealed and then draws their tokens. The law is that of the joint (token or mask) draw, but exact in fp32, and the
+A sampler starts from a template: masks where something is to be written, anything else pinned. Each step decides
+first *which*
+positions are revealed and then draws their tokens. The law is that of the joint (token or mask) draw, but exact in
+fp32, and the
 vocabulary head runs only at the revealed positions.
 """
 
@@ -134,9 +136,7 @@ def _legacy_step(
 
     The last step has reveal probability 1, as in our own sampler; the peers make one more call there.
     """
-    log_p = sharpen(
-        position_log_p(denoiser, denoiser.trunk(tokens)[masked], rule.bias), rule.temperature, rule.top_p
-    )
+    log_p = sharpen(position_log_p(denoiser, denoiser.trunk(tokens)[masked], rule.bias), rule.temperature, rule.top_p)
     alphas = torch.tensor([share, target], dtype=torch.float32, device=log_p.device)
     joint = joint_reverse_log_p(log_p, alphas[0], alphas[1])
     uniforms = torch.rand(joint.shape, generator=generator, device=generator.device).to(joint.device)
@@ -156,7 +156,8 @@ def first_hitting(
     """One token per call in uniformly random order: exact in law for the continuous-time process, all rows at once.
 
     With a time-independent denoiser the hitting times themselves do not matter, only their order (Zheng et al. 2024,
-    "Masked diffusion models are secretly time-agnostic"). Rows with fewer free positions finish earlier and are not called again.
+    "Masked diffusion models are secretly time-agnostic"). Rows with fewer free positions finish earlier and are not
+    called again.
     """
     rule = rule or TokenRule()
     tokens = template.clone()

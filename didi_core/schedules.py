@@ -88,9 +88,7 @@ def schedule(name: str) -> Schedule:
     return made
 
 
-def antithetic_times(
-    n: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0
-) -> Float[Tensor, "n"]:
+def antithetic_times(n: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "n"]:
     """n times in (low, high], one per stratum of equal width, in random order.
 
     A batch then always covers the whole range, which lowers the variance of the NELBO (MDLM, appendix C.3). The draw

@@ -164,7 +164,8 @@ class Metric(Protocol):
     """A number about a set of samples, computed from per-sample statistics.
 
     ``statistics`` turns each sample into k numbers, ``aggregate`` turns *means over samples* of these into the value
-    (for instance perplexity: k = 2, total NLL and token count; value = exp(first / second)). Whatever is written this way gets
+    (for instance perplexity: k = 2, total NLL and token count; value = exp(first / second)). Whatever is written this
+    way gets
     bootstrap intervals, merging of parts and caching for nothing.
     """
 
@@ -225,7 +226,8 @@ class Domain(Protocol):
         ...
 
     def batches(self, split: str, batch_size: int, seed: int, start: int = 0) -> Iterator[Int[Tensor, "B L"]]:
-        """Endless batches of ``split`` ('train' or 'validation'), the same for the same seed; ``start`` skips that many."""
+        """Endless batches of ``split`` ('train' or 'validation'), the same for the same seed; ``start`` skips that
+        many."""
         ...
 
     def held_out(self, n: int, seed: int) -> list[Sample]:

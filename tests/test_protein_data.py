@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from didi_protein.clustering import greedy_clusters, split_by_similarity
-from didi_protein.data import ProteinData, bucketed, pad
-from didi_protein.fasta import write_fasta
-from didi_protein.kmers import KmerIndex, kmer_codes
-from didi_protein.vocabulary import RESIDUES, VOCABULARY, residue_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from didi_core.errors import InputError
 from didi_core.random import generator
 from didi_core.types import Sample
+from didi_protein.clustering import greedy_clusters, split_by_similarity
+from didi_protein.data import ProteinData, bucketed, pad
+from didi_protein.fasta import write_fasta
+from didi_protein.kmers import KmerIndex, kmer_codes
+from didi_protein.vocabulary import RESIDUES, VOCABULARY, residue_ids
 
 
 def random_protein(random: np.random.Generator, length: int) -> str:

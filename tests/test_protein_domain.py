@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from didi_protein import VOCABULARY, ProteinDomain, create
-from didi_protein.domain import asset
 
 from didi_core.errors import InputError
 from didi_core.random import generator
 from didi_core.types import Sample
+from didi_protein import VOCABULARY, ProteinDomain, create
+from didi_protein.domain import asset
 
 
 def test_template_masks_what_is_free_and_pins_the_rest():

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from didi_protein.fasta import read_fasta, write_fasta
-from didi_protein.vocabulary import RESIDUES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from didi_core.errors import InputError
 from didi_core.types import Sample
+from didi_protein.fasta import read_fasta, write_fasta
+from didi_protein.vocabulary import RESIDUES
 
 keys = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
 words = st.text(alphabet=string.ascii_letters + string.punctuation + " éß\t", min_size=1, max_size=12).filter(

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from didi_core.types import Metric, Sample
 from didi_protein import ProteinDomain
 from didi_protein.controls import controls
 from didi_protein.metrics import protein_metrics
@@ -19,10 +23,6 @@ from didi_protein.metrics.neighbours import Neighbours
 from didi_protein.metrics.protparam import properties
 from didi_protein.metrics.repeats import longest_run, repeated_words, top_share
 from didi_protein.vocabulary import RESIDUES
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from didi_core.types import Metric, Sample
 
 ALL = RESIDUES
 proteins = st.text(alphabet=RESIDUES, min_size=1, max_size=80)

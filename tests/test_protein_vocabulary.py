@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from didi_protein.vocabulary import RESIDUES, TOKENS, VOCABULARY, decode, encode
 from hypothesis import given
 from hypothesis import strategies as st
 
 from didi_core.errors import InputError
+from didi_protein.vocabulary import RESIDUES, TOKENS, VOCABULARY, decode, encode
 
 proteins = st.text(alphabet=RESIDUES, min_size=1, max_size=60)
 

@@ -26,7 +26,15 @@ from didi_core.device import Machine
 from didi_core.generate import Generated, SamplerSettings, generate
 from didi_core.plugins import registry
 from didi_core.random import derive_seed
-from didi_core.rewards import BothRewards, DataReference, LogRatioReward, Reference, Reward, SampleReference, ScorerReward
+from didi_core.rewards import (
+    BothRewards,
+    DataReference,
+    LogRatioReward,
+    Reference,
+    Reward,
+    SampleReference,
+    ScorerReward,
+)
 from didi_core.run_dir import RunDirectory
 from didi_core.sample_cache import SampleCache, model_hash
 from didi_core.training.distill import DistillSettings, distill
@@ -124,7 +132,8 @@ def make_reference(
 ) -> Reference:
     """What the scorer calls real: the domain's data, or the teacher's samples, made once and kept with the run.
 
-    They are the teacher's, not the run's: every seed sees the same ones, and a domain may carry those of its bundled teacher.
+    They are the teacher's, not the run's: every seed sees the same ones, and a domain may carry those of its bundled
+    teacher.
     """
     objective = settings.objective
     if objective.reference == "data":
@@ -170,9 +179,7 @@ def _draw_reference(
 
     bar.start(f"reference samples of the teacher ({sampler.steps} steps)", num)
     with autocast(machine.device, machine.precision):
-        made = generate(
-            domain, teacher, settings=sampler, num=num, seed=seed, batch_size=batch_size, progress=progress
-        )
+        made = generate(domain, teacher, settings=sampler, num=num, seed=seed, batch_size=batch_size, progress=progress)
     bar.stop()
     return made
 

@@ -1,6 +1,7 @@
 """The diffusion transformer of MDLM, DiDi-Instruct and IDLM, parameter for parameter, behind the trunk/head split.
 
-It is time-independent as in MDLM: the noise level fed to the conditioning network is zero at every call, so conditioning is one
+It is time-independent as in MDLM: the noise level fed to the conditioning network is zero at every call, so
+conditioning is one
 vector for all positions.
 """
 
@@ -26,7 +27,8 @@ class DiTConfig:
     """Sizes. MDLM's small is hidden=768, layers=12, heads=12, conditioning=128, positions=0.
 
     positions: rows of a learned table of absolute positions, added to the embeddings; 0 for none (MDLM: rotary only).
-        Where sequences are aligned at their start, as in protein families, small models learn several times faster with it.
+        Where sequences are aligned at their start, as in protein families, small models learn several times faster
+        with it.
     """
 
     hidden: int = 768
@@ -65,7 +67,8 @@ class LayerNorm(nn.Module):
 
 
 class SigmaMap(nn.Module):
-    """Conditioning vector of a noise level: sinusoids (cosines first, longest period 10,000) through a two-layer MLP."""
+    """Conditioning vector of a noise level: sinusoids (cosines first, longest period 10,000) through a two-layer
+    MLP."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -101,7 +104,9 @@ class Rotary(nn.Module):
         return angles.cos(), angles.sin()
 
 
-def rotate(x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 E"], sin: Float[Tensor, "N 1 E"]) -> Float[Tensor, "N H E"]:
+def rotate(
+    x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 E"], sin: Float[Tensor, "N 1 E"]
+) -> Float[Tensor, "N H E"]:
     """Turn each pair (x_i, x_{i + E/2}) by its position's angle."""
     left, right = x.chunk(2, dim=-1)
     return (x * cos + torch.cat([-right, left], dim=-1) * sin).to(x.dtype)
@@ -119,10 +124,13 @@ class Block(nn.Module):
         self.attn_out = nn.Linear(width, width, bias=False)
         self.norm2 = LayerNorm(width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, config.mlp_ratio * width), nn.GELU(approximate="tanh"), nn.Linear(config.mlp_ratio * width, width)
+            nn.Linear(width, config.mlp_ratio * width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(config.mlp_ratio * width, width),
         )
         self.adaLN_modulation = nn.Linear(config.conditioning, 6 * width)
-        # MDLM opens its gates from zero. Conditioning is constant here, so they start open, on branches that start small.
+        # MDLM opens its gates from zero. Conditioning is constant here, so they start open, on branches that start
+        # small.
         nn.init.zeros_(self.adaLN_modulation.weight)
         gates = torch.zeros(6, width)
         gates[[2, 5]] = 1.0

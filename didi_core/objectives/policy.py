@@ -86,7 +86,8 @@ def student_terms(
     settings: ObjectiveSettings,
     stream: torch.Generator,
 ) -> Terms:
-    """Policy loss with its anchor for one batch of rollouts, per free position, and the scalars that tell its health."""
+    """Policy loss with its anchor for one batch of rollouts, per free position, and the scalars that tell its
+    health."""
     branches = episode.rollout.completions.shape[0]
     flat = episode.rollout.completions.flatten(0, 1)
     noised = corrupt(flat, episode.alpha.repeat(branches), student.vocabulary, stream)
@@ -134,7 +135,8 @@ def _sample_policy(
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """REINFORCE with the sequence's reward: every token it revealed answers for all of it (DiDi-Instruct, equation 12).
 
-    The log-probability of a sample is divided by its number of free positions, so that weights mean the same for every length.
+    The log-probability of a sample is divided by its number of free positions, so that weights mean the same for
+    every length.
     """
     branches, batch, _ = episode.rollout.completions.shape
     rewards = reward.sample_reward(noised).view(branches, batch)
@@ -179,8 +181,10 @@ def _token_policy(
     """Policy loss with credit per token: each token answers for the log-ratio at its own position only.
 
     What a token does to the ratio of the *others* is left out, which biases the gradient but removes most of its noise.
-    ``expected`` is for the last call alone: tokens revealed there do not see each other, so the context z_t stays what it is
-    whichever of them had been drawn. Later calls answer to the tokens of earlier ones, which would make the expectation wrong
+    ``expected`` is for the last call alone: tokens revealed there do not see each other, so the context z_t stays
+    what it is
+    whichever of them had been drawn. Later calls answer to the tokens of earlier ones, which would make the
+    expectation wrong
     (measured on the exact chain: it collapses), so those are left to the anchor and to the scorer.
     """
     branches, batch, _ = episode.rollout.completions.shape

@@ -19,7 +19,8 @@ class RewardSettings:
     """Where the reward comes from.
 
     kind: ``scorer`` (discriminator), ``log_ratio`` (teacher minus fake denoiser), or ``both`` added up.
-    credit: of the log-ratio. ``sample`` gives every token its sequence's reward, as the scorer does; ``token`` each token its
+    credit: of the log-ratio. ``sample`` gives every token its sequence's reward, as the scorer does; ``token`` each
+    token its
         own; ``expected`` replaces the drawn token by the expectation over the vocabulary.
     ratio_weight: of the log-ratio's policy loss beside the scorer's, with ``both``.
     coupled: the corruption time is the rollout's tau; otherwise an independent uniform one.
@@ -48,7 +49,9 @@ class RewardSettings:
         if self.credit not in CREDITS:
             raise unknown("credit", self.credit, CREDITS, "objective.reward.credit")
         if self.ratio_weight < 0:
-            raise InputError(f"objective.reward.ratio_weight={self.ratio_weight} is out of range: it must not be negative.")
+            raise InputError(
+                f"objective.reward.ratio_weight={self.ratio_weight} is out of range: it must not be negative."
+            )
         if self.credit != "sample" and self.kind == "scorer":
             raise InputError(
                 f"objective.reward.credit={self.credit} needs a reward per token: set objective.reward.kind=log_ratio "

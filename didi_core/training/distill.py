@@ -54,7 +54,8 @@ def check_health(collapse: float) -> object:
             raise Collapse(
                 f"step {step}: the student's entropy is {entropy:.4f} nats, under {collapse:g} of the teacher's "
                 f"{teacher:.4f} at the same states: it has collapsed. The last checkpoint is intact. "
-                "Raise objective.anchor.kl or objective.anchor.entropy, or lower training.lr; then repeat with another run_dir."
+                "Raise objective.anchor.kl or objective.anchor.entropy, or lower training.lr; "
+                "then repeat with another run_dir."
             )
 
     return check
@@ -129,9 +130,7 @@ def _parts(reward: Reward) -> Mapping:
     return reward.parts()
 
 
-def group_template(
-    domain: Domain, batch: int, group: int, seed: int, step: int, part: int
-) -> Int[Tensor, "B L"]:
+def group_template(domain: Domain, batch: int, group: int, seed: int, step: int, part: int) -> Int[Tensor, "B L"]:
     """All-masked sequences; the samples of a group have one length, drawn from the domain's prior."""
     lengths = domain.lengths(batch // group, generator(seed, "lengths", step, part))
     return domain.template([length for length in lengths for _ in range(group)])

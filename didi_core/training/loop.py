@@ -1,4 +1,5 @@
-"""The loop that every training command shares: rhythm, journal, checkpoints, progress and the checks that stop a sick run."""
+"""The loop that every training command shares: rhythm, journal, checkpoints, progress and the checks that stop a sick
+run."""
 
 from __future__ import annotations
 
@@ -94,7 +95,8 @@ def run_steps(
 ) -> None:
     """Run ``one_step(step)`` for steps 0 .. steps-1, continuing after the newest checkpoint.
 
-    Every step must derive its randomness from its number, so that a resumed run repeats an uninterrupted one to the bit.
+    Every step must derive its randomness from its number, so that a resumed run repeats an uninterrupted one to the
+    bit.
     ``check`` sees every step's scalars before they are recorded and before a checkpoint is written.
     """
     first = keeper.restore(parts)

@@ -11,10 +11,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from didi_core.losses import nelbo
+from didi_core.optimiser import EMA, adamw, apply_gradients
 from didi_core.random import generator
 from didi_core.schedules import antithetic_times, schedule
 from didi_core.training.loop import Keeper, Reporter, run_steps
-from didi_core.optimiser import EMA, adamw, apply_gradients
 from didi_core.training.settings import PretrainSettings
 from didi_core.types import Domain
 
@@ -27,7 +27,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 
 def nelbo_loss(schedule_name: str, weight_clip: float) -> Loss:
-    """The teacher's loss for one batch: NELBO at antithetic times, nats per position; unclipped where nothing is learnt."""
+    """The teacher's loss for one batch: NELBO at antithetic times, nats per position; unclipped where nothing is
+    learnt."""
     law = schedule(schedule_name)
 
     def loss(model: nn.Module, tokens: Tensor, stream: torch.Generator) -> Tensor:

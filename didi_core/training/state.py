@@ -1,7 +1,8 @@
 """Training checkpoints and metrics in a run directory: verified on reading, never torn, resumed to the bit.
 
-    checkpoints/step_0000500/   one file per part (safetensors; optimisers through torch.save) and manifest.json with their hashes
-    metrics.jsonl               one line per logged step
+checkpoints/step_0000500/   one file per part (safetensors; optimisers through torch.save) and manifest.json with
+their hashes
+metrics.jsonl               one line per logged step
 """
 
 from __future__ import annotations
@@ -106,7 +107,10 @@ def _is_tensors(state: Mapping) -> bool:
 def _write(folder: Path, name: str, part: Stateful) -> None:
     state = part.state_dict()
     if _is_tensors(state):
-        save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, folder / f"{name}.safetensors")
+        save_file(
+            {key: value.detach().cpu().contiguous().clone() for key, value in state.items()},
+            folder / f"{name}.safetensors",
+        )
     else:
         torch.save(state, folder / f"{name}.pt")
 

@@ -1,6 +1,8 @@
-"""Make the package's assets from training runs and data: ``python -m didi_protein.bundle --data FASTA --teacher DIR --judge DIR``.
+"""Make the package's assets from training runs and data: ``python -m didi_protein.bundle --data FASTA --teacher DIR
+--judge DIR``.
 
-What is written is made from the data (weights, counts, per-sample statistics); no natural sequence is. The held-out sequences'
+What is written is made from the data (weights, counts, per-sample statistics); no natural sequence is. The held-out
+sequences'
 statistics under every metric stand in for the sequences themselves in reports.
 """
 

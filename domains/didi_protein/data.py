@@ -28,7 +28,8 @@ class ProteinData:
     """Where proteins come from and how they are split. Files are read at the first use, once.
 
     ``similarity`` is the 5-mer containment at which two sequences count as relatives (see ``clustering``); ``pool`` is
-    the number of batches whose sequences are sorted by length together: larger means less padding and less mixing. It is 1
+    the number of batches whose sequences are sorted by length together: larger means less padding and less mixing. It
+    is 1
     because length tells the family: sorted batches hold one family each, and a small model then learns next to nothing.
     """
 

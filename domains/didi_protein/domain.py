@@ -173,7 +173,9 @@ class ProteinDomain:
         """
         if self.data is None:
             dipeptides = BundledStatistics.load(asset("statistics.json")).dipeptides
-            return protein_metrics(dipeptides, judge=judge or self.judge or self._bundled_judge, neighbours=self._neighbours)
+            return protein_metrics(
+                dipeptides, judge=judge or self.judge or self._bundled_judge, neighbours=self._neighbours
+            )
         reference = [sample.text for sample in self.data.part("train")]
         return protein_metrics(reference, judge=judge or self.judge or self._bundled_judge, neighbours=self._neighbours)
 
