@@ -27,8 +27,13 @@ from didi_core.errors import InputError, unknown
 class Law(Protocol):
     """How reveal times are given to positions."""
 
-    name: str
-    sees_model: bool  # True: ``reorder`` is called before every step with the model's confidence
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sees_model(self) -> bool:
+        """True: ``reorder`` is called before every step with the model's confidence."""
+        ...
 
     def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
         """Reveal times in (0, 1] at the free positions; the rest is not read."""
@@ -115,7 +120,11 @@ class Dilated:
 
 @dataclass(frozen=True)
 class Confidence:
-    """The positions at which the model is surest go first. Looks at the model, so it is *not* an exact sampler."""
+    """The positions at which the model is surest go first.
+
+    Exact at one token per step, as every law is. The choice depends on the network, and a rollout's log-probability
+    leaves that factor out.
+    """
 
     name: str = "confidence"
     sees_model: bool = True

@@ -33,7 +33,7 @@ def write_reference(held_out: Sequence[Sample], seed: int = 0) -> None:
 
     def save(path: Path) -> None:
         with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     write_atomic(asset("reference.npz"), save)
 
