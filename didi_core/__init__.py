@@ -1,0 +1,18 @@
+"""Distils masked diffusion models into few-step generators. See README.md, and ``python -m didi_core --help``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from didi_core.api import distill, evaluate, load_student, sample
+
+__all__ = ["distill", "evaluate", "load_student", "sample"]
+
+
+def __getattr__(name: str) -> Any:
+    """The Python API, imported when it is first used: torch takes seconds, and ``--help`` does not need it."""
+    if name in __all__:
+        return getattr(importlib.import_module("didi_core.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

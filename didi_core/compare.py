@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from didi_core.evaluate import Evaluation, Method, MetricInfo, Row
+from didi_core.evaluation import Evaluation, Method, MetricInfo, Row
 from didi_core.frontier import Acceleration, Matched, acceleration, matched, matched_difference
 from didi_core.statistics import Interval
 

@@ -21,7 +21,7 @@ from didi_core.compare import (
     sentence,
     table_rows,
 )
-from didi_core.evaluate import Evaluation, Method, Row
+from didi_core.evaluation import Evaluation, Method, Row
 from didi_core.files import write_atomic, write_json
 from didi_core.frontier import Matched
 from didi_core.pictures import Plot

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from didi_core.compare import figure, indistinct
-from didi_core.evaluate import Row
+from didi_core.evaluation import Row
 from didi_core.pictures import SERIES, VARIABLES, Plot
 from didi_core.report import Report, described, estimate, main_table, matched_table
 

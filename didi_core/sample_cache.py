@@ -10,13 +10,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from didi_core.files import write_atomic
 from didi_core.generate import Generated
-from didi_core.types import NFE, Sample
+from didi_core.types import NFE, Domain, Sample
 
 FORMAT = "didi_core.samples/1"
 
@@ -31,6 +32,21 @@ def model_hash(model: nn.Module | None) -> str:
         digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
         digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+@runtime_checkable
+class HasSampleCache(Protocol):
+    """A domain that carries samples of its bundled teacher in a cache folder, so that a run need not draw them."""
+
+    sample_cache: Path
+
+
+def carried_samples(domain: Domain) -> list[Sample]:
+    """All samples that a domain carries; none for one that carries none."""
+    if not isinstance(domain, HasSampleCache):
+        return []
+    rows = [line for path in sorted(domain.sample_cache.glob("*.jsonl")) for line in path.read_text().splitlines()[1:]]
+    return [Sample(row["text"], row["id"]) for row in map(json.loads, rows)]
 
 
 @dataclass(frozen=True)

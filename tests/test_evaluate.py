@@ -16,7 +16,7 @@ import didi_core.drawing
 from didi_core.compare import change, compare, diversity, figure, indistinct, notes, sentence, table_rows
 from didi_core.controls import negative_controls
 from didi_core.errors import InputError
-from didi_core.evaluate import (
+from didi_core.evaluation import (
     HELD_OUT,
     Evaluation,
     MetricInfo,

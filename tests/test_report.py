@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from test_statistics import Number, Ratio
 
-from didi_core.evaluate import HELD_OUT, Evaluation, Method, MetricInfo, Row
+from didi_core.evaluation import HELD_OUT, Evaluation, Method, MetricInfo, Row
 from didi_core.frontier import SweepPoint, frontier
 from didi_core.plots import training_plot
 from didi_core.report import SCHEMA, Report, build_report, main_table, read_training, report_json, write_report

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,19 +36,12 @@ from didi_core.rewards import (
     ScorerReward,
 )
 from didi_core.run_dir import RunDirectory
-from didi_core.sample_cache import SampleCache, model_hash
+from didi_core.sample_cache import HasSampleCache, SampleCache, model_hash
 from didi_core.training.distill import DistillSettings, distill
 from didi_core.training.pretrain import autocast
-from didi_core.training.progress import Bar
+from didi_core.training.progress import Bar, counting
 from didi_core.training.state import FolderKeeper
 from didi_core.types import Domain, Sample
-
-
-@runtime_checkable
-class HasSampleCache(Protocol):
-    """A domain that carries samples of its bundled teacher, so that a run need not draw them."""
-
-    sample_cache: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,17 +162,12 @@ def _draw_reference(
     batch_size: int,
     machine: Machine,
 ) -> Generated:
-    bar, done = Bar(), 0
-
-    def progress(finished: int) -> None:
-        nonlocal done
-        for _ in range(finished - done):
-            bar.advance()
-        done = finished
-
+    bar = Bar()
     bar.start(f"reference samples of the teacher ({sampler.steps} steps)", num)
     with autocast(machine.device, machine.precision):
-        made = generate(domain, teacher, settings=sampler, num=num, seed=seed, batch_size=batch_size, progress=progress)
+        made = generate(
+            domain, teacher, settings=sampler, num=num, seed=seed, batch_size=batch_size, progress=counting(bar)
+        )
     bar.stop()
     return made
 

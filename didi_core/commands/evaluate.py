@@ -14,7 +14,7 @@ from didi_core.commands.comparison import Compared, PlanSettings, compare_models
 from didi_core.commands.sample import LEGACY
 from didi_core.device import Machine
 from didi_core.errors import InputError
-from didi_core.evaluate import evaluate_files
+from didi_core.evaluation import evaluate_files
 from didi_core.run_dir import RECORD
 
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from didi_core.checkpoint import load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import CommonSettings, make_domain, note_machine, open_run
 from didi_core.commands.comparison import measured_curve
 from didi_core.device import Machine
 from didi_core.errors import InputError
-from didi_core.generate import SamplerSettings, generate
+from didi_core.generate import Generated, SamplerSettings, generate
 from didi_core.plugins import registry
 from didi_core.random import generator
 from didi_core.training.pretrain import autocast
-from didi_core.training.progress import Bar
+from didi_core.training.progress import Bar, counting
 from didi_core.types import Domain, Sample
 
 LEGACY = "legacy_fp32"
@@ -62,58 +63,79 @@ class Settings(CommonSettings, SamplerSettings):
         return SamplerSettings(**given, precision=LEGACY if self.precision == LEGACY else "exact")
 
 
+@dataclass(frozen=True)
+class Source:
+    """A model on disk, ready to be sampled: its folder's card, domain, networks and machine."""
+
+    card: Mapping[str, Any]
+    domain: Domain
+    denoiser: nn.Module
+    scorer: nn.Module | None
+    machine: Machine
+
+    @classmethod
+    def open(cls, settings: Settings) -> Source:
+        """Load what ``run`` names."""
+        folder = model_folder(settings.run or Path())
+        card = read_card(folder)
+        machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
+        scorer = load_scorer(folder)
+        return cls(
+            card,
+            make_domain(card["domain"], card.get("data", {})),
+            load_denoiser(folder).to(machine.device),
+            scorer.to(machine.device) if scorer is not None else None,
+            machine,
+        )
+
+
+def draw(settings: Settings, source: Source, progress: Callable[[int], None] | None = None) -> Generated:
+    """The samples that the settings ask for, each with the record of its making."""
+    how, domain = settings.sampler_settings(), source.domain
+    with autocast(source.machine.device, source.machine.precision):
+        made = generate(
+            domain,
+            source.denoiser,
+            source.scorer,
+            settings=how,
+            num=settings.num,
+            length=settings.length,
+            templates=_templates(settings, domain, source.card),
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            entropy_at=measured_curve(domain, source.denoiser, settings.seed) if how.grid == "optimised" else None,
+            progress=progress,
+        )
+    record = {
+        **how.record(),
+        "seed": settings.seed,
+        "nfe": round(made.nfe.denoiser, 2),
+        **({"scorer_nfe": round(made.nfe.scorer, 2)} if made.nfe.scorer else {}),
+        "model": source.card["sha256"]["model.safetensors"][:12],
+    }
+    samples = [Sample(s.text, s.id, s.tokens, {**s.info, **record}) for s in made.samples]
+    return Generated(samples, made.nfe, made.seconds)
+
+
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
     """Write ``num`` samples to ``out``, else into a run directory of its own."""
-    folder = model_folder(settings.run or Path())
-    card = read_card(folder)
-    denoiser, scorer = load_denoiser(folder), load_scorer(folder)
-    machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
-    domain = make_domain(card["domain"], card.get("data", {}))
-    denoiser.to(machine.device)
-    how = settings.sampler_settings()
-    bar, done = Bar(), 0
-
-    def progress(finished: int) -> None:
-        nonlocal done
-        for _ in range(finished - done):
-            bar.advance()
-        done = finished
-
+    source = Source.open(settings)
+    domain = source.domain
     with ExitStack() as stack:
         opened = None
         if settings.out is None or settings.run_dir is not None:
             opened = stack.enter_context(open_run("sample", domain.name, settings.run_dir, config, command_line))
-            note_machine(opened, machine, denoiser)
-            opened.note(hashes={"model": card["sha256"]})
-        stack.enter_context(autocast(machine.device, machine.precision))
+            note_machine(opened, source.machine, source.denoiser)
+            opened.note(hashes={"model": source.card["sha256"]})
+        bar = Bar()
         bar.start("sample", settings.num)
-        made = generate(
-            domain,
-            denoiser,
-            scorer.to(machine.device) if scorer is not None else None,
-            settings=how,
-            num=settings.num,
-            length=settings.length,
-            templates=_templates(settings, domain, card),
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            entropy_at=measured_curve(domain, denoiser, settings.seed) if how.grid == "optimised" else None,
-            progress=progress,
-        )
+        made = draw(settings, source, counting(bar))
         bar.stop()
-        record = {
-            **how.record(),
-            "seed": settings.seed,
-            "nfe": round(made.nfe.denoiser, 2),
-            **({"scorer_nfe": round(made.nfe.scorer, 2)} if made.nfe.scorer else {}),
-            "model": card["sha256"]["model.safetensors"][:12],
-        }
-        samples = [Sample(s.text, s.id, s.tokens, {**s.info, **record}) for s in made.samples]
         out = settings.out or opened.path / f"samples{domain.suffix}"  # type: ignore[union-attr]
-        domain.write(out, samples)
-        registry().manager.hook.didi_on_samples(run_dir=out.parent, samples=samples, record=record)
+        domain.write(out, made.samples)
+        registry().manager.hook.didi_on_samples(run_dir=out.parent, samples=made.samples, record={"file": out.name})
         speed = settings.num / made.seconds if made.seconds else float("inf")
-        print(f"{len(samples)} samples, {made.nfe.total:g} network calls each, {speed:.1f} per second: {out}")
+        print(f"{len(made.samples)} samples, {made.nfe.total:g} network calls each, {speed:.1f} per second: {out}")
 
 
 def _templates(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Sequence[Sequence[int]] | None:

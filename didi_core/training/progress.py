@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -72,3 +72,16 @@ class Bar:
 def tell(scalars: Mapping[str, float]) -> str:
     """The scalars that matter, short."""
     return " ".join(f"{name}={scalars[name]:.4g}" for name in SHOWN if name in scalars)
+
+
+def counting(bar: Bar) -> Callable[[int], None]:
+    """A callback that is told how many are finished so far, and advances the bar by the new ones."""
+    done = 0
+
+    def progress(finished: int) -> None:
+        nonlocal done
+        for _ in range(finished - done):
+            bar.advance()
+        done = finished
+
+    return progress

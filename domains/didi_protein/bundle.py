@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from didi_core.evaluate import HELD_OUT
+from didi_core.evaluation import HELD_OUT
 from didi_core.files import write_atomic
 from didi_core.types import Sample
 

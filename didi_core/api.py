@@ -1,0 +1,75 @@
+"""didi_core from Python: what the commands do, as functions. ``import didi_core`` offers these names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from didi_core.errors import InputError
+from didi_core.generate import Generated, SamplerSettings, generate
+from didi_core.types import Domain
+
+
+def load_student(run_dir: Path | str) -> nn.Module:
+    """The denoiser of a run directory or model folder, on the CPU, in eval mode.
+
+    Called with tokens [B, L] (padding by the vocabulary's pad id) it returns raw logits of all positions, [B, L, >= V].
+    """
+    from didi_core.checkpoint import load_denoiser
+
+    return load_denoiser(run_dir)
+
+
+def sample(
+    source: Path | str | nn.Module, *, num: int = 10, steps: int = 16, domain: Domain | None = None, **settings: Any
+) -> Generated:
+    """Samples with text and network calls, from a run directory (or a denoiser and its ``domain``).
+
+    Args:
+        settings: any key of ``configs/sample.yaml``: sampler, law, grid, temperature, length, template, seed ...
+    """
+    if isinstance(source, nn.Module):
+        if domain is None:
+            raise InputError("sample needs domain=... beside a network: only a run directory says what it writes.")
+        own = {key: settings.pop(key) for key in ("seed", "length", "batch_size", "templates") if key in settings}
+        return generate(domain, source, settings=SamplerSettings(steps=steps, **settings), num=num, **own)
+    from didi_core.commands.sample import Settings, Source, draw
+
+    asked = Settings(run=Path(source), num=num, steps=steps, **settings)
+    return draw(asked, Source.open(asked))
+
+
+def distill(**settings: Any) -> Path:
+    """Run ``distill`` with keys as on the command line (``**{"training.steps": 50}``); returns the run directory."""
+    return _command("distill", settings)
+
+
+def evaluate(**settings: Any) -> dict[str, Any]:
+    """Run ``evaluate`` with keys as on the command line; returns the content of report.json."""
+    report: dict[str, Any] = json.loads((_command("evaluate", settings) / "report.json").read_text())
+    return report
+
+
+def _command(name: str, settings: dict[str, Any]) -> Path:
+    """Compose, run, and tell where the results are."""
+    from didi_core.commands import find
+    from didi_core.compose import compose_jobs
+    from didi_core.config import build
+    from didi_core.run_dir import RunDirectory
+
+    words = [f"{key}={_written(value)}" for key, value in settings.items()]
+    command, config = find(name), compose_jobs(name, words)[0].config
+    command.run(build(command.settings, config), config, (name, *words))
+    if RunDirectory.current is None:
+        raise RuntimeError(f"{name} opened no run directory")
+    return RunDirectory.current
+
+
+def _written(value: Any) -> str:
+    """A value as the command line writes it."""
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_written, value)) + "]"
+    return "null" if value is None else str(value)
