@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -154,11 +155,25 @@ def test_without_a_pad_id_every_position_counts() -> None:
     torch.testing.assert_close(model(tokens), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_new_network_predicts_uniformly_and_ignores_its_branches() -> None:
+def test_a_new_network_predicts_almost_uniformly_and_listens_to_its_branches() -> None:
+    torch.manual_seed(0)
     model = DiT(CONFIG, VOCABULARY)
     tokens = tokens_of([5, 5], 5)
-    assert model(tokens).abs().max() == 0
-    torch.testing.assert_close(model.trunk(tokens), model.vocab_embed(tokens))
+    assert model(tokens).abs().max() < 1
+    assert not torch.equal(model.trunk(tokens), model.vocab_embed(tokens))
+    changed = tokens.clone()
+    changed[0, 1] = 9 if tokens[0, 1] != 9 else 8
+    assert not torch.equal(model(changed)[0, 3], model(tokens)[0, 3])  # open gates: context counts from the first step
+
+
+def test_position_table_tells_places_apart_and_bounds_the_length() -> None:
+    torch.manual_seed(0)
+    model = DiT(replace(CONFIG, positions=6), VOCABULARY)
+    tokens = torch.full((1, 6), 4)
+    states = model.trunk(tokens)
+    assert not torch.allclose(states[0, 1], states[0, 4])
+    with pytest.raises(InputError, match="7 tokens exceeds the 6 positions"):
+        model.trunk(torch.full((1, 7), 4))
 
 
 def test_head_takes_any_chosen_positions() -> None:
