@@ -59,7 +59,6 @@ class Judge(nn.Module):
                 attn_pdrop=config.dropout,
                 bos_token_id=vocabulary.bos,
                 eos_token_id=vocabulary.eos,
-                pad_token_id=vocabulary.pad,
                 attn_implementation="sdpa",  # type: ignore[call-arg]
             )
         )
