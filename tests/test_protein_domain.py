@@ -6,10 +6,12 @@ import itertools
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from didi_core.errors import InputError
+from didi_core.generate import SamplerSettings, generate
 from didi_core.random import generator
 from didi_core.types import Sample
 from didi_protein import VOCABULARY, ProteinDomain, create
@@ -79,7 +81,35 @@ def test_settings_of_the_data_group():
 
 def test_bundled_metrics_need_no_data():
     metrics = ProteinDomain().metrics()
-    assert [metric.name for metric in metrics[:2]] == ["dipeptide_kl", "entropy"]
+    assert [metric.name for metric in metrics[:2]] == ["perplexity", "entropy"]
+
+
+def test_bundled_reference_tells_proteins_from_controls():
+    domain = ProteinDomain()
+    metrics = {metric.name: metric for metric in domain.metrics()}
+    found = domain.reference_statistics()
+    assert list(found) == ["held-out data", "shuffled", "random", "repeats"]
+    assert {name for rows in found.values() for name in rows} == set(metrics)
+
+    def value(name: str, metric: str) -> float:
+        return float(metrics[metric].aggregate(np.nanmean(found[name][metric], axis=0)))
+
+    assert value("held-out data", "perplexity") < 0.5 * value("shuffled", "perplexity")
+    assert value("held-out data", "dipeptide_kl") < value("shuffled", "dipeptide_kl") < value("random", "dipeptide_kl")
+    assert value("repeats", "low_complexity") > 5 * value("held-out data", "low_complexity")
+    assert value("repeats", "entropy") < value("held-out data", "entropy") < value("random", "entropy")
+
+
+def test_no_natural_sequence_is_bundled():
+    with pytest.raises(InputError, match="no held-out proteins without data: set data.path"):
+        ProteinDomain().held_out(3)
+
+
+def test_bundled_teacher_writes_proteins():
+    domain = ProteinDomain()
+    made = generate(domain, domain.teacher(), settings=SamplerSettings(steps=4, law="stratified"), num=4, seed=1)
+    assert all(30 <= len(s.text) <= 300 and set(s.text) <= set("ACDEFGHIKLMNPQRSTVWY") for s in made.samples)
+    assert made.nfe.total == 4
 
 
 def test_statistics_are_in_the_package():
