@@ -1,4 +1,4 @@
-"""What the shape of the code saves, as ratios measured in one run: ``python benchmarks/core.py [--quick] [--out FILE]``.
+"""What the shape of the code saves, as ratios of one run: ``python benchmarks/core.py [--quick] [--out FILE]``.
 
 Each comparison runs the plain way and ours in turns after a warm-up and reports the median of the ratios, with the
 largest and smallest. Times are of this process only; memory is that of the tensors saved or made, counted by torch.

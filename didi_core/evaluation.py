@@ -252,7 +252,7 @@ def evaluate_models(
                 examples[_example_label(name, settings)] = made.samples[:3]
     reporter.stop()
     frontiers = {
-        key: frontier(metrics[0], metrics[1], found, seed=derive_seed(seeds[0], *map(str, key)), resamples=resamples)
+        key: frontier(metrics[0], metrics[1], found, seed=seeds[0], resamples=resamples)
         for key, found in points.items()
         if metrics[0].better == "lower"
     }

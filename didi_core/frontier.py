@@ -86,7 +86,11 @@ class Acceleration:
 def frontier(
     quality: Metric, entropy: Metric, points: Sequence[SweepPoint], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Frontier:
-    """Build a frontier from a sweep, in order of temperature; each point is resampled by a stream of its own.
+    """Build a frontier from a sweep, in order of temperature; every point is resampled by the same stream.
+
+    Samples of equal index were written at the same length, which decides most of their quality. Resampling indices,
+    the same ones for every point and model of equal size, keeps those pairs together: the intervals of differences are
+    those of pairs.
 
     Raises:
         InputError: for a quality that is not strictly positive and lower-is-better (its logarithm is interpolated).
@@ -101,7 +105,7 @@ def frontier(
         raise InputError("a frontier needs at least one temperature.")
     columns: list[tuple[float, float, np.ndarray, np.ndarray, int]] = []
     ordered = sorted(points, key=lambda point: point.temperature)
-    for number, point in enumerate(ordered):
+    for point in ordered:
         width = point.quality.shape[1]
         rows, _ = defined(np.concatenate([point.quality, point.entropy], axis=1))
         if not len(rows):
@@ -109,7 +113,7 @@ def frontier(
                 f"temperature {point.temperature:g}: {quality.name} or {entropy.name} is undefined for every sample."
             )
         means = np.concatenate(
-            [rows.mean(axis=0, keepdims=True), resampled_means(rows, resamples, derive_seed(seed, "frontier", number))]
+            [rows.mean(axis=0, keepdims=True), resampled_means(rows, resamples, derive_seed(seed, "frontier"))]
         )
         values, spread = quality.aggregate(means[:, :width]), entropy.aggregate(means[:, width:])
         if not (values > 0).all():
