@@ -166,7 +166,7 @@ def test_an_epoch_shows_everything_in_full_batches(n: int, batch_size: int, pool
 
 
 def test_buckets_waste_little_on_padding(data_dir: Path):
-    data = ProteinData(data_dir / "protein" / "train_pdb_chains.fasta")
+    data = ProteinData(data_dir / "protein" / "train_pdb_chains.fasta", pool=32)
     padding = np.mean([(tokens == 1).float().mean().item() for tokens in take(data, 100)])
     spread = np.mean([len(set((tokens != 1).sum(1).tolist())) for tokens in take(data, 100)])
     assert padding < 0.04 and spread > 2  # similar lengths, yet not the same sequences together every epoch
