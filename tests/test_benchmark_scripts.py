@@ -1,0 +1,51 @@
+"""Each benchmark runs, and its two ways compute the same thing. Times are for a quiet machine and not tested."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SCRIPTS = ("sampling", "first_call", "log_probabilities", "packing")
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch):
+    """Import a benchmark as its own command line would."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_both_ways_agree_and_are_recorded(name: str, load, tmp_path: Path) -> None:
+    # Raises where the two ways differ.
+    script, out = load(name), tmp_path / "out.json"
+    load("measure").main(script.__file__, name, script.CASES, ["--quick", "--out", str(out)])
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["name"] for row in rows] == list(script.CASES)
+    assert all(row["time_ratio"] > 0 for row in rows)
+
+
+def test_ways_that_differ_are_not_timed(load) -> None:
+    measure: ModuleType = load("measure")
+    case = measure.Case(lambda: torch.zeros(2), lambda: torch.ones(2), measure.close)
+    with pytest.raises(RuntimeError, match="different results"):
+        measure.compare("zero and one", case, 1)
+
+
+def test_same_law_notices_another_distribution(load) -> None:
+    script = load("sampling")
+    even = torch.randint(4, 24, (16, 64), generator=torch.Generator().manual_seed(0))
+    assert script.same_law(even, even.flip(0), script.PROTEIN)
+    assert not script.same_law(even, even.clamp(max=12), script.PROTEIN)
+    assert not script.same_law(even, torch.full_like(even, script.PROTEIN.mask), script.PROTEIN)
+
+
+def test_peak_sees_what_was_freed(load) -> None:
+    peak = load("measure").peak_bytes(lambda: torch.ones(25_000_000).sum())
+    assert peak > 80e6
