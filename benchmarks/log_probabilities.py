@@ -39,6 +39,7 @@ def build(batch: int, length: int, share: float, chunk: int | None) -> Case:
 
 CASES = {
     "all masked, default chunk": lambda quick: build(2, 8, 1.1, 4) if quick else build(4, 256, 1.1, None),
+    "all masked, chunk 128": lambda quick: build(2, 8, 1.1, 1) if quick else build(4, 256, 1.1, 128),
     "half masked, chunk 128": lambda quick: build(2, 8, 0.5, 1) if quick else build(4, 256, 0.5, 128),
 }
 

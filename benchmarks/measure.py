@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -140,7 +141,7 @@ def main(script: str, title: str, cases: Mapping[str, Build], arguments: Sequenc
     conditions = {
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "load_average": os.getloadavg()[0],
+        "load_average": round(os.getloadavg()[0], 2),
         "quick": given.quick,
     }
     Console().print(table(title, rows, conditions))
@@ -155,13 +156,13 @@ def _peak_in_fresh_process(script: str, case: str, way: str) -> float:
 
 
 def table(title: str, rows: Sequence[Comparison], conditions: Mapping[str, object]) -> Table:
-    """One row a case."""
-    made = Table(title=title, caption=", ".join(f"{key} {value}" for key, value in conditions.items()))
-    for header in ("", "time ratio", "from", "to", "plain s", "ours s", "memory ratio", "plain MB", "ours MB"):
-        made.add_column(header, justify="right" if header else "left", no_wrap=not header)
+    """One row a case; seconds are only in the JSON, as they belong to the machine."""
+    caption = ", ".join(f"{key} {value}" for key, value in conditions.items())
+    made = Table(title=title, caption=caption, box=SIMPLE, pad_edge=False)
+    for header in ("", "time ratio", "range", "memory ratio", "peak MB"):
+        made.add_column(header, justify="right" if header else "left", no_wrap=True)
     for row in rows:
         plain, ours = row.plain_megabytes, row.our_megabytes
-        ratio = plain / ours if plain is not None and ours else None
-        numbers = (row.time_ratio, row.low, row.high, row.plain_seconds, row.our_seconds, ratio, plain, ours)
-        made.add_row(row.name, *("-" if number is None else f"{number:.3g}" for number in numbers))
+        memory = ("-", "-") if plain is None or not ours else (f"{plain / ours:.2f}", f"{plain:.0f} / {ours:.0f}")
+        made.add_row(row.name, f"{row.time_ratio:.2f}", f"{row.low:.2f}-{row.high:.2f}", *memory)
     return made
