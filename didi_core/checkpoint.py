@@ -21,6 +21,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.files import sha256, write_atomic, write_json
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.scorer import TokenScorer, scorer_from_dit
+from didi_core.random import seeded
 from didi_core.types import Vocabulary
 
 MODEL, SCORER, CARD = "model.safetensors", "scorer.safetensors", "card.json"
@@ -88,7 +89,8 @@ def load_scorer(path: Path | str) -> nn.Module | None:
     card = read_card(folder)
     if SCORER not in card["sha256"]:
         return None
-    scorer: TokenScorer = scorer_from_dit(_build(folder, card))
+    with seeded(0, "weights that the file replaces"):  # so that loading changes no one's random state
+        scorer: TokenScorer = scorer_from_dit(_build(folder, card))
     _load_weights(folder / SCORER, card, scorer)
     return scorer.eval().requires_grad_(False)
 

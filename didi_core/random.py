@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -18,3 +20,14 @@ def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") 
     stream = torch.Generator(device=device)
     stream.manual_seed(derive_seed(seed, *names))
     return stream
+
+
+@contextmanager
+def seeded(seed: int, *names: str | int) -> Iterator[None]:
+    """Whatever reads torch's global random state in here (the first weights of a layer) reads a stream of this name.
+
+    The state of before is put back afterwards. Only the CPU's is touched: networks are made there and moved.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, *names))
+        yield

@@ -25,7 +25,7 @@ from didi_core.commands.comparison import Compared, PlanSettings, compare_models
 from didi_core.device import Machine
 from didi_core.generate import Generated, SamplerSettings, generate
 from didi_core.plugins import registry
-from didi_core.random import derive_seed
+from didi_core.random import derive_seed, seeded
 from didi_core.rewards import (
     BothRewards,
     DataReference,
@@ -107,7 +107,8 @@ def make_reward(
     rules = settings.objective.reward
     if rules.kind == "log_ratio":
         return make_log_ratio(settings, teacher)
-    scorer = domain.scorer(teacher, rules.trainable_blocks).to(machine.device)
+    with seeded(settings.seed, "scorer"):
+        scorer = domain.scorer(teacher, rules.trainable_blocks).to(machine.device)
     reference = make_reference(settings, domain, teacher, machine, opened)
     judged = ScorerReward(scorer, reference, rules.optimiser, rules.smoothing, rules.clip)
     return judged if rules.kind == "scorer" else BothRewards(judged, make_log_ratio(settings, teacher))

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from didi_core.checkpoint import save_model
@@ -18,7 +17,7 @@ from didi_core.device import Machine
 from didi_core.errors import InputError, unknown
 from didi_core.judge import Judge, JudgeConfig, autoregressive_loss, save_judge
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.random import derive_seed
+from didi_core.random import seeded
 from didi_core.run_dir import RunDirectory
 from didi_core.training.pretrain import nelbo_loss, pretrain
 from didi_core.training.progress import Bar
@@ -83,8 +82,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 
 def new_model(sizes: DiTConfig | JudgeConfig, domain: Domain, seed: int) -> nn.Module:
     """A network with weights drawn from a stream of its own."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
+    with seeded(seed, "weights"):
         return DiT(sizes, domain.vocabulary) if isinstance(sizes, DiTConfig) else Judge(sizes, domain.vocabulary)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from didi_core.errors import InputError
-from didi_core.random import derive_seed
 from didi_core.types import Vocabulary
 
 
@@ -57,12 +56,13 @@ class TokenScorer(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def scorer_from_dit(teacher: nn.Module, trainable_blocks: int = 4, seed: int = 0) -> TokenScorer:
+def scorer_from_dit(teacher: nn.Module, trainable_blocks: int = 4) -> TokenScorer:
     """A scorer on a copy of a DiT: the last blocks, all norms and the head learn, the rest is frozen.
+
+    The head's first weights come from torch's global random state (``didi_core.random.seeded`` sets it for a while).
 
     Args:
         trainable_blocks: how many of the last blocks learn; 0 means all of them.
-        seed: of the new head's weights; torch's global random state is neither read nor changed.
     """
     network = copy.deepcopy(teacher)
     blocks: nn.ModuleList = network.blocks  # type: ignore[assignment]
@@ -75,6 +75,4 @@ def scorer_from_dit(teacher: nn.Module, trainable_blocks: int = 4, seed: int = 0
         part.requires_grad_(True)
     width = network.config.hidden  # type: ignore[union-attr]
     network.output_layer.linear = nn.Identity()  # type: ignore[union-attr]  # the vocabulary head has no part in it
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, "scorer head"))  # the CPU's alone: CUDA is not forked
-        return TokenScorer(network, width, network.vocabulary)  # type: ignore[arg-type]
+    return TokenScorer(network, width, network.vocabulary)  # type: ignore[arg-type]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from didi_core.errors import InputError
-from didi_core.objectives.policy import play, student_terms
+from didi_core.objectives.policy import Episode, play, student_terms
 from didi_core.objectives.settings import ObjectiveSettings
 from didi_core.optimiser import EMA, adamw, apply_gradients
 from didi_core.random import generator
 from didi_core.rewards import Reward
-from didi_core.training.loop import Collapse, Keeper, Reporter, Scalars, check_finite, run_steps
+from didi_core.training.loop import Collapse, Keeper, Reporter, Scalars, Stateful, check_finite, run_steps
 from didi_core.training.pretrain import autocast
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Domain
@@ -44,7 +44,7 @@ class DistillSettings:
             raise InputError(f"collapse={self.collapse} is out of range: it must be in [0, 1).")
 
 
-def check_health(collapse: float) -> object:
+def check_health(collapse: float) -> Callable[[int, Scalars], None]:
     """The check of every step: finite scalars, and entropy that has not collapsed."""
 
     def check(step: int, scalars: Scalars) -> None:
@@ -59,6 +59,93 @@ def check_health(collapse: float) -> object:
             )
 
     return check
+
+
+@dataclass
+class Distillation:
+    """A distillation under way: the networks, what moves them, and ``step``, which is the whole of one update.
+
+    Steps count from 0; the first ``objective.reward.warmup`` of them leave the student as it is. Each derives its
+    randomness from its number, so that nothing else has to be kept for an exact resume.
+    """
+
+    domain: Domain
+    teacher: nn.Module
+    student: nn.Module
+    reward: Reward
+    settings: DistillSettings
+    seed: int
+    device: torch.device
+    precision: str
+    average: EMA = field(init=False)
+    optimiser: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        training = self.settings.training
+        self.average = EMA(self.student, training.ema)
+        self.optimiser = adamw(self.student.parameters(), training.optimiser)
+
+    def parts(self) -> dict[str, Stateful]:
+        """What a checkpoint must hold."""
+        own = {"student": self.student, "average": self.average, "optimiser": self.optimiser}
+        return {**own, **self.reward.parts()}  # type: ignore[dict-item]
+
+    def step(self, step: int) -> dict[str, float]:
+        """The reward's updates on fresh rollouts, then the student's; returns the scalars that tell health."""
+        training = self.settings.training
+        learning = step >= self.settings.objective.reward.warmup
+        self.student.train(learning)
+        told: dict[str, float] = {}
+        for part in range(training.accumulate):
+            stream = generator(self.seed, "distill", step, part, device=self.device)
+            episode = self._play(step, part, learning, stream)
+            if part == training.accumulate - 1:
+                told |= self._update_reward(episode, step, learning, stream)
+            if learning:
+                for name, value in self._gradients(episode, stream).items():
+                    told[name] = told.get(name, 0.0) + value / training.accumulate
+        if learning:
+            rate = training.optimiser.rate(step - self.settings.objective.reward.warmup, training.steps)
+            told["gradient_norm"] = apply_gradients(self.optimiser, training.optimiser, rate)
+            self.average.update(self.student)
+        return told
+
+    def _play(self, step: int, part: int, learning: bool, stream: torch.Generator) -> Episode:
+        """Rollouts of one part of the batch, with their graph where the student learns."""
+        training, objective = self.settings.training, self.settings.objective
+        size = training.batch_size // training.accumulate
+        template = group_template(self.domain, size, objective.baseline.group, self.seed, step, part).to(self.device)
+        with autocast(self.device, self.precision), torch.set_grad_enabled(learning):
+            return play(self.student, template, objective, stream)  # type: ignore[arg-type]
+
+    def _update_reward(self, episode: Episode, step: int, learning: bool, stream: torch.Generator) -> dict[str, float]:
+        """Every update of the reward's network that belongs to this step, on the student's new samples."""
+        objective = self.settings.objective
+        warmup, updates = objective.reward.warmup, objective.reward.updates
+        total = warmup + self.settings.training.steps * max(updates, 1)
+        completions = episode.rollout.completions.flatten(0, 1)
+        alpha = episode.alpha.repeat(objective.rollout.branches)
+        first, count = (warmup + (step - warmup) * updates, updates) if learning else (step, 1)
+        told: dict[str, float] = {}
+        for index in range(first, first + count):
+            with autocast(self.device, self.precision), torch.enable_grad():
+                rate = objective.reward.optimiser.rate(index, total)
+                told |= self.reward.update(completions, alpha, rate, index, stream)
+        return told
+
+    def _gradients(self, episode: Episode, stream: torch.Generator) -> dict[str, float]:
+        """Add the gradients of one part of the batch to the student's."""
+        with autocast(self.device, self.precision):
+            terms = student_terms(
+                self.student,  # type: ignore[arg-type]
+                self.teacher,  # type: ignore[arg-type]
+                self.reward,
+                episode,
+                self.settings.objective,
+                stream,
+            )
+        (terms.loss / self.settings.training.accumulate).backward()
+        return terms.scalars
 
 
 def distill(
@@ -76,58 +163,22 @@ def distill(
 ) -> None:
     """Train ``student`` in place (and the reward's network); it ends with its averaged weights, in eval mode."""
     device = device or torch.device("cpu")
-    objective, training = settings.objective, settings.training
     teacher.to(device).eval().requires_grad_(False)
     student.to(device)
-    average, optimiser = EMA(student, training.ema), adamw(student.parameters(), training.optimiser)
-    warmup, part = objective.reward.warmup, training.batch_size // training.accumulate
-    reward_updates = warmup + training.steps * max(objective.reward.updates, 1)
-
-    def one_step(step: int) -> dict[str, float]:
-        learning = step >= warmup
-        student.train(learning)
-        gathered: dict[str, float] = {}
-        for i in range(training.accumulate):
-            template = group_template(domain, part, objective.baseline.group, seed, step, i).to(device)
-            stream = generator(seed, "distill", step, i, device=device)
-            with autocast(device, precision), torch.set_grad_enabled(learning):
-                episode = play(student, template, objective, stream)  # type: ignore[arg-type]
-            completions, branches = episode.rollout.completions.flatten(0, 1), objective.rollout.branches
-            updates = objective.reward.updates if learning else 1
-            for u in range(updates if i == training.accumulate - 1 or not learning else 0):
-                index = step if not learning else warmup + (step - warmup) * updates + u
-                with autocast(device, precision), torch.enable_grad():
-                    rate = objective.reward.optimiser.rate(index, reward_updates)
-                    gathered |= reward.update(completions, episode.alpha.repeat(branches), rate, index, stream)
-            if learning:
-                with autocast(device, precision):
-                    terms = student_terms(student, teacher, reward, episode, objective, stream)  # type: ignore[arg-type]
-                (terms.loss / training.accumulate).backward()
-                for name, value in terms.scalars.items():
-                    gathered[name] = gathered.get(name, 0.0) + value / training.accumulate
-        if learning:
-            rate = training.optimiser.rate(step - warmup, training.steps)
-            gathered["gradient_norm"] = apply_gradients(optimiser, training.optimiser, rate)
-            average.update(student)
-        return gathered
-
+    run = Distillation(domain, teacher, student, reward, settings, seed, device, precision)
     run_steps(
-        one_step,
-        {"student": student, "average": average, "optimiser": optimiser, **_parts(reward)},
+        run.step,
+        run.parts(),
         keeper,
         reporter,
         title="distill",
-        steps=warmup + training.steps,
-        checkpoint_every=training.checkpoint_every,
-        log_every=training.log_every,
-        check=check_health(settings.collapse),  # type: ignore[arg-type]
+        steps=settings.objective.reward.warmup + settings.training.steps,
+        checkpoint_every=settings.training.checkpoint_every,
+        log_every=settings.training.log_every,
+        check=check_health(settings.collapse),
     )
-    average.copy_to(student)
+    run.average.copy_to(student)
     student.eval()
-
-
-def _parts(reward: Reward) -> Mapping:
-    return reward.parts()
 
 
 def group_template(domain: Domain, batch: int, group: int, seed: int, step: int, part: int) -> Int[Tensor, "B L"]:
