@@ -62,6 +62,7 @@ def save_scorer(folder: Path, scorer: nn.Module) -> None:
     """Write a scorer beside the denoiser that it guides, and its hash into their card."""
     card = read_card(folder)
     _write_weights(folder / SCORER, scorer)
+    card["scorer"] = {"normed": scorer.normed}
     card["sha256"] = {**card["sha256"], SCORER: sha256(folder / SCORER)}
     write_json(folder / CARD, card)
 
@@ -89,8 +90,9 @@ def load_scorer(path: Path | str) -> nn.Module | None:
     card = read_card(folder)
     if SCORER not in card["sha256"]:
         return None
+    normed = card.get("scorer", {}).get("normed", True)  # older cards say nothing
     with seeded(0, "weights that the file replaces"):  # so that loading changes no one's random state
-        scorer: TokenScorer = scorer_from_dit(_build(folder, card))
+        scorer: TokenScorer = scorer_from_dit(_build(folder, card), normed=normed)
     _load_weights(folder / SCORER, card, scorer)
     return scorer.eval().requires_grad_(False)
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from didi_core.checkpoint import load_scorer, save_model, save_scorer
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.scorer import TokenScorer, scorer_from_dit
@@ -153,3 +154,16 @@ def test_training_step_under_bf16_autocast() -> None:
     logits.square().sum().backward()
     assert logits.dtype == torch.float32
     assert all(torch.isfinite(p.grad).all() for p in scorer.parameters() if p.grad is not None)
+
+
+def test_a_bare_head_reads_the_trunk_without_its_norm(tmp_path: Path) -> None:
+    model = teacher_of().eval()
+    scorer = scorer_from_dit(model, 1, normed=False).eval()
+    tokens = torch.tensor([[1, 5, MASK, 7, 2], [1, MASK, 2, 0, 0]])
+    expected = scorer.main(model.trunk(tokens)).squeeze(-1)
+    assert torch.equal(scorer(tokens), expected)
+    assert not any("output_layer" in name for name in scorer.state_dict())
+    save_model(tmp_path, model)
+    save_scorer(tmp_path, scorer)
+    loaded = load_scorer(tmp_path)
+    assert loaded is not None and torch.equal(loaded(tokens), expected)

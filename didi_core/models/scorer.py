@@ -34,11 +34,14 @@ class TokenScorer(nn.Module):
     """D_lambda (``didi_core.types.Scorer``): trunk, then two spectral-normed linear layers with SiLU between.
 
     The spectral norms are refined by one power iteration per call in training mode and fixed in eval mode.
+
+    Args:
+        normed: whether the head reads the trunk through its final norm, or bare as DiDi-Instruct's discriminator does.
     """
 
-    def __init__(self, network: nn.Module, width: int, vocabulary: Vocabulary) -> None:
+    def __init__(self, network: nn.Module, width: int, vocabulary: Vocabulary, normed: bool = True) -> None:
         super().__init__()
-        self.network, self.vocabulary = network, vocabulary
+        self.network, self.vocabulary, self.normed = network, vocabulary, normed
         self.main = nn.Sequential(spectral_norm(nn.Linear(width, width)), nn.SiLU(), spectral_norm(nn.Linear(width, 1)))
 
     def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
@@ -52,17 +55,19 @@ class TokenScorer(nn.Module):
         return self._logits(network.encode(tokens, network.soft_embed(tokens, where, weights)))
 
     def _logits(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L"]:
-        logits: Tensor = self.main(self.network.features(hidden)).squeeze(-1)  # type: ignore[operator]
+        read: Tensor = self.network.features(hidden) if self.normed else hidden  # type: ignore[operator]
+        logits: Tensor = self.main(read).squeeze(-1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def scorer_from_dit(teacher: nn.Module, trainable_blocks: int = 4) -> TokenScorer:
+def scorer_from_dit(teacher: nn.Module, trainable_blocks: int = 4, normed: bool = True) -> TokenScorer:
     """A scorer on a copy of a DiT: the last blocks, all norms and the head learn, the rest is frozen.
 
     The head's first weights come from torch's global random state (``didi_core.random.seeded`` sets it for a while).
 
     Args:
         trainable_blocks: how many of the last blocks learn; 0 means all of them.
+        normed: see ``TokenScorer``; without it the final norm is left out altogether.
     """
     network = copy.deepcopy(teacher)
     blocks: nn.ModuleList = network.blocks  # type: ignore[assignment]
@@ -74,5 +79,8 @@ def scorer_from_dit(teacher: nn.Module, trainable_blocks: int = 4) -> TokenScore
     for part in (*learning, *norms):
         part.requires_grad_(True)
     width = network.config.hidden  # type: ignore[union-attr]
-    network.output_layer.linear = nn.Identity()  # type: ignore[union-attr]  # the vocabulary head has no part in it
-    return TokenScorer(network, width, network.vocabulary)  # type: ignore[arg-type]
+    if normed:
+        network.output_layer.linear = nn.Identity()  # type: ignore[union-attr]  # the vocabulary head has no part in it
+    else:
+        network.output_layer = nn.Identity()
+    return TokenScorer(network, width, network.vocabulary, normed)  # type: ignore[arg-type]
