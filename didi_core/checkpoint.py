@@ -7,8 +7,8 @@ No pickle.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from didi_core.errors import InputError, unknown
 from didi_core.files import sha256, write_atomic, write_json
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.models.scorer import TokenScorer, scorer_from_dit
+from didi_core.models.esm import Esm, EsmConfig
+from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 from didi_core.random import seeded
 from didi_core.types import Vocabulary
 
@@ -28,13 +29,29 @@ MODEL, SCORER, CARD = "model.safetensors", "scorer.safetensors", "card.json"
 FOLDERS = ("student", "model")  # where in a run directory a network lies
 
 
-def _dit(config: Mapping[str, Any], vocabulary: Vocabulary) -> nn.Module:
-    return DiT(DiTConfig(**config), vocabulary)
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of network that can be saved: ``network(settings(**config), vocabulary)`` builds it.
+
+    network: a class whose instances carry ``config`` (of class ``settings``, with a field ``attention``) and
+        ``vocabulary``, and which can carry a scorer (``didi_core.models.scorer.ScorerTrunk``).
+    """
+
+    network: type[nn.Module]
+    settings: type
+
+    def build(self, config: Mapping[str, Any], vocabulary: Vocabulary) -> nn.Module:
+        """A network with weights of no meaning."""
+        return self.network(self.settings(**config), vocabulary)
 
 
-# Attention is chosen where the network runs, so a card does not carry it.
-ARCHITECTURES: dict[str, Callable[[Mapping[str, Any], Vocabulary], nn.Module]] = {"dit": _dit}
-NOT_IN_CARD = ("attention",)
+ARCHITECTURES: dict[str, Architecture] = {"dit": Architecture(DiT, DiTConfig), "esm": Architecture(Esm, EsmConfig)}
+NOT_IN_CARD = ("attention",)  # it is chosen where the network runs
+
+
+def architecture_of(model: nn.Module) -> str | None:
+    """Name of a network's architecture; None for one that has no files."""
+    return next((name for name, kind in ARCHITECTURES.items() if type(model) is kind.network), None)
 
 
 def save_model(folder: Path, model: nn.Module, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -43,14 +60,15 @@ def save_model(folder: Path, model: nn.Module, about: Mapping[str, Any] | None =
     Args:
         about: further entries of the card: domain, schedule, training summary, licence ...
     """
-    if not isinstance(model, DiT):
+    name = architecture_of(model)
+    if name is None:
         raise InputError(f"a {type(model).__name__} cannot be saved as a model: only trained networks have files.")
     _write_weights(folder / MODEL, model)
     card = {
         "kind": "denoiser",
-        "architecture": "dit",
-        "config": {key: value for key, value in asdict(model.config).items() if key not in NOT_IN_CARD},
-        "vocabulary": asdict(model.vocabulary),
+        "architecture": name,
+        "config": {key: value for key, value in asdict(model.config).items() if key not in NOT_IN_CARD},  # type: ignore[call-overload]
+        "vocabulary": asdict(model.vocabulary),  # type: ignore[call-overload]
         "sha256": {MODEL: sha256(folder / MODEL)},
         **(about or {}),
     }
@@ -92,7 +110,7 @@ def load_scorer(path: Path | str) -> nn.Module | None:
         return None
     normed = card.get("scorer", {}).get("normed", True)  # older cards say nothing
     with seeded(0, "weights that the file replaces"):  # so that loading changes no one's random state
-        scorer: TokenScorer = scorer_from_dit(_build(folder, card), normed=normed)
+        scorer: TokenScorer = scorer_from_trunk(_build(folder, card), normed=normed)
     _load_weights(folder / SCORER, card, scorer)
     return scorer.eval().requires_grad_(False)
 
@@ -135,7 +153,8 @@ def _build(folder: Path, card: Mapping[str, Any]) -> nn.Module:
         raise unknown("architecture", card["architecture"], ARCHITECTURES, str(folder / CARD))
     try:
         with torch.random.fork_rng(devices=[]):  # weights are about to be overwritten: leave the caller's stream alone
-            return ARCHITECTURES[card["architecture"]](card["config"], read_vocabulary(card["vocabulary"]))
+            kind = ARCHITECTURES[card["architecture"]]
+            return kind.build(card["config"], read_vocabulary(card["vocabulary"]))
     except (TypeError, ValueError) as error:
         raise InputError(f"{folder / CARD} describes a model that cannot be built: {error}.") from None
 

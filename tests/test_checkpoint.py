@@ -11,7 +11,7 @@ import torch
 from didi_core.checkpoint import load_denoiser, load_scorer, model_folder, save_model, save_scorer
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.models.scorer import scorer_from_dit
+from didi_core.models.scorer import scorer_from_trunk
 from didi_toy import ToyDomain
 
 
@@ -20,7 +20,7 @@ def saved(tmp_path: Path) -> tuple[Path, DiT, torch.nn.Module]:
     model = DiT(DiTConfig(16, 2, 2, 8), ToyDomain().vocabulary)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
-    scorer = scorer_from_dit(model, 1)
+    scorer = scorer_from_trunk(model, 1)
     save_model(tmp_path / "student", model, {"domain": "toy"})
     save_scorer(tmp_path / "student", scorer)
     return tmp_path, model.eval(), scorer.eval()

@@ -13,7 +13,7 @@ from torch import Tensor
 from didi_core.checkpoint import load_scorer, save_model, save_scorer
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.models.scorer import TokenScorer, scorer_from_dit
+from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 from didi_core.random import seeded
 from didi_core.types import Vocabulary
 
@@ -43,7 +43,7 @@ def weights_like(count: int) -> Tensor:
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_one_hot_weights_are_the_tokens_themselves(autocast: bool) -> None:
-    scorer = scorer_from_dit(teacher_of(), 1).eval()
+    scorer = scorer_from_trunk(teacher_of(), 1).eval()
     tokens, where = batch()
     hard = torch.tensor([3, 9, 10, 4])
     filled = tokens.masked_scatter(where, hard)
@@ -54,7 +54,7 @@ def test_one_hot_weights_are_the_tokens_themselves(autocast: bool) -> None:
 
 def test_gradient_of_soft_tokens_is_the_slope_of_the_logits() -> None:
     teacher = teacher_of().double()
-    scorer = scorer_from_dit(teacher, 1).double().eval()
+    scorer = scorer_from_trunk(teacher, 1).double().eval()
     tokens, where = batch()
     weights = weights_like(4).double().requires_grad_(True)
     assert torch.autograd.gradcheck(lambda w: scorer.soft(tokens, where, w)[tokens != 0], weights, atol=1e-6)
@@ -62,7 +62,7 @@ def test_gradient_of_soft_tokens_is_the_slope_of_the_logits() -> None:
 
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_last_blocks_norms_and_head_learn_and_nothing_else(blocks: int) -> None:
-    scorer = scorer_from_dit(teacher_of(), blocks)
+    scorer = scorer_from_trunk(teacher_of(), blocks)
     scorer(batch()[0]).sum().backward()
     last = tuple(f"network.blocks.{i}." for i in range(3 - blocks, 3))
     for name, parameter in scorer.named_parameters():
@@ -71,18 +71,18 @@ def test_last_blocks_norms_and_head_learn_and_nothing_else(blocks: int) -> None:
 
 
 def test_zero_blocks_means_the_whole_trunk_learns() -> None:
-    assert all(parameter.requires_grad for parameter in scorer_from_dit(teacher_of(), 0).parameters())
+    assert all(parameter.requires_grad for parameter in scorer_from_trunk(teacher_of(), 0).parameters())
 
 
 def test_a_negative_number_of_blocks_is_refused() -> None:
     with pytest.raises(InputError, match="trainable_blocks=-1 is out of range"):
-        scorer_from_dit(teacher_of(), -1)
+        scorer_from_trunk(teacher_of(), -1)
 
 
 def test_teacher_is_copied_and_its_vocabulary_head_left_behind() -> None:
     teacher = teacher_of()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    scorer = scorer_from_dit(teacher, 2)
+    scorer = scorer_from_trunk(teacher, 2)
     with torch.no_grad():
         for parameter in scorer.parameters():
             parameter.add_(1.0)
@@ -92,7 +92,7 @@ def test_teacher_is_copied_and_its_vocabulary_head_left_behind() -> None:
 
 
 def test_padding_and_company_never_change_logits() -> None:
-    scorer, (tokens, _) = scorer_from_dit(teacher_of(), 1).eval(), batch()
+    scorer, (tokens, _) = scorer_from_trunk(teacher_of(), 1).eval(), batch()
     together, wider = scorer(tokens), scorer(F.pad(tokens, (0, 5), value=0))
     for row, length in enumerate((6, 4)):
         alone = scorer(tokens[row : row + 1, :length])[0]
@@ -101,7 +101,7 @@ def test_padding_and_company_never_change_logits() -> None:
 
 
 def test_spectral_norms_become_one_and_stay_put_in_eval_mode() -> None:
-    scorer, (tokens, _) = scorer_from_dit(teacher_of(), 1).train(), batch()
+    scorer, (tokens, _) = scorer_from_trunk(teacher_of(), 1).train(), batch()
     with torch.no_grad():
         for _ in range(100):
             scorer(tokens)
@@ -114,7 +114,7 @@ def test_spectral_norms_become_one_and_stay_put_in_eval_mode() -> None:
 
 def test_head_changes_no_faster_than_its_bound() -> None:
     """Two linear maps of norm one around SiLU, whose slope is at most 1.1."""
-    scorer = scorer_from_dit(teacher_of(), 1).train()
+    scorer = scorer_from_trunk(teacher_of(), 1).train()
     generator = torch.Generator().manual_seed(2)
     a, b = (torch.randn(500, 24, generator=generator) * 3 for _ in range(2))
     with torch.no_grad():
@@ -130,7 +130,7 @@ def test_seed_decides_the_head_and_leaves_the_global_state_alone() -> None:
     made = []
     for seed in (3, 3, 4):
         with seeded(seed, "scorer"):
-            made.append(scorer_from_dit(teacher, 1).state_dict())
+            made.append(scorer_from_trunk(teacher, 1).state_dict())
     first, again, other = made
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -139,16 +139,16 @@ def test_seed_decides_the_head_and_leaves_the_global_state_alone() -> None:
 
 
 def test_safetensors_round_trip(tmp_path: Path) -> None:
-    scorer, (tokens, _) = scorer_from_dit(teacher_of(), 1), batch()
+    scorer, (tokens, _) = scorer_from_trunk(teacher_of(), 1), batch()
     scorer(tokens).sum().backward()  # one power iteration, kept in the buffers
     save_file(scorer.state_dict(), tmp_path / "scorer.safetensors")
-    other: TokenScorer = scorer_from_dit(teacher_of(), 1)
+    other: TokenScorer = scorer_from_trunk(teacher_of(), 1)
     other.load_state_dict(load_file(tmp_path / "scorer.safetensors"), strict=True)
     assert torch.equal(scorer.eval()(tokens), other.eval()(tokens))
 
 
 def test_training_step_under_bf16_autocast() -> None:
-    scorer, (tokens, _) = scorer_from_dit(teacher_of(), 1).train(), batch()
+    scorer, (tokens, _) = scorer_from_trunk(teacher_of(), 1).train(), batch()
     with torch.autocast("cpu", torch.bfloat16):
         logits = scorer(tokens)
     logits.square().sum().backward()
@@ -158,7 +158,7 @@ def test_training_step_under_bf16_autocast() -> None:
 
 def test_a_bare_head_reads_the_trunk_without_its_norm(tmp_path: Path) -> None:
     model = teacher_of().eval()
-    scorer = scorer_from_dit(model, 1, normed=False).eval()
+    scorer = scorer_from_trunk(model, 1, normed=False).eval()
     tokens = torch.tensor([[1, 5, MASK, 7, 2], [1, MASK, 2, 0, 0]])
     expected = scorer.main(model.trunk(tokens)).squeeze(-1)
     assert torch.equal(scorer(tokens), expected)

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from didi_core.checkpoint import architecture_of
 from didi_core.device import PRECISIONS, Machine, check_device
 from didi_core.errors import InputError, unknown
 from didi_core.models.attention import resolve_backend
-from didi_core.models.dit import DiT
 from didi_core.plugins import registry
 from didi_core.random import generator
 from didi_core.run_dir import RunDirectory
@@ -96,9 +96,9 @@ def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
 
 def attention_label(model: nn.Module, machine: Machine) -> str:
     """The attention backend that a network will use there, and why."""
-    if not isinstance(model, DiT):
+    if architecture_of(model) is None:
         return "the network's own"
-    backend = resolve_backend(model.config.attention, machine.device, machine.dtype)
+    backend = resolve_backend(model.config.attention, machine.device, machine.dtype)  # type: ignore[union-attr, arg-type]
     return f"{backend.name} ({backend.reason})"
 
 

@@ -1,1 +1,1 @@
-"""The networks: one attention with several backends, an MDLM-compatible DiT, and the scorer built from it."""
+"""The networks: one attention with several backends, an MDLM-compatible DiT, ESM-2, and the scorer built from it."""

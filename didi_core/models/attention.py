@@ -120,6 +120,13 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> Back
     return Backend("sdpa", f"auto: xformers: {problem['xformers']}; varlen: {problem['varlen']}")
 
 
+def current_backend(name: str, weight: Tensor) -> Backend:
+    """The backend of a call made now by a network with this weight: its device, and autocast's type where it is on."""
+    kind = weight.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    return resolve_backend(name, weight.device, dtype)
+
+
 def _xformers_problem(device: torch.device) -> str:
     if device.type != "cuda":
         return "its kernels need a CUDA device"
@@ -152,25 +159,35 @@ def available_backends(device: torch.device, dtype: torch.dtype) -> dict[str, st
 
 
 def attention(
-    q: Float[Tensor, "N H E"], k: Float[Tensor, "N H E"], v: Float[Tensor, "N H E"], layout: Layout, backend: str
+    q: Float[Tensor, "N H E"],
+    k: Float[Tensor, "N H E"],
+    v: Float[Tensor, "N H E"],
+    layout: Layout,
+    backend: str,
+    scale: float | None = None,
 ) -> Float[Tensor, "N H E"]:
-    """Bidirectional attention of each position to all positions of its own sequence, scaled by 1/sqrt(E)."""
+    """Bidirectional attention of each position to all positions of its own sequence.
+
+    Args:
+        scale: of the scores; default 1/sqrt(E).
+    """
     if backend == "xformers":
         from xformers.ops import memory_efficient_attention
 
-        return memory_efficient_attention(q[None], k[None], v[None], attn_bias=layout.block_diagonal).squeeze(0)
+        bias = layout.block_diagonal
+        return memory_efficient_attention(q[None], k[None], v[None], attn_bias=bias, scale=scale).squeeze(0)
     if backend == "varlen":
         from torch.nn.attention.varlen import varlen_attn
 
         ends, width = layout.boundaries, layout.width
-        out = varlen_attn(q, k, v, ends, ends, width, width)
+        out = varlen_attn(q, k, v, ends, ends, width, width, scale=scale)
         return out if isinstance(out, Tensor) else out[0]
     q, k, v = (layout.unpack(part).transpose(1, 2) for part in (q, k, v))
     mask = None if layout.full else layout.real[:, None, None, :]
     if backend == "sdpa":
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     elif backend == "eager":
-        scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+        scores = (q @ k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
         mixed = scores.softmax(-1) @ v

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from didi_core.errors import InputError, unknown
-from didi_core.models.attention import BACKENDS, Backend, Layout, attention, resolve_backend
+from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
 from didi_core.types import Vocabulary
 
 FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
@@ -210,10 +210,18 @@ class DiT(nn.Module):
 
     def backend(self) -> Backend:
         """The attention backend of a call made now (autocast counts)."""
-        device = self.vocab_embed.embedding.device
-        on = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if on else self.vocab_embed.embedding.dtype
-        return resolve_backend(self.config.attention, device, dtype)
+        return current_backend(self.config.attention, self.vocab_embed.embedding)
+
+    def norms(self) -> list[nn.Module]:
+        """All layer norms."""
+        return [part for part in self.modules() if isinstance(part, LayerNorm)]
+
+    def drop_head(self, normed: bool) -> None:
+        """Remove the vocabulary head, in which a scorer has no part, and the final norm unless ``normed``."""
+        if normed:
+            self.output_layer.linear = nn.Identity()  # type: ignore[assignment]
+        else:
+            self.output_layer = nn.Identity()  # type: ignore[assignment]
 
     def condition(self) -> Float[Tensor, "1 C"]:
         """The conditioning vector: that of noise level zero."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -12,6 +13,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from didi_core.errors import InputError
 from didi_core.types import Vocabulary
+
+
+class HasWidth(Protocol):
+    """Sizes of a network, as far as a scorer's head needs them."""
+
+    @property
+    def hidden(self) -> int: ...
 
 
 class ScorerTrunk(Protocol):
@@ -28,6 +36,16 @@ class ScorerTrunk(Protocol):
     ) -> Float[Tensor, "B L D"]: ...
 
     def features(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]: ...
+
+    @property
+    def config(self) -> HasWidth: ...
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]: ...
+
+    def norms(self) -> list[nn.Module]: ...
+
+    def drop_head(self, normed: bool) -> None: ...
 
 
 class TokenScorer(nn.Module):
@@ -60,27 +78,22 @@ class TokenScorer(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def scorer_from_dit(teacher: nn.Module, trainable_blocks: int = 4, normed: bool = True) -> TokenScorer:
-    """A scorer on a copy of a DiT: the last blocks, all norms and the head learn, the rest is frozen.
+def scorer_from_trunk(teacher: nn.Module, trainable_blocks: int = 4, normed: bool = True) -> TokenScorer:
+    """A scorer on a copy of a denoiser: the last blocks, all norms and the head learn, the rest is frozen.
 
     The head's first weights come from torch's global random state (``didi_core.random.seeded`` sets it for a while).
 
     Args:
+        teacher: a network that offers what ``ScorerTrunk`` lists.
         trainable_blocks: how many of the last blocks learn; 0 means all of them.
         normed: see ``TokenScorer``; without it the final norm is left out altogether.
     """
-    network = copy.deepcopy(teacher)
-    blocks: nn.ModuleList = network.blocks  # type: ignore[assignment]
     if trainable_blocks < 0:
         raise InputError(f"trainable_blocks={trainable_blocks} is out of range: it must not be negative.")
-    network.requires_grad_(False)
-    learning = list(blocks)[-trainable_blocks:] if trainable_blocks else [network]
-    norms = [part for name, part in network.named_modules() if "norm" in name.rsplit(".", 1)[-1]]
-    for part in (*learning, *norms):
+    module = copy.deepcopy(teacher)
+    network: ScorerTrunk = module  # type: ignore[assignment]
+    network.drop_head(normed)
+    module.requires_grad_(trainable_blocks == 0)
+    for part in (*list(network.blocks)[-trainable_blocks:], *network.norms()):
         part.requires_grad_(True)
-    width = network.config.hidden  # type: ignore[union-attr]
-    if normed:
-        network.output_layer.linear = nn.Identity()  # type: ignore[union-attr]  # the vocabulary head has no part in it
-    else:
-        network.output_layer = nn.Identity()
-    return TokenScorer(network, width, network.vocabulary, normed)  # type: ignore[arg-type]
+    return TokenScorer(module, network.config.hidden, network.vocabulary, normed)

@@ -135,9 +135,9 @@ class ProteinDomain:
 
     def scorer(self, teacher: nn.Module, trainable_blocks: int = 4) -> nn.Module:
         """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
-        from didi_core.models.scorer import scorer_from_dit
+        from didi_core.models.scorer import scorer_from_trunk
 
-        return scorer_from_dit(teacher, trainable_blocks)
+        return scorer_from_trunk(teacher, trainable_blocks)
 
     # --- data
 

@@ -141,9 +141,9 @@ class ToyDomain:
         """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
         if isinstance(teacher, ExactTeacher):
             raise InputError("the exact teacher is no network to make a scorer of. Set teacher=bundled.")
-        from didi_core.models.scorer import scorer_from_dit
+        from didi_core.models.scorer import scorer_from_trunk
 
-        return scorer_from_dit(teacher, trainable_blocks)
+        return scorer_from_trunk(teacher, trainable_blocks)
 
     # --- data
 

@@ -1,0 +1,205 @@
+"""The ESM-2 transformer, which DPLM shares, behind the trunk/head split: transformers' layers on packed sequences.
+
+Parameters have the names of ``EsmForMaskedLM`` (``esm.*``, ``lm_head.*``), so published weights load without renaming.
+It is time-independent, as DPLM was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from didi_core.errors import InputError, unknown
+from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
+from didi_core.types import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import EsmConfig as HuggingFaceConfig
+
+RAGGED = "didi_ragged"  # our attention's name among transformers' implementations
+KEPT_IN_TRAINING = 1 - 0.15 * 0.8  # share of the tokens that ESM's pretraining showed: what token dropout restores
+
+
+@dataclass(frozen=True)
+class EsmConfig:
+    """Sizes. DPLM's 150M is hidden=640, layers=30, heads=20, intermediate=2560.
+
+    token_dropout: masked tokens enter as zeros and the others are scaled up in their stead (all of ESM-2 and DPLM).
+    """
+
+    hidden: int = 640
+    layers: int = 30
+    heads: int = 20
+    intermediate: int = 2560
+    token_dropout: bool = True
+    layer_norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        if min(self.hidden, self.layers, self.heads, self.intermediate) < 1:
+            raise InputError("model sizes must be at least 1.")
+        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
+            raise InputError(
+                f"model.heads={self.heads} must divide model.hidden={self.hidden} into heads of even width (rotary)."
+            )
+        if self.attention not in BACKENDS:
+            raise unknown("attention backend", self.attention, BACKENDS, "model.attention")
+
+    def hugging_face(self, vocabulary: Vocabulary) -> HuggingFaceConfig:
+        """The same as transformers knows it.
+
+        Without dropout: a rollout's log-probabilities must be those of the network that drew it.
+        """
+        from transformers import EsmConfig as HuggingFaceConfig
+
+        return HuggingFaceConfig(
+            vocab_size=vocabulary.size + 1,
+            mask_token_id=vocabulary.mask,
+            pad_token_id=vocabulary.pad,
+            hidden_size=self.hidden,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=self.intermediate,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            layer_norm_eps=self.layer_norm_eps,
+            rope_theta=self.rope_theta,
+            position_embedding_type="rotary",
+            emb_layer_norm_before=False,
+            token_dropout=self.token_dropout,
+        )
+
+
+def ragged_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 H N E"],
+    key: Float[Tensor, "1 H N E"],
+    value: Float[Tensor, "1 H N E"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    layout: Layout | None = None,
+    backend: str = "sdpa",
+    **options: Any,
+) -> tuple[Float[Tensor, "1 N H E"], None]:
+    """``didi_core.models.attention`` as an implementation of transformers' attention interface.
+
+    ``layout`` and ``backend`` reach it through the keyword arguments of the encoder's call. Without a layout the
+    batch is an ordinary padded one, and transformers' own SDPA runs.
+    """
+    if layout is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        mixed: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **options
+        )
+        return mixed
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    return attention(q, k, v, layout, backend, scale=scaling)[None], None
+
+
+def _register() -> None:
+    """Make ``ragged_attention`` known to transformers; a second time changes nothing."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(RAGGED, ragged_attention)
+    AttentionMaskInterface.register(RAGGED, sdpa_mask)
+
+
+class Esm(nn.Module):
+    """A denoiser (``didi_core.types.Denoiser``) of ESM-2's architecture.
+
+    Args:
+        vocabulary: V tokens; embedding and head have V + 1 rows, the mask's last (id 32 of ESM's 33).
+    """
+
+    def __init__(self, config: EsmConfig, vocabulary: Vocabulary) -> None:
+        from transformers import EsmForMaskedLM
+
+        super().__init__()
+        _register()
+        self.config, self.vocabulary = config, vocabulary
+        settings = config.hugging_face(vocabulary)
+        settings._attn_implementation = RAGGED
+        network = EsmForMaskedLM(settings)
+        self.esm, self.lm_head = network.esm, network.lm_head
+        self.lm_head.decoder.weight = self.esm.embeddings.word_embeddings.weight  # tied, as in every ESM-2
+        self.esm.contact_head = None  # type: ignore[assignment]  # ESM-2's, of no use to a diffusion model
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer layers, in order."""
+        return list(self.esm.encoder.layer)
+
+    def norms(self) -> list[nn.Module]:
+        """All layer norms."""
+        return [part for part in self.modules() if isinstance(part, nn.LayerNorm)]
+
+    def drop_head(self, normed: bool) -> None:
+        """Remove the vocabulary head, in which a scorer has no part, and the final norm unless ``normed``."""
+        self.lm_head = nn.Identity()  # type: ignore[assignment]
+        if not normed:
+            self.esm.encoder.emb_layer_norm_after = nn.Identity()  # type: ignore[assignment]
+
+    def backend(self) -> Backend:
+        """The attention backend of a call made now (autocast counts)."""
+        return current_backend(self.config.attention, self.esm.embeddings.word_embeddings.weight)
+
+    def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Hidden states after the last block's norm; zeros at padding."""
+        embedded = self.esm.embeddings.word_embeddings(tokens)
+        return self.encode(tokens, self._compensate(tokens, embedded, tokens == self.vocabulary.mask))
+
+    def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """The blocks, from embeddings after token dropout; ``tokens`` only says where the padding is."""
+        layout = Layout.of(tokens, self.vocabulary)
+        packed = layout.pack(embedded)[None]
+        rotary: nn.Module = self.esm.rotary_embeddings  # type: ignore[assignment]
+        rotation = rotary(packed, layout.positions[None])
+        encoded = self.esm.encoder(packed, position_embeddings=rotation, layout=layout, backend=self.backend().name)
+        return layout.unpack(encoded.last_hidden_state[0])
+
+    def soft_embed(
+        self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
+    ) -> Float[Tensor, "B L D"]:
+        """Embeddings with those at ``where`` replaced by the weighted mean of token embeddings.
+
+        A soft token is a visible one, so it counts as such in token dropout, whatever ``tokens`` holds there.
+        """
+        table = self.esm.embeddings.word_embeddings.weight
+        with torch.autocast(table.device.type, enabled=False):  # rounded to half, one-hot weights would miss the token
+            soft = weights.to(table.dtype) @ table[: self.vocabulary.size]
+        embedded = self.esm.embeddings.word_embeddings(tokens).masked_scatter(where[..., None], soft)
+        return self._compensate(tokens, embedded, (tokens == self.vocabulary.mask) & ~where)
+
+    def _compensate(
+        self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"], masked: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B L D"]:
+        """Token dropout: zeros at masks, the rest times 0.88 over the share that is visible (``EsmEmbeddings``).
+
+        Where nothing is visible, not even <cls>, transformers divides zero by zero; here the zeros stay.
+        """
+        if not self.config.token_dropout:
+            return embedded
+        lengths = self.vocabulary.lengths(tokens)
+        visible = (lengths - masked.sum(1)).clamp_min(1)
+        scale = (KEPT_IN_TRAINING * lengths / visible).to(embedded.dtype)
+        return (embedded * scale[:, None, None]).masked_fill(masked[..., None], 0.0)
+
+    def features(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Hidden states as a head reads them: the trunk has normed them already."""
+        return hidden
+
+    def head(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... K"]:
+        """Raw logits, K = V + 1; the mask's column means nothing."""
+        logits: Tensor = self.lm_head(hidden)
+        return logits
+
+    def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
+        return self.head(self.trunk(tokens))
