@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from didi_core.metrics import DistinctFraction
 from didi_core.types import Metric, Sample
 from didi_protein import ProteinDomain
 from didi_protein.controls import controls
 from didi_protein.metrics import protein_metrics
 from didi_protein.metrics.complexity import low_complexity, low_complexity_fraction
 from didi_protein.metrics.composition import UNIREF50, composition_divergence, dipeptide_divergence
-from didi_protein.metrics.diversity import ClusterFraction, DistinctFraction, DistinctWords, PairDistance
+from didi_protein.metrics.diversity import ClusterFraction, DistinctWords, PairDistance
 from didi_protein.metrics.entropy import PositionalDiversity, residue_entropy
 from didi_protein.metrics.neighbours import Neighbours
 from didi_protein.metrics.protparam import properties

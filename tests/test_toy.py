@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from didi_core.errors import InputError
+from didi_core.jsonl import read_jsonl, write_jsonl
 from didi_core.process import log_p_x0
 from didi_core.random import generator
 from didi_core.types import Metric, Sample
 from didi_toy import ExactTeacher, MarkovChain, ToyDomain, create, default_chain
-from didi_toy.jsonl import read_jsonl, write_jsonl
 
 
 def random_chain(symbols: int, seed: int) -> MarkovChain:

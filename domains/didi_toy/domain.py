@@ -16,12 +16,13 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from didi_core.errors import InputError, unknown
+from didi_core.jsonl import read_jsonl, write_jsonl
+from didi_core.metrics import DistinctFraction
 from didi_core.random import generator
 from didi_core.types import Metric, Sample
 
 from .chain import MarkovChain, default_chain
-from .jsonl import read_jsonl, write_jsonl
-from .metrics import ChainNLL, DistinctFraction, PairDivergence, TokenEntropy
+from .metrics import ChainNLL, PairDivergence, TokenEntropy
 from .teacher import ExactTeacher, toy_vocabulary
 
 BUNDLED, EXACT = "bundled", "exact"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -104,20 +103,3 @@ class PairDivergence:
     def bias(self, pairs: int) -> float:
         """What a perfect sampler would show from that many independent pairs (Miller 1955)."""
         return float((np.count_nonzero(self.reference) - 1) / (2 * pairs))
-
-
-@dataclass(frozen=True)
-class DistinctFraction:
-    """Number of different samples divided by the number of samples: each counts one over its copies in this set."""
-
-    name: str = "distinct"
-    label: str = "distinct"
-    better: Literal["lower", "higher", "neither"] = "higher"
-    minimum: int = 2
-
-    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
-        copies = Counter(sample.text for sample in samples)
-        return np.array([[1.0 / copies[sample.text]] for sample in samples]).reshape(len(samples), 1)
-
-    def aggregate(self, means: np.ndarray) -> np.ndarray:
-        return np.asarray(means[..., 0])

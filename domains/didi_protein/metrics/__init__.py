@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
+from didi_core.metrics import DistinctFraction
 from didi_core.types import Metric
 
 from .complexity import complexity_metrics
 from .composition import composition_divergence, dipeptide_divergence
-from .diversity import ClusterFraction, DistinctFraction, DistinctWords, PairDistance
+from .diversity import ClusterFraction, DistinctWords, PairDistance
 from .entropy import PositionalDiversity, token_entropy
 from .length import mean_length
 from .neighbours import Neighbours, neighbour_metrics

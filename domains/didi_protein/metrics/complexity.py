@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
+from didi_core.metrics import Mean
+
 from ..kmers import residue_index
-from .mean import Mean
 
 WINDOW, TRIGGER, EXTEND = 12, 2.2, 2.5  # residues; bits per residue
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int, Num
 
+from didi_core.metrics import Better
 from didi_core.types import Sample
 
 from ..kmers import kmer_codes
 from ..vocabulary import RESIDUES
-from .mean import Better
 
 # UniRef50 test split, 18.8 million residues; counts published with EvoDiff (microsoft/evodiff, MIT).
 UNIREF50_COUNTS = {

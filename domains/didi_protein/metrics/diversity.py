@@ -12,31 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from didi_core.metrics import Better
 from didi_core.types import Sample
 
 from ..clustering import greedy_clusters
 from ..kmers import KmerIndex, kmer_codes
-from .mean import Better
-
-
-@dataclass(frozen=True)
-class DistinctFraction:
-    """Share of samples that are not a copy of an earlier one. Statistic: 1 at a first occurrence, else 0."""
-
-    name: str = "distinct"
-    label: str = "distinct"
-    better: Better = "higher"
-    minimum: int = 2
-
-    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[n, 1]."""
-        first: dict[str, int] = {}
-        for number, sample in enumerate(samples):
-            first.setdefault(sample.text, number)
-        return np.array([[float(first[s.text] == number)] for number, s in enumerate(samples)]).reshape(-1, 1)
-
-    def aggregate(self, means: np.ndarray) -> np.ndarray:
-        return means[..., 0]
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Num
 
+from didi_core.metrics import Better, Mean, entropy_of_counts
 from didi_core.types import Sample
 
 from ..kmers import residue_index
-from .mean import Better, Mean
-
-
-def entropy_of_counts(counts: Num[np.ndarray, "... k"]) -> Float[np.ndarray, "..."]:
-    """Shannon entropy in nats of the normalised counts; nan where there are none."""
-    counts = np.asarray(counts, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = counts / counts.sum(axis=-1, keepdims=True)
-        return np.asarray(-np.where(p == 0, 0.0, p * np.log(p)).sum(axis=-1))
 
 
 def residue_entropy(sequence: str) -> float:

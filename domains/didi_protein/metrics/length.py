@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mean import Mean
+from didi_core.metrics import Mean
 
 
 def mean_length() -> Mean:

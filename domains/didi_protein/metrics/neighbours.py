@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 from Bio.Align import PairwiseAligner, substitution_matrices
 
+from didi_core.metrics import Mean
+
 from ..kmers import KmerIndex, kmer_codes
-from .mean import Mean
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from Bio.SeqUtils.ProtParam import ProteinAnalysis
 
-from .mean import Mean
+from didi_core.metrics import Mean
 
 PROPERTIES: dict[str, tuple[str, Callable[[ProteinAnalysis], float]]] = {
     "molecular_weight": ("weight (Da)", lambda protein: protein.molecular_weight()),

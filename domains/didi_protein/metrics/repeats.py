@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from didi_core.metrics import Mean
+
 from ..kmers import kmer_codes, residue_index
-from .mean import Mean
 
 CROWDED = 0.25  # DPLM's own rule for a degenerate sample: one residue fills more than a quarter of it
 

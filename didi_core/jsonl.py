@@ -11,12 +11,14 @@ from didi_core.errors import InputError
 from didi_core.files import write_atomic
 from didi_core.types import Sample
 
+KEPT = ("id", "text", "tokens")  # keys of a row that are not the sample's info
+
 
 def write_jsonl(path: str | Path, samples: Sequence[Sample]) -> None:
-    """Write ``{"id": ..., "text": ..., key: value, ...}`` per sample; the same samples give the same bytes.
+    """Write ``{"id": ..., "text": ..., "tokens": [...], key: value, ...}`` per sample, tokens where they are known.
 
-    The file is complete or absent. An empty id becomes ``seq_1``, ``seq_2``, ... Raises InputError when the disk
-    refuses or a value is no JSON.
+    The same samples give the same bytes. The file is complete or absent. An empty id becomes ``seq_1``, ``seq_2``, ...
+    Raises InputError when the disk refuses or a value is no JSON.
     """
     path = Path(path)
     try:
@@ -26,10 +28,11 @@ def write_jsonl(path: str | Path, samples: Sequence[Sample]) -> None:
 
 
 def _line(sample: Sample, number: int) -> str:
-    taken = {"id", "text"} & sample.info.keys()
+    taken = {*KEPT} & sample.info.keys()
     if taken:
         raise InputError(f"sample {number}: info has the keys {sorted(taken)}, which a row keeps for the sample itself")
-    row = {"id": sample.id or f"seq_{number}", "text": sample.text, **sample.info}
+    tokens = {} if sample.tokens is None else {"tokens": list(sample.tokens)}
+    row = {"id": sample.id or f"seq_{number}", "text": sample.text, **tokens, **sample.info}
     try:
         return json.dumps(row, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -66,10 +69,12 @@ def _parse(line: bytes, where: str, check: Callable[[str], Any] | None) -> Sampl
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         shown = line[:40].decode("utf-8", "replace")
         raise InputError(f"{where}: expected an object with a string 'text', got {shown!r}.")
-    text, name = row.pop("text"), row.pop("id", "")
+    text, name, tokens = row.pop("text"), row.pop("id", ""), row.pop("tokens", None)
+    if tokens is not None and not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):
+        raise InputError(f"{where}: 'tokens' is not a list of whole numbers.")
     if check is not None:
         try:
             check(text)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-    return Sample(text=text, id=str(name), info=row)
+    return Sample(text=text, id=str(name), tokens=None if tokens is None else tuple(tokens), info=row)
