@@ -1,0 +1,49 @@
+"""Negative controls: degraded copies of a text's tokens that a metric must tell from the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from didi_core.random import generator
+
+REPEATED = 8  # of so many parts of the text the first is repeated
+
+
+def shuffled(tokens: Int[Tensor, "L"], size: int, stream: torch.Generator) -> Int[Tensor, "L"]:
+    """The text's own tokens in random order."""
+    del size
+    return tokens[torch.randperm(len(tokens), generator=stream)]
+
+
+def random(tokens: Int[Tensor, "L"], size: int, stream: torch.Generator) -> Int[Tensor, "L"]:
+    """As many tokens, each any of the vocabulary's with equal probability."""
+    return torch.randint(size, tokens.shape, generator=stream)
+
+
+def repeats(tokens: Int[Tensor, "L"], size: int, stream: torch.Generator) -> Int[Tensor, "L"]:
+    """The beginning of the text over and over: what a model writes when sampling degenerates."""
+    del size, stream
+    part = tokens[: max(len(tokens) // REPEATED, 1)]
+    return part.repeat(-(-len(tokens) // len(part)))[: len(tokens)]
+
+
+CONTROLS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
+    "shuffled": shuffled,
+    "random": random,
+    "repeats": repeats,
+}
+
+
+def controls(rows: Sequence[Sequence[int]], size: int, seed: int) -> dict[str, list[list[int]]]:
+    """Every control of every row of token ids; ``size`` is the number of tokens that may be drawn."""
+    return {
+        name: [
+            make(torch.tensor(row, dtype=torch.long), size, generator(seed, "text control", name, i)).tolist()
+            for i, row in enumerate(rows)
+        ]
+        for name, make in CONTROLS.items()
+    }

@@ -1,0 +1,213 @@
+"""Text as a domain: everything that the core does not know about it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from didi_core.config import build
+from didi_core.errors import InputError, unknown
+from didi_core.jsonl import read_jsonl, write_jsonl
+from didi_core.random import generator
+from didi_core.training.progress import Bar, counting
+from didi_core.types import Metric, Sample, Vocabulary
+
+from .assets import BUNDLED, asset
+from .controls import controls
+from .judge import text_judge
+from .metrics import language_metrics
+from .packing import SPLITS, Blocks, Packed
+from .settings import LanguageSettings
+from .teachers import load_teacher
+from .templates import prompt_template, text_template
+from .tokenizer import TextTokenizer, load_tokenizer
+
+WHERE = "data.path=<text, JSONL or Parquet file, or hub id>, or data.path=pydoc (the manual that every Python carries)"
+
+
+class LanguageDomain:
+    """Blocks of ``length`` tokens: begin token, a piece of documents joined by end tokens, end token.
+
+    Without ``path`` held-out texts are the bundled ones, and ``batches`` raises, naming the key to set. A sample's text
+    spells the end tokens inside it; metrics read it up to the first.
+    """
+
+    name = "language"
+    suffix = ".jsonl"
+    sample_cache = asset("samples")  # of the bundled teacher: the scorer's reference in a default run
+
+    def __init__(self, settings: LanguageSettings | None = None, tokenizer: TextTokenizer | None = None) -> None:
+        self.settings = settings or LanguageSettings()
+        self.tokenizer = tokenizer or load_tokenizer(self.settings.tokenizer)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer's, nothing pinned by its id: the frame is pinned by its place in ``template``."""
+        return self.tokenizer.vocabulary
+
+    # --- sequences
+
+    def template(self, lengths: Sequence[int]) -> Int[Tensor, "B L"]:
+        """Begin token, as many masks as asked for, end token. There is no padding: all lengths must be equal."""
+        if not len(lengths) or min(lengths) < 1 or len(set(lengths)) > 1:
+            raise InputError(
+                f"lengths={list(lengths)[:5]}: texts of one batch have one length, of at least 1 token. "
+                "Give one length=<tokens>, not a range."
+            )
+        mask = self.vocabulary.mask
+        return torch.tensor([self._framed([mask] * length) for length in lengths])
+
+    def lengths(self, n: int, generator: torch.Generator) -> list[int]:
+        """The free positions of a block, n times."""
+        del generator  # every block is full
+        return [self.settings.length - 2] * n
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids in their frame; an end token spelled out in the text becomes its id."""
+        return self._framed(self.tokenizer.ids(text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text inside the frame, end tokens in it spelled out."""
+        return self.tokenizer.text(self._inside(tokens))
+
+    def text_template(self, text: str) -> list[int]:
+        """Token ids of a text with gaps; see ``didi_language.templates``."""
+        return self._framed(text_template(self.tokenizer, text, self.settings.length - 2))
+
+    def prompt_template(self, text: str, length: int | None = None) -> list[int]:
+        """A text to be continued to ``length`` tokens, by custom to a whole block."""
+        return self._framed(prompt_template(self.tokenizer, text, length, self.settings.length - 2))
+
+    def _framed(self, ids: Sequence[int]) -> list[int]:
+        return [self.tokenizer.begin, *ids, self.tokenizer.end]
+
+    def _inside(self, tokens: Sequence[int]) -> list[int]:
+        """Without the frame: one begin token in front and one end token behind, where they are."""
+        first = 1 if len(tokens) and tokens[0] == self.tokenizer.begin else 0
+        last = len(tokens) - 1 if len(tokens) > first and tokens[-1] == self.tokenizer.end else len(tokens)
+        return list(tokens[first:last])
+
+    def _own_tokens(self, sample: Sample) -> list[int]:
+        """Token ids of a sample without their frame: its own, or those of its text."""
+        return self._inside(sample.tokens) if sample.tokens is not None else self.tokenizer.ids(sample.text)
+
+    # --- networks
+
+    def teacher(self, name: str = BUNDLED) -> nn.Module:
+        """The bundled teacher, or one from a run directory or folder of ``model.safetensors`` and ``card.json``."""
+        model = load_teacher(name)
+        size = model.vocabulary.size  # type: ignore[union-attr]
+        if size != self.vocabulary.size:
+            raise InputError(
+                f"teacher={name} has {size} tokens, data.tokenizer={self.tokenizer.name} has {self.vocabulary.size}: "
+                "set data.tokenizer to the one that the teacher was trained with."
+            )
+        return model
+
+    def scorer(self, teacher: nn.Module, trainable_blocks: int = 4) -> nn.Module:
+        """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
+        from didi_core.models.scorer import scorer_from_dit
+
+        return scorer_from_dit(teacher, trainable_blocks)
+
+    # --- data
+
+    @cached_property
+    def packed(self) -> Packed:
+        """The tokenised data of ``path``, from the cache or made now."""
+        source = self.settings.source
+        if source is None:
+            raise InputError(f"no text to train on: set {WHERE}.")
+        making = {"source": source.fingerprint(), "tokenizer": self.tokenizer.digest, "held": vars(self.settings.held)}
+        text = json.dumps(making, sort_keys=True, default=str)
+        folder = self._cache / hashlib.sha256(text.encode()).hexdigest()[:24]
+        found = Packed.open(folder)
+        if found is not None:
+            return found
+        bar = Bar()
+        bar.console.print(f"tokenising {', '.join(source.path)} into {folder} (once)", highlight=False, soft_wrap=True)
+        return Packed.make(folder, source.read(), self.tokenizer, self.settings.held, making, counting(bar))
+
+    @property
+    def _cache(self) -> Path:
+        if self.settings.cache is not None:
+            return self.settings.cache
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "didi_core" / "language"
+
+    def blocks(self, split: str) -> Blocks:
+        """The blocks of ``train`` or ``validation``. Raises InputError where there is not one."""
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        made = Blocks(self.packed.stream(split), self.settings.length, self.tokenizer.begin, self.tokenizer.end)
+        if not len(made):
+            documents, tokens = (self.packed.card[key][split] for key in ("documents", "tokens"))
+            raise InputError(
+                f"the {split} split has {documents} documents of together {tokens} tokens, less than one block of "
+                f"data.length={self.settings.length}: give more text, a smaller data.length, or another data.validation."
+            )
+        return made
+
+    def batches(self, split: str, batch_size: int, seed: int, start: int = 0) -> Iterator[Int[Tensor, "B L"]]:
+        """Endless batches of blocks; see ``Blocks.batches``."""
+        return self.blocks(split).batches(batch_size, seed, split, start)
+
+    def held_out(self, n: int, seed: int = 0) -> list[Sample]:
+        """Up to n blocks of the validation split, shuffled; without ``path`` of the bundled held-out texts."""
+        if self.settings.path is None:
+            known = self.read(asset("held_out.jsonl"))
+            order = torch.randperm(len(known), generator=generator(seed, "language held out"))
+            return [known[i] for i in order[:n].tolist()]
+        blocks = self.blocks(SPLITS[1])
+        order = torch.randperm(len(blocks), generator=generator(seed, "language held out"))
+        rows = blocks.rows(order[:n]).tolist()
+        return [Sample(self.decode(row), f"held_out_{i}", tuple(row)) for i, row in enumerate(rows, start=1)]
+
+    def write(self, path: Path, samples: Sequence[Sample]) -> None:
+        """JSON lines with text, token ids and what else is known; complete or absent."""
+        write_jsonl(path, samples)
+
+    def read(self, path: Path) -> list[Sample]:
+        """What ``write`` wrote, or any JSON lines with a ``text``. Token ids that do not spell the text are of another
+        tokenizer and are left out: the text is what counts."""
+        return [s if self._spells(s) else Sample(s.text, s.id, None, s.info) for s in read_jsonl(path)]
+
+    def _spells(self, sample: Sample) -> bool:
+        if sample.tokens is None or not all(0 <= token < self.tokenizer.size for token in sample.tokens):
+            return False
+        return self.decode(sample.tokens) == sample.text
+
+    # --- evaluation
+
+    def metrics(self) -> list[Metric]:
+        """Perplexity under the judge, entropy per sample, then repetition and variety."""
+        return language_metrics(self._judge, self._own_tokens)
+
+    @cached_property
+    def _judge(self) -> Metric:
+        """Kept, so that no text is scored twice."""
+        return text_judge(self.settings.judge, self.tokenizer.end_text)
+
+    def controls(self, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:
+        """The negative controls ``shuffled``, ``random`` and ``repeats`` of the samples."""
+        made = controls([self._own_tokens(s) for s in samples], self.vocabulary.size, seed)
+        return {
+            name: [
+                Sample(self.tokenizer.text(row), f"{name}_{i}", tuple(self._framed(row)))
+                for i, row in enumerate(rows, start=1)
+            ]
+            for name, rows in made.items()
+        }
+
+
+def create(**data: Any) -> LanguageDomain:
+    """The domain from the keys of the ``data`` config group."""
+    return LanguageDomain(build(LanguageSettings, data, "data"))

@@ -1,0 +1,100 @@
+"""Who judges texts: the bundled model, one that ``pretrain objective=autoregressive`` made, or one of the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from didi_core.checkpoint import read_card
+from didi_core.errors import InputError
+from didi_core.judge import CausalModel, Judge, JudgePerplexity, load_judge
+
+from .assets import BUNDLED, asset
+from .tokenizer import TextTokenizer, first_line, load_tokenizer
+
+LONGEST = 1024  # tokens of context in the published protocol
+
+
+class HubJudge(nn.Module):
+    """A causal language model of transformers behind ``didi_core.judge.CausalModel``."""
+
+    def __init__(self, network: nn.Module, context: int) -> None:
+        super().__init__()
+        self.network, self.context = network, context
+
+    def token_nll(self, tokens: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
+        logits = self.network(input_ids=tokens[:, :-1], use_cache=False).logits.float()
+        nll = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+        return nll, torch.ones_like(nll)
+
+
+def text_judge(name: str, end_text: str) -> JudgePerplexity:
+    """Perplexity under the judge of that name, by the published protocol (MDLM, DiDi-Instruct).
+
+    The text is tokenised anew with the judge's own tokenizer, up to and including the first end token, after a begin
+    token that is given; the context is the judge's, at most 1,024 tokens, and what is beyond goes on in a new window.
+
+    Args:
+        name: ``bundled``, a folder with a judge's card.json, or a hub id or folder of transformers (``gpt2-large``).
+        end_text: how the texts spell their end token.
+
+    Raises:
+        InputError: it cannot be had; says which key to change.
+    """
+    folder = asset("judge") if name == BUNDLED else Path(name).expanduser()
+    own = next((f for f in (folder, folder / "judge") if (f / "card.json").is_file()), None)
+    model: CausalModel
+    if own is not None:
+        model, tokenizer, about = *_own(own), _shape(own, name)
+    elif name == BUNDLED:
+        raise InputError(f"the bundled judge is not in this installation ({folder}). Set data.judge=<folder or hub id>.")
+    else:
+        model, tokenizer = _of_transformers(name)
+        about = f"under {name}, texts retokenised, up to the first end token, context {model.context}"
+
+    def encode(text: str) -> list[int]:
+        first, end, _ = text.partition(end_text)
+        return [tokenizer.begin, *tokenizer.ids(first), *([tokenizer.end] if end else [])]
+
+    return JudgePerplexity(model, encode, windows=True, about=about)
+
+
+def _own(folder: Path) -> tuple[Judge, TextTokenizer]:
+    judge = load_judge(folder)
+    tokenizer = load_tokenizer(read_card(folder).get("data", {}).get("tokenizer", BUNDLED))
+    if tokenizer.size != judge.vocabulary.size:
+        raise InputError(
+            f"the judge in {folder} has {judge.vocabulary.size} tokens, its tokenizer {tokenizer.name!r} "
+            f"{tokenizer.size}: it was trained with another one."
+        )
+    return judge, tokenizer
+
+
+def _shape(folder: Path, name: str) -> str:
+    config = read_card(folder)["config"]
+    called = "the bundled autoregressive judge" if name == BUNDLED else f"the autoregressive judge in {name}"
+    shape = f"GPT-2 architecture, {config['layers']} layers, {config['hidden']} wide"
+    return f"under {called} ({shape}), texts retokenised, up to the first end token"
+
+
+def _of_transformers(name: str) -> tuple[HubJudge, TextTokenizer]:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"data.judge={name} cannot be loaded: {first_line(error)} Give a folder on this machine that holds the "
+            f"model, or data.judge={BUNDLED}, which needs no network."
+        ) from None
+    tokenizer = load_tokenizer(name)
+    context = min(int(getattr(network.config, "max_position_embeddings", LONGEST)), LONGEST)
+    if torch.cuda.is_available():
+        network = network.to("cuda")
+    return HubJudge(network.eval(), context), tokenizer

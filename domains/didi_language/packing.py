@@ -1,0 +1,159 @@
+"""Documents as one stream of tokens on disk, and blocks of it: MDLM's OpenWebText recipe.
+
+Documents are joined by the end token, the stream is cut into pieces of ``length - 2``, and each piece is framed by the
+begin and the end token. The stream does not depend on the length, so one cache serves every block size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from didi_core.errors import InputError
+from didi_core.files import write_atomic, write_json
+from didi_core.random import derive_seed, generator
+
+from .tokenizer import TextTokenizer
+
+SPLITS = ("train", "validation")
+CARD = "card.json"
+AT_ONCE = 256  # documents tokenised together
+
+
+@dataclass(frozen=True)
+class Held:
+    """Which documents are held out: a share of them, each by its number and the seed, or the ``last`` so many."""
+
+    share: float = 0.0
+    last: int = 0
+    seed: int = 0
+
+    def split(self, documents: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """(split, document) in the order of the documents of each split; at most ``last`` of them wait in memory."""
+        if self.last:
+            waiting: deque[str] = deque()
+            for text in documents:
+                waiting.append(text)
+                if len(waiting) > self.last:
+                    yield SPLITS[0], waiting.popleft()
+            yield from ((SPLITS[1], text) for text in waiting)
+            return
+        for number, text in enumerate(documents):
+            drawn = derive_seed(self.seed, "held out document", number) / 2**63
+            yield SPLITS[int(drawn < self.share)], text
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The token streams of both splits in ``folder``: ``train.bin``, ``validation.bin`` and ``card.json``."""
+
+    folder: Path
+    card: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Packed | None:
+        """What was packed there; None when it is absent or not whole."""
+        try:
+            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            width = np.dtype(card["dtype"]).itemsize
+            whole = all((folder / f"{s}.bin").stat().st_size == card["tokens"][s] * width for s in SPLITS)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return cls(folder, card) if whole else None
+
+    @classmethod
+    def make(
+        cls,
+        folder: Path,
+        documents: Iterable[str],
+        tokenizer: TextTokenizer,
+        held: Held,
+        about: Mapping[str, Any],
+        progress: Callable[[int], None] | None = None,
+    ) -> Packed:
+        """Tokenise all documents into ``folder``; its card is written last, so what was broken off is made anew.
+
+        Args:
+            progress: called with the number of documents finished.
+        """
+        dtype = np.dtype(np.uint16 if tokenizer.size <= 2**16 else np.uint32)
+        documents_of, tokens_of = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def write(train: BinaryIO, validation: BinaryIO) -> None:
+            files = dict(zip(SPLITS, (train, validation), strict=True))
+            marked = held.split(documents)
+            while group := list(islice(marked, AT_ONCE)):
+                for (split, _), ids in zip(group, tokenizer.many([text for _, text in group]), strict=True):
+                    row = np.array([*ids, tokenizer.end], dtype=dtype)
+                    files[split].write(row.tobytes())
+                    documents_of[split] += 1
+                    tokens_of[split] += len(row)
+                if progress:
+                    progress(sum(documents_of.values()))
+
+        def both(train_path: Path) -> None:
+            def inner(validation_path: Path) -> None:
+                with train_path.open("wb") as train, validation_path.open("wb") as validation:
+                    write(train, validation)
+
+            write_atomic(folder / "validation.bin", inner)
+
+        write_atomic(folder / "train.bin", both)
+        card = {"dtype": dtype.name, "documents": documents_of, "tokens": tokens_of, **about}
+        write_json(folder / CARD, card)
+        return cls(folder, card)
+
+    def stream(self, split: str) -> Int[np.ndarray, "n"]:
+        """All tokens of a split, mapped from disk."""
+        if not self.card["tokens"][split]:
+            return np.zeros(0, dtype=self.card["dtype"])
+        return np.memmap(self.folder / f"{split}.bin", dtype=self.card["dtype"], mode="r")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Pieces of a token stream, framed. The remainder at the end of the stream is left out."""
+
+    stream: Int[np.ndarray, "n"]
+    length: int
+    begin: int
+    end: int
+
+    def __len__(self) -> int:
+        return len(self.stream) // (self.length - 2)
+
+    def rows(self, numbers: Int[Tensor, "B"]) -> Int[Tensor, "B L"]:
+        """The blocks of these numbers."""
+        inside = self.length - 2
+        rows = np.empty((len(numbers), self.length), dtype=np.int64)
+        rows[:, 0], rows[:, -1] = self.begin, self.end
+        for row, number in zip(rows, numbers.tolist(), strict=True):
+            row[1:-1] = self.stream[number * inside : (number + 1) * inside]
+        return torch.from_numpy(rows)
+
+    def batches(self, batch_size: int, seed: int, name: str, start: int = 0) -> Iterator[Int[Tensor, "B L"]]:
+        """Endless batches, each a function of (seed, its number): every epoch shows each block once in a new order.
+
+        The last batch of an epoch is filled up from the epoch's beginning. ``start`` costs one permutation.
+        """
+        if batch_size < 1 or start < 0:
+            raise InputError(f"batch_size={batch_size}, start={start}: need a positive batch size and start >= 0.")
+        per_epoch = -(-len(self) // batch_size)
+        epoch, skip = divmod(start, per_epoch)
+        while True:
+            order = torch.randperm(len(self), generator=generator(seed, "language batches", name, epoch))
+            for number in range(skip, per_epoch):
+                chosen = torch.arange(number * batch_size, (number + 1) * batch_size) % len(self)
+                yield self.rows(order[chosen])
+            epoch, skip = epoch + 1, 0

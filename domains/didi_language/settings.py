@@ -1,0 +1,69 @@
+"""The keys of the config node ``data``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from didi_core.errors import InputError
+
+from .assets import BUNDLED
+from .packing import Held
+from .sources import Source
+
+OPENWEBTEXT = ("Skylion007/openwebtext", "openwebtext")
+HELD_OUT_OPENWEBTEXT = 100_000  # MDLM's split
+HELD_OUT_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class LanguageSettings:
+    """``configs/domain/language.yaml``.
+
+    path: where documents come from; without it only what is bundled. column, subset, documents, limit, on_bad: how
+    they are read (see ``Source``).
+    validation: share of documents held out (below 1), or the last so many (1 and more); by custom OpenWebText's last
+    100,000, of anything else a twentieth. split_seed: which, where it is a share.
+    tokenizer, judge: ``bundled``, a folder, or a hub id.
+    length: tokens of a block, its two framing tokens included.
+    cache: folder of tokenised data; by custom below the user's cache folder.
+    """
+
+    path: tuple[str, ...] | None = None
+    column: str = "text"
+    subset: str | None = None
+    documents: str = "three_breaks"
+    limit: int | None = None
+    on_bad: str = "error"
+    validation: float | None = None
+    split_seed: int = 0
+    tokenizer: str = BUNDLED
+    length: int = 128
+    judge: str = BUNDLED
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.length < 4:
+            raise InputError(f"data.length={self.length} is out of range: at least 4, two of which frame the block.")
+        if self.validation is not None and not 0 < self.validation < float("inf"):
+            raise InputError(f"data.validation={self.validation} is out of range: it must be positive.")
+        if self.validation is not None and self.validation >= 1 and self.validation != int(self.validation):
+            raise InputError(f"data.validation={self.validation}: a share below 1, or a whole number of documents.")
+        self.source  # noqa: B018  # refuse wrong settings before anything is read
+
+    @property
+    def source(self) -> Source | None:
+        """Where documents come from; None without ``path``."""
+        if self.path is None:
+            return None
+        return Source(self.path, self.column, self.subset, self.documents, self.limit, self.on_bad)
+
+    @property
+    def held(self) -> Held:
+        """Which documents are held out."""
+        if self.validation is None:
+            openwebtext = self.path is not None and len(self.path) == 1 and self.path[0] in OPENWEBTEXT
+            return Held(last=HELD_OUT_OPENWEBTEXT) if openwebtext else Held(HELD_OUT_SHARE, seed=self.split_seed)
+        if self.validation < 1:
+            return Held(self.validation, seed=self.split_seed)
+        return Held(last=int(self.validation))

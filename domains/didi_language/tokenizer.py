@@ -1,0 +1,148 @@
+"""Hugging Face fast tokenizers as the domain uses them: plain ids, one end token, the mask as a row of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from didi_core.errors import InputError
+from didi_core.types import Vocabulary
+
+from .assets import BUNDLED, asset
+
+END = "<|endoftext|>"  # the end token of tokenizers that we train: GPT-2's
+BEGIN_NAMES = ("bos_token", "cls_token")
+END_NAMES = ("eos_token", "sep_token")
+FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A tokenizer with the two ids that frame a block; ``forbidden`` are further special tokens, never generated.
+
+    ``begin`` and ``end`` are one token where the tokenizer has a single one (GPT-2).
+    """
+
+    name: str
+    backend: Tokenizer
+    begin: int
+    end: int
+    forbidden: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Tokens without the mask."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """As MDLM builds it: every token may be generated, the end token too (a block holds several documents), and
+        the mask is the row after the last. Nothing is pinned by its id: a block's frame is pinned by its place."""
+        return Vocabulary(size=self.size, forbidden=tuple(i for i in self.forbidden if i not in (self.begin, self.end)))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of everything that decides what ids a text gets."""
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
+
+    @cached_property
+    def end_text(self) -> str:
+        """Spelling of the end token."""
+        return str(self.backend.id_to_token(self.end))
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of a text without a frame; a special token spelled out in it becomes its id."""
+        return list(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def many(self, texts: Sequence[str]) -> list[list[int]]:
+        """``ids`` of each text, on several threads."""
+        return [list(one.ids) for one in self.backend.encode_batch(texts, add_special_tokens=False)]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Inverse of ``ids``, special tokens spelled out. Raises InputError for an id that is no token."""
+        outside = [i for i in ids if not 0 <= i < self.size]
+        if outside:
+            raise InputError(f"token {outside[0]} is outside the {self.size} tokens of tokenizer {self.name!r}.")
+        return str(self.backend.decode(list(ids), skip_special_tokens=False))
+
+
+def load_tokenizer(name: str = BUNDLED) -> TextTokenizer:
+    """The bundled tokenizer, one from a ``tokenizer.json`` or a folder, or one of a hub id such as ``gpt2``.
+
+    Raises:
+        InputError: it cannot be had, is no fast tokenizer, or lacks an end token.
+    """
+    path = asset("tokenizer") / FILE if name == BUNDLED else Path(name).expanduser()
+    if path.name == FILE:
+        return _from_file(name, path)
+    return _from_transformers(name)
+
+
+def _from_file(name: str, path: Path) -> TextTokenizer:
+    """A bare ``tokenizer.json``, whose end token is the one special token that it must have."""
+    if not path.is_file():
+        raise InputError(f"data.tokenizer={name}: {path} does not exist.")
+    try:
+        backend = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for a damaged file
+        raise InputError(f"data.tokenizer={name}: {path} is no tokenizer ({error}).") from None
+    end = backend.token_to_id(END)
+    if end is None:
+        raise InputError(
+            f"data.tokenizer={name}: no {END} among its tokens, and a bare {FILE} does not say which token ends a "
+            "text. Give the folder with its tokenizer_config.json instead."
+        )
+    special = [i for i, token in backend.get_added_tokens_decoder().items() if token.special]
+    return TextTokenizer(name, backend, end, end, tuple(sorted(special)))
+
+
+def _from_transformers(name: str) -> TextTokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"data.tokenizer={name} cannot be loaded: {first_line(error)} Give a folder on this machine that holds "
+            f"its {FILE}, or data.tokenizer={BUNDLED}, which needs no network."
+        ) from None
+    if not getattr(found, "is_fast", False):
+        raise InputError(f"data.tokenizer={name} has no fast version ({FILE}); only fast tokenizers can be used.")
+    end = _first_id(found, END_NAMES)
+    begin = _first_id(found, BEGIN_NAMES)
+    if end is None:
+        raise InputError(
+            f"data.tokenizer={name} has neither {' nor '.join(END_NAMES)}: without one the end of a document cannot be "
+            "told. Set one in its tokenizer_config.json, or choose another tokenizer."
+        )
+    backend: Tokenizer = found.backend_tokenizer
+    return TextTokenizer(name, backend, end if begin is None else begin, end, tuple(sorted(found.all_special_ids)))
+
+
+def _first_id(tokenizer: object, names: Iterable[str]) -> int | None:
+    ids = (getattr(tokenizer, f"{name}_id", None) for name in names)
+    return next((int(i) for i in ids if i is not None), None)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, as a sentence."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+    return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer of ``size`` tokens with GPT-2's end token; any text can be written with it."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False),
+    )
+    return backend
