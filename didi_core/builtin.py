@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from didi_core import sampling, unmasking
 from didi_core.hookspecs import hookimpl
-from didi_core.unmasking import Confidence, Dilated, Iid, Law, Stratified
+from didi_core.objectives import reward_kinds
+from didi_core.objectives.reward_kinds import RewardKind
+from didi_core.sampling import Sampler
+from didi_core.unmasking import Law
 
 
 @hookimpl
 def didi_register_laws() -> Mapping[str, Law]:
-    return {law.name: law for law in (Iid(), Stratified(), Dilated(), Confidence())}
+    return {law.name: law for law in unmasking.BUILT_IN}
+
+
+@hookimpl
+def didi_register_samplers() -> Mapping[str, type[Sampler]]:
+    return sampling.BUILT_IN
+
+
+@hookimpl
+def didi_register_rewards() -> Mapping[str, type[RewardKind]]:
+    return reward_kinds.BUILT_IN
 
 
 @hookimpl

@@ -6,7 +6,7 @@ Overrides are checked here before Hydra sees them, because only here is it known
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from didi_core.errors import InputError, unknown
 from didi_core.plugins import registry
 
 VERSION_BASE = "1.3"
-WISHES = "conditioning"  # node of a command for the keys of domains
 
 
 class PluginFolders(SearchPathPlugin):
@@ -68,7 +67,6 @@ def compose_jobs(command: str, overrides: Sequence[str], sweep: bool = False) ->
         InputError: an override that does not parse, or names a key or choice that is not there.
     """
     use_plugin_folders()
-    overrides = with_wishes(command, overrides)
     parsed = _parse(overrides)
     if not sweep:
         swept = [o for o in parsed if o.is_sweep_override()]
@@ -81,31 +79,6 @@ def compose_jobs(command: str, overrides: Sequence[str], sweep: bool = False) ->
     with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(config_folder())):
         combinations = BasicSweeper.split_arguments(parsed, None)[0] if sweep else [list(overrides)]
         return [Job(tuple(each), _compose(command, each)) for each in combinations]
-
-
-def with_wishes(command: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides with keys of domains moved to where they belong: ``contig=...`` to ``+conditioning.contig=...``.
-
-    Only for a command with a node ``conditioning``, and only keys that some ``conditioning/<domain>.yaml`` declares.
-    """
-    if WISHES not in OmegaConf.load(config_folder() / f"{command}.yaml"):
-        return list(overrides)
-    known = wish_keys()
-    made = []
-    for text in overrides:
-        key = text.partition("=")[0].lstrip("+")
-        if key.split(".")[0] in known:
-            text = f"+{WISHES}.{text.lstrip('+')}"
-        elif key.startswith(f"{WISHES}."):
-            text = f"+{text.lstrip('+')}"
-        made.append(text)
-    return made
-
-
-def wish_keys() -> set[str]:
-    """Keys that the domains declare in ``conditioning/<domain>.yaml``, over all config folders."""
-    files = [path for folder in registry().config_folders for path in (folder / WISHES).glob("*.yaml")]
-    return {str(key) for path in files for key in OmegaConf.load(path)}
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -133,7 +106,7 @@ def _compose(command: str, overrides: Sequence[str]) -> dict[str, Any]:
         _check_choice(override)
     try:
         base = OmegaConf.to_container(compose(command, [o.input_line or "" for o in groups]))
-        _check_keys([o for o in parsed if not _is_group(o)], [str(key) for key in flatten(base)])  # type: ignore[arg-type]
+        _check_keys([o for o in parsed if not _is_group(o)], flatten(base))  # type: ignore[arg-type]
         composed = OmegaConf.to_container(compose(command, list(overrides)), resolve=True, throw_on_missing=False)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(f"the configuration cannot be composed: {' '.join(str(error).split())}") from None
@@ -157,18 +130,25 @@ def _check_choice(override: Override) -> None:
     for name in itertools.filterfalse(options.__contains__, map(str, chosen)):
         if Path(name).suffix in (".yaml", ".yml"):
             raise InputError(f"{group}={name}: write {group}={Path(name).stem}.")
-        raise registry().missing(group, name, options) if group == "domain" else unknown(group, name, options)
+        if group == "domain":
+            registry().catalogue("domains").find(name)
+            raise InputError(
+                f"domain {name!r} has no configuration: its plugin must offer a folder with domain/{name}.yaml "
+                "(didi_register_config_folders)."
+            )
+        raise unknown(group, name, options)
 
 
-def _check_keys(overrides: Iterable[Override], known: Sequence[str]) -> None:
-    """Every key must be there; ``+key`` adds one and is checked by whoever reads that part."""
-    free = {key.rsplit(".", 1)[0] for key in known if "." in key}
+def _check_keys(overrides: Iterable[Override], known: Mapping[str, Any]) -> None:
+    """Every key must be there; ``+key`` adds one to a group and is checked by whoever reads that group."""
+    groups = {key for key, value in known.items() if isinstance(value, dict)}
     for override in overrides:
         key = override.key_or_group
-        if WISHES in known and key.startswith(f"{WISHES}."):
-            continue  # the domain checks it
         if key in known or key.split(".", 1)[0] == "hydra":
             continue
-        if override.is_add() and key.rsplit(".", 1)[0] in free:
+        group = key.rpartition(".")[0]
+        if override.is_add() and group in groups:
             continue
-        raise unknown_key(key, [*known, *(wish_keys() if WISHES in known else ())])
+        if group in groups and not known[group]:
+            raise InputError(f"{key} is not among the keys that every {group.rpartition('.')[2]} has: write +{key}=...")
+        raise unknown_key(key, known)

@@ -55,7 +55,7 @@ class Drawing:
         curve: Curve | None,
         seed: int,
     ) -> Generated:
-        guided = settings.sampler == "rgas"
+        guided = settings.make().needs_scorer
         making = {
             "domain": self.domain.name,
             "model": digests[0],

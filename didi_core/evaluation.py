@@ -21,6 +21,7 @@ from didi_core.drawing import Curve, Drawing
 from didi_core.errors import InputError
 from didi_core.frontier import Frontier, SweepPoint, frontier
 from didi_core.generate import SamplerSettings
+from didi_core.plugins import registry
 from didi_core.random import derive_seed
 from didi_core.sample_cache import SampleCache, model_hash
 from didi_core.statistics import RESAMPLES, Interval, bootstrap
@@ -179,7 +180,7 @@ def evaluate_files(
     domain: Domain, sets: Mapping[str, Sequence[Sample]], *, num: int, seed: int = 0, resamples: int = RESAMPLES
 ) -> Evaluation:
     """Rows for named sets of samples, whoever made them, beside ``num`` held-out samples and their controls."""
-    metrics = domain.metrics()
+    metrics = registry().metrics(domain)
     rows, held_out = reference_rows(domain, metrics, num, seed=seed, resamples=resamples)
     for name, samples in sets.items():
         measured = evaluate_samples(metrics, samples, resamples=resamples, seed=seed)
@@ -219,7 +220,7 @@ def evaluate_models(
     plans = {name: list(plan[name] if isinstance(plan, Mapping) else plan) for name in models}
     reporter = reporter or Silent()
     drawing = Drawing(domain, num, tuple(seeds), SampleCache(cache_dir), reporter, length, batch_size)
-    metrics = domain.metrics()
+    metrics = registry().metrics(domain)
     rows, held_out = reference_rows(domain, metrics, num * len(seeds), seed=seeds[0], resamples=resamples)
     examples: dict[str, Sequence[Sample]] = {HELD_OUT: held_out[:3]} if held_out else {}
     points: dict[tuple[str, Method], list[SweepPoint]] = {}
@@ -261,7 +262,7 @@ def evaluate_models(
 
 def method_of(settings: SamplerSettings) -> Method:
     """The method of sampler settings."""
-    steps = None if settings.sampler == "first_hitting" else settings.steps
+    steps = settings.steps if settings.make().stepwise else None
     grid = f"power {settings.power:g}" if settings.grid == "power" else settings.grid
     return Method(settings.sampler, settings.law, grid, steps, settings.precision, settings.top_p)
 

@@ -4,30 +4,31 @@ seed."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from didi_core import samplers
+from didi_core.config import build
 from didi_core.errors import InputError, unknown
-from didi_core.guidance import GuidanceSettings, rgas
+from didi_core.guidance import GuidanceSettings
 from didi_core.heads import token_statistics
 from didi_core.process import forward_mask
 from didi_core.random import generator
 from didi_core.samplers import PRECISIONS, Sampled, TokenRule
+from didi_core.sampling import SAMPLERS, Job, Sampler
 from didi_core.types import NFE, Denoiser, Domain, Sample, Scorer
-from didi_core.unmasking import GRIDS, LAWS, grid, law
-
-SAMPLERS = ("ancestral", "first_hitting", "rgas")
+from didi_core.unmasking import GRIDS, grid, law
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
     """How samples are written. Every field goes into a result's record.
 
+    sampler: a name of ``didi_core.sampling.SAMPLERS``. options: settings of its own, of a sampler that has any.
     steps: denoiser calls; not used by ``first_hitting``, which takes one per token.
     law: which positions are revealed together. grid, power: how many at each step.
     precision: ``exact``, or ``legacy_fp32`` for the peers' joint draw.
@@ -42,11 +43,12 @@ class SamplerSettings:
     top_p: float = 1.0
     precision: str = "exact"
     guidance: GuidanceSettings = field(default_factory=GuidanceSettings)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        self.make()
+        law(self.law)
         for kind, value, known in (
-            ("sampler", self.sampler, SAMPLERS),
-            ("unmasking law", self.law, LAWS),
             ("grid", self.grid, GRIDS),
             ("sampling precision", self.precision, PRECISIONS),
         ):
@@ -60,14 +62,20 @@ class SamplerSettings:
             raise InputError("precision=legacy_fp32 is the peers' sampler: it needs sampler=ancestral and law=iid.")
         TokenRule(self.temperature, self.top_p)
 
+    def make(self) -> Sampler:
+        """The sampler with its options. Raises InputError for one that is not there or has no such option."""
+        return build(SAMPLERS.find(self.sampler), self.options, "options")
+
     def record(self) -> dict[str, object]:
         """What a sample's record says of its making; only what had an effect."""
         said: dict[str, object] = {"sampler": self.sampler, "temperature": self.temperature, "top_p": self.top_p}
-        if self.sampler != "first_hitting":
+        sampler = self.make()
+        said |= {f"option_{f.name}": getattr(sampler, f.name) for f in fields(sampler)}  # type: ignore[arg-type]
+        if sampler.stepwise:
             said |= {"steps": self.steps, "law": self.law, "grid": self.grid, "precision": self.precision}
             if self.grid == "power":
                 said["power"] = self.power
-        if self.sampler == "rgas":
+        if sampler.needs_scorer:
             said |= {f"guidance_{k}": v for k, v in asdict(self.guidance).items()}
         return said
 
@@ -81,43 +89,21 @@ class Generated:
     seconds: float
 
 
-Length = str | int | Sequence[str | int]  # 120, "80-120", or several of them
-
-
-def length_ranges(length: Length) -> list[tuple[int, int]]:
-    """Lowest and highest length of ``120``, ``"80-120"``, or of each in a list. Raises InputError for anything else."""
-    given = [length] if isinstance(length, str | int) else list(length)
-    if not given:
-        raise InputError("length=[] is empty: give a number, a range such as 80-120, or a list of them.")
-    ranges = []
-    for one in given:
-        first, dash, second = str(one).partition("-")
-        try:
-            low = int(first)
-            high = int(second) if dash else low
-        except ValueError:
-            raise InputError(
-                f"length={one!r} is neither a number nor a range: write length=120, length=80-120 or length=[80,120]."
-            ) from None
-        if not 1 <= low <= high:
-            raise InputError(f"length={one!r} is out of range: at least 1, and the range must not fall.")
-        ranges.append((low, high))
-    return ranges
-
-
-def parse_length(length: Length | None, domain: Domain, num: int, stream: torch.Generator) -> list[int]:
-    """Lengths (free positions) of ``num`` samples.
-
-    ``120``, ``"80-120"`` (uniform), a list of them used in turn, or the domain's prior for None.
-    """
+def parse_length(length: str | int | None, domain: Domain, num: int, stream: torch.Generator) -> list[int]:
+    """Lengths (free positions) of ``num`` samples: ``120``, ``"80-120"`` (uniform), or the domain's prior for None."""
     if length is None:
         return domain.lengths(num, stream)
-    ranges = length_ranges(length)
-    if len(ranges) == 1:
-        low, high = ranges[0]
-        return torch.randint(low, high + 1, (num,), generator=stream).tolist()
-    turns = [ranges[i % len(ranges)] for i in range(num)]
-    return [int(torch.randint(low, high + 1, (), generator=stream)) for low, high in turns]
+    first, dash, second = str(length).partition("-")
+    try:
+        low = int(first)
+        high = int(second) if dash else low
+    except ValueError:
+        raise InputError(
+            f"length={length!r} is neither a number nor a range: write length=120 or length=80-120."
+        ) from None
+    if not 1 <= low <= high:
+        raise InputError(f"length={length!r} is out of range: at least 1, and the range must not fall.")
+    return torch.randint(low, high + 1, (num,), generator=stream).tolist()
 
 
 def generate(
@@ -127,7 +113,7 @@ def generate(
     *,
     settings: SamplerSettings,
     num: int,
-    length: Length | None = None,
+    length: str | int | None = None,
     templates: Sequence[Sequence[int]] | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -140,7 +126,7 @@ def generate(
     Args:
         templates: token ids with the mask at free positions (anything else is pinned), used round-robin; excludes
             ``length``.
-        bias: added to the logits of every token, -inf excludes one.
+        bias: added to the logits of every token.
         entropy_at: NLL curve for ``grid=optimised`` (see ``nll_curve``).
         progress: called with the number of samples finished.
 
@@ -152,7 +138,6 @@ def generate(
         raise InputError(f"batch_size={batch_size} is out of range: it must be at least 1.")
     model: Denoiser = denoiser  # type: ignore[assignment]
     device = _device(denoiser)
-    bias = None if bias is None else bias.to(device)
     if templates is not None and length is not None:
         raise InputError("length and template exclude each other: the template says the length.")
     if templates is None:
@@ -198,21 +183,22 @@ def _sample(
     entropy_at: Callable[[Tensor], Tensor] | None,
 ) -> Sampled:
     """One batch through the sampler that the settings name."""
-    rule = TokenRule(settings.temperature, settings.top_p, bias)
-    if settings.sampler == "first_hitting":
-        return samplers.first_hitting(model, template, rule=rule, generator=stream)
-    shares = grid(settings.grid, settings.steps, power=settings.power, entropy_at=entropy_at)
-    chosen = law(settings.law)
-    if settings.sampler == "ancestral":
-        return samplers.ancestral(
-            model, template, shares=shares, law=chosen, rule=rule, precision=settings.precision, generator=stream
-        )
-    if scorer is None:
-        raise InputError("sampler=rgas needs the scorer of a distillation; this model has none. Use sampler=ancestral.")
-    guide: Scorer = scorer  # type: ignore[assignment]
-    return rgas(
-        model, guide, template, shares=shares, law=chosen, guidance=settings.guidance, rule=rule, generator=stream
+    guide: Scorer | None = scorer  # type: ignore[assignment]
+    sampler, shares = settings.make(), torch.ones(1, dtype=torch.float64)
+    if sampler.stepwise:
+        shares = grid(settings.grid, settings.steps, power=settings.power, entropy_at=entropy_at)
+    job = Job(
+        model,
+        template,
+        shares=shares,
+        law=law(settings.law),
+        generator=stream,
+        rule=TokenRule(settings.temperature, settings.top_p, bias),
+        scorer=guide,
+        guidance=settings.guidance,
+        precision=settings.precision,
     )
+    return sampler.sample(job)
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -1,7 +1,8 @@
 """The hooks: what a plugin may offer (``didi_register_*``) and what it may listen to (``didi_on_*``).
 
-A plugin is a module (or object) named by an entry point in the group ``didi.plugins``; each hook it implements is a
-function marked with ``@hookimpl``. It implements the hooks it needs and may leave out arguments that it does not use.
+A plugin is a module (or object) named by an entry point in the group ``didi.plugins``. Each hook that it implements is
+a function marked with ``@hookimpl``; it implements the hooks it needs and may leave out arguments that it does not use.
+``DIDI_INTERFACE = 1`` in the module says which of these interfaces it was written for. docs/plugins.md is the tutorial.
 """
 
 from __future__ import annotations
@@ -11,39 +12,108 @@ from pathlib import Path
 
 import pluggy
 
-from didi_core.types import Domain, Sample
+from didi_core.objectives.reward_kinds import RewardKind
+from didi_core.sampling import Sampler
+from didi_core.types import Domain, Metric, Sample
 from didi_core.unmasking import Law
 
 PROJECT = "didi"
+INTERFACE = 1  # counts up when a hook or protocol changes in a way that breaks plugins
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
 def didi_register_domains() -> Mapping[str, Callable[..., Domain]]:  # type: ignore[empty-body]
-    """Domains by name. The factory gets the keys of the config node ``data`` and refuses those it does not know."""
+    """Domains by name, for ``domain=<name>``.
+
+    Fires once, when plugins are loaded. The factory is called when a command uses the domain, with the keys of the
+    config node ``data``; it refuses those that it does not know.
+
+        return {"dna": DnaDomain}
+    """
 
 
 @hookspec
 def didi_register_laws() -> Mapping[str, Law]:  # type: ignore[empty-body]
-    """Unmasking laws by name, for every sampler and rollout."""
+    """Unmasking laws by name, for ``law=<name>`` and ``objective.rollout.law=<name>``.
+
+    Fires once, when plugins are loaded.
+
+        return {"left_to_right": LeftToRight()}
+    """
+
+
+@hookspec
+def didi_register_samplers() -> Mapping[str, type[Sampler]]:  # type: ignore[empty-body]
+    """Samplers by name, for ``sampler=<name>``: frozen dataclasses whose fields are set by ``+options.<field>=...``.
+
+    Fires once, when plugins are loaded; an instance is made for every command that uses it.
+
+        return {"remask": Remask}
+    """
+
+
+@hookspec
+def didi_register_rewards() -> Mapping[str, type[RewardKind]]:  # type: ignore[empty-body]
+    """Rewards by name, for ``objective.reward.kind=<name>``: frozen dataclasses whose fields are set by
+    ``+objective.reward.options.<field>=...``.
+
+    Fires once, when plugins are loaded. A whole objective is a file ``objective/<name>.yaml`` in a config folder: a
+    rollout, a reward, a baseline and an anchor by their settings.
+
+        return {"features": FeatureReward}
+    """
+
+
+@hookspec
+def didi_register_metrics() -> Mapping[str, Mapping[str, Callable[[Domain], Metric]]]:  # type: ignore[empty-body]
+    """Further metrics for a domain that is somebody else's: domain, then metric, then what makes it.
+
+    Fires once, when plugins are loaded; the metric is made when samples of that domain are evaluated. Its ``name`` is
+    the one given here.
+
+        return {"protein": {"charge": lambda domain: NetCharge(domain.encode)}}
+    """
 
 
 @hookspec
 def didi_register_config_folders() -> Sequence[Path]:  # type: ignore[empty-body]
-    """Folders of YAML files that extend the config groups: ``domain/dna.yaml``, ``objective/mine.yaml`` ..."""
+    """Folders of YAML files that extend the config groups: ``domain/dna.yaml``, ``objective/mine.yaml``,
+    ``sizes/distill_dna.yaml``.
+
+    Fires once, when plugins are loaded. A domain without ``domain/<name>.yaml`` cannot be chosen.
+
+        return [Path(__file__).parent / "configs"]
+    """
 
 
 @hookspec
 def didi_on_step(run_dir: Path, step: int, scalars: Mapping[str, float]) -> None:
-    """A training step was logged."""
+    """A training step was logged.
+
+    Fires in ``distill`` and ``pretrain`` whenever a line goes into metrics.jsonl (``training.log_every``). After a
+    resume, steps go on where the last checkpoint was.
+
+        writer.add_scalar("loss", scalars["loss"], step)
+    """
 
 
 @hookspec
 def didi_on_samples(run_dir: Path, samples: Sequence[Sample], record: Mapping[str, object]) -> None:
-    """Samples were written; ``record`` says how they were made."""
+    """Samples were written to ``run_dir / record["file"]``.
+
+    Fires after ``sample`` and at the end of ``distill``.
+
+        table.add_data(*(sample.text for sample in samples))
+    """
 
 
 @hookspec
 def didi_on_run_end(run_dir: Path, record: Mapping[str, object]) -> None:
-    """A run has done everything it was asked for; ``record`` is the content of run.json."""
+    """A run has done everything it was asked for; ``record`` is the content of run.json.
+
+    Fires as the last thing of a command that opened a run directory; never for a run that failed.
+
+        notify(f"{run_dir} took {record['stages']['training']['seconds']} s")
+    """

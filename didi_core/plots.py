@@ -11,6 +11,7 @@ import numpy as np
 from didi_core.compare import Findings, table_rows
 from didi_core.evaluation import Evaluation, Method
 from didi_core.pictures import INK, MUTED, SERIES, Plot, finish, log_axis, panels_of, styled
+from didi_core.sampling import SAMPLERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -207,7 +208,7 @@ def _legend(
 
 
 def _family_label(family: Method) -> str:
-    return replace(family, steps=0).label if family.sampler != "first_hitting" else family.label
+    return replace(family, steps=0).label if SAMPLERS.find(family.sampler).stepwise else family.label
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:

@@ -1,14 +1,17 @@
-"""Finds plugins, asks them what they offer, and refuses two that offer one name.
+"""Finds plugins, asks them what they offer, and keeps what is wrong with one from stopping a run that does not use it.
 
-Discovery is by entry points in the group ``didi.plugins``. A plugin that cannot be loaded is remembered by name and
-skipped, unless it is what the user asked for.
+Discovery is by entry points in the group ``didi.plugins``. A plugin that cannot be loaded, or offers what does not fit,
+is remembered by name and left out; asking for something that it may have brought says so.
+``DIDI_TRACE_PLUGINS=1`` shows every hook call, and the traceback of a plugin that cannot be loaded.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -16,12 +19,26 @@ from typing import Any
 
 import pluggy
 
-from didi_core import builtin, hookspecs, unmasking
-from didi_core.errors import InputError, unknown
-from didi_core.types import Domain
+from didi_core import builtin, hookspecs
+from didi_core.catalogue import Catalogue
+from didi_core.errors import InputError
+from didi_core.objectives.reward_kinds import REWARDS
+from didi_core.plugin_checks import check_hooks, check_offers, trace, tracing
+from didi_core.sampling import SAMPLERS
+from didi_core.types import Domain, Metric
+from didi_core.unmasking import LAWS
 
 GROUP = "didi.plugins"
-KINDS = ("domains", "laws")  # what is registered by name
+OWN = "didi-core"  # names of this distribution cannot be taken by another
+# What is registered by name, and what one of it is called.
+KINDS = {
+    "domains": "domain",
+    "laws": "unmasking law",
+    "samplers": "sampler",
+    "rewards": "reward",
+    "metrics": "metric",
+}
+CATALOGUES: dict[str, Catalogue[Any]] = {"laws": LAWS, "samplers": SAMPLERS, "rewards": REWARDS}
 
 
 @dataclass(frozen=True)
@@ -34,107 +51,244 @@ class Offer:
 
 @dataclass(frozen=True)
 class Plugin:
-    """One plugin: its name, the distribution it came in, and why it could not be loaded ('' when it could)."""
+    """One plugin: its name, the distribution it came in and its version.
+
+    problem: why it is left out; '' where it works. refused: offers that are left out because of their names.
+    """
 
     name: str
     distribution: str
+    version: str = ""
     problem: str = ""
+    refused: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        return f"{self.name!r} of {self.distribution} {self.version}".rstrip()
+
+    @property
+    def health(self) -> str:
+        """``ok``, or what is wrong."""
+        return self.problem or "; ".join(self.refused) or "ok"
 
 
 @dataclass(frozen=True)
 class Registry:
-    """Everything that the loaded plugins offer. Read-only."""
+    """Everything that the loaded plugins offer. Read-only, but for listeners that failed and are not called again."""
 
     manager: pluggy.PluginManager
     plugins: tuple[Plugin, ...]
-    offers: Mapping[str, Mapping[str, Offer]] = field(default_factory=dict)  # kind -> name -> offer
+    offers: Mapping[str, Mapping[str, Offer]]  # kind -> name -> offer; a metric's name is <domain>/<metric>
+    conflicts: Mapping[str, Mapping[str, str]]  # kind -> name -> why nobody has it
     config_folders: tuple[Path, ...] = ()
+    silenced: set[str] = field(default_factory=set)
 
     def names(self, kind: str) -> list[str]:
         """Known names of a kind, sorted."""
         return sorted(self.offers[kind])
 
+    def offered_by(self, plugin: str) -> dict[str, list[str]]:
+        """Names by kind that a plugin offers."""
+        mine = {kind: [n for n, o in offers.items() if o.plugin == plugin] for kind, offers in self.offers.items()}
+        return {kind: sorted(names) for kind, names in mine.items() if names}
+
+    def hooks(self, plugin: str) -> list[str]:
+        """The hooks that a plugin implements."""
+        found = self.manager.get_plugin(plugin)
+        return sorted(caller.name for caller in self.manager.get_hookcallers(found) or []) if found else []
+
+    def catalogue(self, kind: str) -> Catalogue[Any]:
+        """What there is of a kind, by name, with what to say of names that are not there."""
+        made: Catalogue[Any] = Catalogue(KINDS[kind], {})
+        self.fill(kind, made)
+        return made
+
+    def fill(self, kind: str, catalogue: Catalogue[Any]) -> None:
+        """Put what the plugins offer into a catalogue."""
+        failed = [p for p in self.plugins if p.problem]
+        absent = f"{KINDS[kind]} {{!r}} is not there because its plugin cannot be loaded: {{}}: {{}}."
+        refused = {
+            p.name: absent.format(p.name, p.origin, p.problem)
+            for p in failed
+            if p.name not in self.offers[kind]
+        }
+        notes = [f"Plugin skipped: {p.origin}: {p.problem}." for p in failed]
+        things = {name: offer.value for name, offer in self.offers[kind].items()}
+        catalogue.join(things, refused | dict(self.conflicts[kind]), notes)
+
     def domain(self, name: str, data: Mapping[str, Any]) -> Domain:
         """The domain of that name, made from the keys of the config node ``data``."""
-        offer = self.offers["domains"].get(name)
-        if offer is None:
-            raise self.missing("domain", name, self.names("domains"))
-        domain: Domain = offer.value(**data)
+        factory = self.catalogue("domains").find(name)
+        try:
+            domain: Domain = factory(**data)
+        except Exception as error:  # whatever it is, it goes on upwards with the plugin's name
+            error.add_note(f"(while domain {name!r} was made, by plugin {self._origin('domains', name)})")
+            raise
         return domain
 
-    def missing(self, kind: str, name: str, known: Iterable[str]) -> InputError:
-        """The error for an unknown name. A plugin that failed to load and may have offered it is named."""
-        failed = [p for p in self.plugins if p.problem]
-        asked = [p for p in failed if p.name == name]
-        if asked:
-            return InputError(f"{kind} {name!r} is not there because its plugin cannot be loaded: {_tell(asked[0])}.")
-        error = unknown(kind, name, known)
-        return InputError(" ".join([str(error), *(f"Plugin skipped: {_tell(p)}." for p in failed)]))
+    def metrics(self, domain: Domain) -> list[Metric]:
+        """The domain's metrics, then those that other plugins have for it.
 
+        Raises:
+            InputError: a plugin's metric has a name that the domain itself uses.
+        """
+        found = list(domain.metrics())
+        for name, offer in self.offers["metrics"].items():
+            if name.partition("/")[0] == domain.name:
+                metric: Metric = offer.value(domain)
+                if metric.name in {own.name for own in found}:
+                    raise InputError(
+                        f"metric {metric.name!r} of plugin {self._origin('metrics', name)} has a name that domain "
+                        f"{domain.name!r} uses itself. Uninstall the plugin."
+                    )
+                found.append(metric)
+        return found
 
-def _tell(plugin: Plugin) -> str:
-    return f"{plugin.name!r} of {plugin.distribution}: {plugin.problem}"
+    def tell(self, event: str, **said: Any) -> None:
+        """Call ``didi_on_<event>`` of every plugin that listens.
+
+        One that raises is told on stderr with its distribution and is not called again: a tracker that lost its
+        network must not end a training.
+        """
+        name = f"didi_on_{event}"
+        for impl in reversed(getattr(self.manager.hook, name).get_hookimpls()):
+            if impl.plugin_name in self.silenced:
+                continue
+            try:
+                trace(name, impl.plugin_name, said)
+                impl.function(**{key: said[key] for key in impl.argnames})
+            except Exception as error:  # a stranger's code may raise anything
+                self.silenced.add(impl.plugin_name)
+                origin = {p.name: p.origin for p in self.plugins}[impl.plugin_name]
+                _warn(f"plugin {origin} failed in {name} and is not called again: {type(error).__name__}: {error}")
+
+    def _origin(self, kind: str, name: str) -> str:
+        return {p.name: p.origin for p in self.plugins}[self.offers[kind][name].plugin]
 
 
 @cache
 def registry() -> Registry:
-    """The plugins of this installation, loaded once. Laws of plugins join ``didi_core.unmasking.LAWS``."""
+    """The plugins of this installation, loaded once. Their laws, samplers and rewards join the catalogues."""
     found = collect(importlib.metadata.entry_points(group=GROUP))
-    unmasking.LAWS.update({name: offer.value for name, offer in found.offers["laws"].items()})
+    for kind, catalogue in CATALOGUES.items():
+        found.fill(kind, catalogue)
     return found
 
 
 def collect(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Registry:
-    """Load the given entry points after the core's own plugin.
-
-    Raises:
-        InputError: a plugin implements a hook that does not exist, or two plugins offer one name.
-    """
+    """Load the given entry points after the core's own plugin, and gather what they offer."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(builtin, "core")
-    plugins = [Plugin("core", "didi-core")]
-    for point in sorted(entry_points, key=lambda p: p.name):
-        plugins.append(_load(manager, point))
-    offers = {kind: MappingProxyType(_gather(manager, kind, plugins)) for kind in KINDS}
-    folders = [folder for _, offered in _call(manager, "config_folders") for folder in offered]
-    return Registry(manager, tuple(plugins), MappingProxyType(offers), tuple(dict.fromkeys(folders)))
+    plugins = [Plugin("core", OWN, _version(OWN))]
+    # The core's own come first, so that it is the others that are told when a name is taken.
+    order = sorted(entry_points, key=lambda point: (_distribution(point)[0] != OWN, point.name, _distribution(point)))
+    for point in order:
+        if not _seen(plugins, manager, point):
+            plugins.append(_load(manager, point))
+    folders: list[Path] = []
+    claims: dict[str, dict[str, list[Offer]]] = {kind: {} for kind in KINDS}
+    for i, plugin in enumerate(plugins):
+        if not plugin.problem:
+            plugins[i] = _gather(manager, plugin, claims, folders)
+    offers: dict[str, dict[str, Offer]] = {kind: {} for kind in KINDS}
+    conflicts: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+    for kind, names in claims.items():
+        for name, claimed in names.items():
+            offers[kind] |= _settle(kind, name, claimed, plugins, conflicts[kind])
+    frozen = MappingProxyType({kind: MappingProxyType(found) for kind, found in offers.items()})
+    return Registry(manager, tuple(plugins), frozen, MappingProxyType(conflicts), tuple(dict.fromkeys(folders)))
+
+
+def _distribution(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution that an entry point came in."""
+    return (point.dist.name, point.dist.version) if point.dist else ("an unknown distribution", "")
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _seen(plugins: Sequence[Plugin], manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -> bool:
+    """Whether the same distribution was found twice on the path, as an editable install beside a wheel is."""
+    distribution = _distribution(point)[0]
+    return manager.has_plugin(point.name) and (point.name, distribution) in {(p.name, p.distribution) for p in plugins}
 
 
 def _load(manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -> Plugin:
     """Import and register one plugin; what goes wrong there is its problem, not the run's."""
-    distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
+    found = Plugin(point.name, *_distribution(point))
     if manager.has_plugin(point.name):
         first = manager.get_plugin(point.name)
-        return Plugin(point.name, distribution, f"another plugin has its name: {getattr(first, '__name__', first)}")
+        return replace(found, problem=f"another plugin has its name: {getattr(first, '__name__', first)}")
     try:
         module = point.load()
+        check_hooks(module)
         manager.register(module, point.name)
-        manager.check_pending()
     except Exception as error:  # a stranger's code may raise anything; it is told by name and the rest goes on
-        if manager.has_plugin(point.name):
-            manager.unregister(name=point.name)
-        return Plugin(point.name, distribution, f"{type(error).__name__}: {error}")
-    return Plugin(point.name, distribution)
-
-
-def _call(manager: pluggy.PluginManager, kind: str) -> list[tuple[str, Any]]:
-    """(plugin's name, what it offers) of a ``didi_register_*`` hook, the core first."""
-    caller = getattr(manager.hook, f"didi_register_{kind}")
-    return [(impl.plugin_name, impl.function()) for impl in caller.get_hookimpls()]
-
-
-def _gather(manager: pluggy.PluginManager, kind: str, plugins: Iterable[Plugin]) -> dict[str, Offer]:
-    """Named offers of all plugins."""
-    origin = {plugin.name: plugin.distribution for plugin in plugins if not plugin.problem}
-    found: dict[str, Offer] = {}
-    for plugin, offered in _call(manager, kind):
-        for name, value in offered.items():
-            if name in found:
-                other = found[name].plugin
-                raise InputError(
-                    f"two plugins offer {kind.removesuffix('s')} {name!r}: {other!r} of {origin[other]} and "
-                    f"{plugin!r} of {origin[plugin]}. Uninstall one of them."
-                )
-            found[name] = Offer(value, plugin)
+        return _failed(manager, found, error)
     return found
+
+
+def _failed(manager: pluggy.PluginManager, plugin: Plugin, error: Exception) -> Plugin:
+    """The plugin with its problem in one line, unregistered."""
+    if tracing():
+        traceback.print_exception(error)
+    if manager.has_plugin(plugin.name):
+        manager.unregister(name=plugin.name)
+    told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    return replace(plugin, problem=" ".join(told.split()).rstrip("."))
+
+
+def _gather(
+    manager: pluggy.PluginManager, plugin: Plugin, claims: dict[str, dict[str, list[Offer]]], folders: list[Path]
+) -> Plugin:
+    """Ask one plugin for everything it offers; nothing of it is kept when any of its answers does not fit."""
+    found: dict[str, Mapping[str, Any]] = {}
+    try:
+        for kind in KINDS:
+            found[kind] = check_offers(kind, _ask(manager, plugin.name, kind) or {})
+        folders += check_offers("config_folders", _ask(manager, plugin.name, "config_folders") or ())
+    except Exception as error:  # as above
+        return _failed(manager, plugin, error)
+    for kind, things in found.items():
+        for name, value in things.items():
+            claims[kind].setdefault(name, []).append(Offer(value, plugin.name))
+    return plugin
+
+
+def _settle(
+    kind: str, name: str, claimed: Sequence[Offer], plugins: list[Plugin], conflicts: dict[str, str]
+) -> dict[str, Offer]:
+    """Who has a name that several claim: the core keeps its own; of two others nobody has it, and asking says why."""
+    places = {plugin.name: i for i, plugin in enumerate(plugins)}
+    first, *others = (plugins[places[offer.plugin]] for offer in claimed)
+    if not others:
+        return {name: claimed[0]}
+    own = first.distribution == OWN
+    if own:
+        told = f"{KINDS[kind]} {name!r} is the core's own and cannot be replaced: give it another name"
+    else:
+        origins = " and ".join(plugin.origin for plugin in (first, *others))
+        told = conflicts[name] = f"two plugins offer {KINDS[kind]} {name!r}: {origins}. Uninstall one of them."
+    for plugin in others if own else (first, *others):
+        i = places[plugin.name]
+        plugins[i] = replace(plugins[i], refused=(*plugins[i].refused, told))
+    return {name: claimed[0]} if own else {}
+
+
+def _ask(manager: pluggy.PluginManager, plugin: str, kind: str) -> Any:
+    """What a plugin answers to ``didi_register_<kind>``; None where it does not implement it."""
+    name = f"didi_register_{kind}"
+    for impl in getattr(manager.hook, name).get_hookimpls():
+        if impl.plugin_name == plugin:
+            trace(name, plugin, {})
+            return impl.function()
+    return None
+
+
+def _warn(text: str) -> None:
+    print(f"didi_core: {text}", file=sys.stderr, flush=True)

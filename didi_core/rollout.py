@@ -49,8 +49,7 @@ class RolloutSettings:
             raise InputError(f"objective.rollout.branches={self.branches} is out of range: at least one completion.")
         if self.times not in ("beta", "grid"):
             raise unknown("rollout times", self.times, ("beta", "grid"))
-        if self.law not in LAWS:
-            raise unknown("unmasking law", self.law, LAWS, "objective.rollout.law")
+        LAWS.find(self.law, "objective.rollout.law")
         if self.grid not in GRIDS:
             raise unknown("grid", self.grid, GRIDS, "objective.rollout.grid")
         if not 0 < self.low < self.high < 1:

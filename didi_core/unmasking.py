@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from didi_core.catalogue import Catalogue
 from didi_core.errors import InputError, unknown
 
 
@@ -149,14 +150,13 @@ def _van_der_corput(index: Tensor) -> Tensor:
     return value
 
 
-LAWS: dict[str, Law] = {law.name: law for law in (Iid(), Stratified(), Dilated(), Confidence())}
+BUILT_IN: tuple[Law, ...] = (Iid(), Stratified(), Dilated(), Confidence())
+LAWS: Catalogue[Law] = Catalogue("unmasking law", {law.name: law for law in BUILT_IN})
 
 
 def law(name: str) -> Law:
     """The unmasking law of that name."""
-    if name not in LAWS:
-        raise unknown("unmasking law", name, LAWS)
-    return LAWS[name]
+    return LAWS.find(name)
 
 
 def uniform_grid(steps: int) -> Float[Tensor, "k"]:

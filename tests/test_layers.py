@@ -52,9 +52,10 @@ def test_nothing_below_the_commands_imports_them(path: Path) -> None:
 
 LAYERS = [
     {"errors", "files", "random"},
-    {"types", "schedules"},
+    {"types", "schedules", "catalogue", "config"},
     {"process", "unmasking", "divergences", "heads", "losses", "optimiser"},
     {"samplers", "guidance", "rollout", "rewards", "models", "judge"},
+    {"sampling"},
     {"objectives", "generate"},
     {"training"},
 ]

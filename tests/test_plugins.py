@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import types
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from didi_core import hookspecs, plugins
+from didi_core.catalogue import Catalogue
 from didi_core.errors import InputError
 from didi_core.hookspecs import hookimpl
 from didi_core.plugins import collect
+from didi_core.sampling import Job
+from didi_core.unmasking import LAWS, Iid
 
 
 class Point:
@@ -53,9 +59,19 @@ def test_core_offers_its_laws_through_the_same_hook() -> None:
 
 
 def test_two_plugins_with_one_name_are_refused_and_both_are_named() -> None:
-    points = [Point("a", offers("dna"), "didi-a"), Point("b", offers("dna"), "didi-b")]
+    points = [Point("a", offers("dna"), "didi-a"), Point("b", offers("dna"), "didi-b"), Point("c", offers("rna"))]
+    found = collect(points)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"domain 'dna': 'a' of didi-a 1.0 and 'b' of didi-b 1.0. Uninstall one"):
-        collect(points)  # type: ignore[arg-type]
+        found.domain("dna", {})
+    assert found.names("domains") == ["rna"], "whoever uses neither is not stopped"
+    assert {p.name for p in found.plugins if p.health != "ok"} == {"a", "b"}
+
+
+def test_names_of_the_core_cannot_be_taken() -> None:
+    taken = module(didi_register_laws=lambda: {"iid": LAWS["dilated"]})
+    found = collect([Point("bold", taken)])  # type: ignore[list-item]
+    assert found.offers["laws"]["iid"].plugin == "core"
+    assert "is the core's own and cannot be replaced" in found.plugins[-1].health
 
 
 def test_plugin_that_fails_to_import_is_named_and_skipped() -> None:
@@ -75,8 +91,93 @@ def test_failed_plugin_that_was_asked_for_is_the_error() -> None:
 
 
 def test_misspelt_hook_is_an_error_of_that_plugin() -> None:
-    found = collect([Point("typo", module(didi_register_domain=lambda: {}))])  # type: ignore[list-item]
-    assert "didi_register_domain" in {p.name: p.problem for p in found.plugins}["typo"]
+    told = problem(module(didi_register_domain=lambda: {}))
+    assert "unknown hook 'didi_register_domain'. Did you mean 'didi_register_domains'" in told
+
+
+@dataclass(frozen=True)
+class Needy:
+    needs_scorer: ClassVar[bool] = False
+
+    def sample(self, job: Job) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("plugin", "told"),
+    [
+        (module(didi_on_step=lambda steps: None), "didi_on_step asks for steps, which it is not told: its arguments"),
+        (module(didi_register_domains=lambda: ["dna"]), r"_domains returned \['dna'\]: it returns a mapping"),
+        (module(didi_register_domains=lambda: {"dna": 3}), "offers 'dna', which cannot be called: 3"),
+        (module(didi_register_laws=lambda: {"l": Iid}), "offers 'l', which is a class: give an instance"),
+        (module(didi_register_samplers=lambda: {"s": Needy}), "offers 's', which lacks stepwise"),
+        (module(didi_register_samplers=lambda: {"s": Needy()}), "is no dataclass: give the class itself"),
+        (module(didi_register_metrics=lambda: {"toy": []}), "a mapping of metrics there"),
+        (module(didi_register_config_folders=lambda: [Path("nowhere")]), "names a folder that is not there: nowhere"),
+        (module(didi_register_config_folders=lambda: "configs"), "it returns a list of folders"),
+        (module(didi_register_laws=lambda: 1 / 0), "ZeroDivisionError: division by zero"),
+        (types.SimpleNamespace(DIDI_INTERFACE=2), "for plugin interface 2, .* has 1: upgrade didi-core"),
+        (types.SimpleNamespace(DIDI_INTERFACE=0), "for plugin interface 0, .* has 1: install a newer version"),
+        (types.SimpleNamespace(didi_on_step=print), "not marked: put @hookimpl"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_plugin_is_its_problem_and_told_in_words(plugin: Any, told: str) -> None:
+    assert re.search(told, problem(plugin)), problem(plugin)
+
+
+def problem(plugin: Any) -> str:
+    found = collect([Point("odd", plugin), Point("good", offers("dna"))])  # type: ignore[list-item]
+    assert found.names("domains") == ["dna"]
+    assert not found.offered_by("odd")
+    return {p.name: p.problem for p in found.plugins}["odd"]
+
+
+def test_what_a_plugin_lacks_is_told_wherever_its_name_is_asked_for() -> None:
+    found = collect([Point("broken", ImportError("no module named x"), "didi-broken")])  # type: ignore[list-item]
+    for kind in plugins.KINDS:
+        with pytest.raises(InputError, match="'broken' of didi-broken 1.0: ImportError: no module named x"):
+            found.catalogue(kind).find("other")
+
+
+def test_metrics_of_a_plugin_come_after_those_of_the_domain() -> None:
+    domain = plugins.registry().domain("toy", {})
+
+
+    def having(name: str) -> plugins.Registry:
+        metric = types.SimpleNamespace(name=name)
+        offering = module(didi_register_metrics=lambda: {"toy": {name: lambda domain: metric}})
+        return collect([Point("m", offering)])  # type: ignore[list-item]
+
+    assert [m.name for m in having("extra").metrics(domain)] == [*(m.name for m in domain.metrics()), "extra"]
+    found = having("nll")
+    with pytest.raises(InputError, match="metric 'nll' of plugin 'm' of other 1.0 has a name that domain 'toy' uses"):
+        found.metrics(domain)
+
+
+def test_listener_that_fails_is_told_once_and_does_not_stop_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+
+    def didi_on_step(step: int) -> None:
+        raise ConnectionError("no network")
+
+    listening = module(didi_on_step=lambda step: seen.append(step))
+    points = [Point("bad", module(didi_on_step=didi_on_step)), Point("good", listening)]
+    found = collect(points)  # type: ignore[arg-type]
+    for step in (1, 2):
+        found.tell("step", run_dir=None, step=step, scalars={})
+    told = capsys.readouterr().err
+    assert seen == [1, 2]
+    assert told.count("plugin 'bad' of other 1.0 failed in didi_on_step and is not called again") == 1
+
+
+def test_trace_shows_every_hook_call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("DIDI_TRACE_PLUGINS", "1")
+    points = [Point("t", module(didi_on_step=lambda step: None)), Point("b", ImportError("gone"))]
+    found = collect(points)  # type: ignore[arg-type]
+    found.tell("step", run_dir=None, step=7, scalars={})
+    told = capsys.readouterr().err
+    assert "plugin core: didi_register_laws()" in told
+    assert "plugin t: didi_on_step(run_dir=None, step=7" in told
+    assert "Traceback" in told, "and where the one that cannot be loaded fails"
 
 
 def test_hooks_that_listen_are_called_with_what_they_ask_for() -> None:
@@ -86,7 +187,7 @@ def test_hooks_that_listen_are_called_with_what_they_ask_for() -> None:
         seen.append((step, scalars))
 
     found = collect([Point("tracker", module(didi_on_step=didi_on_step))])  # type: ignore[list-item]
-    found.manager.hook.didi_on_step(run_dir=None, step=3, scalars={"loss": 1.0})
+    found.tell("step", run_dir=None, step=3, scalars={"loss": 1.0})
     assert seen == [(3, {"loss": 1.0})]
 
 
@@ -102,7 +203,8 @@ def test_law_of_a_plugin_is_known_everywhere(monkeypatch: pytest.MonkeyPatch) ->
     from didi_core import unmasking
 
     law = unmasking.Iid(name="mine")
-    monkeypatch.setattr(unmasking, "LAWS", dict(unmasking.LAWS))
+    monkeypatch.setitem(plugins.CATALOGUES, "laws", Catalogue("unmasking law", unmasking.LAWS))
+    monkeypatch.setattr(unmasking, "LAWS", plugins.CATALOGUES["laws"])
     points = [Point("laws", module(didi_register_laws=lambda: {"mine": law}))]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
     plugins.registry.cache_clear()

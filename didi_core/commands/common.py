@@ -86,7 +86,7 @@ def open_run(
         print(f"run directory: {run.path}", flush=True)
         yield run
         run.note(finished=True)
-        registry().manager.hook.didi_on_run_end(run_dir=run.path, record=run.record)
+        registry().tell("run_end", run_dir=run.path, record=run.record)
 
 
 def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
@@ -127,4 +127,4 @@ class AnnouncingKeeper:
 
     def record(self, step: int, scalars: Scalars) -> None:
         self.keeper.record(step, scalars)
-        registry().manager.hook.didi_on_step(run_dir=self.run_dir, step=step, scalars=scalars)
+        registry().tell("step", run_dir=self.run_dir, step=step, scalars=scalars)

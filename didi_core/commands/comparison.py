@@ -19,6 +19,7 @@ from didi_core.generate import SamplerSettings, nll_curve
 from didi_core.report import build_report, read_training, write_report
 from didi_core.report_table import print_report
 from didi_core.sample_cache import carried_samples
+from didi_core.sampling import SAMPLERS
 from didi_core.training.pretrain import autocast
 from didi_core.training.progress import Bar
 from didi_core.types import Domain
@@ -61,7 +62,7 @@ class PlanSettings:
             for sampler, law, grid, k, temperature in itertools.product(
                 self.samplers, self.laws, self.grids, steps, self.temperatures
             )
-            if guided or sampler != "rgas"
+            if guided or not SAMPLERS.find(sampler).needs_scorer
         ]
         return list(dict.fromkeys(made))
 

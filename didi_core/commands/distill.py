@@ -24,17 +24,11 @@ from didi_core.commands.common import (
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
 from didi_core.device import Machine
 from didi_core.generate import Generated, SamplerSettings, generate
+from didi_core.models.scorer import TokenScorer
+from didi_core.objectives.reward_kinds import Materials
 from didi_core.plugins import registry
 from didi_core.random import derive_seed, seeded
-from didi_core.rewards import (
-    BothRewards,
-    DataReference,
-    LogRatioReward,
-    Reference,
-    Reward,
-    SampleReference,
-    ScorerReward,
-)
+from didi_core.rewards import DataReference, Reference, Reward, SampleReference
 from didi_core.run_dir import RunDirectory
 from didi_core.sample_cache import HasSampleCache, SampleCache, model_hash
 from didi_core.training.distill import DistillSettings, distill
@@ -86,8 +80,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
                 device=machine.device,
                 precision=machine.precision,
             )
-        judged = reward.scorer_reward if isinstance(reward, BothRewards) else reward
-        scorer = judged.scorer if isinstance(judged, ScorerReward) else None
+        kept = reward.parts().get("scorer")
+        scorer = kept if isinstance(kept, TokenScorer) else None
         save_student(settings, domain, student, scorer, teacher, opened)
         print(f"student: {opened.path / 'student'}")
         if settings.evaluate.enabled:
@@ -103,22 +97,22 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 def make_reward(
     settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine, opened: RunDirectory
 ) -> Reward:
-    """The reward that the objective asks for, with its network on the machine."""
+    """The reward that the objective asks for, with its networks on the machine."""
     rules = settings.objective.reward
-    if rules.kind == "log_ratio":
-        return make_log_ratio(settings, teacher)
-    with seeded(settings.seed, "scorer"):
-        scorer = domain.scorer(teacher, rules.trainable_blocks).to(machine.device)
-    reference = make_reference(settings, domain, teacher, machine, opened)
-    judged = ScorerReward(scorer, reference, rules.optimiser, rules.smoothing, rules.clip)
-    return judged if rules.kind == "scorer" else BothRewards(judged, make_log_ratio(settings, teacher))
 
+    def fresh_scorer() -> nn.Module:
+        with seeded(settings.seed, "scorer"):
+            return domain.scorer(teacher, rules.trainable_blocks).to(machine.device)
 
-def make_log_ratio(settings: Settings, teacher: nn.Module) -> LogRatioReward:
-    """Teacher against a fake denoiser that starts as its copy."""
-    rules = settings.objective.reward
-    fake = copy.deepcopy(teacher).requires_grad_(True)
-    return LogRatioReward(teacher, fake, rules.optimiser, rules.clip)  # type: ignore[arg-type]
+    materials = Materials(
+        teacher,
+        fresh_scorer,
+        lambda: make_reference(settings, domain, teacher, machine, opened),
+        rules.optimiser,
+        smoothing=rules.smoothing,
+        clip=rules.clip,
+    )
+    return rules.make_kind().make(materials)
 
 
 def make_reference(
@@ -220,5 +214,5 @@ def _write_samples(domain: Domain, examples: Mapping[str, Any], opened: RunDirec
     path: Path = opened.path / f"samples{domain.suffix}"
     if chosen:
         domain.write(path, chosen)
-        registry().manager.hook.didi_on_samples(run_dir=opened.path, samples=chosen, record={"file": path.name})
+        registry().tell("samples", run_dir=opened.path, samples=chosen, record={"file": path.name})
     sys.stdout.flush()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from didi_core.config import build
 from didi_core.divergences import DIVERGENCES
 from didi_core.errors import InputError, unknown
+from didi_core.objectives.reward_kinds import REWARDS, RewardKind
 from didi_core.optimiser import OptimiserSettings
 from didi_core.rollout import RolloutSettings
 
-REWARDS = ("scorer", "log_ratio", "both")
 CREDITS = ("sample", "token", "expected")
 REFERENCES = ("teacher", "data")
 
@@ -18,7 +21,8 @@ REFERENCES = ("teacher", "data")
 class RewardSettings:
     """Where the reward comes from.
 
-    kind: ``scorer`` (discriminator), ``log_ratio`` (teacher minus fake denoiser), or ``both`` added up.
+    kind: ``scorer`` (discriminator), ``log_ratio`` (teacher minus fake denoiser), ``both`` added up, or a plugin's.
+    options: settings of its own, of a kind that has any.
     credit: of the log-ratio. ``sample`` gives every token its sequence's reward, as the scorer does; ``token`` each
     token its
         own; ``expected`` replaces the drawn token by the expectation over the vocabulary.
@@ -42,17 +46,17 @@ class RewardSettings:
     lr_warmup: int = 10
     lr_final: float = 0.0
     gradient_clip: float = 0.5
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in REWARDS:
-            raise unknown("reward", self.kind, REWARDS, "objective.reward.kind")
+        kind = self.make_kind()
         if self.credit not in CREDITS:
             raise unknown("credit", self.credit, CREDITS, "objective.reward.credit")
         if self.ratio_weight < 0:
             raise InputError(
                 f"objective.reward.ratio_weight={self.ratio_weight} is out of range: it must not be negative."
             )
-        if self.credit != "sample" and self.kind == "scorer":
+        if self.credit != "sample" and not kind.per_token:
             raise InputError(
                 f"objective.reward.credit={self.credit} needs a reward per token: set objective.reward.kind=log_ratio "
                 f"(got kind={self.kind}), or credit=sample."
@@ -61,6 +65,10 @@ class RewardSettings:
             raise InputError("objective.reward.updates and warmup must not be negative.")
         if not 0 <= self.smoothing < 1:
             raise InputError(f"objective.reward.smoothing={self.smoothing} is out of range: it must be in [0, 1).")
+
+    def make_kind(self) -> RewardKind:
+        """The kind with its options. Raises InputError for one that is not there or has no such option."""
+        return build(REWARDS.find(self.kind, "objective.reward.kind"), self.options, "objective.reward.options")
 
     @property
     def optimiser(self) -> OptimiserSettings:
