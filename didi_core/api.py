@@ -30,6 +30,7 @@ def sample(
 
     Args:
         settings: any key of ``configs/sample.yaml``: sampler, law, grid, temperature, length, template, seed ...
+            With a run directory also the keys of its domain: ``contig``, ``prompt`` ... (``configs/conditioning``).
     """
     if isinstance(source, nn.Module):
         if domain is None:
@@ -38,7 +39,8 @@ def sample(
         return generate(domain, source, settings=SamplerSettings(steps=steps, **settings), num=num, **own)
     from didi_core.commands.sample import Settings, Source, draw
 
-    asked = Settings(run=Path(source), num=num, steps=steps, **settings)
+    wishes = {key: settings.pop(key) for key in list(settings) if key not in Settings.__dataclass_fields__}
+    asked = Settings(run=Path(source), num=num, steps=steps, conditioning=wishes, **settings)
     return draw(asked, Source.open(asked))
 
 

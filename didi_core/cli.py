@@ -142,13 +142,13 @@ def _hydra(command: Command, flags: Sequence[str], overrides: Sequence[str], job
     import hydra
 
     from didi_core.builtin import config_folder
-    from didi_core.compose import VERSION_BASE, use_plugin_folders
+    from didi_core.compose import VERSION_BASE, use_plugin_folders, with_wishes
 
     use_plugin_folders()
     quiet = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.run.dir=."]
     quiet.append(f"hydra.help.app_name='{PROGRAM} {command.name}'")
     before = sys.argv
-    sys.argv = [f"{PROGRAM} {command.name}", *flags, *overrides, *quiet]
+    sys.argv = [f"{PROGRAM} {command.name}", *flags, *with_wishes(command.name, overrides), *quiet]
     try:
         hydra.main(version_base=VERSION_BASE, config_path=str(config_folder()), config_name=command.name)(
             lambda _: job()

@@ -29,6 +29,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.plugins import registry
 
 VERSION_BASE = "1.3"
+WISHES = "conditioning"  # node of a command for the keys of domains
 
 
 class PluginFolders(SearchPathPlugin):
@@ -67,6 +68,7 @@ def compose_jobs(command: str, overrides: Sequence[str], sweep: bool = False) ->
         InputError: an override that does not parse, or names a key or choice that is not there.
     """
     use_plugin_folders()
+    overrides = with_wishes(command, overrides)
     parsed = _parse(overrides)
     if not sweep:
         swept = [o for o in parsed if o.is_sweep_override()]
@@ -79,6 +81,31 @@ def compose_jobs(command: str, overrides: Sequence[str], sweep: bool = False) ->
     with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(config_folder())):
         combinations = BasicSweeper.split_arguments(parsed, None)[0] if sweep else [list(overrides)]
         return [Job(tuple(each), _compose(command, each)) for each in combinations]
+
+
+def with_wishes(command: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides with keys of domains moved to where they belong: ``contig=...`` to ``+conditioning.contig=...``.
+
+    Only for a command with a node ``conditioning``, and only keys that some ``conditioning/<domain>.yaml`` declares.
+    """
+    if WISHES not in OmegaConf.load(config_folder() / f"{command}.yaml"):
+        return list(overrides)
+    known = wish_keys()
+    made = []
+    for text in overrides:
+        key = text.partition("=")[0].lstrip("+")
+        if key.split(".")[0] in known:
+            text = f"+{WISHES}.{text.lstrip('+')}"
+        elif key.startswith(f"{WISHES}."):
+            text = f"+{text.lstrip('+')}"
+        made.append(text)
+    return made
+
+
+def wish_keys() -> set[str]:
+    """Keys that the domains declare in ``conditioning/<domain>.yaml``, over all config folders."""
+    files = [path for folder in registry().config_folders for path in (folder / WISHES).glob("*.yaml")]
+    return {str(key) for path in files for key in OmegaConf.load(path)}
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -144,6 +171,8 @@ def _check_keys(overrides: Iterable[Override], known: Mapping[str, Any]) -> None
     groups = {key for key, value in known.items() if isinstance(value, dict)}
     for override in overrides:
         key = override.key_or_group
+        if WISHES in known and key.startswith(f"{WISHES}."):
+            continue  # the domain checks it
         if key in known or key.split(".", 1)[0] == "hydra":
             continue
         group = key.rpartition(".")[0]
@@ -151,4 +180,4 @@ def _check_keys(overrides: Iterable[Override], known: Mapping[str, Any]) -> None
             continue
         if group in groups and not known[group]:
             raise InputError(f"{key} is not among the keys that every {group.rpartition('.')[2]} has: write +{key}=...")
-        raise unknown_key(key, known)
+        raise unknown_key(key, [*known, *(wish_keys() if WISHES in known else ())])

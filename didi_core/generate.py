@@ -89,21 +89,43 @@ class Generated:
     seconds: float
 
 
-def parse_length(length: str | int | None, domain: Domain, num: int, stream: torch.Generator) -> list[int]:
-    """Lengths (free positions) of ``num`` samples: ``120``, ``"80-120"`` (uniform), or the domain's prior for None."""
+Length = str | int | Sequence[str | int]  # 120, "80-120", or several of them
+
+
+def length_ranges(length: Length) -> list[tuple[int, int]]:
+    """Lowest and highest length of ``120``, ``"80-120"``, or of each in a list. Raises InputError for anything else."""
+    given = [length] if isinstance(length, str | int) else list(length)
+    if not given:
+        raise InputError("length=[] is empty: give a number, a range such as 80-120, or a list of them.")
+    ranges = []
+    for one in given:
+        first, dash, second = str(one).partition("-")
+        try:
+            low = int(first)
+            high = int(second) if dash else low
+        except ValueError:
+            raise InputError(
+                f"length={one!r} is neither a number nor a range: write length=120, length=80-120 or length=[80,120]."
+            ) from None
+        if not 1 <= low <= high:
+            raise InputError(f"length={one!r} is out of range: at least 1, and the range must not fall.")
+        ranges.append((low, high))
+    return ranges
+
+
+def parse_length(length: Length | None, domain: Domain, num: int, stream: torch.Generator) -> list[int]:
+    """Lengths (free positions) of ``num`` samples.
+
+    ``120``, ``"80-120"`` (uniform), a list of them used in turn, or the domain's prior for None.
+    """
     if length is None:
         return domain.lengths(num, stream)
-    first, dash, second = str(length).partition("-")
-    try:
-        low = int(first)
-        high = int(second) if dash else low
-    except ValueError:
-        raise InputError(
-            f"length={length!r} is neither a number nor a range: write length=120 or length=80-120."
-        ) from None
-    if not 1 <= low <= high:
-        raise InputError(f"length={length!r} is out of range: at least 1, and the range must not fall.")
-    return torch.randint(low, high + 1, (num,), generator=stream).tolist()
+    ranges = length_ranges(length)
+    if len(ranges) == 1:
+        low, high = ranges[0]
+        return torch.randint(low, high + 1, (num,), generator=stream).tolist()
+    turns = [ranges[i % len(ranges)] for i in range(num)]
+    return [int(torch.randint(low, high + 1, (), generator=stream)) for low, high in turns]
 
 
 def generate(
@@ -113,7 +135,7 @@ def generate(
     *,
     settings: SamplerSettings,
     num: int,
-    length: str | int | None = None,
+    length: Length | None = None,
     templates: Sequence[Sequence[int]] | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -126,7 +148,7 @@ def generate(
     Args:
         templates: token ids with the mask at free positions (anything else is pinned), used round-robin; excludes
             ``length``.
-        bias: added to the logits of every token.
+        bias: added to the logits of every token, -inf excludes one.
         entropy_at: NLL curve for ``grid=optimised`` (see ``nll_curve``).
         progress: called with the number of samples finished.
 
@@ -138,6 +160,7 @@ def generate(
         raise InputError(f"batch_size={batch_size} is out of range: it must be at least 1.")
     model: Denoiser = denoiser  # type: ignore[assignment]
     device = _device(denoiser)
+    bias = None if bias is None else bias.to(device)
     if templates is not None and length is not None:
         raise InputError("length and template exclude each other: the template says the length.")
     if templates is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from torch import nn
 from didi_core.checkpoint import load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import CommonSettings, make_domain, note_machine, open_run
 from didi_core.commands.comparison import measured_curve
+from didi_core.conditioning import Conditioning, Request, condition, index_map, read_template, verify
 from didi_core.device import Machine
 from didi_core.errors import InputError
-from didi_core.generate import Generated, SamplerSettings, generate
+from didi_core.files import write_json
+from didi_core.generate import Generated, SamplerSettings, generate, length_ranges
 from didi_core.plugins import registry
 from didi_core.random import generator
 from didi_core.training.pretrain import autocast
@@ -24,7 +26,6 @@ from didi_core.training.progress import Bar, counting
 from didi_core.types import Domain, Sample
 
 LEGACY = "legacy_fp32"
-FREE = "_"  # a position to fill, in a template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Settings(CommonSettings, SamplerSettings):
     """``configs/sample.yaml``: the sampler's keys beside the command's own.
 
     precision: as of every command, and ``legacy_fp32`` for the peers' joint draw.
+    conditioning: keys that the model's domain reads (``configs/conditioning``), written without ``conditioning.``.
     """
 
     run: Path | None = None
@@ -39,8 +41,9 @@ class Settings(CommonSettings, SamplerSettings):
     out: Path | None = None
     num: int = 10
     batch_size: int = 64
-    length: str | None = None
+    length: str | tuple[str, ...] | None = None
     template: str | None = None
+    conditioning: dict[str, Any] = field(default_factory=dict)
     precision: str = "auto"
 
     def __post_init__(self) -> None:
@@ -89,9 +92,19 @@ class Source:
         )
 
 
-def draw(settings: Settings, source: Source, progress: Callable[[int], None] | None = None) -> Generated:
-    """The samples that the settings ask for, each with the record of its making."""
+def draw(
+    settings: Settings,
+    source: Source,
+    progress: Callable[[int], None] | None = None,
+    asked: Conditioning | None = None,
+) -> Generated:
+    """The samples that the settings ask for, each with the record of its making and its pinned positions verified.
+
+    Args:
+        asked: from ``lay_out``, where the caller needs it too.
+    """
     how, domain = settings.sampler_settings(), source.domain
+    asked = asked or lay_out(settings, domain, source.card)
     with autocast(source.machine.device, source.machine.precision):
         made = generate(
             domain,
@@ -99,8 +112,9 @@ def draw(settings: Settings, source: Source, progress: Callable[[int], None] | N
             source.scorer,
             settings=how,
             num=settings.num,
-            length=settings.length,
-            templates=_templates(settings, domain, source.card),
+            length=settings.length if asked.templates is None else None,
+            templates=asked.templates,
+            bias=asked.bias,
             seed=settings.seed,
             batch_size=settings.batch_size,
             entropy_at=measured_curve(domain, source.denoiser, settings.seed) if how.grid == "optimised" else None,
@@ -113,7 +127,11 @@ def draw(settings: Settings, source: Source, progress: Callable[[int], None] | N
         **({"scorer_nfe": round(made.nfe.scorer, 2)} if made.nfe.scorer else {}),
         "model": source.card["sha256"]["model.safetensors"][:12],
     }
-    samples = [Sample(s.text, s.id, s.tokens, {**s.info, **record}) for s in made.samples]
+    verify(made.samples, asked, domain.vocabulary)
+    own = [asked.info[i % len(asked.info)] if asked.info else {} for i in range(settings.num)]
+    samples = [
+        Sample(s.text, s.id, s.tokens, {**s.info, **said, **record}) for s, said in zip(made.samples, own, strict=True)
+    ]
     return Generated(samples, made.nfe, made.seconds)
 
 
@@ -121,6 +139,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     """Write ``num`` samples to ``out``, else into a run directory of its own."""
     source = Source.open(settings)
     domain = source.domain
+    asked = lay_out(settings, domain, source.card)
     with ExitStack() as stack:
         opened = None
         if settings.out is None or settings.run_dir is not None:
@@ -129,13 +148,28 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             opened.note(hashes={"model": source.card["sha256"]})
         bar = Bar()
         bar.start("sample", settings.num)
-        made = draw(settings, source, counting(bar))
+        made = draw(settings, source, counting(bar), asked)
         bar.stop()
         out = settings.out or opened.path / f"samples{domain.suffix}"  # type: ignore[union-attr]
         domain.write(out, made.samples)
+        where = index_map(made.samples, asked, domain.vocabulary)
+        if where is not None:
+            write_json(out.with_name(f"{out.name}.map.json"), where)
         registry().tell("samples", run_dir=out.parent, samples=made.samples, record={"file": out.name})
         speed = settings.num / made.seconds if made.seconds else float("inf")
         print(f"{len(made.samples)} samples, {made.nfe.total:g} network calls each, {speed:.1f} per second: {out}")
+
+
+def lay_out(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Conditioning:
+    """What is fixed of every sample: by the domain's keys, the template, or lengths like those trained on."""
+    allowed = None if settings.length is None else tuple(length_ranges(settings.length))
+    request = Request(settings.num, allowed, generator(settings.seed, "conditioning"))
+    asked = condition(domain, settings.conditioning, request)
+    if asked.templates is None:
+        return replace(asked, templates=_templates(settings, domain, card))
+    if settings.template is not None:
+        raise InputError(f"template and {asked.origin} exclude each other: each lays out the whole sequence.")
+    return asked
 
 
 def _templates(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Sequence[Sequence[int]] | None:
@@ -150,26 +184,3 @@ def _templates(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> S
     drawn = torch.multinomial(weights, settings.num, replacement=True, generator=stream).tolist()
     values = [int(length) for length in lengths]
     return [domain.template([values[i]])[0].tolist() for i in drawn]
-
-
-def read_template(domain: Domain, text: str) -> list[int]:
-    """Token ids of a text in which ``_`` marks a position to fill; everything else is pinned.
-
-    Raises:
-        InputError: nothing to fill, or a domain whose tokens are not single characters.
-    """
-    vocabulary = domain.vocabulary
-    if FREE not in text:
-        raise InputError(f"template={text!r} has no position to fill: mark each with {FREE!r}.")
-    single = [t for i in vocabulary.generated if vocabulary.tokens and len(t := vocabulary.tokens[i]) == 1]
-    if not single:
-        raise InputError(f"domain {domain.name!r} has no tokens of one character, so template cannot be used with it.")
-    tokens = domain.encode(text.replace(FREE, single[0]))
-    free = vocabulary.maskable(torch.tensor([tokens]))[0].tolist()
-    if sum(free) != len(text):
-        raise InputError(f"template={text!r} does not have one token a character in domain {domain.name!r}.")
-    letters = iter(text)
-    return [
-        vocabulary.mask if inside and next(letters) == FREE else token
-        for token, inside in zip(tokens, free, strict=True)
-    ]

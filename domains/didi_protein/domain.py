@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from importlib import resources
 from inspect import signature
 from pathlib import Path
@@ -14,12 +14,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from didi_core.conditioning import Conditioning, Request, read_template
+from didi_core.config import build
 from didi_core.errors import InputError, unknown
 from didi_core.judge import JudgePerplexity, load_judge
 from didi_core.random import generator
 from didi_core.types import Metric, Sample
 
 from . import vocabulary
+from .conditioning import ProteinConditioning, condition
+from .contig import FREE_LETTERS
 from .controls import controls
 from .data import SPLITS, ProteinData
 from .fasta import read_fasta, write_fasta
@@ -46,6 +50,7 @@ class ProteinDomain:
     name = "protein"
     vocabulary = vocabulary.VOCABULARY
     suffix = ".fasta"
+    free_letters = FREE_LETTERS
     sample_cache = asset("samples")  # of the bundled teacher: the scorer's reference in a default run
 
     def __init__(
@@ -93,6 +98,10 @@ class ProteinDomain:
     def decode(self, tokens: Sequence[int]) -> str:
         """The residues as letters, specials dropped, a mask as ``_``."""
         return vocabulary.decode(tokens)
+
+    def condition(self, wishes: Mapping[str, Any], request: Request) -> Conditioning:
+        """Templates and bias for the keys of ``configs/conditioning/protein.yaml``."""
+        return condition(build(ProteinConditioning, wishes), request, partial(read_template, self))
 
     def lengths(self, n: int, generator: torch.Generator) -> list[int]:
         """n lengths drawn from those of the training data (``data_path``), else of the bundled teacher's."""

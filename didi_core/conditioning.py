@@ -1,0 +1,155 @@
+"""The seam between what a user wants of a sequence and the samplers, which know templates and a token bias.
+
+A domain that is a ``HasConditioning`` offers keys of its own for the ``sample`` command, declared in
+``configs/conditioning/<domain>.yaml`` (a protein's ``contig``, a text's ``prompt``), and turns them into templates and
+a bias. The core knows none of the keys; it fills the templates and verifies what came back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from didi_core.errors import DidiError, InputError
+from didi_core.types import Domain, Sample, Vocabulary
+
+FREE = "_"  # a position to fill, in a template
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a domain is told beside its own keys.
+
+    num: samples to come; templates are used round-robin.
+    lengths: (low, high) of each sample in turn, round-robin, where the user gave ``length``; else None.
+    generator: where lengths, masked positions and the like are drawn from.
+    """
+
+    num: int
+    lengths: tuple[tuple[int, int], ...] | None
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What is fixed before sampling starts.
+
+    templates: token ids with the mask at the positions to fill; None: only ``length`` decides.
+    origin: the key that laid the templates out, for messages.
+    bias: added to the logits at every position to fill; -inf excludes a token.
+    info: for the record of each sample (a FASTA header, a JSONL row). maps: details for the index map beside the
+        samples. Both round-robin, as the templates are.
+    """
+
+    templates: Sequence[Sequence[int]] | None = None
+    origin: str = ""
+    bias: Float[Tensor, "V"] | None = None
+    info: Sequence[Mapping[str, Any]] = ()
+    maps: Sequence[Mapping[str, Any]] = ()
+
+
+@runtime_checkable
+class HasConditioning(Protocol):
+    """A domain with keys of its own for what a sample must hold."""
+
+    free_letters: str  # letters that mark a position to fill in a template, beside "_"
+
+    def condition(self, wishes: Mapping[str, Any], request: Request) -> Conditioning:
+        """Templates and bias for the keys given. Raises InputError, also for a key that it does not know."""
+        ...
+
+
+def condition(domain: Domain, wishes: Mapping[str, Any], request: Request) -> Conditioning:
+    """What the domain makes of the user's keys; nothing is fixed where none is given.
+
+    Raises:
+        InputError: keys for a domain that takes none, or what the domain refuses.
+    """
+    if not wishes:
+        return Conditioning()
+    if not isinstance(domain, HasConditioning):
+        key = next(iter(wishes))
+        raise InputError(f"{key}={wishes[key]!r}: domain {domain.name!r} has no such key. Use template or length.")
+    return domain.condition(wishes, request)
+
+
+def read_template(domain: Domain, text: str, where: str = "template") -> list[int]:
+    """Token ids of a text in which ``_`` marks a position to fill; everything else is pinned.
+
+    Args:
+        where: the key that the text comes from, for messages.
+
+    Raises:
+        InputError: nothing to fill, or a domain whose tokens are not single characters.
+    """
+    vocabulary = domain.vocabulary
+    if isinstance(domain, HasConditioning):
+        text = text.translate({ord(letter): FREE for letter in domain.free_letters})
+    if FREE not in text:
+        raise InputError(f"{where}={text!r} has no position to fill: mark each with {FREE!r}.")
+    single = [t for i in vocabulary.generated if vocabulary.tokens and len(t := vocabulary.tokens[i]) == 1]
+    if not single:
+        raise InputError(f"domain {domain.name!r} has no tokens of one character, so {where} cannot be used with it.")
+    tokens = domain.encode(text.replace(FREE, single[0]))
+    free = vocabulary.maskable(torch.tensor([tokens]))[0].tolist()
+    if sum(free) != len(text):
+        raise InputError(f"{where}={text!r} does not have one token a character in domain {domain.name!r}.")
+    letters = iter(text)
+    return [
+        vocabulary.mask if inside and next(letters) == FREE else token
+        for token, inside in zip(tokens, free, strict=True)
+    ]
+
+
+def verify(samples: Sequence[Sample], conditioning: Conditioning, vocabulary: Vocabulary) -> None:
+    """Check that every pinned position came back as it was, and that no excluded token was written.
+
+    Raises:
+        DidiError: the sampler broke its promise; sample, position and tokens are named.
+    """
+    excluded = set()
+    if conditioning.bias is not None:
+        excluded = set(torch.isneginf(conditioning.bias).nonzero().flatten().tolist())
+    for number, sample in enumerate(samples):
+        tokens = sample.tokens or ()
+        template: Sequence[int] = [vocabulary.mask] * len(tokens)
+        if conditioning.templates is not None:
+            template = conditioning.templates[number % len(conditioning.templates)]
+        if len(template) != len(tokens):
+            raise DidiError(f"{sample.id} has {len(tokens)} tokens, its template {len(template)}.")
+        for position, (wanted, written) in enumerate(zip(template, tokens, strict=True), start=1):
+            if wanted != vocabulary.mask and written != wanted:
+                raise DidiError(f"{sample.id}: token {position} was pinned to id {wanted} and came back as {written}.")
+            if wanted == vocabulary.mask and written in excluded:
+                raise DidiError(f"{sample.id}: token {position} is id {written}, which was excluded.")
+
+
+def index_map(samples: Sequence[Sample], conditioning: Conditioning, vocabulary: Vocabulary) -> dict[str, Any] | None:
+    """For the file beside the samples: where the pinned positions are, 1-based and inclusive; None without any."""
+    if conditioning.templates is None:
+        return None
+    rows: dict[str, Any] = {}
+    for number, sample in enumerate(samples):
+        template = torch.tensor([list(conditioning.templates[number % len(conditioning.templates)])])
+        inside = template[vocabulary.maskable(template)]
+        details = conditioning.maps[number % len(conditioning.maps)] if conditioning.maps else {}
+        rows[sample.id] = {"length": len(inside), "pinned": ranges((inside != vocabulary.mask).tolist()), **details}
+    if not any(row["pinned"] for row in rows.values()):
+        return None
+    return {"format": "didi_core.map/1", "positions": "1-based, inclusive", "samples": rows}
+
+
+def ranges(marked: Sequence[bool]) -> str:
+    """1-based inclusive ranges of the marked positions: ``"1-3,8,10-12"``."""
+    spans: list[list[int]] = []
+    for position in (i for i, mark in enumerate(marked, start=1) if mark):
+        if spans and spans[-1][1] == position - 1:
+            spans[-1][1] = position
+        else:
+            spans.append([position, position])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

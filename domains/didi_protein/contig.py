@@ -1,0 +1,186 @@
+"""Contigs: one line for what is kept and what is written anew, ``20-40/MKTAYIAK/A12-30/30-50``.
+
+Segments between slashes, from the first residue to the last: a number or a range is that many free positions (the
+length is drawn for each design), letters are residues that are kept (``_`` or ``X`` among them is free), and
+``A12-30`` are residues 12 to 30 of chain A of a structure file. The habit is RFdiffusion's; sequence segments are ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+
+from didi_core.errors import InputError
+
+from .structure_file import ResidueRange
+from .vocabulary import describe_letter, first_other_letter
+
+FREE_LETTERS = "Xx"
+_LENGTH = re.compile(r"(\d+)(?:-(\d+))?")
+_MOTIF = re.compile(r"([A-Za-z]+)(-?\d+)(?:-(-?\d+))?")
+_INSERTION = re.compile(r"[A-Za-z]+-?\d+[A-Za-z](?:--?\d+[A-Za-z]?)?|[A-Za-z]+-?\d+--?\d+[A-Za-z]")
+_SEQUENCE = re.compile(r"[A-Za-z_]+")
+
+
+@dataclass(frozen=True)
+class Free:
+    """Between ``low`` and ``high`` positions to write."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Residues that are kept, ``_`` at free ones among them; ``source`` where they come from a structure file."""
+
+    letters: str
+    source: ResidueRange | None = None
+
+
+Segment = Free | Kept
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One design before it is written: ``text`` with ``_`` at free positions, and where each kept segment is."""
+
+    text: str
+    contig: str  # with the lengths that were drawn
+    pieces: tuple[dict[str, Any], ...]  # first, last (1-based, inclusive), residues, source
+
+
+@dataclass(frozen=True)
+class Contig:
+    """A parsed contig."""
+
+    text: str
+    segments: tuple[Segment, ...]
+
+    @classmethod
+    def parse(cls, text: str, motif: Callable[[ResidueRange], str]) -> Contig:
+        """From the user's text; ``motif`` gives the residues of a range of the structure file.
+
+        Raises:
+            InputError: an empty segment, one that is neither length, residues nor range, overlapping ranges, or
+                nothing to write.
+        """
+        parts = [part.strip() for part in text.strip().split("/")]
+        segments = tuple(_segment(part, number, text, motif) for number, part in enumerate(parts, start=1))
+        sources = [s.source for s in segments if isinstance(s, Kept) and s.source is not None]
+        for one, other in combinations(sources, 2):
+            if one.overlaps(other):
+                raise InputError(f"contig={text}: ranges {one} and {other} overlap. Keep each residue once.")
+        made = cls(text.strip(), segments)
+        if made.longest == made.pinned:
+            raise InputError(f"contig={text}: there is nothing to write. Add free positions, such as 20-40.")
+        return made
+
+    @property
+    def pinned(self) -> int:
+        """Residues that are kept."""
+        return sum(len(s.letters) - s.letters.count("_") for s in self.segments if isinstance(s, Kept))
+
+    @property
+    def shortest(self) -> int:
+        return sum(s.low if isinstance(s, Free) else len(s.letters) for s in self.segments)
+
+    @property
+    def longest(self) -> int:
+        return sum(s.high if isinstance(s, Free) else len(s.letters) for s in self.segments)
+
+    def check_fits(self, low: int, high: int) -> None:
+        """Raise InputError when no design of this contig has a length in [low, high]."""
+        if low > self.longest or high < max(self.shortest, self.pinned + 1):
+            asked = f"{low}" if low == high else f"{low}-{high}"
+            raise InputError(
+                f"contig={self.text} makes {self.shortest} to {self.longest} residues, {self.pinned} of them kept; "
+                f"length={asked} does not fit. Change the free ranges or length."
+            )
+
+    def draw(self, allowed: tuple[int, int] | None, stream: torch.Generator) -> Layout:
+        """One layout: free lengths drawn evenly from all combinations whose total length lies in ``allowed``."""
+        low, high = allowed or (0, self.longest)
+        low = max(low, self.pinned + 1)  # at least one position to write
+        fixed = sum(len(s.letters) for s in self.segments if isinstance(s, Kept))
+        spans = [(s.low, s.high) for s in self.segments if isinstance(s, Free)]
+        lengths = iter(draw_lengths(spans, low - fixed, high - fixed, stream))
+        text, echo, pieces = "", [], []
+        for segment in self.segments:
+            if isinstance(segment, Free):
+                count = next(lengths)
+                echo.append(str(count))
+                text += "_" * count
+                continue
+            echo.append(str(segment.source or segment.letters))
+            piece: dict[str, Any] = {"first": len(text) + 1, "last": len(text) + len(segment.letters)}
+            piece["residues"] = segment.letters
+            if segment.source is not None:
+                piece["source"] = str(segment.source)
+            pieces.append(piece)
+            text += segment.letters
+        return Layout(text, "/".join(echo), tuple(pieces))
+
+
+def draw_lengths(spans: Sequence[tuple[int, int]], low: int, high: int, stream: torch.Generator) -> list[int]:
+    """One length from each (lowest, highest), evenly over all combinations whose sum lies in [low, high].
+
+    Exact: the number of ways in which the remaining segments reach each total decides each draw.
+    """
+    ways = [np.ones(1)]  # ways[k][t]: combinations of the last k segments with total t above their lowest
+    for first, last in reversed(spans):
+        more = np.convolve(ways[-1], np.ones(last - first + 1))
+        ways.append(more / more.max())
+    base = sum(first for first, _ in spans)
+    totals = np.arange(len(ways[-1])) + base
+    weights = np.where((totals >= low) & (totals <= high), ways[-1], 0.0)
+    left = int(torch.multinomial(torch.from_numpy(weights), 1, generator=stream))
+    drawn = []
+    for (first, last), rest in zip(spans, reversed(ways[:-1]), strict=True):
+        extra = np.arange(min(last - first, left) + 1)
+        remaining = left - extra
+        weights = np.where(remaining < len(rest), rest[np.minimum(remaining, len(rest) - 1)], 0.0)
+        chosen = int(torch.multinomial(torch.from_numpy(weights), 1, generator=stream))
+        drawn.append(first + chosen)
+        left -= chosen
+    return drawn
+
+
+def _segment(part: str, number: int, text: str, motif: Callable[[ResidueRange], str]) -> Segment:
+    where = f"contig={text}, segment {number}"
+    if not part:
+        raise InputError(f"{where} is empty. Write segments between single slashes: 20-40/MKTAYIAK/30-50.")
+    if (length := _LENGTH.fullmatch(part)) is not None:
+        return _free(int(length[1]), int(length[2] or length[1]), where, part)
+    if (found := _MOTIF.fullmatch(part)) is not None:
+        first = int(found[2])
+        wanted = ResidueRange(found[1], first, int(found[3]) if found[3] else first)
+        if wanted.last < wanted.first:
+            raise InputError(f"{where}, {part!r}: the range falls. Write the lower number first.")
+        return Kept(motif(wanted), wanted)
+    if _INSERTION.fullmatch(part):
+        raise InputError(f"{where}, {part!r}: a range cannot hold insertion codes. Renumber the file.")
+    if _SEQUENCE.fullmatch(part):
+        letters = part.translate({ord(letter): "_" for letter in FREE_LETTERS}).upper()
+        bad = first_other_letter(letters.replace("_", "A"))
+        if bad is not None:
+            raise InputError(f"{where}, {part!r}: {describe_letter(*bad)}.")
+        return Kept(letters)
+    raise InputError(
+        f"{where}, {part!r} is neither a length (30, 20-40), residues (MKTAYIAK) nor a range of the structure file "
+        "(A12-30)."
+    )
+
+
+def _free(low: int, high: int, where: str, part: str) -> Free:
+    if high < low:
+        raise InputError(f"{where}, {part!r}: the range falls. Write the lower number first.")
+    if high == 0:
+        raise InputError(f"{where} is 0: a design is one chain, so there are no chain breaks. Leave it out.")
+    return Free(low, high)

@@ -1,0 +1,183 @@
+"""Residues of a structure file by chain and number: PDB or mmCIF, plain or gzip, through Biopython.
+
+A range of residues is taken only when nothing about it has to be guessed: one model, every residue there, no
+insertion codes, one of the 20 amino acids at each number.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from Bio.Data.PDBData import protein_letters_3to1
+from Bio.PDB.MMCIFParser import MMCIFParser
+from Bio.PDB.PDBExceptions import PDBConstructionException
+from Bio.PDB.PDBParser import PDBParser
+
+from didi_core.errors import InputError
+
+from .fasta import GZIP_MAGIC
+
+LETTERS = {**{name.strip(): letter for name, letter in protein_letters_3to1.items()}, "MSE": "M"}
+WATER = "W"
+
+
+@dataclass(frozen=True)
+class ResidueRange:
+    """Residues ``first`` to ``last`` of a chain, both included, numbered as in the file."""
+
+    chain: str
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.chain}{self.first}-{self.last}"
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    def overlaps(self, other: ResidueRange) -> bool:
+        return self.chain == other.chain and self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True)
+class _Residue:
+    number: int
+    insertion: str
+    name: str
+    variants: tuple[str, ...]  # more than one where alternative locations are different amino acids
+
+
+class StructureFile:
+    """The residues of a structure file. Raises InputError for a file that is none, or holds several models."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        models = list(_parse(path))
+        if len(models) > 1:
+            raise InputError(
+                f"{path}: there are {len(models)} models in it, and which one is meant cannot be told. "
+                "Save the one you want in a file of its own."
+            )
+        self._chains = {str(chain.id): _residues(chain) for chain in models[0]} if models else {}
+        self._chains = {name: residues for name, residues in self._chains.items() if residues}
+        if not self._chains:
+            raise InputError(f"{path}: there is no residue in it. Is it a PDB or mmCIF file?")
+
+    def sequence(self, wanted: ResidueRange) -> str:
+        """The residues of a range as letters; selenomethionine (MSE) is read as methionine.
+
+        Raises:
+            InputError: no such chain, residues that are missing, insertion codes, other residues than the 20.
+        """
+        if wanted.chain not in self._chains:
+            raise InputError(f"{self._place(wanted)} has no chain {wanted.chain!r}. Its chains: {self._summary()}.")
+        inside = [r for r in self._chains[wanted.chain] if wanted.first <= r.number <= wanted.last]
+        inserted = [r for r in inside if r.insertion]
+        if inserted:
+            raise InputError(
+                f"{self._place(wanted)} has insertion codes ({_names(wanted.chain, inserted)}), so the numbers do not "
+                "count residues. Renumber the file, or choose a range without them."
+            )
+        there = {r.number for r in inside}
+        if not there:
+            raise InputError(f"{self._place(wanted)} is absent. Chains: {self._summary()}.")
+        missing = [n for n in range(wanted.first, wanted.last + 1) if n not in there]
+        if missing:
+            raise InputError(
+                f"{self._place(wanted)} lacks {_numbers(wanted.chain, missing)}: a motif must be whole. "
+                f"Chains: {self._summary()}. Write the parts as ranges of their own, with free positions between."
+            )
+        return "".join(self._letter(residue, wanted) for residue in inside)
+
+    def _letter(self, residue: _Residue, wanted: ResidueRange) -> str:
+        if len(residue.variants) > 1:
+            raise InputError(
+                f"{self._place(wanted)} {wanted.chain}{residue.number} is {' or '.join(residue.variants)} "
+                "(alternative locations). Keep one of them in the file."
+            )
+        if residue.name not in LETTERS:
+            raise InputError(
+                f"{self._place(wanted)} {wanted.chain}{residue.number} is {residue.name}, "
+                "not one of the 20 amino acids."
+            )
+        return LETTERS[residue.name]
+
+    def _place(self, wanted: ResidueRange) -> str:
+        return f"{self.path}, range {wanted}:"
+
+    def _summary(self) -> str:
+        """Every chain with the numbers it spans: ``A 1-120, B 5-88``."""
+        spans = []
+        for name, residues in list(self._chains.items())[:12]:
+            numbers = [r.number for r in residues]
+            spans.append(f"{name} {min(numbers)}-{max(numbers)}")
+        more = len(self._chains) - len(spans)
+        return ", ".join(spans) + (f" and {more} more" if more else "")
+
+
+def _names(chain: str, residues: list[_Residue]) -> str:
+    shown = ", ".join(f"{chain}{r.number}{r.insertion}" for r in residues[:5])
+    return shown + (", ..." if len(residues) > 5 else "")
+
+
+def _numbers(chain: str, numbers: list[int]) -> str:
+    """Numbers as ranges: ``A17-19, A25``."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    shown = ", ".join(f"{chain}{a}" if a == b else f"{chain}{a}-{b}" for a, b in spans[:5])
+    return shown + (", ..." if len(spans) > 5 else "")
+
+
+def _residues(chain: Any) -> list[_Residue]:
+    """Amino acids of a chain and whatever else has a number of its own; water and ligands beside them are left out."""
+    found: dict[tuple[int, str], _Residue] = {}
+    for residue in chain:
+        kind, number, insertion = residue.id
+        if kind == WATER:
+            continue
+        # DisorderedResidue: one entity for several amino acids at one number
+        names = residue.disordered_get_id_list() if residue.is_disordered() == 2 else [residue.get_resname()]
+        names = tuple(name.strip() for name in names)
+        key = (number, insertion.strip())
+        if key not in found or not kind.strip():  # an amino acid before a ligand of the same number
+            found[key] = _Residue(number, insertion.strip(), names[0], names)
+    return sorted(found.values(), key=lambda r: (r.number, r.insertion))
+
+
+def _parse(path: Path) -> Any:
+    """Biopython's structure of a file."""
+    if not path.is_file():
+        raise InputError(f"pdb={path}: no such file. Give the path of a PDB or mmCIF file.")
+    text = _text(path)
+    name = path.name.lower().removesuffix(".gz")
+    parser = MMCIFParser(QUIET=True) if name.endswith((".cif", ".mmcif")) else PDBParser(QUIET=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return parser.get_structure("structure", io.StringIO(text))
+    except (PDBConstructionException, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{path}: cannot be read as a structure ({' '.join(str(error).split())}).") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        if data.startswith(GZIP_MAGIC):
+            data = gzip.decompress(data)
+        return data.decode("utf-8-sig")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: the gzip data is truncated or damaged ({error}). Fetch it again.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: binary data, not a PDB or mmCIF file.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
