@@ -47,6 +47,8 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {"dit": Architecture(DiT, DiTConfig), "esm": Architecture(Esm, EsmConfig)}
 NOT_IN_CARD = ("attention",)  # it is chosen where the network runs
+# Entries of a card that say what the files are; the others are about the model, and go where it goes.
+OF_THE_FILES = ("kind", "architecture", "config", "vocabulary", "sha256", "scorer")
 
 
 def architecture_of(model: nn.Module) -> str | None:
@@ -113,6 +115,11 @@ def load_scorer(path: Path | str) -> nn.Module | None:
         scorer: TokenScorer = scorer_from_trunk(_build(folder, card), normed=normed)
     _load_weights(folder / SCORER, card, scorer)
     return scorer.eval().requires_grad_(False)
+
+
+def has_card(path: Path) -> bool:
+    """Whether a path is a run directory or a model folder."""
+    return any((folder / CARD).is_file() for folder in (path, *(path / name for name in FOLDERS)))
 
 
 def model_folder(path: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from didi_core.errors import unknown
@@ -21,17 +22,21 @@ class Command:
     about: str
     example: str
     configured: bool = True  # whether it has a configuration of its own
+    module: str = ""  # of didi_core.commands; the command's name where that is no keyword of Python
+
+    def _load(self) -> ModuleType:
+        return importlib.import_module(f"didi_core.commands.{self.module or self.name}")
 
     @property
     def settings(self) -> type[Any]:
         """Dataclass of its configuration."""
-        kind: type[Any] = importlib.import_module(f"didi_core.commands.{self.name}").Settings
+        kind: type[Any] = self._load().Settings
         return kind
 
     @property
     def run(self) -> Callable[..., None]:
         """``run(settings, config, command_line)``; for a command without configuration ``run()``."""
-        function: Callable[..., None] = importlib.import_module(f"didi_core.commands.{self.name}").run
+        function: Callable[..., None] = self._load().run
         return function
 
 
@@ -42,6 +47,8 @@ COMMANDS = {
         Command("pretrain", "a teacher or a judge from your own data", "domain=protein data.path=my.fasta"),
         Command("sample", "sequences from a model", "run=<run directory> num=100 steps=16"),
         Command("evaluate", "student against teacher over steps, with error bars", "run=<run directory>"),
+        Command("import", "a peer's checkpoint as a run", "source=mdlm.ckpt domain=language", True, "importing"),
+        Command("export", "a run's model for other programs", "run=<run directory> format=hf out=<folder>"),
         Command("plugins", "what is installed: plugins and what they offer", "", configured=False),
         Command("doctor", "versions, devices, attention backends", ""),
     )

@@ -103,8 +103,8 @@ class LanguageDomain:
     # --- networks
 
     def teacher(self, name: str = BUNDLED) -> nn.Module:
-        """The bundled teacher, or one from a run directory or folder of ``model.safetensors`` and ``card.json``."""
-        model = load_teacher(name)
+        """The bundled teacher, one from a run directory or folder with a card, or a peer's checkpoint (MDLM ...)."""
+        model = load_teacher(name, self.vocabulary)
         size = model.vocabulary.size  # type: ignore[union-attr]
         if size != self.vocabulary.size:
             raise InputError(
@@ -115,9 +115,9 @@ class LanguageDomain:
 
     def scorer(self, teacher: nn.Module, trainable_blocks: int = 4) -> nn.Module:
         """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
-        from didi_core.models.scorer import scorer_from_dit
+        from didi_core.models.scorer import scorer_from_trunk
 
-        return scorer_from_dit(teacher, trainable_blocks)
+        return scorer_from_trunk(teacher, trainable_blocks)
 
     # --- data
 
@@ -152,7 +152,7 @@ class LanguageDomain:
             documents, tokens = (self.packed.card[key][split] for key in ("documents", "tokens"))
             raise InputError(
                 f"the {split} split has {documents} documents of together {tokens} tokens, less than one block of "
-                f"data.length={self.settings.length}: give more text, a smaller data.length, or another data.validation."
+                f"data.length={self.settings.length}: more text, a smaller data.length or another data.validation."
             )
         return made
 

@@ -51,7 +51,7 @@ def text_judge(name: str, end_text: str) -> JudgePerplexity:
     if own is not None:
         model, tokenizer, about = *_own(own), _shape(own, name)
     elif name == BUNDLED:
-        raise InputError(f"the bundled judge is not in this installation ({folder}). Set data.judge=<folder or hub id>.")
+        raise InputError(f"the bundled judge is not in this installation ({folder}): set data.judge=<folder or hub id>")
     else:
         model, tokenizer = _of_transformers(name)
         about = f"under {name}, texts retokenised, up to the first end token, context {model.context}"

@@ -1,0 +1,77 @@
+"""``import``: a peer's checkpoint becomes a run directory that ``sample``, ``evaluate`` and ``teacher=`` accept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from didi_core.checkpoint import MODEL, OF_THE_FILES, SCORER, save_model, save_scorer
+from didi_core.commands.common import CommonSettings, about_domain, make_domain, open_run
+from didi_core.errors import InputError, unknown
+from didi_core.importers import WEIGHTS, Imported, import_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings):
+    """``configs/import.yaml``."""
+
+    source: str | None = None
+    run_dir: Path | None = None
+    domain: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    weights: str = "auto"
+    heads: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.source is None:
+            raise InputError("source is missing: give source=<file, folder or hub id>.")
+        if self.domain is None:
+            raise InputError("domain is missing: give the domain that the checkpoint writes, such as domain=language.")
+        if self.weights not in WEIGHTS:
+            raise unknown("weights", self.weights, WEIGHTS)
+        if self.heads is not None and self.heads < 1:
+            raise InputError(f"heads={self.heads} is out of range: it must be at least 1.")
+
+
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+    """Read the checkpoint, write ``student/``, and tell what was taken and what was left out."""
+    domain = make_domain(settings.domain or "", settings.data)
+    source = settings.source or ""
+    found = import_checkpoint(source, domain.vocabulary, weights=settings.weights, heads=settings.heads)
+    with open_run("import", domain.name, settings.run_dir, config, command_line) as opened:
+        folder = opened.path / "student"
+        about = {
+            **about_domain(domain, settings.data),
+            **{key: value for key, value in found.card.items() if key not in OF_THE_FILES},
+            "imported": {
+                "source": source,
+                "layout": found.layout,
+                "weights": found.weights,
+                "ignored": dict(found.ignored),
+            },
+        }
+        card = save_model(folder, found.denoiser, about)
+        if found.scorer is not None:
+            save_scorer(folder, found.scorer)
+        else:
+            (folder / SCORER).unlink(missing_ok=True)
+        opened.note(hashes={"model": card["sha256"]})
+        _tell(found)
+        print(f"model: {folder / MODEL}")
+
+
+def _tell(found: Imported) -> None:
+    """What was taken, and what was not."""
+    print(f"layout: {found.layout}; weights: {found.weights}; denoiser: {_size(found.denoiser)}")
+    print(f"scorer: {_size(found.scorer) if found.scorer is not None else 'none in the checkpoint'}")
+    for name, why in found.ignored.items():
+        print(f"not used: {name} ({why})")
+
+
+def _size(network: nn.Module) -> str:
+    return f"{sum(p.numel() for p in network.parameters()) / 1e6:,.1f} M parameters"

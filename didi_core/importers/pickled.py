@@ -1,0 +1,123 @@
+"""Torch files of strangers: tensors and plain values are read, no object of theirs is made and no code of theirs runs.
+
+Lightning files carry more than weights: the run's configuration as omegaconf containers, the tokenizer, paths. torch's
+restricted reader (``weights_only=True``) is told to put an inert stand-in, which only keeps what the file says of the
+object, in the place of each class from the packages below; any other name in the file is refused before it is read.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from didi_core.errors import InputError
+
+# What training frameworks leave in a checkpoint beside weights. Stand-ins are made of these, nothing is imported.
+DESCRIPTIONS = (
+    "omegaconf.",
+    "transformers.",
+    "tokenizers.",
+    "lightning.",
+    "pytorch_lightning.",
+    "lightning_fabric.",
+    "typing.",
+    "pathlib.",
+    "numpy.",
+)
+BUILTINS = ("bool", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "set", "str", "tuple")
+PLAIN = {f"builtins.{name}" for name in BUILTINS} | {
+    "_codecs.encode",
+    "collections.defaultdict",
+    "collections.deque",
+    "datetime.datetime",
+    "datetime.timedelta",
+}
+MAPPINGS = ("AttributeDict", "defaultdict")  # classes that are filled like a dict, and become one
+DEPTH = 32  # of a configuration; more is a loop
+
+
+class Inert:
+    """Stands for an object of a class that is not imported."""
+
+    origin = ""
+
+    def __new__(cls, *args: Any, **_: Any) -> Inert:
+        made = super().__new__(cls)
+        made.__dict__["args"] = args
+        return made
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__["state"] = state
+
+
+def load_pickled(path: Path) -> dict[str, Any]:
+    """The dictionary in a torch file.
+
+    Raises:
+        InputError: it would import something else than a description, is damaged, or holds no dictionary.
+    """
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+        strange = sorted(name for name in names if not (name in PLAIN or name.startswith(DESCRIPTIONS)))
+        if strange:
+            raise _refused(path, ", ".join(strange[:5]))
+        with torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)|unrecognized function ([^\n]+)", str(error))
+        raise _refused(path, next(filter(None, found.groups())) if found else "instructions of a bare pickle") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a torch file: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(held, Mapping):
+        raise InputError(f"{path} holds a {type(held).__name__}, not a dictionary of weights.")
+    return dict(held)
+
+
+def _refused(path: Path, what: str) -> InputError:
+    return InputError(
+        f"{path} is refused: reading it would run code or import what no checkpoint needs ({what[:300]}). "
+        "Ask its author for safetensors."
+    )
+
+
+def _stand_in(name: str) -> Callable[..., Any]:
+    """What is put in the place of a name."""
+    last = name.rsplit(".", 1)[-1]
+    if last == "AttributeDict":
+        return dict
+    if last in MAPPINGS:
+        return lambda *_: {}
+    return type(last, (Inert,), {"origin": name})
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """A configuration as plain containers: omegaconf's nodes opened, interpolations left as text.
+
+    Other stand-ins become the name of their class.
+    """
+    if depth > DEPTH:
+        return "..."
+    if isinstance(value, Inert):
+        state = value.__dict__.get("state")
+        if isinstance(state, tuple):  # (dict, slots)
+            state = {key: item for part in state if isinstance(part, Mapping) for key, item in part.items()}
+        if isinstance(state, Mapping):
+            for content in ("_content", "_val"):
+                if content in state:
+                    return plain(state[content], depth + 1)
+        return value.origin
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, type) and issubclass(value, Inert):
+        return value.origin
+    return value
