@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from didi_core.autoregressive import CausalGenerator
 from didi_core.catalogue import Catalogue
 from didi_core.errors import InputError
 from didi_core.guidance import GuidanceSettings, rgas
@@ -117,5 +118,26 @@ class Rgas:
         )
 
 
-BUILT_IN: dict[str, type[Sampler]] = {"ancestral": Ancestral, "first_hitting": FirstHitting, "rgas": Rgas}
+@dataclass(frozen=True)
+class Autoregressive:
+    """The sampler of a ``CausalGenerator``; no other network can be sampled with it."""
+
+    needs_scorer: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
+
+    def sample(self, job: Job) -> Sampled:
+        if not isinstance(job.denoiser, CausalGenerator):
+            raise InputError(
+                "sampler=autoregressive is for causal models: give evaluate autoregressive=<folder or hub id>, and "
+                "another sampler for the denoisers."
+            )
+        return job.denoiser.fill(job.template, job.rule, job.generator, job.progress)
+
+
+BUILT_IN: dict[str, type[Sampler]] = {
+    "ancestral": Ancestral,
+    "autoregressive": Autoregressive,
+    "first_hitting": FirstHitting,
+    "rgas": Rgas,
+}
 SAMPLERS: Catalogue[type[Sampler]] = Catalogue("sampler", BUILT_IN)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from didi_core import autoregressive
 from didi_core.device import Machine
 from didi_core.drawing import Curve
 from didi_core.errors import InputError
@@ -59,6 +60,8 @@ class PlanSettings:
         """Sampler settings for a model; ``guided=False`` leaves out the sampler that needs a scorer."""
         made = [
             SamplerSettings(sampler, k, law, grid, self.power, temperature, precision=precision)
+            if SAMPLERS.find(sampler).stepwise
+            else SamplerSettings(sampler, temperature=temperature)  # its calls follow from the length: one row
             for sampler, law, grid, k, temperature in itertools.product(
                 self.samplers, self.laws, self.grids, steps, self.temperatures
             )
@@ -69,11 +72,15 @@ class PlanSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """The networks of a comparison; without a teacher only the student is measured."""
+    """The networks of a comparison; without a teacher only the student is measured.
+
+    autoregressive: a ``didi_core.autoregressive.CausalGenerator`` to compare with.
+    """
 
     student: nn.Module
     scorer: nn.Module | None
     teacher: nn.Module | None
+    autoregressive: nn.Module | None = None
 
 
 def compare_models(
@@ -92,6 +99,11 @@ def compare_models(
     if networks.teacher is not None:
         models["teacher"] = (networks.teacher, None)
         plan["teacher"] = settings.plan(settings.teacher_steps, guided=False, precision=sampling_precision)
+    if networks.autoregressive is not None:
+        models[autoregressive.NAME] = (networks.autoregressive, None)
+        plan[autoregressive.NAME] = [
+            SamplerSettings(autoregressive.NAME, temperature=temperature) for temperature in settings.temperatures
+        ]
     models["student"] = (networks.student, networks.scorer)
     plan["student"] = settings.plan(settings.steps, networks.scorer is not None, sampling_precision)
     for network in (network for pair in models.values() for network in pair if network is not None):
@@ -99,7 +111,8 @@ def compare_models(
     curves: dict[str, Curve] = {}
     with autocast(machine.device, machine.precision):
         if "optimised" in settings.grids:
-            curves = {name: measured_curve(domain, model, settings.seeds[0]) for name, (model, _) in models.items()}
+            masked = {name: model for name, (model, _) in models.items() if name != autoregressive.NAME}
+            curves = {name: measured_curve(domain, model, settings.seeds[0]) for name, model in masked.items()}
         return evaluate_models(
             domain,
             models,

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from didi_core.autoregressive import CausalGenerator, load_generator, same_weights
 from didi_core.checkpoint import load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import CommonSettings, make_domain, note_machine, open_run
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
@@ -15,7 +18,9 @@ from didi_core.commands.sample import LEGACY
 from didi_core.device import Machine
 from didi_core.errors import InputError
 from didi_core.evaluation import evaluate_files
+from didi_core.judge import JudgePerplexity
 from didi_core.run_dir import RECORD
+from didi_core.types import Domain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,7 @@ class Settings(CommonSettings, PlanSettings):
     run: Path | None = None
     samples: tuple[Path, ...] | None = None
     teacher: str | None = None
+    autoregressive: str | None = None
     domain: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
     out: Path | None = None
@@ -70,13 +76,14 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
     student, scorer = load_denoiser(folder), load_scorer(folder)
     named = settings.teacher or made_by.get("teacher")
     teacher = domain.teacher(named) if named else None
+    causal = _causal(settings.autoregressive, domain) if settings.autoregressive else None
     with open_run("evaluate", domain.name, settings.out, config, command_line) as opened:
         note_machine(opened, machine, student)
         opened.note(hashes={"student": card["sha256"]})
         with opened.stage("evaluation"):
             found = compare_models(
                 domain,
-                Compared(student=student, scorer=scorer, teacher=teacher),
+                Compared(student=student, scorer=scorer, teacher=teacher, autoregressive=causal),
                 settings,
                 machine,
                 cache_dir=opened.path / "evaluation",
@@ -84,6 +91,19 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
                 sampling_precision=LEGACY if settings.precision == LEGACY else "exact",
             )
             publish(opened.path, found, opened.record, folder.parent)
+
+
+def _causal(name: str, domain: Domain) -> CausalGenerator:
+    """The autoregressive model to compare with; the judge itself is no candidate."""
+    made = load_generator(name, domain.vocabulary)
+    for metric in domain.metrics():
+        judge = metric.judge if isinstance(metric, JudgePerplexity) else None
+        if isinstance(judge, nn.Module) and same_weights(judge.network, made.network):  # type: ignore[arg-type]
+            raise InputError(
+                f"autoregressive={name} is the judge of this comparison: it would be measured by its own likelihood. "
+                "Give another model, or another judge."
+            )
+    return made
 
 
 def _made_by(folder: Path) -> dict[str, Any]:
