@@ -1,9 +1,10 @@
-"""Metrics that domains share: the mean of a number per sample, entropy of counts, the share of distinct samples."""
+"""Metrics that domains share: the mean of a number per sample, entropy, the share of distinct samples, words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -58,3 +59,60 @@ def entropy_of_counts(counts: Num[np.ndarray, "... k"]) -> Float[np.ndarray, "..
     with np.errstate(divide="ignore", invalid="ignore"):
         p = counts / counts.sum(axis=-1, keepdims=True)
         return np.asarray(-np.where(p == 0, 0.0, p * np.log(p)).sum(axis=-1))
+
+
+def letter_entropy(text: str) -> float:
+    """Entropy in nats of the text's histogram of letters."""
+    return float(entropy_of_counts(np.array(list(Counter(text).values()))))
+
+
+@dataclass(frozen=True)
+class KmerDivergence:
+    """KL in nats of the pooled frequencies of k-letter words in the samples from those of a reference.
+
+    Statistics: counts [n, V^k] of each sample; a text shorter than k is undefined. The plug-in estimate is biased
+    upwards by about V^k / (2 * words counted): compare rows of equal numbers of samples.
+    """
+
+    alphabet: str
+    k: int
+    reference: Float[np.ndarray, "words"] = field(repr=False)  # counts
+    normalise: Callable[[str], str] = field(default=str, repr=False)
+    name: str = "word_kl"
+    better: Better = "lower"
+    minimum: int = 10
+
+    @property
+    def label(self) -> str:
+        return f"{self.k}-mer KL"
+
+    @classmethod
+    def against(
+        cls, texts: Iterable[str], alphabet: str, k: int, normalise: Callable[[str], str] = str
+    ) -> KmerDivergence:
+        """Against reference texts. One count is added to every word, so that a new one costs much but not infinity."""
+        counts = np.ones(len(alphabet) ** k)
+        for text in texts:
+            counts += word_counts(normalise(text), alphabet, k)
+        return cls(alphabet, k, counts, normalise)
+
+    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
+        rows = np.full((len(samples), len(self.reference)), np.nan)
+        for row, sample in zip(rows, samples, strict=True):
+            if len(text := self.normalise(sample.text)) >= self.k:
+                row[:] = word_counts(text, self.alphabet, self.k)
+        return rows
+
+    def aggregate(self, means: np.ndarray) -> np.ndarray:
+        share = means / means.sum(axis=-1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = share * np.log(share / (self.reference / self.reference.sum()))
+        return np.asarray(np.where(share > 0, terms, 0.0).sum(axis=-1))
+
+
+def word_counts(text: str, alphabet: str, k: int) -> Float[np.ndarray, "words"]:
+    """How often each of the V^k words occurs, overlaps counted, in the order of the alphabet."""
+    index = np.array([alphabet.index(letter) for letter in text], dtype=np.int64)
+    width, n = len(alphabet), max(len(index) - k + 1, 0)
+    codes = sum((index[i : i + n] * width ** (k - 1 - i) for i in range(k)), np.zeros(n, dtype=np.int64))
+    return np.bincount(codes, minlength=width**k).astype(np.float64)

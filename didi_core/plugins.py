@@ -23,7 +23,7 @@ from didi_core import builtin, hookspecs
 from didi_core.catalogue import Catalogue
 from didi_core.errors import InputError
 from didi_core.objectives.reward_kinds import REWARDS
-from didi_core.plugin_checks import check_hooks, check_offers, trace, tracing
+from didi_core.plugin_checks import check_hooks, check_keys, check_offers, trace, tracing
 from didi_core.sampling import SAMPLERS
 from didi_core.types import Domain, Metric
 from didi_core.unmasking import LAWS
@@ -108,9 +108,7 @@ class Registry:
         failed = [p for p in self.plugins if p.problem]
         absent = f"{KINDS[kind]} {{!r}} is not there because its plugin cannot be loaded: {{}}: {{}}."
         refused = {
-            p.name: absent.format(p.name, p.origin, p.problem)
-            for p in failed
-            if p.name not in self.offers[kind]
+            p.name: absent.format(p.name, p.origin, p.problem) for p in failed if p.name not in self.offers[kind]
         }
         notes = [f"Plugin skipped: {p.origin}: {p.problem}." for p in failed]
         things = {name: offer.value for name, offer in self.offers[kind].items()}
@@ -119,6 +117,7 @@ class Registry:
     def domain(self, name: str, data: Mapping[str, Any]) -> Domain:
         """The domain of that name, made from the keys of the config node ``data``."""
         factory = self.catalogue("domains").find(name)
+        check_keys(factory, data, name)
         try:
             domain: Domain = factory(**data)
         except Exception as error:  # whatever it is, it goes on upwards with the plugin's name

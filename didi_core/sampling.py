@@ -88,9 +88,7 @@ class FirstHitting:
     stepwise: ClassVar[bool] = False
 
     def sample(self, job: Job) -> Sampled:
-        return first_hitting(
-            job.denoiser, job.template, rule=job.rule, generator=job.generator, progress=job.progress
-        )
+        return first_hitting(job.denoiser, job.template, rule=job.rule, generator=job.generator, progress=job.progress)
 
 
 @dataclass(frozen=True)

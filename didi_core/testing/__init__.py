@@ -1,0 +1,17 @@
+"""The conformance kit: subclass ``DomainContract`` in a test file, and pytest checks that a domain keeps its promises.
+
+    class TestDna(DomainContract):
+        def make(self):
+            return DnaDomain("tests/some.fasta")
+
+Or, without pytest, ``faults(domain)`` returns what is wrong in words, by check. ``check_sampler``, ``check_law`` and
+``check_metric`` do the same for the smaller things that a plugin may offer.
+"""
+
+from __future__ import annotations
+
+from didi_core.testing.contract import DomainContract
+from didi_core.testing.domain_checks import CHECKS, Broken, faults
+from didi_core.testing.part_checks import check_law, check_metric, check_sampler
+
+__all__ = ["CHECKS", "Broken", "DomainContract", "check_law", "check_metric", "check_sampler", "faults"]

@@ -1,0 +1,36 @@
+"""The kit's checks as a pytest class."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from didi_core.testing.domain_checks import CHECKS, Bench
+from didi_core.types import Domain
+
+
+class DomainContract:
+    """One test for each check. Subclass it, name the subclass ``Test...`` and say how the domain is made.
+
+    Without a teacher of its own a domain is checked with a tiny untrained network, which is enough for the contract.
+    """
+
+    __test__ = False
+
+    def __init_subclass__(cls) -> None:
+        cls.__test__ = True
+
+    def make(self) -> Domain:
+        """The domain, with enough data for a few batches."""
+        raise NotImplementedError(f"{type(self).__name__}.make must return the domain to check")
+
+    def teacher(self, domain: Domain) -> nn.Module | None:
+        """A teacher to check instead of the tiny network, say ``domain.teacher("bundled")``."""
+        del domain
+        return None
+
+    @pytest.mark.parametrize("check", list(CHECKS))
+    def test_domain(self, check: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """The named check; its docstring says what it is about."""
+        domain = self.make()
+        CHECKS[check](Bench(domain, self.teacher(domain), tmp_path_factory.mktemp("domain")))

@@ -1,0 +1,364 @@
+"""What the core relies on in a domain, one function a promise. A broken one is told in words: what was done, what came,
+what should have come."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from didi_core.controls import negative_controls
+from didi_core.errors import InputError
+from didi_core.evaluation import evaluate_samples
+from didi_core.generate import SamplerSettings, generate
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.random import generator, seeded
+from didi_core.statistics import bootstrap
+from didi_core.types import Domain, Metric, Sample, Scorer
+
+SAMPLES = 24
+
+
+class Broken(AssertionError):
+    """A promise of the contract that a domain does not keep."""
+
+
+@dataclass
+class Bench:
+    """A domain on the bench, with the networks and samples that several checks share."""
+
+    domain: Domain
+    given: nn.Module | None
+    folder: Path
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The teacher given, else a tiny untrained one."""
+        if self.given is not None:
+            return self.given.eval()
+        with seeded(0, "contract"):
+            return DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), self.domain.vocabulary).eval()
+
+    @cached_property
+    def batch(self) -> Int[Tensor, "B L"]:
+        """A few training sequences."""
+        return next(iter(self.domain.batches("train", 6, seed=0)))
+
+    @cached_property
+    def natural(self) -> list[Sample]:
+        """Held-out samples."""
+        return self.domain.held_out(SAMPLES, 0)
+
+
+def promise(kept: bool, told: str) -> None:
+    """Raise ``Broken`` with the words unless the promise is kept."""
+    if not kept:
+        raise Broken(told)
+
+
+def refuses(action: Callable[[], object], what: str) -> None:
+    """The action must raise InputError, which the user sees as one message."""
+    try:
+        made = action()
+    except InputError:
+        return
+    except Exception as error:
+        raise Broken(f"{what} raised {type(error).__name__} ({error}); raise didi_core.errors.InputError.") from error
+    raise Broken(f"{what} was accepted (it gave {str(made)[:60]!r}); raise didi_core.errors.InputError.")
+
+
+def check_vocabulary(bench: Bench) -> None:
+    """Special ids are pinned, never generated, and all networks and templates use the same mask."""
+    vocabulary = bench.domain.vocabulary
+    wrong = {*vocabulary.pinned} & {*vocabulary.generated}
+    promise(not wrong, f"the ids {sorted(wrong)} are special and may be generated; list them in Vocabulary.forbidden.")
+    tokens = vocabulary.tokens
+    promise(tokens is None or len({*tokens}) == len(tokens), "two tokens of the vocabulary have one spelling.")
+    promise(
+        bool(bench.domain.name) and bench.domain.name == bench.domain.name.strip().lower(),
+        f"name={bench.domain.name!r}: give a lower-case name, as users will write it after domain=.",
+    )
+    promise(bench.domain.suffix.startswith("."), f"suffix={bench.domain.suffix!r} must begin with a dot: '.fasta'.")
+
+
+def check_text(bench: Bench) -> None:
+    """encode and decode are inverse on natural sequences, and only tokens of the vocabulary come out."""
+    domain = bench.domain
+    for sample in bench.natural:
+        tokens = domain.encode(sample.text)
+        outside = [t for t in tokens if not 0 <= t < domain.vocabulary.size]
+        promise(not outside, f"encode({sample.text[:30]!r}) gave the ids {outside[:5]}, which the vocabulary lacks.")
+        never = {*tokens} & {*domain.vocabulary.forbidden} - {*domain.vocabulary.pinned}
+        promise(
+            not never, f"encode({sample.text[:30]!r}) gave forbidden ids {sorted(never)}: no model will write them."
+        )
+        again = domain.encode(domain.decode(tokens))
+        promise(
+            again == tokens,
+            f"decode does not undo encode: {sample.text[:30]!r} has the ids {tokens[:10]}, and its decoded text "
+            f"{domain.decode(tokens)[:30]!r} has {again[:10]}.",
+        )
+    padded = [*tokens, domain.vocabulary.pad] if domain.vocabulary.pad is not None else tokens
+    promise(domain.decode(padded) == domain.decode(tokens), "decode does not drop padding.")
+
+
+def check_template(bench: Bench) -> None:
+    """A template has exactly the free positions asked for; all else is special; padding is on the right."""
+    domain, vocabulary = bench.domain, bench.domain.vocabulary
+    shortest = min(domain.lengths(8, generator(0, "contract")))
+    asked = [shortest, shortest + 2] if vocabulary.pad is not None else [shortest, shortest]
+    made = domain.template(asked)
+    promise(
+        made.dtype == torch.long and made.ndim == 2, f"template gave {made.dtype} of {made.ndim} axes; int64 [B, L]."
+    )
+    free = (made == vocabulary.mask).sum(1).tolist()
+    promise(free == asked, f"template({asked}) has {free} free positions (the mask is id {vocabulary.mask}).")
+    strange = sorted({*made[made != vocabulary.mask].tolist()} - {*vocabulary.pinned})
+    promise(
+        not strange,
+        f"template({asked}) holds the ids {strange} beside the mask; only BOS, EOS and padding belong there.",
+    )
+    if vocabulary.pad is not None:
+        real = made != vocabulary.pad
+        ends = torch.arange(made.shape[1]) < vocabulary.lengths(made)[:, None]
+        promise(bool((real == ends).all()), "template has padding before a token; pad on the right.")
+
+
+def check_lengths(bench: Bench) -> None:
+    """n lengths of at least one, from the generator alone."""
+    domain = bench.domain
+    first, again, other = (domain.lengths(50, generator(seed, "contract")) for seed in (1, 1, 2))
+    promise(len(first) == 50, f"lengths(50) gave {len(first)} lengths.")
+    promise(all(isinstance(n, int) and n >= 1 for n in first), f"lengths gave {first[:5]}; whole numbers from 1.")
+    promise(first == again, "lengths differ for equal generators: draw from the generator that is passed.")
+    promise(len({*first, *other}) == 1 or first != other, "lengths ignore the generator that is passed.")
+
+
+def check_batches(bench: Bench) -> None:
+    """Batches are endless, of the size asked for, the same for a seed, and ``start`` skips exactly."""
+    domain, vocabulary = bench.domain, bench.domain.vocabulary
+    for split in ("train", "validation"):
+        first = list(itertools.islice(domain.batches(split, 5, seed=3), 4))
+        again = list(itertools.islice(domain.batches(split, 5, seed=3), 4))
+        later = list(itertools.islice(domain.batches(split, 5, seed=3, start=2), 2))
+        promise(
+            all(_same(a, b) for a, b in zip(first, again, strict=True)), f"{split}: one seed gave different batches."
+        )
+        promise(
+            all(_same(a, b) for a, b in zip(first[2:], later, strict=True)),
+            f"{split}: start=2 does not give what comes after two batches, so a resumed run would see other data.",
+        )
+        promise(all(len(b) == 5 for b in first), f"{split}: batch_size=5 gave rows of {[len(b) for b in first]}.")
+        for batch in first:
+            ids = {*batch.flatten().tolist()}
+            promise(vocabulary.mask not in ids, f"{split}: a batch holds the mask; the core does the masking.")
+            promise(
+                ids <= {*range(vocabulary.size)},
+                f"{split}: ids {sorted(ids - {*range(vocabulary.size)})[:5]} are unknown.",
+            )
+            promise(bool(vocabulary.maskable(batch).any(1).all()), f"{split}: a row has no token beside special ones.")
+    other = next(iter(domain.batches("train", 5, seed=4)))
+    promise(not _same(other, next(iter(domain.batches("train", 5, seed=3)))), "another seed gave the same first batch.")
+    refuses(lambda: domain.batches("test", 5, seed=0), "batches('test')")
+
+
+def check_held_out(bench: Bench) -> None:
+    """Held-out samples are no training sequences."""
+    domain = bench.domain
+    promise(bool(bench.natural), "held_out gave no sample.")
+    again = [sample.text for sample in domain.held_out(SAMPLES, 0)]
+    promise(again == [sample.text for sample in bench.natural], "held_out differs between two calls with one seed.")
+    known: set[str] = set()
+    for batch in itertools.islice(domain.batches("train", 16, seed=0), 16):
+        ends = domain.vocabulary.lengths(batch).tolist()
+        known |= {domain.decode(row[:end]) for row, end in zip(batch.tolist(), ends, strict=True)}
+    shared = [t for t in again if domain.decode(domain.encode(t)) in known]
+    # Short sequences may well come twice; long ones do not.
+    innocent = len(shared) <= len(again) / 2 and max(map(len, shared), default=0) <= 12
+    promise(innocent, f"{len(shared)} held-out samples are training sequences too, such as {shared[:1]}.")
+
+
+def check_teacher(bench: Bench) -> None:
+    """Logits for every token at every position, and padding changes nothing."""
+    network, vocabulary, batch = bench.network, bench.domain.vocabulary, bench.batch
+    named = getattr(network, "vocabulary", None)
+    promise(named == vocabulary, "the teacher's vocabulary is not the domain's.")
+    with torch.no_grad():
+        logits, hidden = network(batch), network.trunk(batch)  # type: ignore[operator]
+    promise(
+        logits.shape[:2] == batch.shape and logits.shape[2] >= vocabulary.size,
+        f"the teacher gave logits {tuple(logits.shape)} for tokens {tuple(batch.shape)}; [B, L, >= {vocabulary.size}].",
+    )
+    with torch.no_grad():
+        parts = network.head(hidden)  # type: ignore[operator]
+    inside = vocabulary.maskable(batch)
+    promise(torch.allclose(parts[inside], logits[inside], atol=1e-4), "head(trunk(tokens)) is not what the call gives.")
+    promise(bool(torch.isfinite(logits[inside]).all()), "the teacher gave logits that are no numbers.")
+    if vocabulary.pad is not None:
+        wider = nn.functional.pad(batch, (0, 3), value=vocabulary.pad)
+        with torch.no_grad():
+            gap = (network(wider)[:, : batch.shape[1]] - logits)[inside].abs().max()
+        promise(float(gap) < 1e-3, f"three columns of padding changed the teacher's logits by {float(gap):.3g}.")
+    refuses(lambda: bench.domain.teacher("no/such/teacher"), "teacher('no/such/teacher')")
+
+
+def check_scorer(bench: Bench) -> None:
+    """A logit a position; one-hot soft tokens are the tokens; it learns."""
+    made, batch = bench.domain.scorer(bench.network, 1), bench.batch
+    scorer: Scorer = made.eval()  # type: ignore[assignment]
+    logits = scorer(batch)
+    promise(logits.shape == batch.shape, f"the scorer gave {tuple(logits.shape)} for tokens {tuple(batch.shape)}.")
+    where = bench.domain.vocabulary.maskable(batch)
+    onehot = nn.functional.one_hot(batch[where], bench.domain.vocabulary.size).float().requires_grad_(True)
+    soft = scorer.soft(batch, where, onehot)
+    gap = float((soft - logits)[where].abs().max().detach())
+    promise(
+        gap < 1e-3, f"one-hot soft tokens changed the scorer's logits by {gap:.3g}; they are the tokens themselves."
+    )
+    (slope,) = torch.autograd.grad(soft[where].sum(), onehot, allow_unused=True)
+    promise(slope is not None and bool(slope.abs().max() > 0), "soft is not differentiable in the weights.")
+    promise(any(p.requires_grad for p in made.parameters()), "no parameter of the scorer learns.")
+    shared = {id(p) for p in bench.network.parameters()} & {id(p) for p in made.parameters()}
+    promise(not shared, "the scorer shares weights with the teacher; it must have a copy.")
+
+
+def check_sampling(bench: Bench) -> None:
+    """Sequences come out of every kind of sampler, whole, decodable and the same for a seed."""
+    domain = bench.domain
+    scorer = domain.scorer(bench.network, 1).eval()
+    for name in ("ancestral", "first_hitting", "rgas"):
+        made = [
+            generate(
+                domain, bench.network, scorer, settings=SamplerSettings(name, 3, "stratified"), num=3, length=9, seed=5
+            )
+            for _ in range(2)
+        ]
+        texts = [sample.text for sample in made[0].samples]
+        promise(texts == [s.text for s in made[1].samples], f"sampler {name}: one seed gave different samples.")
+        for sample in made[0].samples:
+            tokens = torch.tensor([sample.tokens])
+            drawn = {*tokens[domain.vocabulary.maskable(tokens)].tolist()}
+            wrong = drawn - {*domain.vocabulary.generated}
+            promise(not wrong, f"sampler {name} wrote the ids {sorted(wrong)}, which may not be generated.")
+            promise(int(domain.vocabulary.maskable(tokens).sum()) == 9, f"sampler {name} wrote another length than 9.")
+
+
+def check_metrics(bench: Bench) -> None:
+    """A quality and an entropy first; statistics a row a sample; values with intervals; names that are unique."""
+    metrics = bench.domain.metrics()
+    promise(len(metrics) >= 2, f"metrics() gave {len(metrics)}; the first is the quality, the second the entropy.")
+    names = [metric.name for metric in metrics]
+    promise(len({*names}) == len(names), f"two metrics have one name: {names}.")
+    for metric in metrics:
+        promise(isinstance(metric, Metric), f"metric {metric!r} lacks a member of didi_core.types.Metric.")
+        if len(bench.natural) < metric.minimum:
+            continue
+        rows = np.asarray(metric.statistics(bench.natural))
+        promise(
+            rows.ndim == 2 and len(rows) == len(bench.natural),
+            f"metric {metric.name}: statistics of {len(bench.natural)} samples have shape {rows.shape}; [n, k].",
+        )
+        value = bootstrap(metric, rows.astype(np.float64), 100, 0)
+        promise(np.isfinite(value.value), f"metric {metric.name} is {value.value} on held-out samples.")
+        promise(
+            value.low <= value.value <= value.high or metric.minimum > 1,
+            f"metric {metric.name}: {value} is no interval.",
+        )
+    promise(
+        metrics[0].better == "lower", f"the quality {names[0]} must be one where lower is better, for the frontier."
+    )
+    found = evaluate_samples(metrics[:1], bench.natural).values.get(names[0])
+    promise(
+        found is None or found.value > 0, f"the quality {names[0]} is {found}; the frontier needs values above zero."
+    )
+
+
+def check_controls(bench: Bench) -> None:
+    """The quality tells held-out samples from at least one of the negative controls."""
+    quality = bench.domain.metrics()[0]
+    if len(bench.natural) < quality.minimum:
+        return
+    known = evaluate_samples([quality], bench.natural).values[quality.name].value
+    made = negative_controls(bench.domain, bench.natural)
+    values = {n: evaluate_samples([quality], s).values[quality.name].value for n, s in made.items()}
+    told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+    promise(
+        any(value > known for value in values.values()),
+        f"the quality {quality.name} is {known:.3g} on held-out samples and no worse on the controls: {told}.",
+    )
+
+
+def check_files(bench: Bench) -> None:
+    """Samples survive being written and read; a file that is no sample is refused."""
+    domain, path = bench.domain, bench.folder / f"samples{bench.domain.suffix}"
+    samples = [Sample(s.text, f"seq_{i}", info={"nfe": 4}) for i, s in enumerate(bench.natural[:5], start=1)]
+    domain.write(path, samples)
+    again = domain.read(path)
+    try:
+        same = [domain.encode(s.text) for s in again] == [domain.encode(s.text) for s in samples]
+    except InputError:
+        same = False
+    promise(same, "samples are not the same after write and read.")
+    promise([s.id for s in again] == [s.id for s in samples], "ids of samples are lost between write and read.")
+    broken = bench.folder / f"broken{domain.suffix}"
+    broken.write_bytes(b"\x00\xff\x00 not a sample \x01")
+    refuses(lambda: domain.read(broken), f"read of a binary file as {domain.suffix}")
+    refuses(lambda: domain.read(bench.folder / f"absent{domain.suffix}"), "read of a file that is not there")
+
+
+def check_input(bench: Bench) -> None:
+    """What cannot be represented is refused in words, not guessed at."""
+    domain = bench.domain
+    refuses(lambda: domain.template([0]), "template([0])")
+    refuses(lambda: domain.template([]), "template([])")
+    refuses(lambda: domain.batches("train", 0, seed=0), "batches with batch_size=0")
+    refuses(lambda: domain.decode([domain.vocabulary.size + 7]), "decode of an id outside the vocabulary")
+    single = domain.vocabulary.tokens is not None and all(
+        len(domain.vocabulary.tokens[i]) == 1 for i in domain.vocabulary.generated
+    )
+    if single:  # letters: a text of others cannot be represented
+        refuses(lambda: domain.encode("\u2603\u2603"), "encode of a letter outside the alphabet")
+
+
+def check_pickling(bench: Bench) -> None:
+    """The domain can be sent to another process and does there what it does here."""
+    try:
+        again: Domain = pickle.loads(pickle.dumps(bench.domain))
+    except Exception as error:
+        raise Broken(
+            f"the domain cannot be pickled for worker processes ({type(error).__name__}: {error}). "
+            "Lambdas, open files and nested functions cannot travel."
+        ) from error
+    first, other = (next(iter(domain.batches("train", 4, seed=0))) for domain in (bench.domain, again))
+    promise(_same(first, other), "a pickled copy of the domain gives other batches.")
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a == b).all())
+
+
+CHECKS: dict[str, Callable[[Bench], None]] = {
+    name.removeprefix("check_"): function for name, function in list(globals().items()) if name.startswith("check_")
+}
+
+
+def faults(domain: Domain, teacher: nn.Module | None = None) -> dict[str, str]:
+    """What is wrong with a domain, by check; empty when it keeps the whole contract."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(domain, teacher, Path(folder))
+        for name, check in CHECKS.items():
+            try:
+                check(bench)
+            except Exception as error:  # whatever a stranger's domain raises is a finding
+                found[name] = str(error) if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
+    return found

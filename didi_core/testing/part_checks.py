@@ -1,0 +1,90 @@
+"""What the core relies on in samplers, laws and metrics that a plugin offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.random import generator, seeded
+from didi_core.sampling import Job, Sampler
+from didi_core.statistics import bootstrap
+from didi_core.testing.domain_checks import promise
+from didi_core.types import Metric, Sample, Vocabulary
+from didi_core.unmasking import Law, law, uniform_grid
+
+WORDS = Vocabulary(6, forbidden=(4, 5), pad=5, bos=4)
+
+
+def check_sampler(sampler: Sampler) -> None:
+    """A sampler fills every mask, leaves the rest alone, draws from its generator only, and counts its calls.
+
+    The network is a tiny untrained one; a sampler that needs a scorer gets one.
+    """
+    from didi_core.models.scorer import scorer_from_trunk
+
+    with seeded(0, "contract"):
+        denoiser = DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), WORDS).eval()
+        scorer = scorer_from_trunk(denoiser, 1).eval() if sampler.needs_scorer else None
+    template = torch.full((4, 10), WORDS.mask)
+    template[:, 0], template[:, 3], template[2:, 8:] = 4, 1, 5  # BOS, a pinned token, padding
+
+    def job(seed: int) -> Job:
+        return Job(
+            denoiser, template.clone(), uniform_grid(4), law("stratified"), generator(seed, "contract"), scorer=scorer
+        )  # type: ignore[arg-type]
+
+    made, again = sampler.sample(job(0)), sampler.sample(job(0))
+    left = int((made.tokens == WORDS.mask).sum())
+    promise(left == 0, f"the sampler left {left} positions masked.")
+    fixed = template != WORDS.mask
+    promise(bool((made.tokens == template)[fixed].all()), "the sampler changed positions that were pinned.")
+    wrong = {*made.tokens[~fixed].tolist()} - {*WORDS.generated}
+    promise(not wrong, f"the sampler wrote the ids {sorted(wrong)}, which may not be generated.")
+    promise(
+        bool((made.tokens == again.tokens).all()), "equal generators gave different samples: draw from job.generator."
+    )
+    promise(made.nfe.denoiser > 0, f"the sampler counted {made.nfe.denoiser} calls of the denoiser.")
+    if sampler.stepwise:
+        promise(
+            made.nfe.denoiser >= 4, f"stepwise with 4 shares, but {made.nfe.denoiser} calls: a step is a call at least."
+        )
+
+
+def check_law(made: Law) -> None:
+    """A law gives every free position a reveal time in (0, 1], uniform on average, from its generator only."""
+    free = torch.ones(2000, 6, dtype=torch.bool)
+    free[:, 0] = False
+    times, again = (made.times(free, generator(0, "contract")) for _ in range(2))
+    promise(
+        times.shape == free.shape, f"law {made.name}: times have shape {tuple(times.shape)} for {tuple(free.shape)}."
+    )
+    inside = times[free]
+    promise(bool(((inside > 0) & (inside <= 1)).all()), f"law {made.name}: times must lie in (0, 1].")
+    promise(bool((times == again)[free].all()), f"law {made.name}: equal generators gave different times.")
+    share = float((inside <= 0.5).double().mean())
+    promise(
+        abs(share - 0.5) < 0.05, f"law {made.name}: {share:.0%} of the positions come in the first half; expected 50%."
+    )
+    dealt = made.reorder(times, free, torch.rand(free.shape, generator=generator(1, "contract")))
+    same = torch.allclose(dealt.masked_fill(~free, 0).sort(1).values, times.masked_fill(~free, 0).sort(1).values)
+    promise(same, f"law {made.name}: reorder must deal out the times that are there.")
+
+
+def check_metric(metric: Metric, samples: Sequence[Sample]) -> None:
+    """A metric gives a row of numbers a sample, whatever its company, and a value with an interval from their means.
+
+    Args:
+        samples: at least ``metric.minimum`` ordinary samples.
+    """
+    promise(isinstance(metric, Metric), f"{metric!r} lacks a member of didi_core.types.Metric.")
+    promise(len(samples) >= metric.minimum, f"{metric.name} needs {metric.minimum} samples; {len(samples)} were given.")
+    rows = np.asarray(metric.statistics(samples), dtype=np.float64)
+    promise(rows.ndim == 2 and len(rows) == len(samples), f"{metric.name}: statistics have shape {rows.shape}; [n, k].")
+    value = bootstrap(metric, rows, 200, 0)
+    promise(np.isfinite(value.value), f"{metric.name} is {value.value} on the samples.")
+    several = np.asarray(metric.aggregate(np.stack([rows.mean(0), rows.mean(0)])))
+    promise(several.shape == (2,), f"{metric.name}: aggregate of [2, k] means has shape {several.shape}; [2].")
+    promise(metric.statistics([]).shape[0] == 0, f"{metric.name}: statistics of no samples must have no rows.")
