@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from didi_core.evaluation import Evaluation, Method, MetricInfo, Row
 from didi_core.frontier import Acceleration, Matched, acceleration, matched, matched_difference
+from didi_core.rows import Evaluation, Method, MetricInfo, Row
 from didi_core.statistics import Interval
 
 CLAIM = 1000  # samples that a claim needs
@@ -145,7 +145,7 @@ def _comparison_sentence(evaluation: Evaluation, findings: Findings, usable: Seq
 
 def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
     """What a reader must know before believing the sentence."""
-    said = []
+    said = list(evaluation.notes)
     sizes = [row.n for row in evaluation.rows if row.kind in ("model", "file")]
     if sizes and min(sizes) < CLAIM:
         said.append(f"Smoke test: {min(sizes):,} samples per row. A claim needs at least {CLAIM:,}.")
@@ -164,9 +164,13 @@ def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
     ]
     if missed:
         said.append(f"The sweep did not reach the entropy of the data, so nothing is claimed for: {'; '.join(missed)}.")
-    skipped = {f"{name}: {why}" for row in evaluation.rows for name, why in row.skipped.items()}
+    skipped: dict[str, list[str]] = {}
+    for row in evaluation.rows:
+        for name, why in row.skipped.items():
+            skipped.setdefault(f"{name}: {why}", []).append(row.model)
     if skipped:
-        said.append(f"Not computed. {'; '.join(sorted(skipped))}.")
+        told = [f"{what} ({_listed(list(dict.fromkeys(models)))})" for what, models in sorted(skipped.items())]
+        said.append(f"Not computed. {'; '.join(told)}.")
     return said
 
 
@@ -232,6 +236,6 @@ def _ratio(difference: Interval | None) -> Interval | None:
     return Interval(value, low, high, difference.n, difference.left_out)
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _listed(numbers: Sequence[int | str]) -> str:
     words = [str(number) for number in numbers]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -25,7 +25,7 @@ class Drawing:
     """How sets are drawn, the same for every model and setting of one evaluation."""
 
     domain: Domain
-    num: int
+    counts: Callable[[SamplerSettings], int]
     seeds: tuple[int, ...]
     cache: SampleCache
     reporter: Reporter
@@ -45,7 +45,24 @@ class Drawing:
         parts = [self._one_seed(denoiser, scorer, settings, digests, curve, seed) for seed in self.seeds]
         share = 1 / len(parts)
         nfe = sum((NFE(p.nfe.denoiser * share, p.nfe.scorer * share) for p in parts), NFE())
-        return Generated([s for part in parts for s in part.samples], nfe, sum(part.seconds for part in parts))
+        return Generated(
+            [s for part in parts for s in part.samples],
+            nfe,
+            sum(part.seconds for part in parts),
+            tuple(rate for part in parts for rate in part.rates),
+        )
+
+    def cost(self, settings: SamplerSettings) -> int:
+        """Denoiser calls of all samples of all seeds, for the progress bar: what the time goes with."""
+        calls = self.calls(settings)
+        return self.counts(settings) * len(self.seeds) * calls
+
+    def calls(self, settings: SamplerSettings) -> int:
+        """Calls per sample: the steps; where one token is written at a time, about the mean length."""
+        if settings.make().stepwise:
+            return settings.steps
+        lengths = parse_length(self.length, self.domain, 100, generator(0, "lengths"))
+        return max(sum(lengths) // len(lengths), 1)
 
     def _one_seed(
         self,
@@ -56,6 +73,7 @@ class Drawing:
         curve: Curve | None,
         seed: int,
     ) -> Generated:
+        num, calls = self.counts(settings), self.calls(settings)
         guided = settings.make().needs_scorer
         making = {
             "domain": self.domain.name,
@@ -63,18 +81,18 @@ class Drawing:
             "scorer": digests[1] if guided else "",
             "settings": settings.record(),
             "curve": _rounded(curve) if settings.grid == "optimised" and curve else None,
-            "num": self.num,
+            "num": num,
             "seed": seed,
-            "lengths": self._lengths(seed),
+            "lengths": self._lengths(num, seed),
             "batch_size": self.batch_size,
         }
         kept = self.cache.load(making)
         if kept is not None:
-            self._advance(self.num)
+            self.reporter.advance(by=num * calls)
             return kept
         if digests[0] not in self._warm:  # allocators and kernels are set up outside the timing
             generate(
-                self.domain, denoiser, settings=_short(settings), num=min(self.num, self.batch_size), seed=seed,
+                self.domain, denoiser, settings=_short(settings), num=min(num, self.batch_size), seed=seed,
                 length=self.length, batch_size=self.batch_size,
             )  # fmt: skip
             self._warm.add(digests[0])
@@ -82,23 +100,19 @@ class Drawing:
 
         def progress(finished: int) -> None:
             nonlocal done
-            self._advance(finished - done)
+            self.reporter.advance(by=(finished - done) * calls)
             done = finished
 
         made = generate(
-            self.domain, denoiser, scorer if guided else None, settings=settings, num=self.num, length=self.length,
+            self.domain, denoiser, scorer if guided else None, settings=settings, num=num, length=self.length,
             seed=seed, batch_size=self.batch_size, entropy_at=curve, progress=progress,
         )  # fmt: skip
         self.cache.save(making, made)
         return made
 
-    def _advance(self, samples: int) -> None:
-        for _ in range(samples):
-            self.reporter.advance()
-
-    def _lengths(self, seed: int) -> str:
+    def _lengths(self, num: int, seed: int) -> str:
         """Digest of the lengths to be drawn: they come from the domain's prior, which its data and settings decide."""
-        lengths = parse_length(self.length, self.domain, self.num, generator(seed, "lengths"))
+        lengths = parse_length(self.length, self.domain, num, generator(seed, "lengths"))
         return hashlib.sha256(json.dumps(lengths).encode()).hexdigest()
 
 

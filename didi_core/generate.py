@@ -82,11 +82,15 @@ class SamplerSettings:
 
 @dataclass(frozen=True)
 class Generated:
-    """Samples in the order asked for, mean network calls per sample, and seconds spent in the sampler."""
+    """Samples in the order asked for, mean network calls per sample, and seconds spent in the sampler.
+
+    rates: samples per second of each batch, the device waited for.
+    """
 
     samples: list[Sample]
     nfe: NFE
     seconds: float
+    rates: tuple[float, ...] = ()
 
 
 Length = str | int | Sequence[str | int]  # 120, "80-120", or several of them
@@ -175,13 +179,15 @@ def generate(
             for j in range(0, num, batch_size)
         ]
     finished: dict[int, tuple[int, ...]] = {}
-    nfe, seconds = NFE(), 0.0
+    nfe, seconds, rates = NFE(), 0.0, []
     for number, template in enumerate(rows):
         started = time.perf_counter()
         stream = generator(seed, "sample", number, device=device)
         made = _sample(model, scorer, template.to(device), settings, stream, bias, entropy_at)
         tokens = made.tokens.cpu()
-        seconds += time.perf_counter() - started
+        elapsed = time.perf_counter() - started  # the copy to the CPU waited for the device
+        seconds += elapsed
+        rates.append(len(template) / elapsed)
         part = len(template) / num
         nfe += NFE(made.nfe.denoiser * part, made.nfe.scorer * part)
         ends = domain.vocabulary.lengths(tokens).tolist()
@@ -193,7 +199,7 @@ def generate(
         Sample(domain.decode(finished[i]), f"sample_{i + 1}", finished[i], {"length": len(domain.decode(finished[i]))})
         for i in range(num)
     ]
-    return Generated(samples, nfe, seconds)
+    return Generated(samples, nfe, seconds, tuple(rates))
 
 
 def _sample(

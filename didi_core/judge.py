@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from didi_core.errors import InputError
 from didi_core.files import sha256, write_atomic, write_json
+from didi_core.fingerprint import model_hash
 from didi_core.types import Sample, Vocabulary
 
 
@@ -170,6 +172,11 @@ class JudgePerplexity:
     windows: bool = False
     about: str = ""
     _known: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def identity(self) -> str:
+        """What the statistics depend on: the weights."""
+        return model_hash(self.judge)
 
     @property
     def description(self) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from didi_core.compare import Findings, table_rows
-from didi_core.evaluation import Evaluation, Method
 from didi_core.pictures import INK, MUTED, SERIES, Plot, finish, log_axis, panels_of, styled
+from didi_core.rows import Evaluation, Method
 from didi_core.sampling import SAMPLERS
 
 if TYPE_CHECKING:

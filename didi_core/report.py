@@ -21,11 +21,11 @@ from didi_core.compare import (
     sentence,
     table_rows,
 )
-from didi_core.evaluation import Evaluation, Method, Row
 from didi_core.files import write_atomic, write_json
 from didi_core.frontier import Matched
 from didi_core.pictures import Plot
 from didi_core.plots import evaluation_plots, training_plot
+from didi_core.rows import Evaluation, Method, Row
 from didi_core.statistics import Interval, interval
 
 SCHEMA = "didi_core.report/1"

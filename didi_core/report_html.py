@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from html import escape
 
 from didi_core.compare import figure, indistinct
-from didi_core.evaluation import Row
 from didi_core.page import page, picture, provenance, table_of, table_row
 from didi_core.pictures import SERIES, Plot
 from didi_core.report import Report, described, estimate, main_table, matched_table
+from didi_core.rows import Row
 
 
 def html(report: Report, plots: Sequence[Plot]) -> str:

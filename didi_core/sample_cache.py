@@ -1,37 +1,27 @@
-"""Generated samples by content: what made them names their file, so an interrupted evaluation goes on.
+"""What an evaluation computed, by content: samples under what made them, statistics under what they are of.
 
-evaluation/<hash>.jsonl     first line: what made them, network calls, seconds; then one sample per line
+An interrupted evaluation goes on, and nothing is computed twice.
+
+evaluation/<hash>.jsonl          first line: what made them, network calls, seconds; then one sample per line
+evaluation/statistics/<hash>.npy per-sample statistics of a costly metric
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import torch
-from torch import nn
+import numpy as np
 
 from didi_core.files import write_atomic
 from didi_core.generate import Generated
-from didi_core.types import NFE, Domain, Sample
+from didi_core.types import NFE, Domain, Metric, Sample
 
 FORMAT = "didi_core.samples/1"
-
-
-def model_hash(model: nn.Module | None) -> str:
-    """Hex digest of a network's class and of every tensor of its state (name, type, shape, bytes); '' for None."""
-    if model is None:
-        return ""
-    digest = hashlib.sha256(type(model).__qualname__.encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        data = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
-        digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 @runtime_checkable
@@ -75,7 +65,8 @@ class SampleCache:
             ]
             if head["format"] != FORMAT or head["count"] != len(samples):
                 return None
-            return Generated(samples, NFE(**head["nfe"]), float(head["seconds"]))
+            rates = tuple(float(rate) for rate in head.get("rates", ()))
+            return Generated(samples, NFE(**head["nfe"]), float(head["seconds"]), rates)
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -90,6 +81,7 @@ class SampleCache:
             "count": len(made.samples),
             "nfe": {"denoiser": made.nfe.denoiser, "scorer": made.nfe.scorer},
             "seconds": made.seconds,
+            "rates": list(made.rates),
         }
         rows = [
             {
@@ -101,3 +93,50 @@ class SampleCache:
             for s in made.samples
         ]
         write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *rows)))
+
+
+@runtime_checkable
+class HasIdentity(Protocol):
+    """A costly metric that says what its statistics depend on beside the samples: they are kept under it."""
+
+    @property
+    def identity(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class StatisticsCache:
+    """Statistics of metrics that have an identity, under the hash of it and of the texts; no folder, no cache."""
+
+    folder: Path | None
+
+    def statistics(self, metric: Metric, samples: Sequence[Sample]) -> np.ndarray:
+        """The metric's statistics [n, k] in float64, read where they are known."""
+        if self.folder is None or not isinstance(metric, HasIdentity):
+            return np.asarray(metric.statistics(samples), dtype=np.float64)
+        path = self._path(metric.name, metric.identity, samples)
+        kept = _load(path, len(samples))
+        if kept is not None:
+            return kept
+        rows = np.asarray(metric.statistics(samples), dtype=np.float64)
+
+        def save(partial: Path) -> None:
+            with partial.open("wb") as file:
+                np.save(file, rows)
+
+        write_atomic(path, save)
+        return rows
+
+    def _path(self, name: str, identity: str, samples: Sequence[Sample]) -> Path:
+        text = json.dumps([name, identity, [sample.text for sample in samples]])
+        return (self.folder or Path()) / "statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npy"
+
+
+def _load(path: Path, n: int) -> np.ndarray | None:
+    """An array of n rows; None when it is absent or torn (it is then computed again)."""
+    if not path.is_file():
+        return None
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        return None
+    return rows if rows.ndim == 2 and len(rows) == n else None

@@ -12,6 +12,7 @@ import torch
 
 from didi_core.errors import InputError
 from didi_core.generate import SamplerSettings, generate
+from didi_core.measuring import all_metrics
 from didi_core.random import generator
 from didi_core.types import Sample
 from didi_protein import VOCABULARY, ProteinDomain, create
@@ -86,7 +87,7 @@ def test_bundled_metrics_need_no_data():
 
 def test_bundled_reference_tells_proteins_from_controls():
     domain = ProteinDomain()
-    metrics = {metric.name: metric for metric in domain.metrics()}
+    metrics = {metric.name: metric for metric in all_metrics(domain)}
     found = domain.reference_statistics()
     assert list(found) == ["held-out data", "shuffled", "random", "repeats"]
     assert {name for rows in found.values() for name in rows} == set(metrics)

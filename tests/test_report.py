@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 from test_statistics import Number, Ratio
 
-from didi_core.evaluation import HELD_OUT, Evaluation, Method, MetricInfo, Row
 from didi_core.frontier import SweepPoint, frontier
 from didi_core.plots import training_plot
 from didi_core.report import SCHEMA, Report, build_report, main_table, read_training, report_json, write_report
 from didi_core.report_table import print_report
+from didi_core.rows import HELD_OUT, Evaluation, Method, MetricInfo, Row
 from didi_core.statistics import Interval, bootstrap
 from didi_core.types import NFE, Sample
 

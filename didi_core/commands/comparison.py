@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,16 @@ from didi_core import autoregressive
 from didi_core.device import Machine
 from didi_core.drawing import Curve
 from didi_core.errors import InputError
-from didi_core.evaluation import Evaluation, evaluate_models
+from didi_core.evaluation import evaluate_models
 from didi_core.generate import SamplerSettings, nll_curve
 from didi_core.report import build_report, read_training, write_report
 from didi_core.report_table import print_report
+from didi_core.rows import Evaluation
 from didi_core.sample_cache import carried_samples
 from didi_core.sampling import SAMPLERS
 from didi_core.training.pretrain import autocast
 from didi_core.training.progress import Bar
-from didi_core.types import Domain
+from didi_core.types import Domain, Sample
 
 CURVE_SAMPLES = 128  # held-out sequences that the NLL curve of grid=optimised is measured on
 
@@ -32,14 +33,18 @@ CURVE_SAMPLES = 128  # held-out sequences that the NLL curve of grid=optimised i
 class PlanSettings:
     """Which samples are compared: every combination of steps, temperatures, samplers, laws and grids.
 
-    num: samples of each row and seed. steps, teacher_steps: calls of the student and of the teacher.
+    num: samples of each row and seed; num_at: another number for some steps. steps, teacher_steps: calls of the student
+    and of the teacher. legacy_steps: the teacher also drawn as the peers do (fp32 joint draw), beside the exact draw
+    under the same law.
     """
 
     num: int = 1000
+    num_at: dict[Any, Any] = field(default_factory=dict)
     batch_size: int = 64
     seeds: tuple[int, ...] = (0,)
     steps: tuple[int, ...] = (4, 8, 16, 32)
     teacher_steps: tuple[int, ...] = (4, 8, 16, 32, 128)
+    legacy_steps: tuple[int, ...] = ()
     temperatures: tuple[float, ...] = (1.0,)
     samplers: tuple[str, ...] = ("ancestral",)
     laws: tuple[str, ...] = ("iid",)
@@ -55,6 +60,27 @@ class PlanSettings:
                 raise InputError(f"{name}=[] is empty: give at least one value.")
         self.plan(self.steps)
         self.plan(self.teacher_steps, guided=False)
+        self.legacy_plan()
+        self.counts()
+
+    def counts(self) -> dict[int, int]:
+        """``num_at`` as numbers of samples by number of steps."""
+        try:
+            made = {int(steps): int(count) for steps, count in self.num_at.items()}
+        except (TypeError, ValueError):
+            made = {0: 0}
+        if any(steps < 1 or count < 1 for steps, count in made.items()):
+            raise InputError(f"num_at={self.num_at} is no list of samples by steps: write num_at={{128: 200}}.")
+        return made
+
+    def legacy_plan(self) -> list[SamplerSettings]:
+        """The peers' draw at ``legacy_steps``, each beside the exact draw of the same law and grid."""
+        return [
+            SamplerSettings("ancestral", k, "iid", grid, self.power, temperature, precision=precision)
+            for grid, k, precision, temperature in itertools.product(
+                self.grids, self.legacy_steps, ("exact", "legacy_fp32"), self.temperatures
+            )
+        ]
 
     def plan(self, steps: Sequence[int], guided: bool = True, precision: str = "exact") -> list[SamplerSettings]:
         """Sampler settings for a model; ``guided=False`` leaves out the sampler that needs a scorer."""
@@ -92,13 +118,15 @@ def compare_models(
     cache_dir: Path,
     length: str | None = None,
     sampling_precision: str = "exact",
+    reference: Sequence[Sample] = (),
 ) -> Evaluation:
     """Sample and measure all that the plan asks for, in the machine's precision."""
     models: dict[str, tuple[nn.Module, nn.Module | None]] = {}
     plan: dict[str, list[SamplerSettings]] = {}
     if networks.teacher is not None:
         models["teacher"] = (networks.teacher, None)
-        plan["teacher"] = settings.plan(settings.teacher_steps, guided=False, precision=sampling_precision)
+        own = settings.plan(settings.teacher_steps, guided=False, precision=sampling_precision)
+        plan["teacher"] = list(dict.fromkeys([*own, *settings.legacy_plan()]))
     if networks.autoregressive is not None:
         models[autoregressive.NAME] = (networks.autoregressive, None)
         plan[autoregressive.NAME] = [
@@ -118,12 +146,14 @@ def compare_models(
             models,
             plan,
             num=settings.num,
+            num_at=settings.counts(),
             seeds=settings.seeds,
             cache_dir=cache_dir,
             reporter=Bar(),
             length=length,
             batch_size=settings.batch_size,
             entropy_at=curves,
+            reference=reference,
         )
 
 

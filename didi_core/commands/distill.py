@@ -23,6 +23,7 @@ from didi_core.commands.common import (
 )
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
 from didi_core.device import Machine
+from didi_core.fingerprint import model_hash
 from didi_core.generate import Generated, SamplerSettings, generate
 from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.reward_kinds import Materials
@@ -30,7 +31,7 @@ from didi_core.plugins import registry
 from didi_core.random import derive_seed, seeded
 from didi_core.rewards import DataReference, Reference, Reward, SampleReference
 from didi_core.run_dir import RunDirectory
-from didi_core.sample_cache import HasSampleCache, SampleCache, model_hash
+from didi_core.sample_cache import HasSampleCache, SampleCache
 from didi_core.training.distill import DistillSettings, distill
 from didi_core.training.pretrain import autocast
 from didi_core.training.progress import Bar, counting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +21,23 @@ from didi_core.errors import InputError
 from didi_core.evaluation import evaluate_files
 from didi_core.judge import JudgePerplexity
 from didi_core.run_dir import RECORD
+from didi_core.sample_files import read_samples, read_sets
+from didi_core.training.progress import Bar
 from didi_core.types import Domain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CommonSettings, PlanSettings):
-    """``configs/evaluate.yaml``. ``domain`` and ``data`` are read from the run; with ``samples`` they must be given."""
+    """``configs/evaluate.yaml``. ``domain`` and ``data`` are read from the run; with ``samples`` they must be given.
+
+    labels: one for each file of samples; files of one label are parts of one set. reference: a file of natural samples
+    to compare with, instead of those that the domain holds out.
+    """
 
     run: Path | None = None
     samples: tuple[Path, ...] | None = None
+    labels: tuple[str, ...] = ()
+    reference: Path | None = None
     teacher: str | None = None
     autoregressive: str | None = None
     domain: str | None = None
@@ -41,6 +50,8 @@ class Settings(CommonSettings, PlanSettings):
         PlanSettings.__post_init__(self)
         if (self.run is None) == (not self.samples):
             raise InputError("give either run=<run directory of distill> or samples=<file> (with domain=<name>).")
+        if self.labels and not self.samples:
+            raise InputError("labels name files of samples: give samples=[...] too.")
         if self.samples and self.domain is None:
             raise InputError("samples are read by a domain: give domain=<name>.")
         if self.precision == LEGACY and (self.laws, self.samplers) != (("iid",), ("ancestral",)):
@@ -60,9 +71,18 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 
 def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
     domain = make_domain(settings.domain or "", settings.data)
-    sets = {str(path): domain.read(path) for path in settings.samples or ()}
+    sets = read_sets(domain, settings.samples or (), settings.labels)
+    reference = read_samples(domain, settings.reference) if settings.reference else ()
     with open_run("evaluate", domain.name, settings.out, config, command_line) as opened, opened.stage("evaluation"):
-        found = evaluate_files(domain, sets, num=settings.num, seed=settings.seeds[0])
+        found = evaluate_files(
+            domain,
+            sets,
+            num=settings.num,
+            reference=reference,
+            seed=settings.seeds[0],
+            cache_dir=opened.path / "evaluation",
+            reporter=Bar(),
+        )
         publish(opened.path, found, opened.record)
 
 
@@ -77,6 +97,7 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
     named = settings.teacher or made_by.get("teacher")
     teacher = domain.teacher(named) if named else None
     causal = _causal(settings.autoregressive, domain) if settings.autoregressive else None
+    reference = read_samples(domain, settings.reference) if settings.reference else ()
     with open_run("evaluate", domain.name, settings.out, config, command_line) as opened:
         note_machine(opened, machine, student)
         opened.note(hashes={"student": card["sha256"]})
@@ -86,7 +107,8 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
                 Compared(student=student, scorer=scorer, teacher=teacher, autoregressive=causal),
                 settings,
                 machine,
-                cache_dir=opened.path / "evaluation",
+                cache_dir=_cache_dir(folder, opened.path),
+                reference=reference,
                 length=settings.length,
                 sampling_precision=LEGACY if settings.precision == LEGACY else "exact",
             )
@@ -104,6 +126,13 @@ def _causal(name: str, domain: Domain) -> CausalGenerator:
                 "Give another model, or another judge."
             )
     return made
+
+
+def _cache_dir(model: Path, out: Path) -> Path:
+    """Where samples are kept: with the run that the model is of, so that no later evaluation draws them again."""
+    run = model.parent
+    kept = run if (run / RECORD).is_file() and os.access(run, os.W_OK) else out
+    return kept / "evaluation"
 
 
 def _made_by(folder: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Reporter(Protocol):
 
     def start(self, title: str, total: int, done: int = 0) -> None: ...
 
-    def advance(self, scalars: Scalars | None = None) -> None: ...
+    def advance(self, scalars: Scalars | None = None, by: int = 1) -> None: ...
 
     def message(self, text: str) -> None: ...
 
@@ -57,8 +57,8 @@ class Silent:
     def start(self, title: str, total: int, done: int = 0) -> None:
         del title, total, done
 
-    def advance(self, scalars: Scalars | None = None) -> None:
-        del scalars
+    def advance(self, scalars: Scalars | None = None, by: int = 1) -> None:
+        del scalars, by
 
     def message(self, text: str) -> None:
         del text

@@ -35,10 +35,13 @@ class Bar:
     _done: int = 0
     _total: int = 0
     _last_line: float = 0.0
+    _started: float = 0.0
+    _before: int = 0
 
     def start(self, title: str, total: int, done: int = 0) -> None:
         """Begin a bar of ``total`` steps of which ``done`` are behind."""
-        self._title, self._total, self._done, self._last_line = title, total, done, time.monotonic()
+        self._title, self._total, self._done, self._before = title, total, done, done
+        self._last_line = self._started = time.monotonic()
         if not self.console.is_terminal:
             self.console.print(f"{title}: {total - done} steps", highlight=False)
             return
@@ -47,16 +50,24 @@ class Bar:
         self._progress.start()
         self._task = self._progress.add_task(title, total=total, completed=done, told="")
 
-    def advance(self, scalars: Mapping[str, float] | None = None) -> None:
-        """One step further."""
-        self._done += 1
+    def advance(self, scalars: Mapping[str, float] | None = None, by: int = 1) -> None:
+        """``by`` steps further."""
+        self._done += by
         if self._progress is not None and self._task is not None:
             told = {"told": tell(scalars)} if scalars else {}
-            self._progress.update(self._task, advance=1, **told)  # type: ignore[arg-type]
+            self._progress.update(self._task, advance=by, **told)  # type: ignore[arg-type]
         elif time.monotonic() - self._last_line > QUIET_SECONDS or self._done == self._total:
             self._last_line = time.monotonic()
-            line = f"{self._title} {self._done}/{self._total} {tell(scalars or {})}".rstrip()
+            line = f"{self._title} {self._done}/{self._total}{self._left()} {tell(scalars or {})}".rstrip()
             self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        """Time left at the pace so far, in words."""
+        made = self._done - self._before
+        if made <= 0 or self._done >= self._total:
+            return ""
+        left = (time.monotonic() - self._started) / made * (self._total - self._done)
+        return f", about {left / 60:.0f} min left" if left > 90 else f", about {left:.0f} s left"
 
     def message(self, text: str) -> None:
         """A line above the bar."""

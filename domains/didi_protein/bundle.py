@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from didi_core.evaluation import HELD_OUT
+from didi_core.features import TrunkFeatures
 from didi_core.files import write_atomic
+from didi_core.measuring import all_metrics
+from didi_core.rows import HELD_OUT
 from didi_core.types import Sample
 
-from .domain import ProteinDomain, asset
+from .domain import BUNDLED, FEATURES, ProteinDomain, asset
 from .statistics import BundledStatistics
 
 
@@ -28,8 +30,10 @@ def write_reference(held_out: Sequence[Sample], seed: int = 0) -> None:
     domain = ProteinDomain()
     arrays = {}
     for name, samples in {HELD_OUT: held_out, **domain.controls(held_out, seed)}.items():
-        for metric in domain.metrics():
-            arrays[f"{name}/{metric.name}"] = np.asarray(metric.statistics(samples), dtype=np.float32)
+        for metric in all_metrics(domain):
+            rows = metric.statistics(samples)
+            small = bool(np.isin(rows, (0, 1)).all())  # indicators
+            arrays[f"{name}/{metric.name}"] = rows.astype(np.uint8 if small else np.float32)
 
     def save(path: Path) -> None:
         with path.open("wb") as file:
@@ -54,6 +58,7 @@ def main() -> None:
     if domain.data is None:
         raise ValueError("a domain with a data path has data")
     BundledStatistics.of([s.text for s in domain.data.part("train")], given.source).save(asset("statistics.json"))
+    domain.feature_reference(TrunkFeatures(domain.teacher(BUNDLED), domain.encode)).save(asset(FEATURES))
     write_reference(domain.data.part("validation"))
 
 

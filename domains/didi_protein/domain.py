@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from didi_core.conditioning import Conditioning, Request, read_template
 from didi_core.config import build
+from didi_core.energy import EnergyDistance, FeatureReference
 from didi_core.errors import InputError, unknown
+from didi_core.features import TrunkFeatures
 from didi_core.judge import JudgePerplexity, load_judge
 from didi_core.random import generator
 from didi_core.types import Metric, Sample
@@ -32,6 +34,8 @@ from .metrics.neighbours import Neighbours
 from .statistics import BundledStatistics
 
 BUNDLED = "bundled"
+FEATURES = "features.npz"
+FEATURE_SEQUENCES = 1000  # that the energy distance is taken from
 
 
 def asset(name: str) -> Path:
@@ -180,13 +184,33 @@ class ProteinDomain:
         References: the training split of ``data_path``. Without it, the bundled dipeptide table, and for nearest
         neighbours the nothing: no natural sequence is bundled, so those metrics are left out.
         """
+        reference: Sequence[str] | np.ndarray
         if self.data is None:
-            dipeptides = BundledStatistics.load(asset("statistics.json")).dipeptides
-            return protein_metrics(
-                dipeptides, judge=judge or self.judge or self._bundled_judge, neighbours=self._neighbours
-            )
-        reference = [sample.text for sample in self.data.part("train")]
-        return protein_metrics(reference, judge=judge or self.judge or self._bundled_judge, neighbours=self._neighbours)
+            reference = BundledStatistics.load(asset("statistics.json")).dipeptides
+        else:
+            reference = self.training_set()
+        chosen = judge or self.judge or self._bundled_judge
+        return [*protein_metrics(reference, judge=chosen, neighbours=self._neighbours), *self._energy]
+
+    def training_set(self) -> list[str]:
+        """Sequences of the training split of ``data_path``; none without it."""
+        return [] if self.data is None else [sample.text for sample in self.data.part(SPLITS[0])]
+
+    @cached_property
+    def _energy(self) -> list[Metric]:
+        """Energy distance in the bundled teacher's features, from the training split or from the bundled reference."""
+        if not asset("teacher").exists() or (self.data is None and not asset(FEATURES).exists()):
+            return []
+        features = TrunkFeatures(self.teacher(BUNDLED), self.encode)
+        return [EnergyDistance(features, lambda: self.feature_reference(features))]
+
+    def feature_reference(self, features: TrunkFeatures) -> FeatureReference:
+        """Of up to ``FEATURE_SEQUENCES`` training sequences, or the bundled one."""
+        texts = self.training_set()
+        if not texts:
+            return FeatureReference.load(asset(FEATURES))
+        order = torch.randperm(len(texts), generator=generator(0, "protein features"))[:FEATURE_SEQUENCES].tolist()
+        return FeatureReference.fit(features([Sample(texts[i]) for i in order]))
 
     @cached_property
     def _bundled_judge(self) -> Metric | None:

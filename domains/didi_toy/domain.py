@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from didi_core.energy import EnergyDistance, FeatureReference
 from didi_core.errors import InputError, unknown
+from didi_core.features import TrunkFeatures
 from didi_core.jsonl import read_jsonl, write_jsonl
 from didi_core.metrics import DistinctFraction
 from didi_core.random import generator
@@ -27,10 +30,11 @@ from .teacher import ExactTeacher, toy_vocabulary
 
 BUNDLED, EXACT = "bundled", "exact"
 SPLITS = ("train", "validation")
+FEATURES = "features.npz"
 
 
 def asset(name: str) -> Path:
-    """Path of a folder that ships inside the package."""
+    """Path of a file or folder that ships inside the package."""
     return Path(str(resources.files(__package__).joinpath("assets", name)))
 
 
@@ -172,9 +176,12 @@ class ToyDomain:
         return [Sample(self.decode(row), f"held_out_{i}") for i, row in enumerate(tokens.tolist(), start=1)]
 
     def metrics(self) -> list[Metric]:
-        """Exact likelihood first, then token entropy, divergences from the chain and the share of distinct samples."""
+        """Exact likelihood first, then token entropy, divergences from the chain and the share of distinct samples.
+
+        The energy distance needs the bundled teacher's features, so it is there for the default chain only.
+        """
         unigram = self._pairs(0).diagonal()
-        return [
+        metrics: list[Metric] = [
             ChainNLL(self.chain, self.encode),
             TokenEntropy(self.encode),
             PairDivergence(self._pairs(1), self.encode, 1, "pair_kl", "pair KL"),
@@ -182,6 +189,14 @@ class ToyDomain:
             PairDivergence(unigram, self.encode, 0, "unigram_kl", "unigram KL"),
             DistinctFraction(),
         ]
+        return [*metrics, self._energy] if self.is_default else metrics
+
+    @cached_property
+    def _energy(self) -> EnergyDistance:
+        """Features are the bundled teacher's; the reference is drawn from the chain, apart from held-out data."""
+        return EnergyDistance(
+            TrunkFeatures(self.teacher(BUNDLED), self.encode), lambda: FeatureReference.load(asset(FEATURES))
+        )
 
     def _pairs(self, lag: int) -> np.ndarray:
         """Exact pair probabilities over the domain's lengths: a longer sequence has more pairs."""

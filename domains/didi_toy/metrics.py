@@ -71,8 +71,8 @@ class PairDivergence:
     """KL(empirical || exact), nats, of the pairs of symbols at a distance; lag 0 is the single symbols.
 
     Finite samples push it up even for a perfect sampler, by about (cells - 1) / (2 * number of pairs) where pairs are
-    independent (``bias``). That is not subtracted: the value would no longer be a divergence, and the aggregate knows
-    means only. Compare methods at the same number of samples, and read the row of held-out samples as the floor.
+    independent (``bias``). Intervals have that taken off by the bootstrap (``biased``); ``aggregate`` knows means only
+    and has it in it.
     """
 
     reference: np.ndarray  # exact probabilities, [V, V]; for lag 0 [V]
@@ -82,6 +82,7 @@ class PairDivergence:
     label: str = "pair KL"
     better: Literal["lower", "higher", "neither"] = "lower"
     minimum: int = 10
+    biased: bool = True
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
         """Counts of each pair, [n, V * V] (or [n, V]); a sequence too short to hold one is a row of nan."""

@@ -38,7 +38,7 @@ class WordDivergence:
     """KL in nats of the pooled k-mer frequencies of the samples from a reference's, ``reference`` [20^k] counts.
 
     Statistics: the 20^k counts of each sample. The plug-in estimate is biased upwards by about 20^k / (2 * words
-    counted), for dipeptides 0.001 nats at 1,000 sequences of 200: compare rows of equal numbers of samples.
+    counted), for dipeptides 0.001 nats at 1,000 sequences of 200; intervals have that taken off.
     """
 
     name: str
@@ -47,6 +47,7 @@ class WordDivergence:
     reference: Float[np.ndarray, "words"] = field(repr=False)
     better: Better = "lower"
     minimum: int = 10
+    biased: bool = True
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
         """[n, 20^k] counts; a sequence shorter than k is undefined."""

@@ -29,7 +29,8 @@ class PositionalDiversity:
 
     A set-level number: copies of a few sequences lower it however rich each one is. Positions count from the
     N-terminus, without alignment; a place that no sample reaches is left out. Statistics: which residue is where,
-    ``positions * 20`` indicators. Biased downwards by about 19 / (2n) nats for n samples.
+    ``positions * 20`` indicators. Biased downwards by about 19 / (2n) nats for n samples; intervals have that
+    taken off.
     """
 
     positions: int = 50
@@ -37,6 +38,7 @@ class PositionalDiversity:
     label: str = "entropy per position"
     better: Better = "higher"
     minimum: int = 50
+    biased: bool = True
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
         """[n, positions * 20]."""

@@ -1,0 +1,20 @@
+"""A network's identity: results are kept under it, so that other weights never get another's numbers."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+
+def model_hash(model: nn.Module | None) -> str:
+    """Hex digest of a network's class and of every tensor of its state (name, type, shape, bytes); '' for None."""
+    if model is None:
+        return ""
+    digest = hashlib.sha256(type(model).__qualname__.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        data = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
+        digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,22 @@
+"""Make ``features.npz``, which the energy distance compares with, after a new teacher: ``python -m didi_toy.bundle``"""
+
+from __future__ import annotations
+
+from didi_core.energy import FeatureReference
+from didi_core.features import TrunkFeatures
+
+from .domain import BUNDLED, FEATURES, ToyDomain, asset
+
+SEQUENCES = 2000
+
+
+def main() -> None:
+    """Features of fresh draws of the default chain under the bundled teacher, apart from held-out data."""
+    domain = ToyDomain()
+    features = TrunkFeatures(domain.teacher(BUNDLED), domain.encode)
+    drawn = domain.held_out(SEQUENCES, seed=-1)
+    FeatureReference.fit(features(drawn)).save(asset(FEATURES))
+
+
+if __name__ == "__main__":
+    main()
