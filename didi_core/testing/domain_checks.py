@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from didi_core.controls import negative_controls
 from didi_core.errors import InputError
-from didi_core.evaluation import evaluate_samples
 from didi_core.generate import SamplerSettings, generate
+from didi_core.measuring import evaluate_samples
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.random import generator, seeded
 from didi_core.statistics import bootstrap
