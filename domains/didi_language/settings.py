@@ -38,7 +38,7 @@ class LanguageSettings:
     validation: float | None = None
     split_seed: int = 0
     tokenizer: str = BUNDLED
-    length: int = 128
+    length: int = 256
     judge: str = BUNDLED
     cache: Path | None = None
 
