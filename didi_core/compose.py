@@ -6,6 +6,7 @@ Overrides are checked here before Hydra sees them, because only here is it known
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from didi_core.plugins import registry
 
 VERSION_BASE = "1.3"
 WISHES = "conditioning"  # node of a command for the keys of domains
+PROSE = ("prompt", "suffix", "template")  # keys whose value is a text: commas and colons in it are no syntax
 
 
 class PluginFolders(SearchPathPlugin):
@@ -83,11 +85,26 @@ def compose_jobs(command: str, overrides: Sequence[str], sweep: bool = False) ->
         return [Job(tuple(each), _compose(command, each)) for each in combinations]
 
 
+def quoted(text: str) -> str:
+    """An override whose value is prose, in the quotes that Hydra wants; any other as it is.
+
+    ``prompt=Who, me?`` would be a sweep over two values. A value of one word, or one that has quotes, is left alone.
+    """
+    key, _, value = text.partition("=")
+    if key.lstrip("+") not in PROSE or value[:1] in ("'", '"') or not (set(value) & set(" \n[]")):
+        return text
+    # Hydra reads a backslash as an escape only before a quote, or in a run that ends at one; ${ would interpolate.
+    escaped = re.sub(r"(\\*)'", lambda run: run[1] * 2 + "\\'", value).replace("${", "\\${")
+    escaped += "\\" * (len(escaped) - len(escaped.rstrip("\\")))
+    return f"{key}='{escaped}'"
+
+
 def with_wishes(command: str, overrides: Sequence[str]) -> list[str]:
     """The overrides with keys of domains moved to where they belong: ``contig=...`` to ``+conditioning.contig=...``.
 
     Only for a command with a node ``conditioning``, and only keys that some ``conditioning/<domain>.yaml`` declares.
     """
+    overrides = [quoted(text) for text in overrides]
     if WISHES not in OmegaConf.load(config_folder() / f"{command}.yaml"):
         return list(overrides)
     known = wish_keys()

@@ -64,6 +64,15 @@ class HasConditioning(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsTemplates(Protocol):
+    """A domain whose tokens are no single letters, and which reads ``template`` in a notation of its own."""
+
+    def read_template(self, text: str) -> list[int]:
+        """Token ids with the mask at the positions to fill. Raises InputError."""
+        ...
+
+
 def condition(domain: Domain, wishes: Mapping[str, Any], request: Request) -> Conditioning:
     """What the domain makes of the user's keys; nothing is fixed where none is given.
 
@@ -88,6 +97,8 @@ def read_template(domain: Domain, text: str, where: str = "template") -> list[in
         InputError: nothing to fill, or a domain whose tokens are not single characters.
     """
     vocabulary = domain.vocabulary
+    if isinstance(domain, ReadsTemplates):
+        return domain.read_template(text)
     if isinstance(domain, HasConditioning):
         text = text.translate({ord(letter): FREE for letter in domain.free_letters})
     if FREE not in text:
@@ -130,8 +141,9 @@ def verify(samples: Sequence[Sample], conditioning: Conditioning, vocabulary: Vo
 
 
 def index_map(samples: Sequence[Sample], conditioning: Conditioning, vocabulary: Vocabulary) -> dict[str, Any] | None:
-    """For the file beside the samples: where the pinned positions are, 1-based and inclusive; None without any."""
-    if conditioning.templates is None:
+    """For the file beside the samples: where the pinned positions are, 1-based and inclusive; None without any, or
+    where no key asked for them (a domain's own frame)."""
+    if conditioning.templates is None or not conditioning.origin:
         return None
     rows: dict[str, Any] = {}
     for number, sample in enumerate(samples):

@@ -101,8 +101,8 @@ def test_perplexity_does_not_depend_on_order_or_budget(judge: Judge) -> None:
 
 def test_nothing_is_scored_twice(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     scored: list[int] = []
-    own = judge.nll
-    monkeypatch.setattr(judge, "nll", lambda tokens: (scored.append(len(tokens)), own(tokens))[1])
+    own = judge.token_nll
+    monkeypatch.setattr(judge, "token_nll", lambda tokens: (scored.append(len(tokens)), own(tokens))[1])
     metric = JudgePerplexity(judge, encode)
     metric.statistics([Sample("AB"), Sample("AB"), Sample("CD")])
     metric.statistics([Sample("CD"), Sample("DD")])
@@ -136,6 +136,17 @@ def test_text_without_tokens_is_undefined(judge: Judge) -> None:
 def test_longer_than_the_context_is_an_error_that_names_the_sample(judge: Judge) -> None:
     with pytest.raises(InputError, match=r"'long' has 27 tokens.*context 20"):
         JudgePerplexity(judge, encode).statistics([Sample("A" * 25, id="long")])
+
+
+def test_windows_score_every_token_once_with_the_context_there_is(judge: Judge) -> None:
+    text = "ABCDABCDDCBAABCDBBCA" * 2
+    (total, count), ids = JudgePerplexity(judge, encode, windows=True).statistics([Sample(text)])[0], encode(text)
+    assert count == len(ids) - 1
+    pieces = [ids[i : i + 20] for i in range(0, len(ids) - 1, 19)]
+    assert total == pytest.approx(sum(judge.nll(torch.tensor([piece]))[0].item() for piece in pieces if len(piece) > 1))
+    short = "ABCD"
+    whole, cut = (JudgePerplexity(judge, encode, windows=w).statistics([Sample(short)]) for w in (False, True))
+    assert whole == pytest.approx(cut)
 
 
 def test_saved_and_loaded_judge_is_the_same(judge: Judge, tmp_path: Path) -> None:

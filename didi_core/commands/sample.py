@@ -166,7 +166,8 @@ def lay_out(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Cond
     request = Request(settings.num, allowed, generator(settings.seed, "conditioning"))
     asked = condition(domain, settings.conditioning, request)
     if asked.templates is None:
-        return replace(asked, templates=_templates(settings, domain, card))
+        origin = "template" if settings.template is not None else ""
+        return replace(asked, templates=_templates(settings, domain, card), origin=origin)
     if settings.template is not None:
         raise InputError(f"template and {asked.origin} exclude each other: each lays out the whole sequence.")
     return asked

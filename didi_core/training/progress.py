@@ -39,16 +39,16 @@ class Bar:
     _before: int = 0
 
     def start(self, title: str, total: int, done: int = 0) -> None:
-        """Begin a bar of ``total`` steps of which ``done`` are behind."""
+        """Begin a bar of ``total`` steps (0: nobody knows how many) of which ``done`` are behind."""
         self._title, self._total, self._done, self._before = title, total, done, done
         self._last_line = self._started = time.monotonic()
         if not self.console.is_terminal:
-            self.console.print(f"{title}: {total - done} steps", highlight=False)
+            self.console.print(f"{title}: {total - done} steps" if total else title, highlight=False)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, TextColumn("{task.fields[told]}"), console=self.console)
         self._progress.start()
-        self._task = self._progress.add_task(title, total=total, completed=done, told="")
+        self._task = self._progress.add_task(title, total=total or None, completed=done, told="")
 
     def advance(self, scalars: Mapping[str, float] | None = None, by: int = 1) -> None:
         """``by`` steps further."""
@@ -58,7 +58,8 @@ class Bar:
             self._progress.update(self._task, advance=by, **told)  # type: ignore[arg-type]
         elif time.monotonic() - self._last_line > QUIET_SECONDS or self._done == self._total:
             self._last_line = time.monotonic()
-            line = f"{self._title} {self._done}/{self._total}{self._left()} {tell(scalars or {})}".rstrip()
+            of = f"/{self._total}" if self._total else ""
+            line = f"{self._title} {self._done}{of}{self._left()} {tell(scalars or {})}".rstrip()
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def _left(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from didi_core.conditioning import Conditioning, Request
 from didi_core.config import build
 from didi_core.errors import InputError, unknown
 from didi_core.jsonl import read_jsonl, write_jsonl
@@ -22,13 +23,12 @@ from didi_core.training.progress import Bar, counting
 from didi_core.types import Metric, Sample, Vocabulary
 
 from .assets import BUNDLED, asset
+from .conditioning import TextConditioning, gapped
 from .controls import controls
 from .judge import text_judge
 from .metrics import language_metrics
 from .packing import SPLITS, Blocks, Packed
 from .settings import LanguageSettings
-from .teachers import load_teacher
-from .templates import prompt_template, text_template
 from .tokenizer import TextTokenizer, load_tokenizer
 
 WHERE = "data.path=<text, JSONL or Parquet file, or hub id>, or data.path=pydoc (the manual that every Python carries)"
@@ -43,6 +43,7 @@ class LanguageDomain:
 
     name = "language"
     suffix = ".jsonl"
+    free_letters = ""  # gaps are written [[n]]
     sample_cache = asset("samples")  # of the bundled teacher: the scorer's reference in a default run
 
     def __init__(self, settings: LanguageSettings | None = None, tokenizer: TextTokenizer | None = None) -> None:
@@ -79,13 +80,14 @@ class LanguageDomain:
         """The text inside the frame, end tokens in it spelled out."""
         return self.tokenizer.text(self._inside(tokens))
 
-    def text_template(self, text: str) -> list[int]:
-        """Token ids of a text with gaps; see ``didi_language.templates``."""
-        return self._framed(text_template(self.tokenizer, text, self.settings.length - 2))
+    def read_template(self, text: str) -> list[int]:
+        """Token ids of a text with gaps such as ``[[12]]``; see ``didi_language.conditioning``."""
+        return self._framed(gapped(self.tokenizer, text, self.settings.length - 2))
 
-    def prompt_template(self, text: str, length: int | None = None) -> list[int]:
-        """A text to be continued to ``length`` tokens, by custom to a whole block."""
-        return self._framed(prompt_template(self.tokenizer, text, length, self.settings.length - 2))
+    def condition(self, wishes: Mapping[str, Any], request: Request) -> Conditioning:
+        """Templates for ``prompt`` and ``suffix``: ``configs/conditioning/language.yaml``."""
+        asked = build(TextConditioning, wishes)
+        return asked.conditioning(self.tokenizer, request, self.settings.length - 2, self._framed)
 
     def _framed(self, ids: Sequence[int]) -> list[int]:
         return [self.tokenizer.begin, *ids, self.tokenizer.end]
@@ -103,15 +105,16 @@ class LanguageDomain:
     # --- networks
 
     def teacher(self, name: str = BUNDLED) -> nn.Module:
-        """The bundled teacher, one from a run directory or folder with a card, or a peer's checkpoint (MDLM ...)."""
-        model = load_teacher(name, self.vocabulary)
-        size = model.vocabulary.size  # type: ignore[union-attr]
-        if size != self.vocabulary.size:
-            raise InputError(
-                f"teacher={name} has {size} tokens, data.tokenizer={self.tokenizer.name} has {self.vocabulary.size}: "
-                "set data.tokenizer to the one that the teacher was trained with."
-            )
-        return model
+        """The bundled teacher, a run directory or folder of ours, or a peer's checkpoint by file, folder or hub id."""
+        from didi_core.importers import is_hub_id, load_denoiser_from
+
+        if name != BUNDLED:
+            if not Path(name).expanduser().exists() and not is_hub_id(name):
+                raise unknown("teacher", name, [BUNDLED, "<run directory>", "<checkpoint file or folder>", "<hub id>"])
+            return load_denoiser_from(name, self.vocabulary).eval()
+        if not asset("teacher").exists():
+            raise InputError(f"the bundled teacher is not in this installation ({asset('teacher')}). Give teacher=...")
+        return load_denoiser_from(asset("teacher"), self.vocabulary).eval()
 
     def scorer(self, teacher: nn.Module, trainable_blocks: int = 4) -> nn.Module:
         """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
@@ -134,8 +137,11 @@ class LanguageDomain:
         if found is not None:
             return found
         bar = Bar()
-        bar.console.print(f"tokenising {', '.join(source.path)} into {folder} (once)", highlight=False, soft_wrap=True)
-        return Packed.make(folder, source.read(), self.tokenizer, self.settings.held, making, counting(bar))
+        bar.message(f"tokenising {', '.join(source.path)} into {folder} (once)")
+        bar.start("documents", source.limit or 0)
+        made = Packed.make(folder, source.read(), self.tokenizer, self.settings.held, making, counting(bar))
+        bar.stop()
+        return made
 
     @property
     def _cache(self) -> Path:

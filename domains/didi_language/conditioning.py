@@ -1,0 +1,101 @@
+"""Texts with something to fill in: a prompt to go on from, a suffix to arrive at, or a text with gaps.
+
+A gap is written ``[[12]]`` (twelve tokens) or ``[[*]]`` (as many as make the block full; once at most).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from didi_core.conditioning import Conditioning, Request
+from didi_core.errors import InputError
+
+from .tokenizer import TextTokenizer
+
+_GAP = re.compile(r"\[\[(\d+|\*)\]\]")
+REST = "*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConditioning:
+    """Keys of ``configs/conditioning/language.yaml``.
+
+    prompt: what every sample begins with. suffix: what it ends with.
+    """
+
+    prompt: str | None = None
+    suffix: str | None = None
+
+    def conditioning(
+        self, tokenizer: TextTokenizer, request: Request, most: int, framed: Callable[[list[int]], list[int]]
+    ) -> Conditioning:
+        """A template whose masks stand between prompt and suffix, ``most`` tokens in all, or as many as asked for.
+
+        Raises:
+            InputError: an empty text, or texts that leave nothing to write.
+        """
+        given = {key: text for key, text in (("prompt", self.prompt), ("suffix", self.suffix)) if text is not None}
+        if not given:
+            return Conditioning()
+        for key, text in given.items():
+            if not text:
+                raise InputError(f"{key} is empty: give a text, or leave {key} out.")
+        begin, end = tokenizer.ids(self.prompt or ""), tokenizer.ids(self.suffix or "")
+        shown = " and ".join(f"{key}={shorten(text)!r}" for key, text in given.items())
+        mask, rows = tokenizer.vocabulary.mask, []
+        for length in self._lengths(request, most):
+            free = length - len(begin) - len(end)
+            if free < 1:
+                limit = f"the model, which writes {most} tokens" if length == most else f"length={length}"
+                raise InputError(
+                    f"{shown} has {len(begin) + len(end)} tokens and is longer than {limit}: shorten the text."
+                )
+            rows.append(framed([*begin, *[mask] * free, *end]))
+        return Conditioning(rows, " and ".join(given))
+
+    def _lengths(self, request: Request, most: int) -> list[int]:
+        """Tokens of each sample, round-robin, prompt and suffix included."""
+        if request.lengths is None:
+            return [most]
+        longest = max(high for _, high in request.lengths)
+        if longest > most:
+            raise InputError(f"length={longest} is longer than the model, which writes at most {most} tokens.")
+        if any(low != high for low, high in request.lengths) or len(set(request.lengths)) > 1:
+            raise InputError("texts of one run have one length: give length=<tokens>, not a range or a list.")
+        return [request.lengths[0][0]]
+
+
+def gapped(tokenizer: TextTokenizer, text: str, most: int) -> list[int]:
+    """Ids of a text in which every ``[[n]]`` is n masks; each part between gaps is tokenised on its own.
+
+    Raises:
+        InputError: no gap, an empty one, several ``[[*]]``, or a text longer than ``most`` tokens.
+    """
+    parts = _GAP.split(text)
+    texts, gaps = [tokenizer.ids(part) for part in parts[::2]], parts[1::2]
+    if not gaps:
+        raise InputError(f"template={shorten(text)!r} has no gap: write [[12]] for twelve tokens, [[*]] for the rest.")
+    if gaps.count(REST) > 1:
+        raise InputError(f"template={shorten(text)!r} has {gaps.count(REST)} gaps [[*]]: only one can take the rest.")
+    if "0" in gaps:
+        raise InputError(f"template={shorten(text)!r} has a gap [[0]]: at least one token.")
+    known = sum(map(len, texts)) + sum(int(gap) for gap in gaps if gap != REST)
+    rest = most - known
+    if rest < (1 if REST in gaps else 0):
+        raise InputError(
+            f"template={shorten(text)!r} has {known} tokens and is longer than the model, which writes {most}: "
+            "shorten the text or its gaps."
+        )
+    mask = tokenizer.vocabulary.mask
+    ids = list(texts[0])
+    for gap, after in zip(gaps, texts[1:], strict=True):
+        ids += [mask] * (rest if gap == REST else int(gap))
+        ids += after
+    return ids
+
+
+def shorten(text: str) -> str:
+    """A text for a message."""
+    return text if len(text) <= 60 else f"{text[:57]}..."
