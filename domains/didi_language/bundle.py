@@ -1,0 +1,96 @@
+"""Make the package's assets: ``python -m didi_language.bundle --data TEXT --teacher DIR --judge DIR --source WORDS``.
+
+``tokenizer/tokenizer.json`` comes first, from ``--tokenizer SIZE`` alone: teacher and judge are trained with it. The
+held-out blocks that are bundled are pieces of documents that neither network saw; the data must be free to share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from didi_core.evaluation import evaluate_samples
+from didi_core.files import write_atomic, write_json
+from didi_core.generate import SamplerSettings, generate
+from didi_core.types import Denoiser, Sample
+
+from .assets import asset
+from .domain import LanguageDomain
+from .packing import SPLITS
+from .settings import LanguageSettings
+from .tokenizer import FILE, train_tokenizer
+
+HELD_OUT = 256  # blocks in the package
+CURVE_STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+def bundle_tokenizer(data: Path, size: int) -> None:
+    """A byte-level BPE of ``size`` tokens from the training documents; 257 is bytes and the end token."""
+    settings = LanguageSettings(path=(str(data),))
+    source = settings.source
+    if source is None:
+        raise ValueError("settings with a path have a source")
+    documents = (text for split, text in settings.held.split(source.read()) if split == SPLITS[0])
+    write_atomic(asset("tokenizer") / FILE, train_tokenizer(documents, size).to_str() + "\n")
+
+
+def steps_curve(domain: LanguageDomain, teacher: Denoiser, steps: Sequence[int], num: int) -> dict[str, Any]:
+    """Perplexity and entropy of the teacher's samples by number of calls: the proof that calls matter."""
+    metrics, curve = domain.metrics()[:2], {}
+    for calls in steps:
+        settings = SamplerSettings(steps=calls)
+        made = generate(domain, teacher, settings=settings, num=num, seed=0).samples  # type: ignore[arg-type]
+        curve[str(calls)] = _values(metrics, made)
+    known = _values(metrics, domain.held_out(num, 0))
+    return {"samples": num, "law": "iid", "grid": "uniform", "by_steps": curve, "held-out data": known}
+
+
+def _values(metrics: Sequence[Any], samples: Sequence[Sample]) -> dict[str, float]:
+    measured = evaluate_samples(metrics, samples, resamples=1)
+    return {name: round(found.value, 4) for name, found in measured.values.items()}
+
+
+def amend_card(folder: Path, **entries: Any) -> None:
+    """Put entries into a card."""
+    card = json.loads((folder / "card.json").read_text())
+    write_json(folder / "card.json", {**card, **entries})
+
+
+def main() -> None:
+    """Tokenizer, or everything else."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, type=Path, help="text file that teacher and judge were trained on")
+    parser.add_argument("--tokenizer", type=int, help="train the tokenizer of so many tokens, and stop")
+    parser.add_argument("--teacher", type=Path, help="folder with model.safetensors and card.json")
+    parser.add_argument("--judge", type=Path, help="folder with model.safetensors and card.json")
+    parser.add_argument("--samples", type=Path, help="folder `reference` of a distillation of that teacher")
+    parser.add_argument("--source", help="attribution of the data, for the cards")
+    parser.add_argument("--num", type=int, default=64, help="samples for each row of the curve over steps")
+    given = parser.parse_args()
+    if given.tokenizer is not None:
+        bundle_tokenizer(given.data, given.tokenizer)
+        return
+    if not (given.teacher and given.judge and given.source):
+        parser.error("give --teacher, --judge and --source, or --tokenizer alone")
+    for name in ("teacher", "judge", "samples"):
+        if getattr(given, name) is not None:
+            shutil.rmtree(asset(name), ignore_errors=True)
+            shutil.copytree(getattr(given, name), asset(name), ignore=shutil.ignore_patterns("scorer.*", ".*"))
+    with_data = LanguageDomain(LanguageSettings(path=(str(given.data),)))
+    with_data.write(asset("held_out.jsonl"), with_data.held_out(HELD_OUT, 0))
+    domain = LanguageDomain()
+    for name in ("teacher", "judge"):
+        amend_card(asset(name), data_attribution=given.source, licence="Apache-2.0")
+    with torch.no_grad():
+        curve = steps_curve(domain, domain.teacher(), CURVE_STEPS, given.num)  # type: ignore[arg-type]
+    amend_card(asset("teacher"), steps_matter=curve)
+
+
+if __name__ == "__main__":
+    main()
