@@ -30,6 +30,8 @@ class RolloutSettings:
     law: which positions are revealed together. grid, power: shares of ``times=grid``.
     branches: completions drawn from each last intermediate state. They share its network call, so the advantage of
         a completion over its siblings costs scorer calls only.
+    trained: how many of the last calls the student learns from, 0 for all. The others only lead to the states that a
+        sampler visits, at the cost of a forward pass; what the student says there is left to later updates.
     """
 
     states: int = 2
@@ -41,12 +43,18 @@ class RolloutSettings:
     grid: str = "uniform"
     power: float = 3.0
     branches: int = 1
+    trained: int = 0
 
     def __post_init__(self) -> None:
         if self.states < 1:
             raise InputError(f"objective.rollout.states={self.states} is out of range: at least one call.")
         if self.branches < 1:
             raise InputError(f"objective.rollout.branches={self.branches} is out of range: at least one completion.")
+        if not 0 <= self.trained <= self.states:
+            raise InputError(
+                f"objective.rollout.trained={self.trained} is out of range: between 0 (all) and the "
+                f"{self.states} calls of objective.rollout.states."
+            )
         if self.times not in ("beta", "grid"):
             raise unknown("rollout times", self.times, ("beta", "grid"))
         LAWS.find(self.law, "objective.rollout.law")
@@ -100,13 +108,14 @@ def rollout_times(
 
 @dataclass(frozen=True)
 class Call:
-    """One denoiser call of a rollout: its input, the positions it revealed, and its hidden states (with their
-    graph)."""
+    """One denoiser call of a rollout: its input, the positions it revealed, and its hidden states (with their graph
+    where the student learns from the call)."""
 
     tokens: Int[Tensor, "B L"]
     where: Bool[Tensor, "B L"]
     hidden: Float[Tensor, "U L D"]
     own: Int[Tensor, "B"]
+    trained: bool = True
 
     def at(self, where: Bool[Tensor, "B L"]) -> Float[Tensor, "N D"]:
         """Hidden states at the chosen positions, row by row."""
@@ -129,19 +138,23 @@ def roll_out(
     law: Law,
     stream: torch.Generator,
     branches: int = 1,
+    trained: int = 0,
 ) -> Rollout:
-    """Write samples through the states of ``shares``. Hidden states keep their graph where gradients are enabled."""
+    """Write samples through the states of ``shares``. Hidden states of the last ``trained`` calls (0: of all) keep
+    their graph where gradients are enabled."""
     mask = denoiser.vocabulary.mask
     times = law.times(template == mask, stream)
     tokens, calls, completions = template, [], []
     k = shares.shape[1]
     for i in range(k):
         masked = tokens == mask
-        hidden, own = distinct_trunk(denoiser, tokens)
+        learns = not trained or k - i <= trained
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            hidden, own = distinct_trunk(denoiser, tokens)
         if law.sees_model:
             times = law.reorder(times, masked, _surest(denoiser, hidden, own, masked))
         where = masked & (times <= shares[:, i : i + 1].to(times.device)) if i < k - 1 else masked
-        call = Call(tokens, where, hidden, own)
+        call = Call(tokens, where, hidden, own, learns)
         calls.append(call)
         with torch.no_grad():
             at = call.at(where)

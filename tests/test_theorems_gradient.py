@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from didi_core.divergences import entropy, reverse_kl
+from didi_core.errors import InputError
 from didi_core.losses import integral_weight, policy_loss
 from didi_core.objectives.policy import play, student_terms
 from didi_core.objectives.settings import (
@@ -289,6 +290,25 @@ def test_descending_the_training_gradient_brings_the_divergence_to_zero() -> Non
         loss.backward()
         optimiser.step()
     assert start > 0.3 and distance() < 0.01 * start
+
+
+@pytest.mark.parametrize(("trained", "reached"), [(0, True), (1, False), (2, True)])
+def test_only_the_trained_calls_move_the_student(trained: int, reached: bool) -> None:
+    """The first call sees the all-masked state, whose row of the table no other call reads."""
+    student = student_table()
+    how = settings(rollout=RolloutSettings(states=2, low=0.499, high=0.501, law="stratified", trained=trained))
+    template = torch.full((64, LENGTH), MASK)
+    episode = play(student, template, how, generator(3))
+    student_terms(student, TEACHER, ExactReward(student, ORDERS), episode, how, generator(3)).loss.backward()
+    masked = state_index(template[:1], SYMBOLS)
+    gradient = student.table.grad
+    assert gradient.abs().sum() > 0
+    assert bool(gradient[masked].abs().sum() > 0) is reached
+
+
+def test_more_trained_calls_than_calls_are_refused() -> None:
+    with pytest.raises(InputError, match=r"objective.rollout.trained=3 is out of range: between 0 \(all\) and the 2"):
+        RolloutSettings(states=2, trained=3)
 
 
 def test_expected_credit_is_the_mean_of_token_credit() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,14 @@ def _save(
     about = {
         **about_domain(domain, settings.data),
         "schedule": settings.schedule,
-        "training": {"objective": settings.objective, "steps": settings.training.steps, "seed": settings.seed},
+        "training": {
+            "objective": settings.objective,
+            "weight_clip": settings.weight_clip,
+            "seed": settings.seed,
+            **asdict(settings.training),
+        },
+        "command": shlex.join(["python", "-m", "didi_core", *opened.record["command_line"]]),
+        "versions": opened.record["versions"],
         "validation": {str(step): round(value, 5) for step, value in curve.items()},
         "git_commit": opened.record["git_commit"],
     }

@@ -60,6 +60,7 @@ def play(
         law(settings.rollout.law),
         stream,
         settings.rollout.branches,
+        settings.rollout.trained,
     )
     per_row = torch.stack([times.alpha(tau), weight]).float().repeat_interleave(group, 1).to(template.device)
     return Episode(rollout, per_row[0], per_row[1])
@@ -95,6 +96,8 @@ def student_terms(
     log_p, counted = [], 0
     calls = episode.rollout.calls
     for i, call in enumerate(calls):
+        if not call.trained:
+            continue
         after = episode.rollout.completions if i == len(calls) - 1 else calls[i + 1].tokens[None]
         revealed, sums, n = _call_statistics(student, teacher, call, after, settings)
         log_p.append(revealed)
@@ -193,7 +196,7 @@ def _token_policy(
     hidden = [part.view(branches, batch, *part.shape[1:]) for part in reward.hidden(noised)] if expected else []
     drawn = None if expected else reward.token_reward(noised).view(branches, batch, -1)
     total, gain, spread, count = torch.zeros((), device=noised.x.device), 0.0, 0.0, 0
-    calls = episode.rollout.calls[-1:] if expected else episode.rollout.calls
+    calls = episode.rollout.calls[-1:] if expected else [call for call in episode.rollout.calls if call.trained]
     for call, m in itertools.product(calls, range(branches)):
         where = call.where & masked[m]
         rows = where.nonzero(as_tuple=True)[0]

@@ -9,6 +9,7 @@ statistics under every metric stand in for the sequences themselves in reports.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from didi_core.features import TrunkFeatures
-from didi_core.files import write_atomic
+from didi_core.files import write_atomic, write_json
 from didi_core.measuring import all_metrics
 from didi_core.rows import HELD_OUT
 from didi_core.types import Sample
@@ -48,12 +49,14 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="FASTA file that teacher and judge were trained on")
     parser.add_argument("--teacher", required=True, type=Path, help="folder with model.safetensors and card.json")
     parser.add_argument("--judge", required=True, type=Path, help="folder with model.safetensors and card.json")
-    parser.add_argument("--source", required=True, help="attribution of the data, for the statistics")
+    parser.add_argument("--source", required=True, help="attribution of the data, for statistics and cards")
     parser.add_argument("--similarity", type=float, default=1.0, help="data.similarity of the training runs")
     given = parser.parse_args()
     for name in ("teacher", "judge"):
         shutil.rmtree(asset(name), ignore_errors=True)
         shutil.copytree(getattr(given, name), asset(name))
+        card = asset(name) / "card.json"
+        write_json(card, json.loads(card.read_text()) | {"data_attribution": given.source, "licence": "Apache-2.0"})
     domain = ProteinDomain(given.data, similarity=given.similarity)
     if domain.data is None:
         raise ValueError("a domain with a data path has data")
