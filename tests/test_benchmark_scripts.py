@@ -49,3 +49,16 @@ def test_same_law_notices_another_distribution(load) -> None:
 def test_peak_sees_what_was_freed(load) -> None:
     peak = load("measure").peak_bytes(lambda: torch.ones(25_000_000).sum())
     assert peak > 80e6
+
+
+def test_protein_costs_are_measured_in_every_part(load, tmp_path: Path) -> None:
+    script, out = load("gpu_protein"), tmp_path / "out.json"
+    assert script.main(["--quick", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert {row["part"] for row in record["rows"]} == {"forward and backward", "step of distill", "sampling"}
+    assert all(row["milliseconds"] > 0 and not row["problem"] for row in record["rows"])
+    assert {row["what"] for row in record["rows"] if row["part"] == "sampling"} == {
+        "2 calls",
+        "DPLM's decoder, 4 calls",
+    }
+    assert "xformers" in record["not_measured"]
