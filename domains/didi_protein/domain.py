@@ -32,8 +32,8 @@ from .fasta import read_fasta, write_fasta
 from .metrics import protein_metrics
 from .metrics.neighbours import Neighbours
 from .statistics import BundledStatistics
+from .teachers import BUNDLED, load_teacher
 
-BUNDLED = "bundled"
 FEATURES = "features.npz"
 FEATURE_SEQUENCES = 1000  # that the energy distance is taken from
 
@@ -132,19 +132,8 @@ class ProteinDomain:
     # --- networks
 
     def teacher(self, name: str = BUNDLED) -> nn.Module:
-        """The bundled teacher, or one from a run directory or folder of ``model.safetensors`` and ``card.json``."""
-        from didi_core.checkpoint import load_denoiser
-
-        folder = asset("teacher") if name == BUNDLED else Path(name)
-        if not folder.exists():
-            if name == BUNDLED:
-                raise InputError(
-                    f"the bundled teacher is not in this installation ({folder}). Give teacher=<run directory>."
-                )
-            raise unknown(
-                "teacher", name, [BUNDLED, "<run directory>", "<folder with model.safetensors and card.json>"]
-            )
-        return load_denoiser(folder).eval()
+        """The bundled teacher, DPLM by name, a run directory, a checkpoint or a hub id; see ``load_teacher``."""
+        return load_teacher(name, asset("teacher"))
 
     def scorer(self, teacher: nn.Module, trainable_blocks: int = 4) -> nn.Module:
         """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
