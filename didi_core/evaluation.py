@@ -167,9 +167,10 @@ def evaluate_models(
 
 def method_of(settings: SamplerSettings) -> Method:
     """The method of sampler settings."""
-    steps = settings.steps if settings.make().stepwise else None
+    sampler = settings.make()
+    steps, law = settings.steps if sampler.stepwise else None, settings.law if sampler.uses_law else ""
     grid = f"power {settings.power:g}" if settings.grid == "power" else settings.grid
-    return Method(settings.sampler, settings.law, grid, steps, settings.precision, settings.top_p)
+    return Method(settings.sampler, law, grid, steps, settings.precision, settings.top_p)
 
 
 def _is_table(settings: SamplerSettings, plan: Sequence[SamplerSettings]) -> bool:

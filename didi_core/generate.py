@@ -23,6 +23,8 @@ from didi_core.sampling import SAMPLERS, Job, Sampler
 from didi_core.types import NFE, Denoiser, Domain, Sample, Scorer
 from didi_core.unmasking import GRIDS, grid, law
 
+DEFAULT_LAW = "iid"
+
 
 @dataclass(frozen=True)
 class SamplerSettings:
@@ -36,7 +38,7 @@ class SamplerSettings:
 
     sampler: str = "ancestral"
     steps: int = 16
-    law: str = "iid"
+    law: str = DEFAULT_LAW
     grid: str = "uniform"
     power: float = 3.0
     temperature: float = 1.0
@@ -46,8 +48,9 @@ class SamplerSettings:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        self.make()
         law(self.law)
+        if not self.make().uses_law and self.law != DEFAULT_LAW:
+            raise InputError(f"sampler={self.sampler} does not go by a law: leave law={self.law} out.")
         for kind, value, known in (
             ("grid", self.grid, GRIDS),
             ("sampling precision", self.precision, PRECISIONS),
@@ -72,9 +75,11 @@ class SamplerSettings:
         sampler = self.make()
         said |= {f"option_{f.name}": getattr(sampler, f.name) for f in fields(sampler)}  # type: ignore[arg-type]
         if sampler.stepwise:
-            said |= {"steps": self.steps, "law": self.law, "grid": self.grid, "precision": self.precision}
+            said |= {"steps": self.steps, "grid": self.grid, "precision": self.precision}
             if self.grid == "power":
                 said["power"] = self.power
+        if sampler.uses_law:
+            said["law"] = self.law
         if sampler.needs_scorer:
             said |= {f"guidance_{k}": v for k, v in asdict(self.guidance).items()}
         return said

@@ -84,7 +84,8 @@ def check_offers(kind: str, answer: Any) -> Any:
 
 def _lacking(kind: str, value: Any) -> str:
     """Why a thing cannot be one of its kind; '' when nothing speaks against it."""
-    needed = {"laws": ("name", "sees_model", "times", "reorder"), "samplers": ("needs_scorer", "stepwise", "sample"),
+    needed = {"laws": ("name", "sees_model", "times", "reorder"),
+              "samplers": ("needs_scorer", "stepwise", "uses_law", "sample"),
               "rewards": ("per_token", "make")}.get(kind, ())  # fmt: skip
     if kind in ("domains", "metrics") and not callable(value):
         return "cannot be called"

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from didi_core.errors import InputError
 from didi_core.heads import chunk_rows, distinct_trunk, position_log_p, sharpen
 from didi_core.samplers import Sampled, TokenRule
 from didi_core.types import NFE, Denoiser
@@ -48,8 +47,6 @@ def reparameterised(
     the extra call sees the sequence with its pinned positions (there their predictions stand in for them).
     """
     rule = rule or TokenRule()
-    if not 0 < resample <= 1:
-        raise InputError(f"resample={resample} is out of range: it must be in (0, 1].")
     tokens, mask = template.clone(), denoiser.vocabulary.mask
     free = template == mask
     extra = 0.0

@@ -18,7 +18,7 @@ class Method:
     """How a row's samples were written, apart from temperature: rows that share it lie on one frontier."""
 
     sampler: str
-    law: str
+    law: str  # empty for a sampler that goes by none
     grid: str
     steps: int | None  # None where the number of calls follows from the length (first_hitting)
     precision: str = "exact"
@@ -28,7 +28,7 @@ class Method:
     def label(self) -> str:
         """Sampler, law and grid in a few words; defaults that say nothing are left out."""
         words = [] if self.sampler == "ancestral" else [self.sampler.replace("_", " ")]
-        words += [self.law, self.grid] if self.steps is not None else []
+        words += [word for word in (self.law, self.grid) if word] if self.steps is not None else []
         words += [self.precision] if self.precision != "exact" else []
         words += [f"top-p {self.top_p:g}"] if self.top_p < 1 else []
         return " · ".join(words)

@@ -18,6 +18,7 @@ from didi_core.autoregressive import CausalGenerator
 from didi_core.catalogue import Catalogue
 from didi_core.errors import InputError
 from didi_core.guidance import GuidanceSettings, rgas
+from didi_core.reparameterised import reparameterised
 from didi_core.samplers import Sampled, TokenRule, ancestral, first_hitting
 from didi_core.types import Denoiser, Scorer
 from didi_core.unmasking import Law
@@ -49,11 +50,13 @@ class Sampler(Protocol):
     """A way of filling templates.
 
     needs_scorer: it cannot run without the scorer of a distillation, so a teacher's row is not asked for it.
-    stepwise: it makes k calls by law and grid; otherwise the number of calls follows from the length.
+    stepwise: it makes k calls by the grid; otherwise the number of calls follows from the length.
+    uses_law: an unmasking law decides which positions are revealed together.
     """
 
     needs_scorer: ClassVar[bool]
     stepwise: ClassVar[bool]
+    uses_law: ClassVar[bool]
 
     def sample(self, job: Job) -> Sampled:
         """Every mask of the template replaced by a token that may be generated; network calls counted."""
@@ -66,6 +69,7 @@ class Ancestral:
 
     needs_scorer: ClassVar[bool] = False
     stepwise: ClassVar[bool] = True
+    uses_law: ClassVar[bool] = True
 
     def sample(self, job: Job) -> Sampled:
         return ancestral(
@@ -86,6 +90,7 @@ class FirstHitting:
 
     needs_scorer: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
+    uses_law: ClassVar[bool] = False
 
     def sample(self, job: Job) -> Sampled:
         return first_hitting(job.denoiser, job.template, rule=job.rule, generator=job.generator, progress=job.progress)
@@ -97,6 +102,7 @@ class Rgas:
 
     needs_scorer: ClassVar[bool] = True
     stepwise: ClassVar[bool] = True
+    uses_law: ClassVar[bool] = True
 
     def sample(self, job: Job) -> Sampled:
         if job.scorer is None:
@@ -122,6 +128,7 @@ class Autoregressive:
 
     needs_scorer: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
+    uses_law: ClassVar[bool] = False
 
     def sample(self, job: Job) -> Sampled:
         if not isinstance(job.denoiser, CausalGenerator):
@@ -132,9 +139,39 @@ class Autoregressive:
         return job.denoiser.fill(job.template, job.rule, job.generator, job.progress)
 
 
+@dataclass(frozen=True)
+class Dplm:
+    """``reparameterised.reparameterised``: DPLM's own decoder, whose confidence decides which positions stay.
+
+    resample: share of a sequence above which a token counts as overused and is drawn again; 1 for never.
+    """
+
+    needs_scorer: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = True
+    uses_law: ClassVar[bool] = False
+
+    resample: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.resample <= 1:
+            raise InputError(f"options.resample={self.resample} is out of range: it must be in (0, 1].")
+
+    def sample(self, job: Job) -> Sampled:
+        return reparameterised(
+            job.denoiser,
+            job.template,
+            shares=job.shares,
+            rule=job.rule,
+            resample=self.resample,
+            generator=job.generator,
+            progress=job.progress,
+        )
+
+
 BUILT_IN: dict[str, type[Sampler]] = {
     "ancestral": Ancestral,
     "autoregressive": Autoregressive,
+    "dplm": Dplm,
     "first_hitting": FirstHitting,
     "rgas": Rgas,
 }

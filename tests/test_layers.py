@@ -54,7 +54,7 @@ LAYERS = [
     {"errors", "files", "fingerprint", "random"},
     {"types", "schedules", "catalogue", "config"},
     {"process", "unmasking", "divergences", "heads", "losses", "optimiser"},
-    {"samplers", "guidance", "rollout", "rewards", "models", "judge", "autoregressive"},
+    {"samplers", "reparameterised", "guidance", "rollout", "rewards", "models", "judge", "autoregressive"},
     {"sampling"},
     {"objectives", "generate"},
     {"training"},

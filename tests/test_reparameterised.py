@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from didi_core import reparameterised as module
 from didi_core.errors import InputError
+from didi_core.generate import SamplerSettings
 from didi_core.reparameterised import lowest, propose, redraw, reparameterised
 from didi_core.samplers import TokenRule
 from didi_core.types import Vocabulary
@@ -136,7 +137,10 @@ def test_extra_calls_of_the_redraw_are_counted() -> None:
     assert plain.nfe.denoiser == 5
 
 
-@pytest.mark.parametrize("resample", [0.0, 1.5])
-def test_a_share_that_is_none_is_refused(resample: float) -> None:
-    with pytest.raises(InputError, match=rf"resample={resample} is out of range"):
-        reparameterised(random_table(), template(5), shares=uniform_grid(2), resample=resample, generator=stream())
+def test_settings_are_checked_before_anything_runs() -> None:
+    with pytest.raises(InputError, match=r"options.resample=1.5 is out of range"):
+        SamplerSettings(sampler="dplm", options={"resample": 1.5})
+    with pytest.raises(InputError, match="sampler=dplm does not go by a law: leave law=dilated out"):
+        SamplerSettings(sampler="dplm", law="dilated")
+    record = SamplerSettings(sampler="dplm", steps=500, options={"resample": 0.5}).record()
+    assert record["option_resample"] == 0.5 and record["steps"] == 500 and "law" not in record

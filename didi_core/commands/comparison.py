@@ -16,7 +16,7 @@ from didi_core.device import Machine
 from didi_core.drawing import Curve
 from didi_core.errors import InputError
 from didi_core.evaluation import evaluate_models
-from didi_core.generate import SamplerSettings, nll_curve
+from didi_core.generate import DEFAULT_LAW, SamplerSettings, nll_curve
 from didi_core.report import build_report, read_training, write_report
 from didi_core.report_table import print_report
 from didi_core.rows import Evaluation
@@ -85,7 +85,7 @@ class PlanSettings:
     def plan(self, steps: Sequence[int], guided: bool = True, precision: str = "exact") -> list[SamplerSettings]:
         """Sampler settings for a model; ``guided=False`` leaves out the sampler that needs a scorer."""
         made = [
-            SamplerSettings(sampler, k, law, grid, self.power, temperature, precision=precision)
+            SamplerSettings(sampler, k, _law(sampler, law), grid, self.power, temperature, precision=precision)
             if SAMPLERS.find(sampler).stepwise
             else SamplerSettings(sampler, temperature=temperature)  # its calls follow from the length: one row
             for sampler, law, grid, k, temperature in itertools.product(
@@ -94,6 +94,11 @@ class PlanSettings:
             if guided or not SAMPLERS.find(sampler).needs_scorer
         ]
         return list(dict.fromkeys(made))
+
+
+def _law(sampler: str, law: str) -> str:
+    """The law, or the default where the sampler goes by none: it then makes one row and not one per law."""
+    return law if SAMPLERS.find(sampler).uses_law else DEFAULT_LAW
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Peers' checkpoints in: MDLM, IDLM, SDTT and DiDi-Instruct files and hub folders, and our own exports.
+"""Peers' checkpoints in: MDLM, IDLM, SDTT, DiDi-Instruct and DPLM files and hub folders, and our own exports.
 
 Nothing of a stranger is run: safetensors, or pickles read without making their objects. Loading is strict; what is left
 out on purpose is told.
@@ -12,7 +12,7 @@ from torch import nn
 
 from didi_core.checkpoint import has_card, load_denoiser, load_scorer, model_folder, read_card
 from didi_core.errors import InputError, unknown
-from didi_core.importers import didi, exported, mdlm
+from didi_core.importers import didi, esm, exported, mdlm
 from didi_core.importers.parts import Imported, build_denoiser, build_scorer, check_vocabulary
 from didi_core.importers.refusals import looks_like, refuse_other_processes
 from didi_core.importers.sources import Held, is_hub_id, locate, read
@@ -46,6 +46,8 @@ def import_checkpoint(
     held = read(path, source)
     if held.setting("model_type") == exported.MODEL_TYPE:
         return exported.read_export(held, vocabulary, key)
+    if esm.recognises(held):
+        return esm.read_esm(held, vocabulary, key)
     refuse_other_processes(held)
     for layout in LAYOUTS:
         if layout.recognises(held):

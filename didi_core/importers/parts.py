@@ -163,7 +163,7 @@ def check_names(wanted: Mapping[str, Tensor], held: Mapping[str, Tensor], where:
         if name in held and held[name].shape != value.shape
     ][:5]
     if told:
-        raise InputError(f"{where} does not fit a DiT of its sizes: {'; '.join(told)}.")
+        raise InputError(f"{where} does not fit a network of its sizes: {'; '.join(told)}.")
 
 
 def as_float(value: Tensor) -> Tensor:

@@ -163,6 +163,14 @@ def _read_folder(path: Path, source: str) -> Held:
         return Held(source, path, tensors, discriminator, config=config)
     if (path / "model.safetensors").is_file():
         return Held(source, path, _safetensors(path / "model.safetensors"), discriminator, config=config)
+    index = path / "pytorch_model.bin.index.json"
+    if index.is_file():  # as transformers 4 split large models
+        parts = sorted(set(_json(index).get("weight_map", {}).values()))
+        absent = [part for part in parts if not (path / part).is_file()]
+        if absent:
+            raise InputError(f"{path / absent[0]} is missing. Get the folder anew.")
+        tensors = {n: v for part in parts for n, v in _only_tensors(path / part, load_pickled(path / part)).items()}
+        return Held(source, path, tensors, discriminator, config=config)
     pickled = sorted(p for p in path.iterdir() if p.suffix in PICKLED)
     named = [p for p in pickled if p.name == "pytorch_model.bin"] or pickled
     if len(named) == 1:
