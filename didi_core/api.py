@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,13 @@ def _command(name: str, settings: dict[str, Any]) -> Path:
     from didi_core.compose import compose_jobs
     from didi_core.config import build
     from didi_core.run_dir import RunDirectory
+    from didi_core.training.runtime import joined
 
     words = [f"{key}={_written(value)}" for key, value in settings.items()]
-    command, config = find(name), compose_jobs(name, words)[0].config
-    command.run(build(command.settings, config), config, (name, *words))
+    command = find(name)
+    with joined() if command.parallel else nullcontext():
+        config = compose_jobs(name, words)[0].config
+        command.run(build(command.settings, config), config, (name, *words))
     if RunDirectory.current is None:
         raise RuntimeError(f"{name} opened no run directory")
     return RunDirectory.current

@@ -16,6 +16,7 @@ from pathlib import Path
 from didi_core.commands import COMMANDS, Command, find
 from didi_core.errors import DidiError, InputError
 from didi_core.run_dir import RunDirectory
+from didi_core.training.runtime import joined, launcher, spokesman
 
 PROGRAM = "python -m didi_core"
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
@@ -37,7 +38,26 @@ def main(argv: Sequence[str]) -> int:
     if not words or words[0] in ("--help", "-h", "help"):
         print(overview())
         return 0
-    return guarded(lambda: _dispatch(words), words)
+    return guarded(lambda: _together(words), words)
+
+
+def _together(words: Sequence[str]) -> None:
+    """Run a command line, in step with the other processes where torchrun started several."""
+    with joined() as processes:
+        if processes.size > 1:
+            check_parallel(words)
+        _dispatch(words)
+
+
+def check_parallel(words: Sequence[str]) -> None:
+    """Refuse several processes of what runs in one."""
+    if not find(words[0]).parallel or any(word in SWEEPING for word in words):
+        told = f"{words[0]} --multirun" if find(words[0]).parallel else words[0]
+        parallel = ", ".join(command.name for command in COMMANDS.values() if command.parallel)
+        raise InputError(
+            f"{told} runs in one process: start it with {PROGRAM} {words[0]} ... instead of torchrun. "
+            f"Several processes are for {parallel}."
+        )
 
 
 def overview() -> str:
@@ -163,23 +183,29 @@ def guarded(action: Callable[[], None], words: Sequence[str]) -> int:
     try:
         action()
     except DidiError as error:
-        _say(str(error))
-        return error.exit_code
+        return _fail(error.exit_code, str(error))
     except KeyboardInterrupt:
-        _say(f"interrupted. What was written is whole. {_resume_hint(words)}")
-        return INTERRUPTED
+        return _fail(INTERRUPTED, f"interrupted. What was written is whole. {_resume_hint(words)}")
     except BrokenPipeError:
         return FAILED
     except Exception as error:  # the last door: an unexpected failure keeps its traceback and gets an exit code
         trouble = disk_trouble(error)
         if trouble:
-            _say(f"{trouble} {_resume_hint(words)}")
-            return WRONG
-        traceback.print_exc()
-        kept = _keep_traceback()
-        _say(f"unexpected {type(error).__name__}: {error}. {kept}{_resume_hint(words)}")
-        return FAILED
+            return _fail(WRONG, f"{trouble} {_resume_hint(words)}")
+        speaks, code = spokesman(FAILED)
+        if speaks:
+            traceback.print_exc()
+            _say(f"unexpected {type(error).__name__}: {error}. {_keep_traceback()}{_resume_hint(words)}")
+        return code
     return 0
+
+
+def _fail(code: int, text: str) -> int:
+    """Tell what went wrong, once for all processes. Returns the exit code, of the first that failed."""
+    speaks, code = spokesman(code)
+    if speaks:
+        _say(text)
+    return code
 
 
 def disk_trouble(error: BaseException) -> str | None:
@@ -223,7 +249,7 @@ def _resume_hint(words: Sequence[str]) -> str:
     if RunDirectory.current is None or words[0] not in ("distill", "pretrain"):
         return ""
     rest = [word for word in words if not word.startswith("run_dir=")]
-    return f"To go on: {PROGRAM} {shlex.join([*rest, f'run_dir={RunDirectory.current}'])}"
+    return f"To go on: {launcher(PROGRAM)} {shlex.join([*rest, f'run_dir={RunDirectory.current}'])}"
 
 
 def _say(text: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from didi_core.errors import InputError
+from didi_core.parts import Average, keep_gradients
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,12 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimiserSettings) -> to
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas, foreach=True)
 
 
-def apply_gradients(optimiser: torch.optim.Optimizer, settings: OptimiserSettings, rate: float) -> float:
-    """Clip, step, clear. Returns the gradient norm before clipping."""
+def apply_gradients(
+    optimiser: torch.optim.Optimizer, settings: OptimiserSettings, rate: float, average: Average = keep_gradients
+) -> float:
+    """Average over the processes, clip, step, clear. Returns the gradient norm before clipping."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    average(parameters)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
     for group in optimiser.param_groups:
         group["lr"] = rate

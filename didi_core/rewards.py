@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from didi_core.heads import expected_log_ratio, token_statistics
 from didi_core.losses import masked_mean, scorer_loss
 from didi_core.optimiser import OptimiserSettings, adamw, apply_gradients
+from didi_core.parts import WHOLE, Part
 from didi_core.process import forward_mask
 from didi_core.random import generator
 from didi_core.types import Denoiser, Vocabulary
@@ -95,9 +96,19 @@ class Reward(Protocol):
     ``BothRewards``."""
 
     def update(
-        self, samples: Int[Tensor, "B L"], alpha: Float[Tensor, "B"], rate: float, index: int, stream: torch.Generator
+        self,
+        samples: Int[Tensor, "B L"],
+        alpha: Float[Tensor, "B"],
+        rate: float,
+        index: int,
+        stream: torch.Generator,
+        part: Part = WHOLE,
     ) -> dict[str, float]:
-        """Update number ``index`` of the reward's own network, on student samples."""
+        """Update number ``index`` of the reward's own network, on student samples.
+
+        It is called for each part of the batch in turn and takes its step at the last one (``part.last``), with
+        gradients that ``part.average`` has made the same on all processes.
+        """
         ...
 
     def parts(self) -> Mapping[str, object]:
@@ -141,19 +152,31 @@ class ScorerReward:
         self.optimiser = adamw(self.scorer.parameters(), self.settings)
 
     def update(
-        self, samples: Tensor, alpha: Tensor, rate: float, index: int, stream: torch.Generator
+        self,
+        samples: Tensor,
+        alpha: Tensor,
+        rate: float,
+        index: int,
+        stream: torch.Generator,
+        part: Part = WHOLE,
     ) -> dict[str, float]:
-        """Student samples against as many reference samples, re-noised at the same times, in one pass."""
+        """Student samples against as many reference samples, re-noised at the same times, in one pass.
+
+        The spectral norms are refined at the first part alone: once an update, into however many parts it is cut.
+        """
         vocabulary: Vocabulary = self.scorer.vocabulary  # type: ignore[assignment]
-        real = self.reference.batch(index, samples.shape[0]).to(samples.device)
+        n = samples.shape[0]
+        real = self.reference.batch(index, n * part.total)[part.number * n : (part.number + 1) * n].to(samples.device)
         both = pad_together(real, samples, vocabulary.pad)
         noised = corrupt(both, torch.cat([alpha[: real.shape[0]], alpha]), vocabulary, stream)
         labels = torch.arange(both.shape[0], device=both.device) < real.shape[0]
-        self.scorer.train()
+        self.scorer.train(part.first)
         loss, accuracy = scorer_loss(self.scorer(noised.zt), noised.masked, labels, self.smoothing)
-        loss.backward()
-        norm = apply_gradients(self.optimiser, self.settings, rate)
-        return {"scorer_loss": float(loss.detach()), "scorer_accuracy": float(accuracy), "scorer_gradient": norm}
+        (loss / part.turns).backward()
+        told = {"scorer_loss": float(loss.detach()), "scorer_accuracy": float(accuracy)}
+        if part.last:
+            told["scorer_gradient"] = apply_gradients(self.optimiser, self.settings, rate, part.average)
+        return told
 
     @torch.no_grad()
     def sample_reward(self, noised: Corrupted) -> Tensor:
@@ -184,7 +207,13 @@ class LogRatioReward:
         self.optimiser = adamw(self.fake.parameters(), self.settings)
 
     def update(
-        self, samples: Tensor, alpha: Tensor, rate: float, index: int, stream: torch.Generator
+        self,
+        samples: Tensor,
+        alpha: Tensor,
+        rate: float,
+        index: int,
+        stream: torch.Generator,
+        part: Part = WHOLE,
     ) -> dict[str, float]:
         """One masked cross-entropy step of the fake denoiser on student samples."""
         del index  # no reference samples are needed
@@ -193,9 +222,11 @@ class LogRatioReward:
         self.fake.train()
         hidden = fake.trunk(noised.zt)[noised.masked]
         loss = -token_statistics(fake, hidden, samples[noised.masked][:, None]).log_p.mean()
-        loss.backward()
-        norm = apply_gradients(self.optimiser, self.settings, rate)
-        return {"fake_loss": float(loss.detach()), "fake_gradient": norm}
+        (loss / part.turns).backward()
+        told = {"fake_loss": float(loss.detach())}
+        if part.last:
+            told["fake_gradient"] = apply_gradients(self.optimiser, self.settings, rate, part.average)
+        return told
 
     @torch.no_grad()
     def sample_reward(self, noised: Corrupted) -> Tensor:
@@ -244,11 +275,17 @@ class BothRewards:
     log_ratio: LogRatioReward
 
     def update(
-        self, samples: Tensor, alpha: Tensor, rate: float, index: int, stream: torch.Generator
+        self,
+        samples: Tensor,
+        alpha: Tensor,
+        rate: float,
+        index: int,
+        stream: torch.Generator,
+        part: Part = WHOLE,
     ) -> dict[str, float]:
         """One update of the scorer, then one of the fake denoiser."""
-        told = self.scorer_reward.update(samples, alpha, rate, index, stream)
-        return told | self.log_ratio.update(samples, alpha, rate, index, stream)
+        told = self.scorer_reward.update(samples, alpha, rate, index, stream, part)
+        return told | self.log_ratio.update(samples, alpha, rate, index, stream, part)
 
     def parts(self) -> Mapping[str, object]:
         return {**self.scorer_reward.parts(), **self.log_ratio.parts()}

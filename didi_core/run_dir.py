@@ -32,22 +32,26 @@ class RunDirectory:
     """An open run directory; ``record`` is the content of run.json.
 
     ``current`` is the one opened last, for messages about a run that stopped.
+    writes: of several processes the first; the others know the directory and leave it as it is.
     """
 
     current: ClassVar[Path | None] = None
 
     path: Path
     record: dict[str, Any]
-    _lock: int = field(repr=False)
+    _lock: int | None = field(default=None, repr=False)
+    writes: bool = True
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, config: Mapping[str, Any], command_line: Sequence[str] = ()) -> Iterator[RunDirectory]:
+    def open(
+        cls, path: Path, config: Mapping[str, Any], command_line: Sequence[str] = (), world_size: int = 1
+    ) -> Iterator[RunDirectory]:
         """Create the directory, or continue in it.
 
         Raises:
-            InputError: it belongs to another configuration (the keys that differ are named), another process works
-                in it, or it holds something that is no run.
+            InputError: it belongs to another configuration (the keys that differ are named) or another number of
+                processes, another run works in it, or it holds something that is no run.
         """
         path = path.resolve()
         if path.exists() and not path.is_dir():
@@ -61,12 +65,18 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path / LOCK)
         try:
-            run = cls(path, _open_record(path / RECORD, config, command_line), lock)
+            run = cls(path, _open_record(path / RECORD, config, command_line, world_size), lock)
             run.save()
             cls.current = path
             yield run
         finally:
             os.close(lock)  # releases it; so does the end of the process, however it comes
+
+    @classmethod
+    def follow(cls, path: Path, record: dict[str, Any]) -> RunDirectory:
+        """The directory that another process of the same run has opened."""
+        cls.current = path
+        return cls(path, record, writes=False)
 
     def note(self, **entries: Any) -> None:
         """Put entries into run.json."""
@@ -75,7 +85,8 @@ class RunDirectory:
 
     def save(self) -> None:
         """Write run.json."""
-        write_json(self.path / RECORD, self.record)
+        if self.writes:
+            write_json(self.path / RECORD, self.record)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -121,8 +132,10 @@ def _take_lock(path: Path) -> int:
     return descriptor
 
 
-def _open_record(path: Path, config: Mapping[str, Any], command_line: Sequence[str]) -> dict[str, Any]:
-    """A new record, or the old one if it is of the same configuration."""
+def _open_record(
+    path: Path, config: Mapping[str, Any], command_line: Sequence[str], world_size: int
+) -> dict[str, Any]:
+    """A new record, or the old one if it is of the same configuration and number of processes."""
     plain = json.loads(json.dumps(config, default=str))
     if not path.exists():
         return {
@@ -131,6 +144,7 @@ def _open_record(path: Path, config: Mapping[str, Any], command_line: Sequence[s
             "versions": versions(),
             "git_commit": git_commit(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "world_size": world_size,
             "stages": {},
         }
     try:
@@ -144,6 +158,12 @@ def _open_record(path: Path, config: Mapping[str, Any], command_line: Sequence[s
             f"{path.parent} belongs to another configuration: {'; '.join(differing[:8])}"
             f"{f'; and {len(differing) - 8} more' if len(differing) > 8 else ''}. "
             "Give the same settings to go on with it, or name another run_dir."
+        )
+    began = record.get("world_size", 1)
+    if began != world_size:
+        raise InputError(
+            f"{path.parent} was begun by {began} process(es), and {world_size} would go on with it: the batch would be "
+            f"drawn in other parts. Start {began} (torchrun --nproc-per-node), or name another run_dir."
         )
     record["continued"] = [*record.get("continued", []), time.strftime("%Y-%m-%dT%H:%M:%S%z")]
     return dict(record)

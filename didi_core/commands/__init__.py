@@ -23,6 +23,7 @@ class Command:
     example: str
     configured: bool = True  # whether it has a configuration of its own
     module: str = ""  # of didi_core.commands; the command's name where that is no keyword of Python
+    parallel: bool = False  # whether torchrun may start several processes of it
 
     def _load(self) -> ModuleType:
         return importlib.import_module(f"didi_core.commands.{self.module or self.name}")
@@ -43,8 +44,10 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("distill", "a few-step student from a teacher, compared with it", "domain=protein"),
-        Command("pretrain", "a teacher or a judge from your own data", "domain=protein data.path=my.fasta"),
+        Command("distill", "a few-step student from a teacher, compared with it", "domain=protein", parallel=True),
+        Command(
+            "pretrain", "a teacher or a judge from your own data", "domain=protein data.path=my.fasta", parallel=True
+        ),
         Command("sample", "sequences from a model", "run=<run directory> num=100 steps=16"),
         Command("evaluate", "student against teacher over steps, with error bars", "run=<run directory>"),
         Command("import", "a peer's checkpoint as a run", "source=mdlm.ckpt domain=language", True, "importing"),

@@ -19,11 +19,15 @@ from didi_core.models.attention import resolve_backend
 from didi_core.plugins import registry
 from didi_core.random import generator
 from didi_core.run_dir import RunDirectory
-from didi_core.training.loop import Keeper, Scalars, Stateful
+from didi_core.training.loop import Keeper, Reporter, Scalars, Silent, Stateful
+from didi_core.training.progress import Bar
+from didi_core.training.runtime import Processes, current
+from didi_core.training.state import FolderKeeper
 from didi_core.types import Domain
 
 LENGTHS_IN_CARD = 2000
 RESUME = ("latest", "previous")
+NOTHING: Any = None  # what those say who are told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +84,17 @@ def default_run_dir(command: str, domain: str) -> Path:
 def open_run(
     command: str, domain: str, run_dir: Path | None, config: Mapping[str, Any], command_line: tuple[str, ...]
 ) -> Iterator[RunDirectory]:
-    """The run directory of a command; tells the plugins when everything asked for is done."""
+    """The run directory of a command; tells the plugins when everything asked for is done.
+
+    Of several processes the first opens it, and the others learn from it which one it is.
+    """
+    processes = current()
+    if not processes.first:
+        yield RunDirectory.follow(*processes.tell(NOTHING))
+        return
     path = run_dir or default_run_dir(command, domain)
-    with RunDirectory.open(path, {"command": command, **config}, command_line) as run:
+    with RunDirectory.open(path, {"command": command, **config}, command_line, processes.size) as run:
+        processes.tell((run.path, run.record))
         print(f"run directory: {run.path}", flush=True)
         yield run
         run.note(finished=True)
@@ -91,7 +103,24 @@ def open_run(
 
 def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
     """Put what the run computes on into its record."""
-    run.note(device=machine.label, precision=machine.precision, attention=attention_label(model, machine))
+    run.note(
+        device=machine.label,
+        precision=machine.precision,
+        attention=attention_label(model, machine),
+        backend=current().backend(machine.device),
+    )
+
+
+def make_keeper(run: RunDirectory, resume: str) -> Keeper:
+    """Where checkpoints and metrics of a run go; with several processes the first writes them for all."""
+    processes = current()
+    keeper = FolderKeeper(run.path, resume, writes=processes.first)
+    return AnnouncingKeeper(keeper, run.path) if processes.size == 1 else SharedKeeper(keeper, run.path, processes)
+
+
+def make_reporter() -> Reporter:
+    """A progress bar, of one process."""
+    return Bar() if current().first else Silent()
 
 
 def attention_label(model: nn.Module, machine: Machine) -> str:
@@ -128,3 +157,27 @@ class AnnouncingKeeper:
     def record(self, step: int, scalars: Scalars) -> None:
         self.keeper.record(step, scalars)
         registry().tell("step", run_dir=self.run_dir, step=step, scalars=scalars)
+
+
+@dataclass
+class SharedKeeper(AnnouncingKeeper):
+    """A keeper of several processes: the first puts things in order and writes, all read."""
+
+    processes: Processes
+
+    def restore(self, parts: Mapping[str, Stateful]) -> int:
+        if self.processes.first:
+            step = self.keeper.restore(parts)
+            return self.processes.tell(step)
+        told = self.processes.tell(0)
+        step = self.keeper.restore(parts)
+        if step != told:
+            raise InputError(
+                f"process {self.processes.rank} finds {step} steps done in {self.run_dir}, where process 0 finds "
+                f"{told}: run_dir must be on a file system that all machines share."
+            )
+        return step
+
+    def record(self, step: int, scalars: Scalars) -> None:
+        if self.processes.first:
+            super().record(step, scalars)

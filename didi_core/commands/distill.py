@@ -14,10 +14,12 @@ from torch import nn
 
 from didi_core.checkpoint import save_model, save_scorer
 from didi_core.commands.common import (
-    AnnouncingKeeper,
+    NOTHING,
     RunSettings,
     about_domain,
     make_domain,
+    make_keeper,
+    make_reporter,
     note_machine,
     open_run,
 )
@@ -35,7 +37,7 @@ from didi_core.sample_cache import HasSampleCache, SampleCache
 from didi_core.training.distill import DistillSettings, distill
 from didi_core.training.pretrain import autocast
 from didi_core.training.progress import Bar, counting
-from didi_core.training.state import FolderKeeper
+from didi_core.training.runtime import current
 from didi_core.types import Domain, Sample
 
 
@@ -60,7 +62,9 @@ class Settings(RunSettings, DistillSettings):
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
     """Distil, write ``student/``, and compare with the teacher unless ``evaluate.enabled=false``."""
-    machine = Machine.of(settings.device, settings.precision)
+    machine, processes = Machine.of(settings.device, settings.precision), current()
+    processes.check_device(machine.device)
+    settings.part(processes.size)
     domain = make_domain(settings.domain, settings.data)
     teacher = domain.teacher(settings.teacher).to(machine.device).eval().requires_grad_(False)
     with open_run("distill", settings.domain, settings.run_dir, config, command_line) as opened:
@@ -76,11 +80,14 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
                 reward,
                 settings,
                 seed=settings.seed,
-                keeper=AnnouncingKeeper(FolderKeeper(opened.path, settings.resume), opened.path),
-                reporter=Bar(),
+                keeper=make_keeper(opened, settings.resume),
+                reporter=make_reporter(),
                 device=machine.device,
                 precision=machine.precision,
+                processes=processes,
             )
+        if not processes.first:
+            return
         kept = reward.parts().get("scorer")
         scorer = kept if isinstance(kept, TokenScorer) else None
         save_student(settings, domain, student, scorer, teacher, opened)
@@ -127,6 +134,9 @@ def make_reference(
     objective = settings.objective
     if objective.reference == "data":
         return DataReference(lambda n, first: domain.batches("train", n, settings.seed, start=first))
+    pad = domain.vocabulary.pad
+    if not current().first:
+        return SampleReference(current().tell(NOTHING), settings.seed, pad)
     sampler = SamplerSettings(steps=objective.reference_steps)
     seed, batch_size = derive_seed(0, "reference"), 64
     cache = SampleCache(opened.path / "reference")
@@ -144,9 +154,8 @@ def make_reference(
         made = _draw_reference(domain, teacher, sampler, objective.reference_samples, seed, batch_size, machine)
         cache.save(making, made)
     rows = [torch.tensor(sample.tokens) for sample in made.samples]
-    pad = domain.vocabulary.pad
     sequences = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0 if pad is None else pad)
-    return SampleReference(sequences, settings.seed, pad)
+    return SampleReference(current().tell(sequences), settings.seed, pad)
 
 
 def _draw_reference(

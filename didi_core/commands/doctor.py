@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +39,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         table.add_row(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    table.add_row("several processes", parallel_label())
     console.print(table)
     chosen = resolve_backend("auto", machine.device, machine.dtype)
     attention = Table("backend", "here", title=f"attention (auto: {chosen.name})", title_justify="left")
@@ -45,3 +47,12 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         attention.add_row(name, state)
     console.print(attention)
     console.print(plugin_table(registry()))
+
+
+def parallel_label() -> str:
+    """What torchrun could use here."""
+    if not dist.is_available():
+        return "no: this torch has no torch.distributed"
+    known = [name for name, there in (("gloo", dist.is_gloo_available()), ("nccl", dist.is_nccl_available())) if there]
+    gpus = torch.cuda.device_count()
+    return f"{', '.join(known)}; torchrun --nproc-per-node={gpus if gpus > 1 else '<n>'} -m didi_core distill ..."

@@ -12,7 +12,15 @@ from typing import Any
 from torch import nn
 
 from didi_core.checkpoint import save_model
-from didi_core.commands.common import AnnouncingKeeper, RunSettings, about_domain, make_domain, note_machine, open_run
+from didi_core.commands.common import (
+    RunSettings,
+    about_domain,
+    make_domain,
+    make_keeper,
+    make_reporter,
+    note_machine,
+    open_run,
+)
 from didi_core.config import build
 from didi_core.device import Machine
 from didi_core.errors import InputError, unknown
@@ -21,9 +29,8 @@ from didi_core.models.dit import DiT, DiTConfig
 from didi_core.random import seeded
 from didi_core.run_dir import RunDirectory
 from didi_core.training.pretrain import nelbo_loss, pretrain
-from didi_core.training.progress import Bar
+from didi_core.training.runtime import current
 from didi_core.training.settings import PretrainSettings
-from didi_core.training.state import FolderKeeper
 from didi_core.types import Domain
 
 ARCHITECTURES = {"nelbo": "dit", "autoregressive": "gpt2"}
@@ -58,7 +65,9 @@ class Settings(RunSettings, PretrainSettings):
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
     """Train, and write ``model/`` (a teacher) or ``judge/`` into the run directory."""
-    machine = Machine.of(settings.device, settings.precision)
+    machine, processes = Machine.of(settings.device, settings.precision), current()
+    processes.check_device(machine.device)
+    settings.training.part(processes.size)
     domain = make_domain(settings.domain, settings.data)
     with open_run("pretrain", settings.domain, settings.run_dir, config, command_line) as opened:
         model = new_model(settings.sizes, domain, settings.seed)
@@ -72,11 +81,14 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
                 loss,
                 settings,
                 seed=settings.seed,
-                keeper=AnnouncingKeeper(FolderKeeper(opened.path, settings.resume), opened.path),
-                reporter=Bar(),
+                keeper=make_keeper(opened, settings.resume),
+                reporter=make_reporter(),
                 device=machine.device,
                 precision=machine.precision,
+                processes=processes,
             )
+        if not processes.first:
+            return
         folder = _save(settings, domain, model, curve, opened)
         print(f"validation loss {list(curve.values())[-1]:.4f} nats per position. Model: {folder}")
 

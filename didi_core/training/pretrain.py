@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from didi_core.losses import nelbo
 from didi_core.optimiser import EMA, adamw, apply_gradients
+from didi_core.parts import Part
 from didi_core.random import generator
 from didi_core.schedules import antithetic_times, schedule
 from didi_core.training.loop import Keeper, Reporter, run_steps
+from didi_core.training.runtime import Processes
 from didi_core.training.settings import PretrainSettings
 from didi_core.types import Domain
 
@@ -81,14 +83,21 @@ def pretrain(
     reporter: Reporter,
     device: torch.device | None = None,
     precision: str = "fp32",
+    processes: Processes | None = None,
 ) -> dict[int, float]:
     """Train ``model`` in place; it ends with its averaged weights, in eval mode.
+
+    Args:
+        processes: those that share every batch; each calls this with networks of the same weights, reads the same
+            data and takes its rows.
 
     Returns:
         validation loss of the averaged weights by step (nats per position), the curve that goes into the card.
     """
     device = device or torch.device("cpu")
-    training = settings.training
+    training, together = settings.training, processes or Processes()
+    training.part(together.size)
+    parts = together.parts(training.accumulate)
     model.to(device)
     average, optimiser = EMA(model, training.ema), adamw(model.parameters(), training.optimiser)
     fixed = domain.batches("validation", training.batch_size, seed)
@@ -100,11 +109,11 @@ def pretrain(
         if source is None:
             source = domain.batches("train", training.batch_size, seed, start=step)
         model.train()
-        total = _accumulate(model, loss, next(source).to(device), training.accumulate, seed, step, precision)
+        total = _accumulate(model, loss, next(source).to(device), parts, seed, step, precision)
         rate = training.optimiser.rate(step, training.steps)
-        norm = apply_gradients(optimiser, training.optimiser, rate)
+        norm = apply_gradients(optimiser, training.optimiser, rate, parts[-1].average)
         average.update(model)
-        scalars = {"loss": total, "gradient_norm": norm, "lr": rate}
+        scalars = {**together.mean({"loss": total}), "gradient_norm": norm, "lr": rate}
         if (step + 1) % settings.validate_every == 0 or step + 1 == training.steps:
             scalars["validation_loss"] = _with_average(model, average, lambda: validation.measure(step + 1, model))
         return scalars
@@ -125,13 +134,19 @@ def pretrain(
 
 
 def _accumulate(
-    model: nn.Module, loss: Loss, tokens: Int[Tensor, "B L"], parts: int, seed: int, step: int, precision: str
+    model: nn.Module,
+    loss: Loss,
+    tokens: Int[Tensor, "B L"],
+    parts: Sequence[Part],
+    seed: int,
+    step: int,
+    precision: str,
 ) -> float:
-    """Gradients of the batch's loss, gathered over ``parts`` slices. Returns the loss."""
-    total = 0.0
-    for i, slice_ in enumerate(tokens.chunk(parts)):
+    """Gradients of the loss on this process's parts of the batch. Returns the loss."""
+    total, slices = 0.0, tokens.chunk(parts[0].total)
+    for part in parts:
         with autocast(tokens.device, precision):
-            value = loss(model, slice_, generator(seed, "train", step, i)) / parts
+            value = loss(model, slices[part.number], generator(seed, "train", step, part.number)) / part.turns
         value.backward()
         total += float(value.detach())
     return total

@@ -13,8 +13,8 @@ class TrainingSettings:
     """Length and rhythm of a run, shared by ``pretrain`` and ``distill``.
 
     steps: optimiser updates of the denoiser.
-    batch_size: sequences per update.
-    accumulate: parts a batch is cut into; gradients add up to those of the whole.
+    batch_size: sequences per update, over all processes.
+    accumulate: parts that a process cuts its share into; gradients add up to those of the whole.
     ema: decay of the weights' moving average, which is what is kept at the end.
     """
 
@@ -38,6 +38,16 @@ class TrainingSettings:
             raise InputError(
                 f"training.accumulate={self.accumulate} must divide training.batch_size={self.batch_size}."
             )
+
+    def part(self, processes: int = 1) -> int:
+        """Sequences that a process holds at a time. Raises InputError where the batch cannot be shared evenly."""
+        parts = processes * self.accumulate
+        if self.batch_size % parts:
+            raise InputError(
+                f"training.batch_size={self.batch_size} cannot be shared evenly by {processes} processes in "
+                f"{self.accumulate} part(s) each: choose a multiple of {parts}. It is the batch of all of them."
+            )
+        return self.batch_size // parts
 
     @property
     def optimiser(self) -> OptimiserSettings:

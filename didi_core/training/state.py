@@ -28,10 +28,12 @@ class FolderKeeper:
     """Keeps checkpoints and metrics in ``folder``.
 
     resume: ``latest``, or ``previous`` to step over a damaged newest checkpoint (it is removed).
+    writes: of several processes one; the others only read, after it has put things in order.
     """
 
     folder: Path
     resume: str = "latest"
+    writes: bool = True
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
@@ -40,7 +42,7 @@ class FolderKeeper:
     def restore(self, parts: Mapping[str, Stateful]) -> int:
         """Put back the newest checkpoint; drop metrics written after it."""
         found = self.checkpoints()
-        if self.resume == "previous" and found and _damage(found[-1]):
+        if self.writes and self.resume == "previous" and found and _damage(found[-1]):
             shutil.rmtree(found.pop())
         if not found:
             self._truncate_metrics(0)
@@ -60,6 +62,8 @@ class FolderKeeper:
 
     def save(self, step: int, parts: Mapping[str, Stateful]) -> None:
         """Write a checkpoint under a temporary name, sync it, rename it, and drop the oldest."""
+        if not self.writes:
+            return
         root = self.folder / "checkpoints"
         root.mkdir(parents=True, exist_ok=True)
         partial, final = root / f".step_{step:07d}.part", root / f"step_{step:07d}"
@@ -81,6 +85,8 @@ class FolderKeeper:
 
     def record(self, step: int, scalars: Scalars) -> None:
         """Append a line to metrics.jsonl."""
+        if not self.writes:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
@@ -88,7 +94,7 @@ class FolderKeeper:
     def _truncate_metrics(self, step: int) -> None:
         """Drop the lines of steps that will be run again (and a last line that was cut short)."""
         path = self.folder / "metrics.jsonl"
-        if not path.exists():
+        if not self.writes or not path.exists():
             return
         kept = []
         for line in path.read_text().splitlines():
