@@ -1,0 +1,37 @@
+"""The report of scored designs: ``report.html`` in the score folder, with plots beside it. Needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from didi_core.files import write_atomic
+
+from .designs import Design, read_designs
+from .page import html
+from .plots import design_plots
+
+REPORT = "report.html"
+BEST = 6  # drawn residue by residue and shown as structures
+
+__all__ = ["Design", "read_designs", "write_design_report"]
+
+
+def write_design_report(folder: Path, record: Mapping[str, Any] | None = None, best: int = BEST) -> Path:
+    """Write ``report.html`` and ``plots/*.png`` from the scores in a folder; returns the page's path.
+
+    Args:
+        record: what made the scores (command, models, versions), for the end of the page.
+        best: how many of the most confident designs are drawn residue by residue and shown as structures.
+
+    Raises:
+        InputError: the folder is no output of ``score``.
+    """
+    designs = read_designs(folder)
+    chosen = [design for design in designs if design.residues is not None][:best]
+    plots = design_plots(designs, chosen)
+    for plot in plots:
+        write_atomic(folder / "plots" / f"{plot.name}.png", plot.png)
+    write_atomic(folder / REPORT, html(designs, chosen, plots, record or {}))
+    return folder / REPORT

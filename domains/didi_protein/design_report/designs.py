@@ -1,0 +1,108 @@
+"""The designs of a score folder: a row of scores each, per-residue confidence, and where the structure is.
+
+    scores.jsonl     a line per design: id, sequence, every score, and plddt_per_residue where it was folded
+    pdb/<id>.pdb     predicted structure, pLDDT in the B-factor column
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from Bio.PDB.PDBParser import PDBParser
+from jaxtyping import Float
+
+from didi_core.errors import InputError
+
+SCORES, STRUCTURES = "scores.jsonl", "pdb"
+PLDDT, RESIDUES = "plddt", "plddt_per_residue"
+BANDS = (  # lower end, name, colour: AlphaFold DB's
+    (90.0, "very high", "#0053d6"),
+    (70.0, "confident", "#65cbf3"),
+    (50.0, "low", "#ffdb13"),
+    (0.0, "very low", "#ff7d45"),
+)
+CONFIDENT = 70.0
+
+
+@dataclass(frozen=True)
+class Design:
+    """One scored sequence. ``plddt`` (0 to 100) and what depends on it are None where nothing was folded."""
+
+    id: str
+    sequence: str
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    residues: Float[np.ndarray, "L"] | None = field(default=None, repr=False)
+    pdb: Path | None = None
+
+    @property
+    def plddt(self) -> float | None:
+        """Mean confidence, as scored."""
+        return self.number(PLDDT)
+
+    def number(self, name: str) -> float | None:
+        """A score as a number; None where it is absent or undefined."""
+        value = self.scores.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            return None
+        return float(value)
+
+    def atoms(self) -> Float[np.ndarray, "L 3"]:
+        """CA positions of the predicted structure in angstroms, centred. Raises InputError for a damaged file."""
+        if self.pdb is None:
+            raise InputError(f"design {self.id!r} has no structure.")
+        structure = PDBParser(QUIET=True).get_structure(self.id, str(self.pdb))
+        found = [residue["CA"].coord for residue in structure.get_residues() if "CA" in residue]
+        if len(found) != len(self.sequence):
+            raise InputError(
+                f"{self.pdb}: {len(found)} CA atoms for {len(self.sequence)} residues of design {self.id!r}. "
+                "Score it again."
+            )
+        atoms = np.asarray(found, dtype=np.float64)
+        return atoms - atoms.mean(axis=0)
+
+
+def band(plddt: float) -> int:
+    """Index into ``BANDS``."""
+    return next(i for i, (low, _, _) in enumerate(BANDS) if plddt >= low or low == 0.0)
+
+
+def read_designs(folder: Path) -> list[Design]:
+    """All designs of a score folder, the most confident first.
+
+    Raises:
+        InputError: no such folder, not a score folder, or a line that is not a row of scores.
+    """
+    path = folder / SCORES
+    if not path.is_file():
+        raise InputError(f"{folder}: there is no {SCORES} in it. Give the output folder of score.")
+    designs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            designs.append(_design(folder, row))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}, line {number}: this is no row of scores ({error}). Score again.") from error
+    if not designs:
+        raise InputError(f"{path}: there is no design in it.")
+    return sorted(designs, key=lambda d: -(d.plddt if d.plddt is not None else -1.0))
+
+
+def _design(folder: Path, row: dict[str, Any]) -> Design:
+    """A line of scores as a design."""
+    name, sequence = str(row.pop("id")), str(row.pop("sequence"))
+    residues = row.pop(RESIDUES, None)
+    if residues is not None and len(residues) != len(sequence):
+        raise ValueError(f"{len(residues)} values in {RESIDUES} for {len(sequence)} residues")
+    pdb = folder / STRUCTURES / f"{name}.pdb"
+    return Design(
+        name,
+        sequence,
+        row,
+        None if residues is None else np.asarray(residues, dtype=np.float64),
+        pdb if pdb.is_file() else None,
+    )

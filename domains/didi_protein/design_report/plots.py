@@ -1,0 +1,186 @@
+"""Pictures of a set of designs: confidence along the chain, over steps, lengths and novelty; composition."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from didi_core.pictures import INK, MUTED, SERIES, Plot, finish, panels_of, styled
+from didi_core.statistics import Interval, interval, resampled_means
+
+from ..metrics.composition import UNIREF50
+from ..vocabulary import RESIDUES
+from .designs import BANDS, CONFIDENT, Design, band
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+IDENTITY = "nn_identity"
+MODEL, STEPS = "model", "steps"
+
+
+def design_plots(designs: Sequence[Design], best: Sequence[Design]) -> list[Plot]:
+    """Every picture that the designs have the data for; ``best`` are drawn residue by residue."""
+    plots = []
+    if any(d.residues is not None for d in best):
+        plots.append(residue_plot([d for d in best if d.residues is not None]))
+    if any(d.plddt is not None and d.number(STEPS) is not None for d in designs):
+        plots.append(steps_plot(designs))
+    plots.append(length_plot(designs))
+    if any(d.plddt is not None and d.number(IDENTITY) is not None for d in designs):
+        plots.append(novelty_plot(designs))
+    plots.append(composition_plot(designs))
+    return plots
+
+
+@styled
+def residue_plot(best: Sequence[Design]) -> Plot:
+    """pLDDT along the chain, a panel per design, over the confidence bands."""
+    canvas, panels = panels_of(len(best), height=2.1)
+    for axes, design in zip(panels, best, strict=True):
+        _shade(axes)
+        length = len(design.sequence)
+        axes.plot(np.arange(1, length + 1), design.residues, color=INK, linewidth=1.3)  # type: ignore[arg-type]
+        axes.set(title=design.id, ylim=(0, 100), xlim=(1, max(length, 2)), yticks=[0, 50, 70, 90, 100])
+        axes.grid(False)
+    for axes in panels[-2:]:
+        axes.set_xlabel("residue")
+    for axes in panels[::2]:
+        axes.set_ylabel("pLDDT")
+    caption = (
+        "pLDDT along the chain of the most confident designs. Bands as in AlphaFold DB: "
+        + ", ".join(f"{name} {_range(i)}" for i, (_, name, _) in enumerate(BANDS))
+        + "."
+    )
+    return finish(canvas, "plddt_per_residue", caption)
+
+
+@styled
+def steps_plot(designs: Sequence[Design]) -> Plot:
+    """Mean pLDDT over sampling steps, a curve per model, with intervals."""
+    canvas, (axes,) = panels_of(1, height=3.8)
+    groups = by_model(designs)
+    for number, (model, members) in enumerate(groups.items()):
+        found = {}
+        for steps in sorted({d.number(STEPS) for d in members} - {None}):
+            found[steps] = mean_plddt([d for d in members if d.number(STEPS) == steps])
+        points = {steps: mean for steps, mean in found.items() if mean is not None}
+        if not points:
+            continue
+        values = np.array([p.value for p in points.values()])
+        low, high = (np.array([getattr(p, end) for p in points.values()]) for end in ("low", "high"))
+        axes.errorbar(
+            list(points), values, yerr=np.nan_to_num([values - low, high - values]),
+            color=SERIES[number % len(SERIES)], marker="o", markersize=4.5, linewidth=1.6, elinewidth=1, label=model,
+        )  # fmt: skip
+    ticks = sorted({float(d.scores[STEPS]) for d in designs if d.number(STEPS) is not None})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.margins(x=0.1)
+    axes.set(xlabel="steps", ylabel="mean pLDDT")
+    if len(groups) > 1:
+        axes.legend()
+    return finish(canvas, "plddt_over_steps", "Mean pLDDT against sampling steps, 95 % bootstrap intervals.")
+
+
+@styled
+def length_plot(designs: Sequence[Design]) -> Plot:
+    """How many designs of each length, stacked by confidence band."""
+    canvas, (axes,) = panels_of(1, height=3.8)
+    lengths = np.array([len(d.sequence) for d in designs])
+    edges = np.histogram_bin_edges(lengths, bins=min(24, max(1, int(np.ptp(lengths)) + 1)))
+    folded = any(d.plddt is not None for d in designs)
+    bottom = np.zeros(len(edges) - 1)
+    for number, (_, name, colour) in reversed(list(enumerate(BANDS))) if folded else []:
+        inside = [len(d.sequence) for d in designs if d.plddt is not None and band(d.plddt) == number]
+        counts = np.histogram(inside, edges)[0]
+        label = f"{name} {_range(number)}"
+        axes.bar(edges[:-1], counts, np.diff(edges), bottom, align="edge", color=colour, label=label)
+        bottom += counts
+    rest = np.histogram([len(d.sequence) for d in designs if d.plddt is None], edges)[0]
+    if rest.any():
+        axes.bar(edges[:-1], rest, np.diff(edges), bottom, align="edge", color=MUTED, label="not folded")
+    axes.set(xlabel="length (residues)", ylabel="designs")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    handles, labels = axes.get_legend_handles_labels()
+    if len(handles) > 1:
+        canvas.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=len(handles), columnspacing=1)
+    caption = "Designs by length" + (", coloured by the band of their mean pLDDT." if folded else ".")
+    return finish(canvas, "lengths", caption)
+
+
+@styled
+def novelty_plot(designs: Sequence[Design]) -> Plot:
+    """Confidence against identity to the nearest sequence of the reference."""
+    canvas, (axes,) = panels_of(1, height=3.8)
+    axes.axhline(CONFIDENT, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
+    groups = by_model(designs)
+    for number, (model, members) in enumerate(groups.items()):
+        points = [(d.number(IDENTITY), d.plddt) for d in members]
+        kept = np.array([(100 * x, y) for x, y in points if x is not None and y is not None]).reshape(-1, 2)
+        colour = SERIES[number % len(SERIES)]
+        axes.scatter(kept[:, 0], kept[:, 1], s=16, color=colour, alpha=0.6, linewidths=0, label=model)
+    axes.set(xlabel="identity to the nearest reference sequence (%)", ylabel="mean pLDDT")
+    axes.set(xlim=(-2, 102), ylim=(0, 100))
+    if len(groups) > 1:
+        axes.legend()
+    caption = (
+        "Confidence against novelty. Upper left: confident and new. A high pLDDT far to the right is a protein that "
+        "the reference already holds."
+    )
+    return finish(canvas, "novelty", caption)
+
+
+@styled
+def composition_plot(designs: Sequence[Design]) -> Plot:
+    """Share of each amino acid in the designs against UniRef50; on the diagonal is parity."""
+    canvas, (axes,) = panels_of(1, height=3.8)
+    natural = 100 * UNIREF50 / UNIREF50.sum()
+    highest = np.zeros(len(RESIDUES))
+    for number, (model, members) in enumerate(by_model(designs).items()):
+        counts = Counter("".join(d.sequence for d in members))
+        made = np.array([counts[letter] for letter in RESIDUES], dtype=np.float64)
+        made *= 100 / max(made.sum(), 1)
+        highest = np.maximum(highest, made)
+        axes.scatter(natural, made, s=16, color=SERIES[number % len(SERIES)], label=model)
+    for letter, x, y in zip(RESIDUES, natural, highest, strict=True):
+        axes.annotate(letter, (x, y), (0, 4), textcoords="offset points", ha="center", fontsize=9.5)
+    top = 1.12 * max(axes.get_xlim()[1], axes.get_ylim()[1])
+    axes.plot([0, top], [0, top], color=MUTED, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+    axes.set(xlabel="UniRef50 (%)", ylabel="designs (%)", xlim=(0, top), ylim=(0, top), aspect="equal")
+    if len(by_model(designs)) > 1:
+        axes.legend()
+    return finish(canvas, "composition", "Amino-acid composition against UniRef50. On the dashed line: parity.")
+
+
+def by_model(designs: Sequence[Design]) -> dict[str, list[Design]]:
+    """Designs by the model that wrote them, as their row says; one group where none does."""
+    groups: dict[str, list[Design]] = {}
+    for design in designs:
+        groups.setdefault(str(design.scores.get(MODEL) or "designs"), []).append(design)
+    return dict(sorted(groups.items()))
+
+
+def mean_plddt(designs: Sequence[Design]) -> Interval | None:
+    """Mean over designs with its bootstrap interval; None where none was folded."""
+    values = np.array([d.plddt for d in designs if d.plddt is not None])[:, None]
+    if not len(values):
+        return None
+    return interval(float(values.mean()), resampled_means(values)[:, 0], len(values))
+
+
+def _shade(axes: Axes) -> None:
+    """The confidence bands behind a curve."""
+    top = 100.0
+    for low, _, colour in BANDS:
+        axes.axhspan(low, top, color=colour, alpha=0.28, linewidth=0)
+        top = low
+
+
+def _range(number: int) -> str:
+    low = BANDS[number][0]
+    return f"< {BANDS[number - 1][0]:g}" if low == 0 else f"≥ {low:g}"

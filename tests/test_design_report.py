@@ -1,0 +1,154 @@
+"""The report of scored designs: what it reads, what it says, and that it stands alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from score_folder import score_folder
+
+from didi_core.errors import InputError
+from didi_protein.design_report import read_designs, write_design_report
+from didi_protein.design_report.designs import BANDS, Design, band
+from didi_protein.design_report.page import ROWS, html, sentence
+from didi_protein.design_report.plots import by_model, design_plots, mean_plddt
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = score_folder(tmp_path_factory.mktemp("scored"), 24)
+    write_design_report(made, {"command": "score input=<designs>"})
+    return made
+
+
+class Page(HTMLParser):
+    """Addresses, scripts, and cells of the table."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.scripts: list[str] = []
+        self.rows = 0
+        self._script = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src", "action")]
+        self._script = tag == "script"
+        self.rows += tag == "tr"
+
+    def handle_data(self, data: str) -> None:
+        if self._script:
+            self.scripts.append(data)
+        self._script = False
+
+
+def test_designs_are_read_best_first_with_residues_and_structures(folder: Path) -> None:
+    designs = read_designs(folder)
+    values = [d.plddt for d in designs if d.plddt is not None]
+    assert len(values) == 24 and values == sorted(values, reverse=True)
+    first = designs[0]
+    assert first.residues is not None and first.residues.mean() == pytest.approx(first.plddt, abs=0.01)
+    atoms = first.atoms()
+    assert atoms.shape == (len(first.sequence), 3) and np.abs(atoms.mean(0)).max() < 1e-6
+
+
+@pytest.mark.parametrize(("plddt", "name"), [(95, "very high"), (90, "very high"), (89.9, "confident")])
+def test_bands_are_those_of_alphafold_db(plddt: float, name: str) -> None:
+    assert BANDS[band(plddt)][1] == name
+    assert BANDS[band(50.0)][1] == "low" and BANDS[band(0.0)][1] == "very low"
+
+
+def test_the_page_stands_alone(folder: Path) -> None:
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert all(address.startswith(("pdb/", "#")) for address in page.addresses)
+    assert all((folder / address).is_file() for address in page.addresses if address.startswith("pdb/"))
+    assert not re.search(r"https?://|//cdn|@import|url\((?!#)", text)
+    assert page.rows == 1 + 24
+    assert {p.stem for p in (folder / "plots").glob("*.png")} == {
+        "plddt_per_residue", "plddt_over_steps", "lengths", "novelty", "composition",
+    }  # fmt: skip
+
+
+def test_the_viewer_gets_the_best_structures(folder: Path) -> None:
+    structures = json.loads(Page((folder / "report.html").read_text()).scripts[0])
+    designs = read_designs(folder)
+    assert [s["name"] for s in structures] == [d.id for d in designs[:6]]
+    for shown, design in zip(structures, designs, strict=False):
+        assert shown["letters"] == design.sequence
+        assert np.allclose(np.reshape(shown["ca"], (-1, 3)), design.atoms(), atol=0.051)
+        assert np.allclose(shown["plddt"], design.residues, atol=0.051)
+
+
+def test_numbers_on_the_page_are_those_of_the_scores(folder: Path) -> None:
+    designs = read_designs(folder)
+    sure = sum(d.plddt is not None and d.plddt >= 70 for d in designs)
+    assert f"{sure} of 24 folded designs" in sentence(designs)
+    for model, members in by_model(designs).items():
+        mean = mean_plddt(members)
+        assert model in ("student", "teacher") and mean is not None
+        assert mean.value == pytest.approx(np.mean([d.plddt for d in members])) and mean.low < mean.value < mean.high
+
+
+def test_designs_that_were_not_folded(tmp_path: Path) -> None:
+    write_design_report(score_folder(tmp_path, 5, folded=False))
+    text = (tmp_path / "report.html").read_text()
+    assert "none of them folded" in text and 'id="viewer"' not in text and "viewer.js" not in text
+    assert {p.stem for p in (tmp_path / "plots").glob("*.png")} == {"lengths", "composition"}
+
+
+def test_a_single_design_and_a_failed_one(tmp_path: Path) -> None:
+    designs = [Design("a", "MKT", {"plddt": 80.0}, np.array([70.0, 80, 90])), Design("b", "MK", {"status": "oom"})]
+    assert {p.name for p in design_plots(designs, designs[:1])} == {"plddt_per_residue", "lengths", "composition"}
+    text = html(designs, designs[:1], [], {})
+    assert "1 of 1 folded designs" in text and "oom" in text
+
+
+def test_names_cannot_break_the_page(tmp_path: Path) -> None:
+    score_folder(tmp_path, 2)
+    rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    (tmp_path / "pdb" / "design_1.pdb").rename(tmp_path / "pdb" / "<b>&'x'.pdb")
+    rows[0]["id"] = "<b>&'x'"
+    rows[0]["model"] = "</script><script>alert(1)</script>"
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = write_design_report(tmp_path).read_text()
+    assert "<b>&'x'" not in text and "<script>alert" not in text
+    assert len(Page(text).scripts) == 3
+
+
+def test_long_tables_are_cut_and_say_so() -> None:
+    designs = [Design(f"d{i}", "MKT", {}) for i in range(ROWS + 7)]
+    assert "The other 7 are in the files beside this page" in html(designs, [], [], {})
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (None, "there is no scores.jsonl in it"),
+        ([], "there is no design in it"),
+        (["{"], "line 1: this is no row of scores"),
+        (['{"id": "a"}'], "line 1: this is no row of scores"),
+        (['{"id": "a", "sequence": "MK", "plddt_per_residue": [1]}'], "1 values in plddt_per_residue for 2 residues"),
+    ],
+)
+def test_folders_that_are_no_scores(lines: list[str] | None, told: str, tmp_path: Path) -> None:
+    if lines is not None:
+        (tmp_path / "scores.jsonl").write_text("".join(line + "\n" for line in lines))
+    with pytest.raises(InputError, match=told):
+        write_design_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_structure_of_another_length_is_told(tmp_path: Path) -> None:
+    score_folder(tmp_path, 1)
+    path = next((tmp_path / "pdb").glob("*.pdb"))
+    lines: list[Any] = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:1] + lines[3:]))
+    with pytest.raises(InputError, match="CA atoms for .* residues of design 'design_1'"):
+        write_design_report(tmp_path)
