@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from didi_core.checkpoint import load_denoiser, model_folder, read_card
 from didi_core.errors import InputError, unknown
+from didi_core.files import write_atomic
 from didi_core.jsonl import read_jsonl, write_jsonl
 from didi_core.metrics import DistinctFraction, KmerDivergence, Mean, letter_entropy
 from didi_core.models.scorer import scorer_from_trunk
@@ -230,8 +231,15 @@ class AlphabetDomain:
     # --- files
 
     def write(self, path: Path, samples: Sequence[Sample]) -> None:
-        """JSON lines; complete or absent."""
-        write_jsonl(path, samples)
+        """JSON lines, or FASTA with the samples' info as ``key=value`` words, by ``suffix``; complete or absent."""
+        if self.suffix not in FASTA:
+            write_jsonl(path, samples)
+            return
+        records = []
+        for number, sample in enumerate(samples, start=1):
+            words = [sample.id or f"seq_{number}", *(f"{key}={value}" for key, value in sample.info.items())]
+            records.append(f">{' '.join(words)}\n{sample.text}\n")
+        write_atomic(path, "".join(records))
 
     def read(self, path: Path) -> list[Sample]:
         """Samples of a file: JSON lines (``.jsonl``), FASTA (``.fasta``, ``.fa``, ``.fna``, ``.faa``), else one a line.
