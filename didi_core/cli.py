@@ -81,9 +81,10 @@ def overview() -> str:
 def _dispatch(words: Sequence[str]) -> None:
     command, rest = find(words[0]), list(words[1:])
     if not command.configured:
-        if rest:
-            raise InputError(f"{command.name} takes no settings, got {' '.join(rest)}.")
-        command.run()
+        if any(word in ("--help", "-h") for word in rest):
+            print(f"usage: {PROGRAM} {command.name} {command.example}\n\n{command.about}")
+        else:
+            command.run(rest)
         return
     flags, overrides = _split(rest)
     if any(flag.split("=")[0] in SHOWING for flag in flags):

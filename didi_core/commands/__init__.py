@@ -36,7 +36,7 @@ class Command:
 
     @property
     def run(self) -> Callable[..., None]:
-        """``run(settings, config, command_line)``; for a command without configuration ``run()``."""
+        """``run(settings, config, command_line)``; for a command without configuration ``run(words)``."""
         function: Callable[..., None] = self._load().run
         return function
 
@@ -52,8 +52,15 @@ COMMANDS = {
         Command("evaluate", "student against teacher over steps, with error bars", "run=<run directory>"),
         Command("import", "a peer's checkpoint as a run", "source=mdlm.ckpt domain=language", True, "importing"),
         Command("export", "a run's model for other programs", "run=<run directory> format=hf out=<folder>"),
-        Command("plugins", "what is installed: plugins and what they offer", "", configured=False),
-        Command("doctor", "versions, devices, attention backends", ""),
+        Command("plugins", "what is installed: plugins and what they offer", "[--json]", configured=False),
+        Command(
+            "new-plugin",
+            "a domain, objective, sampler, metric or tracker of your own to start from",
+            "NAME [--kind domain|objective|sampler|metric|tracker]",
+            False,
+            "new_plugin",
+        ),
+        Command("doctor", "what runs here, what is missing for what, and the command that adds it", ""),
     )
 }
 

@@ -1,11 +1,17 @@
-"""``doctor``: what this installation is and what can run here."""
+"""``doctor``: what this installation is, what runs here, what is missing and the command that adds it."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import platform
+import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
@@ -19,34 +25,70 @@ from didi_core.models.attention import available_backends, resolve_backend
 from didi_core.plugins import registry
 from didi_core.run_dir import git_commit, versions
 
+HUB_SECONDS = 3.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CommonSettings):
     """``configs/doctor.yaml``."""
 
 
+@dataclass(frozen=True)
+class Feature:
+    """Something that needs more than the core's dependencies: modules to import, and what adds them."""
+
+    name: str
+    modules: tuple[str, ...]
+    command: str
+    cuda: bool = False
+
+    def missing(self) -> str:
+        """What is not there, in words; '' where it can be used."""
+        absent = [name for name in self.modules if importlib.util.find_spec(name) is None]
+        if absent:
+            return f"{', '.join(absent)} not installed"
+        return "no CUDA device" if self.cuda and not torch.cuda.is_available() else ""
+
+
+FEATURES = (
+    Feature("fastest attention on GPUs", ("xformers",), 'pip install "didi-core[xformers]"', cuda=True),
+    Feature("tests and the conformance kit", ("pytest", "hypothesis", "beartype"), 'pip install "didi-core[test]"'),
+    Feature("TensorBoard", ("tensorboard", "didi_tensorboard"), "pip install ./plugins/didi_tensorboard"),
+    Feature("Weights & Biases", ("wandb", "didi_wandb"), "pip install ./plugins/didi_wandb"),
+)
+
+
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
-    """Print versions, devices, attention backends and plugins."""
+    """Print everything that was found out, each backend and precision by trying it."""
     del config, command_line
     console = Console()
     machine = Machine.of(settings.device, settings.precision)
-    table = Table("what", "value", title="installation", title_justify="left")
-    for name, version in versions().items():
-        table.add_row(name, version)
-    table.add_row("git commit", git_commit() or "none (installed from a wheel)")
-    table.add_row("system", platform.platform())
-    table.add_row("device", f"{machine.label}, {machine.precision}")
+    chosen = resolve_backend("auto", machine.device, machine.dtype)
+    console.print(_table("installation", ("what", "value"), installation(machine)))
+    console.print(_table("precision", ("precision", "here"), precisions(machine.device)))
+    backends = available_backends(machine.device, machine.dtype)
+    console.print(_table(f"attention (auto: {chosen.name})", ("backend", "here"), backends))
+    console.print(_table("places", ("what", "here"), places()))
+    console.print(plugin_table(registry()))
+    features = Table("feature", "here", "what adds it", title="optional features", title_justify="left")
+    for feature in FEATURES:
+        missing = feature.missing()
+        features.add_row(feature.name, missing or "ok", feature.command if missing else "")
+    console.print(features)
+
+
+def installation(machine: Machine) -> dict[str, str]:
+    """Versions and devices."""
+    found = dict(versions())
+    found["git commit"] = git_commit() or "none (installed from a wheel)"
+    found["system"] = platform.platform()
+    found["device"] = f"{machine.label}, {machine.precision}"
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        table.add_row(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-    table.add_row("several processes", parallel_label())
-    console.print(table)
-    chosen = resolve_backend("auto", machine.device, machine.dtype)
-    attention = Table("backend", "here", title=f"attention (auto: {chosen.name})", title_justify="left")
-    for name, state in available_backends(machine.device, machine.dtype).items():
-        attention.add_row(name, state)
-    console.print(attention)
-    console.print(plugin_table(registry()))
+        capability = f"{properties.major}.{properties.minor}"
+        found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, capability {capability}"
+    found["several processes"] = parallel_label()
+    return found
 
 
 def parallel_label() -> str:
@@ -56,3 +98,50 @@ def parallel_label() -> str:
     known = [name for name, there in (("gloo", dist.is_gloo_available()), ("nccl", dist.is_nccl_available())) if there]
     gpus = torch.cuda.device_count()
     return f"{', '.join(known)}; torchrun --nproc-per-node={gpus if gpus > 1 else '<n>'} -m didi_core distill ..."
+
+
+def precisions(device: torch.device) -> dict[str, str]:
+    """fp32 and bf16, by multiplying two small matrices; fp16 is not offered."""
+    found = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        try:
+            ones = torch.ones(16, 16, device=device, dtype=dtype)
+            right = bool(((ones @ ones) == 16).all())
+            slow = dtype is torch.bfloat16 and device.type == "cpu"
+            found[name] = ("ok, but not faster on most CPUs" if slow else "ok") if right else "computes wrong values"
+        except RuntimeError as error:
+            found[name] = str(error).splitlines()[0]
+    return found
+
+
+def places() -> dict[str, str]:
+    """The hub and its cache, and room for runs."""
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface"), "hub"))
+    cache = cache.expanduser()
+    held = sorted(path.name for path in cache.glob("models--*")) if cache.is_dir() else []
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    return {
+        "hub": hub(),
+        "hub cache": f"{cache}: {len(held)} models" if cache.is_dir() else f"{cache}: empty",
+        "room here": f"{free:.1f} GiB free in {Path.cwd()}" + ("; a run may need more" if free < 1 else ""),
+    }
+
+
+def hub() -> str:
+    """Whether the model hub answers. Nothing is fetched."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return "not asked: HF_HUB_OFFLINE is set, hub ids are read from the cache"
+    address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=HUB_SECONDS).close()
+    except OSError as error:
+        return f"{address.hostname} does not answer ({error.strerror or error}): give paths instead of hub ids"
+    return f"{address.hostname} answers"
+
+
+def _table(title: str, headers: tuple[str, str], rows: Mapping[str, str]) -> Table:
+    table = Table(*headers, title=title, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

@@ -1,27 +1,46 @@
-"""``plugins``: which plugins are installed, what they offer, and which could not be loaded."""
+"""``plugins``: which plugins are installed, what they offer, and which could not be loaded. ``--json`` for programs."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from didi_core.plugins import Registry, registry
+from didi_core.errors import InputError
+from didi_core.plugins import Plugin, Registry, registry
 
 
-def run() -> None:
-    """Print the table of plugins."""
-    Console().print(plugin_table(registry()))
+def run(words: Sequence[str] = ()) -> None:
+    """Print the table of plugins, or with ``--json`` a list of records."""
+    if [*words] not in ([], ["--json"]):
+        raise InputError(f"plugins takes nothing but --json, got {' '.join(words)}.")
+    if words:
+        print(json.dumps([plugin_record(registry(), plugin) for plugin in registry().plugins], indent=2))
+    else:
+        Console().print(plugin_table(registry()))
+
+
+def plugin_record(found: Registry, plugin: Plugin) -> dict[str, Any]:
+    """One plugin as plain values."""
+    return {
+        "name": plugin.name,
+        "version": plugin.version,
+        "distribution": plugin.distribution,
+        "offers": found.offered_by(plugin.name),
+        "hooks": found.hooks(plugin.name),
+        "health": plugin.health,
+    }
 
 
 def plugin_table(found: Registry) -> Table:
-    """One row a plugin: its distribution, its offers, or why it is not loaded."""
-    table = Table("plugin", "distribution", "offers", title="plugins", title_justify="left")
+    """One row a plugin: its distribution, its offers, what it listens to, and whether it works."""
+    table = Table("plugin", "version", "distribution", "offers", "health", title="plugins", title_justify="left")
     for plugin in found.plugins:
-        offered = [
-            f"{kind}: {', '.join(sorted(mine))}"
-            for kind, offers in found.offers.items()
-            if (mine := [name for name, offer in offers.items() if offer.plugin == plugin.name])
-        ]
-        state = f"not loaded: {plugin.problem}" if plugin.problem else "; ".join(offered) or "hooks only"
-        table.add_row(plugin.name, plugin.distribution, state)
+        offered = [f"{kind}: {', '.join(names)}" for kind, names in found.offered_by(plugin.name).items()]
+        listens = [hook.removeprefix("didi_on_") for hook in found.hooks(plugin.name) if hook.startswith("didi_on_")]
+        offered += [f"listens to: {', '.join(listens)}"] if listens else []
+        table.add_row(plugin.name, plugin.version, plugin.distribution, "\n".join(offered), plugin.health)
     return table

@@ -1,0 +1,105 @@
+"""``new-plugin``: a distribution to start from, which installs, is listed, passes its tests and runs at once."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import keyword
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from didi_core.errors import InputError, unknown
+from didi_core.files import write_atomic
+
+KINDS = ("domain", "objective", "sampler", "metric", "tracker")
+# Which kind of name of the registry a plugin of that kind will take; a tracker takes none.
+TAKES = {"domain": "domains", "objective": "rewards", "sampler": "samplers"}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for: ``new-plugin NAME [kind=KIND] [out=FOLDER]``."""
+
+    name: str
+    kind: str = "domain"
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or keyword.iskeyword(self.name):
+            raise InputError(f"new-plugin {self.name!r}: give a name of lower-case letters, digits and '_', as in dna.")
+        if self.kind not in KINDS:
+            raise unknown("kind of plugin", self.kind, KINDS)
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path(f"didi_{self.name}")
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What stands for the names in the templates."""
+        package = f"didi_{self.name}"
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "package": package,
+            "distribution": package.replace("_", "-"),
+            "class_name": self.name.title().replace("_", ""),
+            "version": importlib.metadata.version("didi-core"),
+        }
+
+
+def parse(words: Sequence[str]) -> Wish:
+    """The wish of a command line; ``kind=sampler`` and ``--kind sampler`` are the same."""
+    given: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, sign, value = word.removeprefix("--").partition("=")
+        if not sign and not word.startswith("--"):
+            key, value = "name", word
+        elif not sign:
+            if not rest:
+                raise InputError(f"{word} needs a value.")
+            value = rest.pop(0)
+        if key not in ("name", "kind", "out"):
+            raise unknown("setting", key, ("name", "kind", "out"), "new-plugin NAME [kind=KIND] [out=FOLDER]")
+        if key in given:
+            raise InputError(f"new-plugin takes one {key}: got {given[key]!r} and {value!r}.")
+        given[key] = value
+    if "name" not in given:
+        raise InputError(f"a plugin needs a name: new-plugin NAME [kind={'|'.join(KINDS)}].")
+    out = Path(given["out"]) if "out" in given else None
+    return Wish(given["name"], given.get("kind", "domain"), out)
+
+
+def run(words: Sequence[str] = ()) -> None:
+    """Write the distribution and say what to do with it."""
+    from didi_core.plugins import registry
+
+    wish = parse(words)
+    taken = TAKES.get(wish.kind)
+    if taken and wish.name in registry().names(taken):
+        owner = registry().offers[taken][wish.name].plugin
+        raise InputError(f"{wish.kind} {wish.name!r} is there already (plugin {owner}): choose another name.")
+    if wish.folder.exists() and any(wish.folder.iterdir()):
+        raise InputError(f"{wish.folder} is not empty: name another folder with out=<folder>.")
+    for path, text in files(wish).items():
+        write_atomic(wish.folder / path, text)
+        print(f"  {wish.folder / path}")
+    print(f"\nA {wish.kind} to start from. Next:\n\n    cd {wish.folder} && pip install -e '.[test]' && pytest\n")
+    print("README.md says how to run it.")
+
+
+def files(wish: Wish) -> dict[Path, str]:
+    """The distribution's files by path within its folder."""
+    made = {}
+    for part in ("common", wish.kind):
+        root = Path(str(resources.files("didi_core").joinpath("scaffold", part)))
+        for source in sorted(root.rglob("*.txt")):
+            path = str(source.relative_to(root)).removesuffix(".txt")
+            path = path.replace("PACKAGE", wish.words["package"]).replace("NAME", wish.name)
+            made[Path(path)] = Template(source.read_text(encoding="utf-8")).substitute(wish.words)
+    return made
