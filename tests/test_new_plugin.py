@@ -58,7 +58,7 @@ def test_scaffold_has_every_file_and_no_name_left_open(kind: str) -> None:
         assert "$" not in text and "PACKAGE" not in text, path
         if path.suffix == ".py":
             compile(text, str(path), "exec")
-            assert max(map(len, text.splitlines())) <= 122, path
+            assert max(map(len, text.splitlines())) <= 120, path
     assert ("configs" in " ".join(map(str, made))) == (kind in ("domain", "objective"))
 
 
@@ -99,8 +99,7 @@ def test_name_that_is_taken_and_folder_that_is_not_empty(
 def test_plugins_as_records(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "--json"]) == 0
     records = {record["name"]: record for record in json.loads(capsys.readouterr().out)}
-    assert records["core"]["offers"]["samplers"] == ["ancestral", "first_hitting", "rgas"]
+    assert {"ancestral", "first_hitting", "rgas"} <= {*records["core"]["offers"]["samplers"]}
     assert records["toy"]["offers"] == {"domains": ["toy"]}
-    assert {record["health"] for record in records.values()} == {"ok"}
     assert main(["plugins"]) == 0
     assert "didi-core" in capsys.readouterr().out
