@@ -165,7 +165,7 @@ def test_every_check_but_one_has_a_domain_that_fails_it() -> None:
     assert {check for _, check, _ in BROKEN} == {*CHECKS} - {"sampling"}, "sampling follows from the rest"
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "autoregressive"])  # that one wants a causal model
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "autoregressive"])
 def test_samplers_in_the_box_pass(name: str) -> None:
     check_sampler(BUILT_IN[name]())
 

@@ -85,8 +85,8 @@ def installation(machine: Machine) -> dict[str, str]:
     found["device"] = f"{machine.label}, {machine.precision}"
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        capability = f"{properties.major}.{properties.minor}"
-        found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, capability {capability}"
+        size, kind = f"{properties.total_memory / 2**30:.0f} GiB", f"{properties.major}.{properties.minor}"
+        found[f"cuda:{index}"] = f"{properties.name}, {size}, capability {kind}"
     found["several processes"] = parallel_label()
     return found
 
