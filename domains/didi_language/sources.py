@@ -104,7 +104,7 @@ class Source:
         return self._read_table(str(file), kind, data_files=str(file))
 
     def _read_hub(self, name: str) -> Iterator[str]:
-        if name.count("/") > 1 or name.startswith((".", "/", "~")) or Path(name).suffix in (*TEXT_FILES, *TABLE_FILES):
+        if name.startswith((".", "/", "~")) or name.endswith((*TEXT_FILES, *TABLE_FILES, "/")) or name.count("/") > 1:
             raise InputError(f"data.path={name} does not exist.")
         return self._read_table(name, name, name=self.subset)
 
@@ -118,8 +118,9 @@ class Source:
             first = next(rows, None)
         except datasets.exceptions.DatasetNotFoundError as error:
             raise InputError(
-                f"data.path={shown}: the hub has no such data set, or it is gated or was renamed ({first_line(error)}) "
-                f"Check the name; for a gated one log in with `hf auth login`. {WITHOUT_NETWORK}"
+                f"data.path={shown}: no such file or folder is here, and the hub has no such data set, or it is gated, "
+                f"or was renamed ({first_line(error)}) Check the name; for a gated one log in with `hf auth login`. "
+                f"{WITHOUT_NETWORK}"
             ) from None
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"data.path={shown} cannot be read: {first_line(error)} {WITHOUT_NETWORK}") from None

@@ -1,0 +1,81 @@
+"""What the package carries for text, and the way it is made."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from didi_core.checkpoint import save_model
+from didi_core.evaluation import evaluate_samples, reference_rows
+from didi_core.files import sha256
+from didi_core.judge import Judge, JudgeConfig, save_judge
+from didi_core.models.dit import DiT, DiTConfig
+from didi_language import LanguageDomain, bundle
+from didi_language.assets import asset
+
+NETWORKS = [asset("teacher"), asset("judge")]
+bundled = pytest.mark.skipif(not all(folder.exists() for folder in NETWORKS), reason="teacher or judge is not bundled")
+
+
+@bundled
+def test_networks_are_those_of_their_cards_and_say_where_they_come_from() -> None:
+    for folder in NETWORKS:
+        card = json.loads((folder / "card.json").read_text())
+        assert card["sha256"]["model.safetensors"] == sha256(folder / "model.safetensors")
+        assert card["data_attribution"] and card["licence"] and card["validation"]
+    assert sum(p.stat().st_size for p in asset("").rglob("*") if p.is_file()) < 12e6
+
+
+@bundled
+def test_calls_matter_to_the_teacher() -> None:
+    curve = json.loads((asset("teacher") / "card.json").read_text())["steps_matter"]["by_steps"]
+    assert curve["64"]["perplexity"] < 0.8 * curve["4"]["perplexity"] < 0.8 * curve["1"]["perplexity"]
+
+
+@bundled
+def test_the_judge_tells_text_from_its_controls() -> None:
+    domain = LanguageDomain()
+    rows, _ = reference_rows(domain, domain.metrics()[:2], 16, resamples=20)
+    quality = {row.model: row.values["perplexity"].value for row in rows}
+    assert quality["held-out data"] * 2 < min(quality["shuffled"], quality["random"])
+
+
+@bundled
+def test_held_out_texts_are_whole_blocks() -> None:
+    domain = LanguageDomain()
+    held = domain.held_out(500)
+    assert len(held) >= 200 and all(len(s.tokens or ()) == domain.settings.length for s in held)
+    assert evaluate_samples(domain.metrics()[1:], held, resamples=2).values["distinct"].value > 0.95
+
+
+def test_the_bundler_makes_a_package_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On networks without training; the assets go to a temporary place."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    places = ["assets", "tokenizer", "judge", "domain", "bundle"]
+    for place in places:
+        monkeypatch.setattr(f"didi_language.{place}.asset", lambda name: tmp_path / "assets" / name)
+    monkeypatch.setattr(bundle, "CURVE_STEPS", (1, 2))
+    data = tmp_path / "data.txt"
+    data.write_text("\n\n\n".join(f"the cat sat on the mat {i} times" * 20 for i in range(100)))
+    run = ["bundle", "--data", str(data)]
+    monkeypatch.setattr(sys, "argv", [*run, "--tokenizer", "260"])
+    bundle.main()
+    domain = LanguageDomain()
+    assert domain.tokenizer.size == 260
+    torch.manual_seed(0)
+    save_model(tmp_path / "teacher", DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), domain.vocabulary))
+    judge = Judge(JudgeConfig(hidden=16, layers=1, heads=2, context=256), domain.vocabulary)
+    save_judge(tmp_path / "judge", judge, {"data": {"tokenizer": "bundled"}})
+    networks = ["--teacher", str(tmp_path / "teacher"), "--judge", str(tmp_path / "judge")]
+    monkeypatch.setattr(sys, "argv", [*run, *networks, "--source", "a test", "--num", "2"])
+    bundle.main()
+    card = json.loads((tmp_path / "assets/teacher/card.json").read_text())
+    assert card["data_attribution"] == "a test"
+    assert set(card["steps_matter"]["by_steps"]) == {"1", "2"} and card["steps_matter"]["samples"] == 2
+    made = LanguageDomain()
+    assert made.teacher().vocabulary == made.vocabulary  # type: ignore[union-attr]
+    assert made.held_out(3) and made.metrics()[0].statistics(made.held_out(1)).shape == (1, 2)
