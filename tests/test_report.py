@@ -171,14 +171,17 @@ def test_markdown_has_both_tables(folder: Path) -> None:
     assert len(lines) == 4 and {line.count("|") for line in lines} == {9}  # two numbers of steps in each table
 
 
-@pytest.mark.parametrize("width", [100, 112])
+@pytest.mark.parametrize("width", [88, 100, 112])
 def test_terminal_table_fits(report: Report, width: int) -> None:
+    """With intervals where there is room for them."""
     out = io.StringIO()
     print_report(report, Console(file=out, width=width))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert "…" not in out.getvalue()
     assert any("student" in line and "better" in line for line in lines)
+    data = next(line for line in lines if "held-out data" in line)
+    assert ("[" in data) is (width >= 112)
     assert any("repeats (≈ data)" in line for line in lines)
 
 
