@@ -22,8 +22,9 @@ from didi_core.measuring import all_metrics
 from didi_core.rows import HELD_OUT
 from didi_core.types import Sample
 
-from .domain import BUNDLED, FEATURES, ProteinDomain, asset
+from .domain import FEATURES, ProteinDomain, asset
 from .statistics import BundledStatistics
+from .teachers import BUNDLED
 
 
 def write_reference(held_out: Sequence[Sample], seed: int = 0) -> None:
