@@ -71,7 +71,7 @@ class KmerDivergence:
     """KL in nats of the pooled frequencies of k-letter words in the samples from those of a reference.
 
     Statistics: counts [n, V^k] of each sample; a text shorter than k is undefined. The plug-in estimate is biased
-    upwards by about V^k / (2 * words counted): compare rows of equal numbers of samples.
+    upwards by about V^k / (2 * words counted); intervals have that taken off.
     """
 
     alphabet: str
@@ -81,6 +81,7 @@ class KmerDivergence:
     name: str = "word_kl"
     better: Better = "lower"
     minimum: int = 10
+    biased: bool = True
 
     @property
     def label(self) -> str:
