@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from didi_core.compare import (
     Findings,
@@ -23,12 +21,10 @@ from didi_core.compare import (
 )
 from didi_core.files import write_atomic, write_json
 from didi_core.frontier import Matched
-from didi_core.pictures import Plot
 from didi_core.plots import evaluation_plots, training_plot
-from didi_core.rows import Evaluation, Method, Row
-from didi_core.statistics import Interval, interval
+from didi_core.rows import Evaluation, Row
+from didi_core.statistics import Interval
 
-SCHEMA = "didi_core.report/1"
 BOUNDS = {"": "", "at least": "≥ ", "at most": "≤ "}
 
 
@@ -81,6 +77,8 @@ def read_training(folder: Path) -> list[dict[str, float]]:
 def write_report(folder: Path, report: Report) -> list[Path]:
     """Write report.json, report.md, report.html and plots/*.png into ``folder``; returns their paths."""
     from didi_core.report_html import html
+    from didi_core.report_json import report_json
+    from didi_core.report_markdown import markdown
 
     plots = evaluation_plots(report.evaluation, report.findings)
     curves = training_plot(report.training)
@@ -93,40 +91,6 @@ def write_report(folder: Path, report: Report) -> list[Path]:
     write_atomic(folder / "report.md", markdown(report, plots))
     write_atomic(folder / "report.html", html(report, plots))
     return [*written, *(folder / f"report.{kind}" for kind in ("json", "md", "html"))]
-
-
-def report_json(report: Report) -> dict[str, Any]:
-    """The report as plain values; a number that is not finite becomes null."""
-    evaluation, findings = report.evaluation, report.findings
-    return _plain(
-        {
-            "schema": SCHEMA,
-            "title": report.title,
-            "domain": evaluation.domain,
-            "sentence": report.sentence,
-            "notes": report.notes,
-            "metrics": evaluation.metrics,
-            "quality": evaluation.metrics[0].name,
-            "entropy": evaluation.metrics[1].name if len(evaluation.metrics) > 1 else None,
-            "reference_entropy": evaluation.at,
-            "baseline": findings.baseline,
-            "rows": [{**_fields(row), "samples_per_second": row.rate} for row in evaluation.rows],
-            "frontiers": [
-                {"model": model, "method": method, "points": _points(report, model, method)}
-                for model, method in evaluation.frontiers
-            ],
-            "matched": [
-                {"model": model, "method": method, **_matched(value)}
-                for (model, method), value in findings.matched.items()
-            ],
-            "comparisons": [{**_fields(c), "verdict": c.verdict} for c in findings.comparisons],
-            "acceleration": [{"model": w.model, "method": w.method, **_fields(w.acceleration)} for w in findings.worth],
-            "examples": {
-                name: [{"id": s.id, "text": s.text} for s in samples] for name, samples in evaluation.examples.items()
-            },
-            "provenance": report.provenance,
-        }
-    )
 
 
 def main_table(report: Report) -> tuple[list[str], list[list[str]], list[Row]]:
@@ -198,83 +162,7 @@ def estimate(value: Interval | None) -> str:
     return f"{figure(value.value)} [{figure(value.low)}, {figure(value.high)}]"
 
 
-def markdown(report: Report, plots: Sequence[Plot]) -> str:
-    """The report for a terminal, a pull request or a notebook."""
-    evaluation = report.evaluation
-    parts = [f"# {report.title}", report.sentence, *(f"> {note}" for note in report.notes)]
-    headers, cells, _ = main_table(report)
-    parts += [
-        "## Samples as they come",
-        "Intervals are 95 % bootstrap intervals. " + _explained(report),
-        _table(headers, cells),
-    ]
-    if report.findings.comparisons:
-        headers, cells = matched_table(report)
-        parts += [
-            f"## {evaluation.metrics[0].label.capitalize()} at matched entropy "
-            f"({evaluation.at:.3f} nats, that of held-out data)",
-            _table(headers, cells),
-        ]
-    parts += [f"![{plot.caption}](plots/{plot.name}.png)" for plot in plots]
-    parts.append("## A few samples")
-    for name, samples in evaluation.examples.items():
-        parts.append(f"**{name}**\n\n" + "\n".join(f"    {sample.text[:300]}" for sample in samples))
-    return "\n\n".join(parts) + "\n"
-
-
 def described(report: Report) -> str:
     """What the quality is, where its metric says so (the judge by name), as a sentence with a space behind it."""
     quality = report.evaluation.metrics[0]
     return f"{quality.label.capitalize()}: {quality.description}. " if quality.description else ""
-
-
-def _explained(report: Report) -> str:
-    """What the columns stand for."""
-    counts = sorted({row.n for row in report.evaluation.rows if row.kind != "control"})
-    said = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    return (
-        f"{described(report)}{said} samples per row. NFE counts the calls of every network per sample; "
-        "seconds are those of the sampler for all samples."
-    )
-
-
-def _table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *cells]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _points(report: Report, model: str, method: Method) -> list[dict[str, Any]]:
-    """Temperature, entropy and quality of a frontier's points, with intervals."""
-    curve = report.evaluation.frontiers[model, method]
-    points = []
-    for i, temperature in enumerate(curve.temperatures):
-        entropy = interval(float(curve.entropy[i]), curve.entropy_draws[:, i], curve.n)
-        quality = interval(float(np.exp(curve.log_quality[i])), np.exp(curve.log_quality_draws[:, i]), curve.n)
-        points.append({"temperature": temperature, "entropy": entropy, "quality": quality})
-    return points
-
-
-def _matched(value: Matched) -> dict[str, Any]:
-    return {
-        "status": value.status,
-        "entropy": value.entropy,
-        "temperature": value.temperature,
-        "quality": value.quality,
-    }
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
-
-
-def _plain(value: Any) -> Any:
-    """Only what JSON knows."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int | bool) else str(value)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 from didi_core.compare import figure, indistinct
 from didi_core.page import page, picture, provenance, table_of, table_row
 from didi_core.pictures import SERIES, Plot
 from didi_core.report import Report, described, estimate, main_table, matched_table
+from didi_core.report_data import (
+    Table,
+    cost_table,
+    diversity_table,
+    frontier_data,
+    precision_table,
+    steps_data,
+    training_data,
+)
 from didi_core.rows import Row
 
 
@@ -19,17 +28,49 @@ def html(report: Report, plots: Sequence[Plot]) -> str:
         f'<p class="lead">{escape(report.sentence)}</p>',
         _notes(report),
         _tiles(report),
-        *(picture(named[name]) for name in ("frontier", "steps") if name in named),
+        '<h2>Frontier</h2>' if named else "",
+        *(_plot(report, named[name], data) for name, data in FIGURES.items() if name in named),
         _matched(report),
         _main(report),
-        picture(named["training"]) if "training" in named else "",
         _all_metrics(report),
+        _section(report, cost_table(report)),
+        _section(report, precision_table(report)),
+        _section(report, diversity_table(report)),
+        "<h2>Training</h2>" + _plot(report, named["training"], training_data) if "training" in named else "",
         _examples(report),
         provenance(report.provenance),
         "<footer>Written by didi_core. Intervals: percentile bootstrap over samples, 95 %. "
         "All numbers are in report.json.</footer>",
     ]
     return page(report.title, f"didi_core · {report.evaluation.domain}", body)
+
+
+FIGURES: dict[str, Callable[[Report], Table | None]] = {"frontier": frontier_data, "steps": steps_data}
+
+
+def _plot(report: Report, plot: Plot, data: Callable[[Report], Table | None]) -> str:
+    """A picture, and below it what it was drawn from."""
+    table = data(report)
+    below = f"<details><summary>{escape(table.title)}</summary>{_cells(report, table)}</details>" if table else ""
+    return picture(plot) + below
+
+
+def _section(report: Report, table: Table | None) -> str:
+    if table is None:
+        return ""
+    return f'<h2>{escape(table.title)}</h2><p class="about">{escape(table.about)}</p>{_cells(report, table)}'
+
+
+def _cells(report: Report, table: Table) -> str:
+    named = 0 in table.words
+    lines = [
+        table_row(
+            [(_dot(report, line[0]) if named else "") + escape(line[0]), *(_range(cell) for cell in line[1:])],
+            words=table.words,
+        )
+        for line in table.cells
+    ]
+    return table_of(table.headers, lines, words=table.words)
 
 
 def _notes(report: Report) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from test_statistics import Number, Ratio
 
 from didi_core.frontier import SweepPoint, frontier
 from didi_core.plots import training_plot
-from didi_core.report import SCHEMA, Report, build_report, main_table, read_training, report_json, write_report
+from didi_core.report import Report, build_report, main_table, read_training, write_report
+from didi_core.report_data import precision_table
+from didi_core.report_json import SCHEMA, report_json
 from didi_core.report_table import print_report
 from didi_core.rows import HELD_OUT, Evaluation, Method, MetricInfo, Row
 from didi_core.statistics import Interval, bootstrap
@@ -84,16 +87,18 @@ def test_everything_is_written(folder: Path) -> None:
 
 def test_schema(folder: Path) -> None:
     found = json.loads((folder / "report.json").read_text())
-    assert found["schema"] == SCHEMA == "didi_core.report/1"
+    assert found["schema"] == SCHEMA == "didi_core.report/2"
     assert list(found) == [
         "schema", "title", "domain", "sentence", "notes", "metrics", "quality", "entropy", "reference_entropy",
-        "baseline", "rows", "frontiers", "matched", "comparisons", "acceleration", "examples", "provenance",
+        "baseline", "rows", "frontiers", "matched", "comparisons", "acceleration", "examples", "precision",
+        "provenance", "timing",
     ]  # fmt: skip
     assert (found["quality"], found["entropy"], found["baseline"]) == ("perplexity", "entropy", "teacher")
     first = found["rows"][3]
     assert set(first["values"]["perplexity"]) == {"value", "low", "high", "n", "left_out"}
     assert set(first["method"]) == {"sampler", "law", "grid", "steps", "precision", "top_p"}
-    assert (first["nfe"], first["samples_per_second"]) == ({"denoiser": 4.0, "scorer": 0.0}, 3000.0)
+    assert first["nfe"] == {"denoiser": 4.0, "scorer": 0.0} and "seconds" not in first
+    assert found["timing"][0]["samples_per_second"] == 3000.0
     assert len(found["frontiers"]) == len(found["matched"]) == 10
     assert [len(curve["points"]) for curve in found["frontiers"]] == [3] * 10
     assert {c["verdict"] for c in found["comparisons"]} == {"better"} and len(found["comparisons"]) == 4
@@ -142,6 +147,36 @@ def test_page_is_well_formed_and_escaped(folder: Path) -> None:
     assert "&lt;script&gt;" in page and "MKT&lt;b&gt;&amp;" in page and "Student &amp; teacher" in page
 
 
+def test_page_has_its_sections_and_the_data_of_every_plot(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    order = ["lead", ">Frontier<", "at matched entropy (", ">Cost<", ">Diversity<", ">Samples to read<", ">Provenance<"]
+    places = [page.index(mark) for mark in order]
+    assert places == sorted(places)
+    assert page.count("<summary>Data of") == page.count("<svg") == 3
+
+
+def test_precisions_stand_side_by_side() -> None:
+    exact, legacy = Method("ancestral", "iid", "uniform", 16), Method("ancestral", "iid", "uniform", 16, "legacy_fp32")
+    rows = tuple(
+        row("teacher", "model", quality, 2.6, method, temperature=1.0)
+        for quality, method in ((2.4, exact), (2.1, legacy))
+    )
+    made = build_report(Evaluation("protein", INFOS, rows, {}, 2.6, {}))
+    table = precision_table(made)
+    assert table is not None and table.headers[4:6] == ("perplexity, exact", "perplexity, fp32 joint")
+    (pair,) = report_json(made)["precision"]
+    assert pair["exact"]["perplexity"]["value"] > pair["legacy_fp32"]["perplexity"]["value"]
+
+
+def test_json_depends_on_the_clock_in_timing_only(report: Report) -> None:
+    slow = [replace(r, seconds=r.seconds * 3, rates=(1.0,)) if r.seconds else r for r in report.evaluation.rows]
+    record = {**report.provenance, "started": "now", "config": {"seed": 0, "out": "elsewhere"}}
+    later = replace(report, evaluation=replace(report.evaluation, rows=tuple(slow)), provenance=record)
+    first, second = report_json(report), report_json(later)
+    assert first.pop("timing") != second.pop("timing")
+    assert json.dumps(first) == json.dumps(second)
+
+
 def test_page_says_what_came_out(folder: Path, report: Report) -> None:
     page = (folder / "report.html").read_text()
     assert "better at 4 and 8 steps" in page
@@ -167,7 +202,9 @@ def test_markdown_has_both_tables(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     assert text.startswith("# Student & teacher\n")
     assert "## Perplexity at matched entropy" in text and "plots/frontier.png" in text
-    lines = [line for line in text.splitlines() if line.startswith("| student | dilated")]
+    assert all(f"## {name}" in text for name in ("Cost", "Diversity"))
+    tables = text.partition("## Cost")[0]
+    lines = [line for line in tables.splitlines() if line.startswith("| student | dilated")]
     assert len(lines) == 4 and {line.count("|") for line in lines} == {9}  # two numbers of steps in each table
 
 

@@ -1,0 +1,78 @@
+"""``report``: several runs side by side, or the table of an ablation over seeds, from their report.json."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from didi_core.commands.common import CommonSettings
+from didi_core.errors import InputError
+from didi_core.files import write_atomic, write_json
+from didi_core.page import page, provenance, table_of, table_row
+from didi_core.report_data import Table
+from didi_core.report_markdown import section
+from didi_core.run_dir import git_commit
+from didi_core.run_reports import ablation, read_ablation, read_run, side_by_side
+
+SCHEMA = "didi_core.runs/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings):
+    """``configs/report.yaml``: run directories to compare, or the directory of an ablation's multirun."""
+
+    compare: tuple[Path, ...] | None = None
+    ablation: Path | None = None
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.compare is None) == (self.ablation is None):
+            raise InputError("give either compare=[<run>,<run>,...] or ablation=<directory of a multirun>.")
+
+
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+    """Write runs.json, runs.md and runs.html, and print the tables."""
+    del config
+    notes: list[str] = []
+    if settings.ablation is not None:
+        runs, notes = read_ablation(settings.ablation)
+        title, (sentence, more, tables) = "Ablation", ablation(runs)
+    else:
+        runs = [read_run(path) for path in settings.compare or ()]
+        title, (sentence, more, tables) = "Runs side by side", side_by_side(runs)
+    notes += more
+    record = {
+        "command_line": " ".join(command_line),
+        "git_commit": git_commit(),
+        "runs": {str(run.path): run.report["provenance"].get("git_commit") for run in runs},
+    }
+    folder = settings.out or Path("outputs") / "report" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    plain = {"schema": SCHEMA, "title": title, "sentence": sentence, "notes": notes}
+    write_json(folder / "runs.json", {**plain, "tables": [asdict(table) for table in tables], "provenance": record})
+    text = "\n\n".join([f"# {title}", sentence, *(f"> {note}" for note in notes), *_flat(map(section, tables))]) + "\n"
+    write_atomic(folder / "runs.md", text)
+    write_atomic(folder / "runs.html", _html(title, runs[0].report["domain"], sentence, notes, tables, record))
+    print(text)
+    print(f"report: {folder / 'runs.html'}")
+
+
+def _flat(parts: Any) -> list[str]:
+    return [line for part in parts for line in part]
+
+
+def _html(
+    title: str, domain: str, sentence: str, notes: Sequence[str], tables: Sequence[Table], record: Mapping[str, Any]
+) -> str:
+    body = [f'<p class="lead">{escape(sentence)}</p>']
+    if notes:
+        body.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>')
+    for table in tables:
+        lines = [table_row([escape(cell) for cell in line], words=table.words) for line in table.cells]
+        about = f'<p class="about">{escape(table.about)}</p>'
+        body.append(f"<h2>{escape(table.title)}</h2>{about}{table_of(table.headers, lines, words=table.words)}")
+    return page(title, f"didi_core · {domain}", [*body, provenance(record)])

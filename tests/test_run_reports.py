@@ -1,0 +1,92 @@
+"""Several runs: side by side, and over the seeds of an ablation whose answer is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from didi_core.commands.report import Settings, run
+from didi_core.errors import InputError
+from didi_core.report_json import SCHEMA
+from didi_core.run_reports import ablation, read_ablation, read_run, side_by_side
+
+METHOD = {
+    "sampler": "ancestral", "law": "iid", "grid": "uniform", "steps": 8, "precision": "exact", "top_p": 1.0
+}  # fmt: skip
+
+
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 1, "high": value + 1, "n": 50, "left_out": 0}
+
+
+def write(folder: Path, objective: str = "", quality: float = 10.0, domain: str = "toy", seed: int = 0) -> Path:
+    metrics = [{"name": name, "label": name, "better": "lower", "description": ""} for name in ("ppl", "entropy")]
+    row = {
+        "model": "student", "kind": "model", "n": 50, "method": METHOD, "temperature": 1.0,
+        "nfe": {"denoiser": 8.0, "scorer": 0.0},
+        "values": {"ppl": interval(quality), "entropy": interval(2.0)},
+    }  # fmt: skip
+    found = {"model": "student", "method": METHOD, "status": "reached", "quality": interval(quality + 0.5)}
+    report = {
+        "schema": SCHEMA, "domain": domain, "metrics": metrics, "rows": [row, {**row, "temperature": 0.5}],
+        "matched": [found], "reference_entropy": 2.0, "provenance": {"git_commit": "abc"},
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(report))
+    (folder / "run.json").write_text(json.dumps({"config": {"objective": {"name": objective}, "seed": seed}}))
+    return folder
+
+
+def test_runs_stand_side_by_side(tmp_path: Path) -> None:
+    runs = [read_run(write(tmp_path / name, quality=quality)) for name, quality in (("a", 10.0), ("b", 8.0))]
+    said, notes, (table,) = side_by_side(runs)
+    assert said == "Best ppl of a student at matched entropy: 8.50, b at 8 steps."
+    assert notes == [] and [line[0] for line in table.cells] == ["a", "b"]
+    assert table.cells[0][3:] == ("8", "8", "10.0 [9.00, 11.0]", "2.00 [1.00, 3.00]", "10.5 [9.50, 11.5]")
+
+
+def test_runs_that_do_not_compare_are_told(tmp_path: Path) -> None:
+    runs = [read_run(write(tmp_path / name, domain=name)) for name in ("toy", "protein")]
+    with pytest.raises(InputError, match="different domains do not compare"):
+        side_by_side(runs)
+    with pytest.raises(InputError, match="at least two"):
+        side_by_side(runs[:1])
+    with pytest.raises(InputError, match="has no report.json"):
+        read_run(tmp_path / "absent")
+    (tmp_path / "toy" / "report.json").write_text('{"schema": "didi_core.report/1"}')
+    with pytest.raises(InputError, match="'didi_core.report/1', not 'didi_core.report/2'"):
+        read_run(tmp_path / "toy")
+
+
+def test_ablation_takes_means_over_seeds_and_compares_the_order(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path / f"{seed}", "ablation_plain", 20.0 + seed, seed=seed)
+        write(tmp_path / f"{3 + seed}", "ablation_decomposed", 30.0 + seed, seed=seed)
+    write(tmp_path / "6", "ablation_full", 5.0)
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "run.json").write_text("{}")
+    runs, told = read_ablation(tmp_path)
+    assert told == ["Without a report, left out: runs 7."]
+    said, notes, tables = ablation(runs)
+    sampled = tables[0]
+    assert sampled.headers == ("", "seeds", "8 steps", "published, 8")
+    assert [line[0] for line in sampled.cells] == ["none of it", "+ score decomposition", "full (RGAS)"]
+    assert sampled.cells[0][1:] == ("3", "21.0 [18.5, 23.5]", "804")  # 1 * 4.303 / sqrt(3)
+    assert said == "At 8 steps the best ppl is that of 'full (RGAS)' (5.00); other than published: " + (
+        "+ score decomposition after none of it."
+    )
+    assert notes[0] == "Fewer than three seeds: full (RGAS)." and "coupled time" in notes[1]
+
+
+def test_the_command_writes_all_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = tuple(write(tmp_path / name) for name in ("a", "b"))
+    run(Settings(compare=paths, out=tmp_path / "out"), {}, ("report",))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["runs.html", "runs.json", "runs.md"]
+    assert json.loads((tmp_path / "out" / "runs.json").read_text())["schema"] == "didi_core.runs/1"
+    assert "| a | student |" in capsys.readouterr().out
+    with pytest.raises(InputError, match="either compare"):
+        Settings()
+    with pytest.raises(InputError, match="no run with a report"):
+        read_ablation(tmp_path / "out")
