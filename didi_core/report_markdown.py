@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from didi_core.pictures import Plot
-from didi_core.report import Report, described
-from didi_core.report_data import Table
+from didi_core.report import Report, described, main_table, matched_table
+from didi_core.report_data import Table, cost_table, diversity_table, precision_table
 
 
 def markdown(report: Report, plots: Sequence[Plot]) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from didi_core.evaluation import evaluate_samples
 from didi_core.files import write_atomic, write_json
 from didi_core.generate import SamplerSettings, generate
+from didi_core.measuring import evaluate_samples
 from didi_core.types import Denoiser, Sample
 
 from .assets import asset
