@@ -11,8 +11,12 @@ from typing import Any
 
 from didi_core import hookspecs
 from didi_core.errors import InputError, unknown
+from didi_core.objectives.reward_kinds import RewardKind
+from didi_core.sampling import Sampler
+from didi_core.unmasking import Law
 
 TRACE = "DIDI_TRACE_PLUGINS"
+PROTOCOLS: dict[str, type] = {"laws": Law, "samplers": Sampler, "rewards": RewardKind}
 PREFIXES = ("didi_register_", "didi_on_")
 HOOKS: dict[str, Callable[..., Any]] = {
     name: function for name, function in vars(hookspecs).items() if name.startswith(PREFIXES)
@@ -84,17 +88,19 @@ def check_offers(kind: str, answer: Any) -> Any:
 
 def _lacking(kind: str, value: Any) -> str:
     """Why a thing cannot be one of its kind; '' when nothing speaks against it."""
-    needed = {"laws": ("name", "sees_model", "times", "reorder"),
-              "samplers": ("needs_scorer", "stepwise", "uses_law", "sample"),
-              "rewards": ("per_token", "make")}.get(kind, ())  # fmt: skip
     if kind in ("domains", "metrics") and not callable(value):
         return "cannot be called"
     if kind == "laws" and isinstance(value, type):
         return "is a class: give an instance"
     if kind in ("samplers", "rewards") and not (isinstance(value, type) and hasattr(value, "__dataclass_fields__")):
         return "is no dataclass: give the class itself, made with @dataclass(frozen=True)"
-    missing = [name for name in needed if not hasattr(value, name)]
+    missing = [name for name in members(PROTOCOLS[kind]) if not hasattr(value, name)] if kind in PROTOCOLS else []
     return f"lacks {', '.join(missing)}" if missing else ""
+
+
+def members(protocol: type) -> list[str]:
+    """Names that a protocol asks for."""
+    return [name for name in {**protocol.__annotations__, **vars(protocol)} if not name.startswith("_")]
 
 
 def check_keys(factory: Callable[..., Any], data: Mapping[str, Any], domain: str) -> None:

@@ -109,7 +109,7 @@ class Needy:
         (module(didi_register_domains=lambda: ["dna"]), r"_domains returned \['dna'\]: it returns a mapping"),
         (module(didi_register_domains=lambda: {"dna": 3}), "offers 'dna', which cannot be called: 3"),
         (module(didi_register_laws=lambda: {"l": Iid}), "offers 'l', which is a class: give an instance"),
-        (module(didi_register_samplers=lambda: {"s": Needy}), "offers 's', which lacks stepwise"),
+        (module(didi_register_samplers=lambda: {"s": Needy}), "offers 's', which lacks stepwise, uses_law"),
         (module(didi_register_samplers=lambda: {"s": Needy()}), "is no dataclass: give the class itself"),
         (module(didi_register_metrics=lambda: {"toy": []}), "a mapping of metrics there"),
         (module(didi_register_config_folders=lambda: [Path("nowhere")]), "names a folder that is not there: nowhere"),

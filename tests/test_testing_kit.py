@@ -174,6 +174,7 @@ def test_samplers_in_the_box_pass(name: str) -> None:
 class Overwrites:
     needs_scorer: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
+    uses_law: ClassVar[bool] = False
 
     def sample(self, job: Job) -> Sampled:
         return Sampled(torch.zeros_like(job.template), NFE(denoiser=1))
