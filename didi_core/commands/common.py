@@ -58,6 +58,7 @@ class RunSettings(CommonSettings):
     data: dict[str, Any] = field(default_factory=dict)
     run_dir: Path | None = None
     resume: str = "latest"
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -82,6 +82,11 @@ class PlanSettings:
             )
         ]
 
+    def calls(self) -> int:
+        """Denoiser calls times samples of the whole comparison; samplers without steps are counted as one row."""
+        rows = [*self.plan(self.steps), *self.plan(self.teacher_steps, guided=False)]
+        return self.num * len(self.seeds) * sum(row.steps for row in rows)
+
     def plan(self, steps: Sequence[int], guided: bool = True, precision: str = "exact") -> list[SamplerSettings]:
         """Sampler settings for a model; ``guided=False`` leaves out the sampler that needs a scorer."""
         made = [

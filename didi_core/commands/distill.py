@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ from didi_core.fingerprint import model_hash
 from didi_core.generate import Generated, SamplerSettings, generate
 from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.reward_kinds import Materials
+from didi_core.planning import TIMED, Plan, Stage, Stopwatch, components, print_plan
 from didi_core.plugins import registry
-from didi_core.random import derive_seed, seeded
+from didi_core.random import derive_seed, generator, seeded
 from didi_core.rewards import DataReference, Reference, Reward, SampleReference
 from didi_core.run_dir import RunDirectory
 from didi_core.sample_cache import HasSampleCache, SampleCache
 from didi_core.training.distill import DistillSettings, distill
+from didi_core.training.loop import Silent
 from didi_core.training.pretrain import autocast
 from didi_core.training.progress import Bar, counting
 from didi_core.training.runtime import current
@@ -67,11 +69,14 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     settings.part(processes.size)
     domain = make_domain(settings.domain, settings.data)
     teacher = domain.teacher(settings.teacher).to(machine.device).eval().requires_grad_(False)
+    if settings.dry_run:
+        print_plan(plan(settings, domain, teacher, machine))
+        return
     with open_run("distill", settings.domain, settings.run_dir, config, command_line) as opened:
         note_machine(opened, machine, teacher)
         student = copy.deepcopy(teacher).requires_grad_(True)
         with opened.stage("reference"):
-            reward = make_reward(settings, domain, teacher, machine, opened)
+            reward = make_reward(settings, domain, teacher, machine, opened.path / "reference")
         with opened.stage("training"):
             distill(
                 domain,
@@ -102,10 +107,47 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
                 _write_samples(domain, found.examples, opened)
 
 
+def plan(settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine) -> Plan:
+    """Memory and time of the run, from a few steps of it on a reference made in one call; nothing is written."""
+    training, rules = settings.training, settings.objective
+    few = replace(
+        settings,
+        objective=replace(
+            rules, reference_samples=training.batch_size, reference_steps=1, reward=replace(rules.reward, warmup=1)
+        ),
+        training=replace(training, steps=TIMED, log_every=1),
+        collapse=0.0,
+    )
+    watch, student = Stopwatch(machine.device), copy.deepcopy(teacher).requires_grad_(True)
+    distill(
+        domain, teacher, student, make_reward(few, domain, teacher, machine, None), few, seed=settings.seed,
+        keeper=watch, reporter=Silent(), device=machine.device, precision=machine.precision,
+    )  # fmt: skip
+    peak, found = watch.peak(), components({"teacher": teacher}, watch.parts)
+    call = seconds_per_call(settings, domain, teacher, machine)
+    stages = [Stage("training steps", rules.reward.warmup + training.steps, watch.seconds)]
+    if rules.reference == "teacher":
+        calls = rules.reference_samples * rules.reference_steps
+        stages.insert(0, Stage("reference, unless kept: calls x samples", calls, call))
+    if settings.evaluate.enabled:
+        stages.append(Stage("evaluation: calls x samples", settings.evaluate.calls(), call))
+    lengths = domain.lengths(1000, generator(settings.seed, "plan"))
+    tokens = training.batch_size * sum(lengths) / len(lengths)
+    return Plan(f"{machine.label}, {machine.precision}", found, peak, training.batch_size, tokens, tuple(stages))
+
+
+def seconds_per_call(settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine) -> float:
+    """Of one sample: the first call of a generation, which all samples share, is as good as free."""
+    num = settings.training.batch_size
+    with autocast(machine.device, machine.precision):
+        made = generate(domain, teacher, settings=SamplerSettings(steps=3), num=num, batch_size=num)
+    return made.seconds / (2 * num)
+
+
 def make_reward(
-    settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine, opened: RunDirectory
+    settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine, kept: Path | None
 ) -> Reward:
-    """The reward that the objective asks for, with its networks on the machine."""
+    """The reward that the objective asks for, with its networks on the machine. kept: folder of reference samples."""
     rules = settings.objective.reward
 
     def fresh_scorer() -> nn.Module:
@@ -115,7 +157,7 @@ def make_reward(
     materials = Materials(
         teacher,
         fresh_scorer,
-        lambda: make_reference(settings, domain, teacher, machine, opened),
+        lambda: make_reference(settings, domain, teacher, machine, kept),
         rules.optimiser,
         smoothing=rules.smoothing,
         clip=rules.clip,
@@ -124,7 +166,7 @@ def make_reward(
 
 
 def make_reference(
-    settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine, opened: RunDirectory
+    settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine, kept: Path | None
 ) -> Reference:
     """What the scorer calls real: the domain's data, or the teacher's samples, made once and kept with the run.
 
@@ -139,7 +181,7 @@ def make_reference(
         return SampleReference(current().tell(NOTHING), settings.seed, pad)
     sampler = SamplerSettings(steps=objective.reference_steps)
     seed, batch_size = derive_seed(0, "reference"), 64
-    cache = SampleCache(opened.path / "reference")
+    cache = SampleCache(kept)
     carried = SampleCache(domain.sample_cache if isinstance(domain, HasSampleCache) else None)
     making = {
         "domain": domain.name,

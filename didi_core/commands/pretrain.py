@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from didi_core.device import Machine
 from didi_core.errors import InputError, unknown
 from didi_core.judge import Judge, JudgeConfig, autoregressive_loss, save_judge
 from didi_core.models.dit import DiT, DiTConfig
+from didi_core.planning import TIMED, Plan, Stage, Stopwatch, components, print_plan
 from didi_core.random import seeded
 from didi_core.run_dir import RunDirectory
-from didi_core.training.pretrain import nelbo_loss, pretrain
+from didi_core.training.loop import Silent
+from didi_core.training.pretrain import Loss, nelbo_loss, pretrain
 from didi_core.training.runtime import current
 from didi_core.training.settings import PretrainSettings
 from didi_core.types import Domain
@@ -69,11 +71,13 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     processes.check_device(machine.device)
     settings.training.part(processes.size)
     domain = make_domain(settings.domain, settings.data)
+    if settings.dry_run:
+        print_plan(plan(settings, domain, machine))
+        return
     with open_run("pretrain", settings.domain, settings.run_dir, config, command_line) as opened:
         model = new_model(settings.sizes, domain, settings.seed)
         note_machine(opened, machine, model)
-        masked = settings.objective == "nelbo"
-        loss = nelbo_loss(settings.schedule, settings.weight_clip) if masked else autoregressive_loss
+        loss = make_loss(settings)
         with opened.stage("training"):
             curve = pretrain(
                 domain,
@@ -91,6 +95,31 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             return
         folder = _save(settings, domain, model, curve, opened)
         print(f"validation loss {list(curve.values())[-1]:.4f} nats per position. Model: {folder}")
+
+
+def make_loss(settings: Settings) -> Loss:
+    """What the objective minimises."""
+    return nelbo_loss(settings.schedule, settings.weight_clip) if settings.objective == "nelbo" else autoregressive_loss
+
+
+def plan(settings: Settings, domain: Domain, machine: Machine) -> Plan:
+    """Memory and time of the run, from a few steps of it; nothing is written."""
+    training = settings.training
+    few = replace(
+        settings,
+        training=replace(training, steps=TIMED + 1, log_every=1),
+        validate_every=TIMED + 2,
+        validation_batches=1,
+    )
+    watch, model = Stopwatch(machine.device), new_model(settings.sizes, domain, settings.seed)
+    pretrain(
+        domain, model, make_loss(settings), few, seed=settings.seed,
+        keeper=watch, reporter=Silent(), device=machine.device, precision=machine.precision,
+    )  # fmt: skip
+    batch = next(domain.batches("train", training.batch_size, settings.seed))
+    found = components({}, watch.parts)
+    stages = (Stage("training steps", training.steps, watch.seconds),)
+    return Plan(f"{machine.label}, {machine.precision}", found, watch.peak(), len(batch), batch.numel(), stages)
 
 
 def new_model(sizes: DiTConfig | JudgeConfig, domain: Domain, seed: int) -> nn.Module:
