@@ -62,3 +62,25 @@ def test_protein_costs_are_measured_in_every_part(load, tmp_path: Path) -> None:
         "DPLM's decoder, 4 calls",
     }
     assert "xformers" in record["not_measured"]
+
+
+def test_the_released_recipe_runs_beside_ours(load, tmp_path: Path) -> None:
+    script, out = load("gpu_language"), tmp_path / "out.json"
+    assert script.main(["--quick", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["part"], row["way"]) for row in rows] == [
+        (part, way) for part in ("distillation step", "2 calls") for way in ("plain", "ours")
+    ]
+    assert all(row["seconds"] > 0 and row["tokens_per_second"] > 0 and not row["problem"] for row in rows)
+
+
+def test_plain_and_our_samples_are_whole_and_of_one_law(load) -> None:
+    script = load("gpu_language")
+    setting = script.Setting(script.DiTConfig(16, 1, 2, 8), 6, 64, 32, (4,), 1, torch.device("cpu"))
+    student = script.Networks(setting).student.eval()
+    with torch.no_grad():
+        student.output_layer.linear.bias.copy_(torch.tensor([0.0, 1.0, 2.0, 0.0, -1.0, 0.5, 0.0]))
+    made = [draw(student, setting, 4) for draw in (script.plain_samples, script.our_samples)]
+    shares = [torch.bincount(tokens.flatten(), minlength=7)[:6] / tokens.numel() for tokens in made]
+    assert all(int(tokens.max()) < 6 for tokens in made)
+    assert (shares[0] - shares[1]).abs().max() < 0.06
