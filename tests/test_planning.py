@@ -59,7 +59,7 @@ def test_a_dry_run_writes_nothing_but_a_table(
     assert not list(tmp_path.iterdir())
 
 
-RECIPES = [name for name in group_options("experiment") if name.startswith("owt_")]
+RECIPES = [name for name in group_options("experiment") if name.startswith(("owt_", "dplm_"))]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -67,8 +67,11 @@ def test_every_recipe_composes_and_can_be_overridden(name: str) -> None:
     command = "pretrain" if name.endswith("_pretrain") else "distill"
     config = compose_jobs(command, [f"experiment={name}", "training.steps=7"])[0].config
     settings = build(find(command).settings, config)
-    assert settings.domain == "language" and settings.training.steps == 7
-    assert settings.data["tokenizer"] == "gpt2" and settings.data["length"] == 1024
+    assert settings.training.steps == 7
+    if name.startswith("dplm_"):
+        assert settings.domain == "protein" and settings.teacher == name
+    else:
+        assert settings.domain == "language" and (settings.data["tokenizer"], settings.data["length"]) == ("gpt2", 1024)
 
 
 # A domain of 50,257 tokens whose blocks are all masks, and a trunk so small that the vocabulary is all that costs.
