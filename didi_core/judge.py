@@ -176,7 +176,7 @@ class JudgePerplexity:
     @cached_property
     def identity(self) -> str:
         """What the statistics depend on: the weights."""
-        return model_hash(self.judge)
+        return model_hash(self.judge)  # type: ignore[arg-type]
 
     @property
     def description(self) -> str:

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from didi_core.checkpoint import save_model
-from didi_core.evaluation import evaluate_samples, reference_rows
 from didi_core.files import sha256
 from didi_core.judge import Judge, JudgeConfig, save_judge
+from didi_core.measuring import evaluate_samples
 from didi_core.models.dit import DiT, DiTConfig
+from didi_core.reference import reference_rows
 from didi_language import LanguageDomain, bundle
 from didi_language.assets import asset
 

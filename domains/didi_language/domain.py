@@ -49,11 +49,7 @@ class LanguageDomain:
     def __init__(self, settings: LanguageSettings | None = None, tokenizer: TextTokenizer | None = None) -> None:
         self.settings = settings or LanguageSettings()
         self.tokenizer = tokenizer or load_tokenizer(self.settings.tokenizer)
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The tokenizer's, nothing pinned by its id: the frame is pinned by its place in ``template``."""
-        return self.tokenizer.vocabulary
+        self.vocabulary: Vocabulary = self.tokenizer.vocabulary
 
     # --- sequences
 

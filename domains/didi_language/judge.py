@@ -95,6 +95,5 @@ def _of_transformers(name: str) -> tuple[HubJudge, TextTokenizer]:
         ) from None
     tokenizer = load_tokenizer(name)
     context = min(int(getattr(network.config, "max_position_embeddings", LONGEST)), LONGEST)
-    if torch.cuda.is_available():
-        network = network.to("cuda")
-    return HubJudge(network.eval(), context), tokenizer
+    judge = HubJudge(network, context).eval()
+    return judge.to("cuda") if torch.cuda.is_available() else judge, tokenizer
