@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from didi_core.config import build
 from didi_core.errors import InputError, unknown
+from didi_core.frame import frame
 from didi_core.guidance import GuidanceSettings
 from didi_core.heads import token_statistics
 from didi_core.process import forward_mask
@@ -22,6 +23,9 @@ from didi_core.samplers import PRECISIONS, Sampled, TokenRule
 from didi_core.sampling import SAMPLERS, Job, Sampler
 from didi_core.types import NFE, Denoiser, Domain, Sample, Scorer
 from didi_core.unmasking import GRIDS, grid, law
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 DEFAULT_LAW = "iid"
 
@@ -96,6 +100,10 @@ class Generated:
     nfe: NFE
     seconds: float
     rates: tuple[float, ...] = ()
+
+    def to_frame(self) -> DataFrame:
+        """A pandas DataFrame with id, text and whatever the samples' records say. Raises InputError without pandas."""
+        return frame([{"id": s.id, "text": s.text, **s.info} for s in self.samples])
 
 
 Length = str | int | Sequence[str | int]  # 120, "80-120", or several of them

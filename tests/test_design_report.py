@@ -14,6 +14,7 @@ from score_folder import score_folder
 
 from didi_core.errors import InputError
 from didi_protein.design_report import read_designs, write_design_report
+from didi_protein.design_report.__main__ import main
 from didi_protein.design_report.designs import BANDS, Design, band
 from didi_protein.design_report.page import ROWS, html, sentence
 from didi_protein.design_report.plots import by_model, design_plots, mean_plddt
@@ -152,3 +153,10 @@ def test_a_structure_of_another_length_is_told(tmp_path: Path) -> None:
     path.write_text("".join(lines[:1] + lines[3:]))
     with pytest.raises(InputError, match="CA atoms for .* residues of design 'design_1'"):
         write_design_report(tmp_path)
+
+
+def test_the_command_writes_the_page_or_tells_why_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(folder), "--best", "2"]) == 0
+    assert len(json.loads(Page((folder / "report.html").read_text()).scripts[0])) == 2
+    assert main([str(folder / "pdb")]) == 2
+    assert "there is no scores.jsonl in it" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def test_nothing_below_the_commands_imports_them(path: Path) -> None:
 
 
 LAYERS = [
-    {"errors", "files", "fingerprint", "parts", "random"},
+    {"errors", "files", "fingerprint", "frame", "parts", "random"},
     {"types", "schedules", "catalogue", "config"},
     {"process", "unmasking", "divergences", "heads", "losses", "optimiser"},
     {"samplers", "reparameterised", "guidance", "rollout", "rewards", "models", "judge", "autoregressive"},

@@ -8,14 +8,14 @@ from typing import Any
 
 from didi_core.files import write_atomic
 
-from .designs import Design, read_designs
+from .designs import Design, designs_frame, read_designs
 from .page import html
 from .plots import design_plots
 
 REPORT = "report.html"
 BEST = 6  # drawn residue by residue and shown as structures
 
-__all__ = ["Design", "read_designs", "write_design_report"]
+__all__ = ["Design", "designs_frame", "read_designs", "write_design_report"]
 
 
 def write_design_report(folder: Path, record: Mapping[str, Any] | None = None, best: int = BEST) -> Path:

@@ -7,16 +7,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from Bio.PDB.PDBParser import PDBParser
 from jaxtyping import Float
 
 from didi_core.errors import InputError
+from didi_core.frame import frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCORES, STRUCTURES = "scores.jsonl", "pdb"
 PLDDT, RESIDUES = "plddt", "plddt_per_residue"
@@ -106,3 +110,8 @@ def _design(folder: Path, row: dict[str, Any]) -> Design:
         None if residues is None else np.asarray(residues, dtype=np.float64),
         pdb if pdb.is_file() else None,
     )
+
+
+def designs_frame(designs: Sequence[Design]) -> DataFrame:
+    """The scores as a pandas DataFrame, a line per design. Raises InputError without pandas."""
+    return frame([{"id": d.id, "sequence": d.sequence, "length": len(d.sequence), **d.scores} for d in designs])
