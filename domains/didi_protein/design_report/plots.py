@@ -64,9 +64,8 @@ def steps_plot(designs: Sequence[Design]) -> Plot:
     canvas, (axes,) = panels_of(1, height=3.8)
     groups = by_model(designs)
     for number, (model, members) in enumerate(groups.items()):
-        found = {}
-        for steps in sorted({d.number(STEPS) for d in members} - {None}):
-            found[steps] = mean_plddt([d for d in members if d.number(STEPS) == steps])
+        taken = sorted({steps for d in members if (steps := d.number(STEPS)) is not None})
+        found = {steps: mean_plddt([d for d in members if d.number(STEPS) == steps]) for steps in taken}
         points = {steps: mean for steps, mean in found.items() if mean is not None}
         if not points:
             continue
@@ -90,6 +89,8 @@ def steps_plot(designs: Sequence[Design]) -> Plot:
 @styled
 def length_plot(designs: Sequence[Design]) -> Plot:
     """How many designs of each length, stacked by confidence band."""
+    from matplotlib.ticker import MaxNLocator
+
     canvas, (axes,) = panels_of(1, height=3.8)
     lengths = np.array([len(d.sequence) for d in designs])
     edges = np.histogram_bin_edges(lengths, bins=min(24, max(1, int(np.ptp(lengths)) + 1)))
@@ -105,7 +106,7 @@ def length_plot(designs: Sequence[Design]) -> Plot:
     if rest.any():
         axes.bar(edges[:-1], rest, np.diff(edges), bottom, align="edge", color=MUTED, label="not folded")
     axes.set(xlabel="length (residues)", ylabel="designs")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         canvas.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=len(handles), columnspacing=1)
