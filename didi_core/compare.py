@@ -203,6 +203,11 @@ def figure(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{places}f}"
 
 
+def headed(text: str) -> str:
+    """With a capital at the start, and those that are there."""
+    return text[:1].upper() + text[1:]
+
+
 def change(ratio: Interval) -> str:
     """A ratio as a percentage with its interval: ``-24 % [-27, -20]``."""
     low, value, high = (100 * (x - 1) for x in (ratio.low, ratio.value, ratio.high))

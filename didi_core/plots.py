@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from didi_core.compare import Findings, table_rows
+from didi_core.compare import Findings, headed, table_rows
 from didi_core.pictures import INK, MUTED, SERIES, Plot, finish, log_axis, panels_of, styled
 from didi_core.rows import Evaluation, Method
 from didi_core.sampling import SAMPLERS
@@ -118,7 +118,7 @@ def steps_plot(evaluation: Evaluation, findings: Findings) -> Plot:
         log_axis(axes.yaxis)
     _legend(panels[0], evaluation, {model for model, _ in sampled}, families=families if len(families) > 1 else ())
     return finish(
-        canvas, "steps", f"{quality.label.capitalize()} over steps with 95 % intervals; dashed: held-out data."
+        canvas, "steps", f"{headed(quality.label)} over steps with 95 % intervals; dashed: held-out data."
     )
 
 

@@ -15,6 +15,7 @@ from didi_core.compare import (
     compare,
     diversity,
     figure,
+    headed,
     notes,
     sentence,
     table_rows,
@@ -165,4 +166,4 @@ def estimate(value: Interval | None) -> str:
 def described(report: Report) -> str:
     """What the quality is, where its metric says so (the judge by name), as a sentence with a space behind it."""
     quality = report.evaluation.metrics[0]
-    return f"{quality.label.capitalize()}: {quality.description}. " if quality.description else ""
+    return f"{headed(quality.label)}: {quality.description}. " if quality.description else ""

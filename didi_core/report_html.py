@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
-from didi_core.compare import figure, indistinct
+from didi_core.compare import figure, headed, indistinct
 from didi_core.page import page, picture, provenance, table_of, table_row
 from didi_core.pictures import SERIES, Plot
 from didi_core.report import Report, described, estimate, main_table, matched_table
@@ -105,7 +105,7 @@ def _matched(report: Report) -> str:
         marked[6] = f'<span class="{tone}">{escape(line[6])}</span>'
         lines.append(table_row(marked, words=(0, 1, 6)))
     return (
-        f"<h2>{escape(report.evaluation.metrics[0].label.capitalize())} at matched entropy "
+        f"<h2>{escape(headed(report.evaluation.metrics[0].label))} at matched entropy "
         f"({report.evaluation.at:.3f} nats)</h2>"
         '<p class="about">Both models read where their temperature sweeps meet the entropy of held-out data, under the '
         "same sampler, law, grid and steps. Difference: model against baseline, lower is better. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from didi_core.compare import headed
 from didi_core.pictures import Plot
 from didi_core.report import Report, described, main_table, matched_table
 from didi_core.report_data import Table, cost_table, diversity_table, precision_table
@@ -22,7 +23,7 @@ def markdown(report: Report, plots: Sequence[Plot]) -> str:
     if report.findings.comparisons:
         headers, cells = matched_table(report)
         parts += [
-            f"## {evaluation.metrics[0].label.capitalize()} at matched entropy "
+            f"## {headed(evaluation.metrics[0].label)} at matched entropy "
             f"({evaluation.at:.3f} nats, that of held-out data)",
             markdown_table(headers, cells),
         ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from didi_core.compare import figure
+from didi_core.compare import figure, headed
 from didi_core.errors import InputError
 from didi_core.report import estimate
 from didi_core.report_data import Table
@@ -193,7 +193,7 @@ def _over_seeds(
         cells.append((ROWS.get(name, name), str(seeds), *shown, *(figure(published.get(k)) for k in steps)))
     headers = ("", "seeds", *(f"{k} steps" for k in steps), *(f"published, {k}" for k in steps))
     about = "Mean over training seeds with Student's t 95 % interval. Published: perplexity on OpenWebText."
-    return Table(title.capitalize(), about, headers, tuple(cells), words=(0,))
+    return Table(headed(title), about, headers, tuple(cells), words=(0,))
 
 
 def _known(runs: Sequence[RunReport], read: Callable[[RunReport], float | None]) -> list[float]:

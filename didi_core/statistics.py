@@ -161,17 +161,18 @@ def resampled_means(
     if resamples < 1:
         raise InputError(f"resamples={resamples} is out of range: at least one.")
     parts = range(-(-resamples // _CHUNK))
-    means = np.concatenate([_weights(len(statistics), seed, part) @ statistics for part in parts])
-    return means[:resamples]
+    # Counts, divided last: sums of whole numbers are exact, so an interval cannot miss its value by rounding.
+    sums = np.concatenate([_counts(len(statistics), seed, part) @ statistics for part in parts])
+    return sums[:resamples] / len(statistics)
 
 
 @lru_cache(maxsize=8)
-def _weights(n: int, seed: int, part: int) -> Float[np.ndarray, "R n"]:
-    """Multinomial weights of one chunk of resamples; rows sum to one. Kept: many metrics share a set's size."""
+def _counts(n: int, seed: int, part: int) -> Float[np.ndarray, "R n"]:
+    """How often each row is in each of a chunk of resamples. Kept: many metrics share a set's size."""
     random = np.random.default_rng(derive_seed(seed, "bootstrap", n, part))
     drawn = random.integers(0, n, size=(_CHUNK, n)) + n * np.arange(_CHUNK)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=_CHUNK * n).reshape(_CHUNK, n)
-    return counts / n
+    return counts.astype(np.float64)
 
 
 def _statistics(metric: Metric, samples: Sequence[Sample] | np.ndarray) -> Float[np.ndarray, "n k"]:
