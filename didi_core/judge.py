@@ -175,8 +175,10 @@ class JudgePerplexity:
 
     @cached_property
     def identity(self) -> str:
-        """What the statistics depend on: the weights."""
-        return model_hash(self.judge)  # type: ignore[arg-type]
+        """What the statistics depend on: the weights, and how long texts are read; "" for a judge without weights."""
+        if not isinstance(self.judge, nn.Module):
+            return ""
+        return f"{model_hash(self.judge)} {self.judge.context} {self.windows}"
 
     @property
     def description(self) -> str:

@@ -97,7 +97,7 @@ class SampleCache:
 
 @runtime_checkable
 class HasIdentity(Protocol):
-    """A costly metric that says what its statistics depend on beside the samples: they are kept under it."""
+    """A costly metric that says what its statistics depend on beside the samples: they are kept under it ("": not)."""
 
     @property
     def identity(self) -> str: ...
@@ -111,7 +111,7 @@ class StatisticsCache:
 
     def statistics(self, metric: Metric, samples: Sequence[Sample]) -> np.ndarray:
         """The metric's statistics [n, k] in float64, read where they are known."""
-        if self.folder is None or not isinstance(metric, HasIdentity):
+        if self.folder is None or not isinstance(metric, HasIdentity) or not metric.identity:
             return np.asarray(metric.statistics(samples), dtype=np.float64)
         path = self._path(metric.name, metric.identity, samples)
         kept = _load(path, len(samples))

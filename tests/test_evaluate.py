@@ -22,7 +22,7 @@ from didi_core.fingerprint import model_hash
 from didi_core.generate import Generated, SamplerSettings
 from didi_core.measuring import all_metrics, evaluate_samples
 from didi_core.rows import HELD_OUT, Evaluation, MetricInfo
-from didi_core.sample_cache import SampleCache
+from didi_core.sample_cache import SampleCache, StatisticsCache
 from didi_core.statistics import Interval
 from didi_core.training.loop import Silent
 from didi_core.types import NFE, Sample
@@ -343,3 +343,28 @@ def test_intervals_hold_their_values(evaluation: Evaluation) -> None:
             assert found.low <= found.value <= found.high
     assert evaluation.at == evaluation.rows[0].values["entropy"].value
     assert np.isfinite(evaluation.at or np.nan)
+
+
+def test_costly_statistics_are_computed_once_and_torn_ones_again(tmp_path: Path) -> None:
+    @dataclass
+    class Costly:
+        name: str = "costly"
+        identity: str = "weights"
+        calls: int = 0
+
+        def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
+            self.calls += 1
+            return np.array([[float(len(sample.text))] for sample in samples])
+
+    metric, cache, samples = Costly(), StatisticsCache(tmp_path), [Sample("ab"), Sample("c")]
+    first, second = (cache.statistics(metric, samples) for _ in range(2))  # type: ignore[arg-type]
+    assert metric.calls == 1 and (first == second).all()
+    (path,) = (tmp_path / "statistics").glob("*.npy")
+    path.write_bytes(path.read_bytes()[:-3])
+    assert (cache.statistics(metric, samples) == first).all() and metric.calls == 2  # type: ignore[arg-type]
+    metric.identity = "other"
+    cache.statistics(metric, samples)  # type: ignore[arg-type]
+    metric.identity = ""
+    cache.statistics(metric, samples)  # type: ignore[arg-type]
+    assert metric.calls == 4
+    assert len(list((tmp_path / "statistics").glob("*.npy"))) == 2
