@@ -104,7 +104,7 @@ def test_evaluation_compares_with_the_folder_it_came_from(student: Path, tmp_pat
     assert {"teacher", "student"} <= {row["model"] for row in report["rows"]}
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_150m_distils_within_twelve_gigabytes(tmp_path: Path) -> None:
     """Three steps with DPLM's 150M sizes and random weights; the peak is that of the largest child process."""
     sizes = {"hidden_size": 640, "num_hidden_layers": 30, "num_attention_heads": 20, "intermediate_size": 2560}
