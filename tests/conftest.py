@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's library, which reads it once: no test waits for a network
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
