@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's library, which reads it once: no test waits for a network
+os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's library reads it once, when it is imported: no test waits for a network
 
 
 @pytest.fixture(scope="session")
