@@ -102,7 +102,7 @@ def _fields(kind: Any) -> set[str]:
 def test_yaml_and_dataclass_name_the_same_keys(command: str) -> None:
     overrides = ["domain=toy"] if command in ("evaluate", "import") else []
     keys = {key for key in flatten(compose_jobs(command, overrides)[0].config)}
-    open_nodes = tuple(f"{node}." for node in ("data", "model", "num_at"))
+    open_nodes = tuple(f"{node}." for node in ("data", "model", "num_at", "evaluate.num_at"))
     keys = {key for key in keys if not key.startswith(open_nodes)}
     assert keys == _fields(COMMANDS[command].settings)
 
