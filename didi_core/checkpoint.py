@@ -56,6 +56,12 @@ def architecture_of(model: nn.Module) -> str | None:
     return next((name for name, kind in ARCHITECTURES.items() if type(model) is kind.network), None)
 
 
+def amend_card(folder: Path, **entries: Any) -> None:
+    """Put further entries into the card of a folder."""
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    write_json(folder / CARD, {**card, **entries})
+
+
 def save_model(folder: Path, model: nn.Module, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Write a denoiser's weights and its card; returns the card.
 

@@ -34,7 +34,8 @@ def test_networks_are_those_of_their_cards_and_say_where_they_come_from() -> Non
 @bundled
 def test_calls_matter_to_the_teacher() -> None:
     curve = json.loads((asset("teacher") / "card.json").read_text())["steps_matter"]["by_steps"]
-    assert curve["64"]["perplexity"] < 0.8 * curve["4"]["perplexity"] < 0.8 * curve["1"]["perplexity"]
+    many, four, one = (curve[steps]["perplexity"][0] for steps in ("64", "4", "1"))
+    assert many < 0.8 * four < 0.8 * one
 
 
 @bundled
@@ -59,7 +60,7 @@ def test_the_bundler_makes_a_package_that_works(tmp_path: Path, monkeypatch: pyt
     places = ["assets", "tokenizer", "judge", "domain", "bundle"]
     for place in places:
         monkeypatch.setattr(f"didi_language.{place}.asset", lambda name: tmp_path / "assets" / name)
-    monkeypatch.setattr(bundle, "CURVE_STEPS", (1, 2))
+    monkeypatch.setattr(bundle, "STEPS", (1, 2))
     data = tmp_path / "data.txt"
     data.write_text("\n\n\n".join(f"the cat sat on the mat {i} times" * 20 for i in range(100)))
     run = ["bundle", "--data", str(data)]

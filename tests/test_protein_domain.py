@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -111,6 +112,13 @@ def test_bundled_teacher_writes_proteins():
     made = generate(domain, domain.teacher(), settings=SamplerSettings(steps=4, law="stratified"), num=4, seed=1)
     assert all(30 <= len(s.text) <= 300 and set(s.text) <= set("ACDEFGHIKLMNPQRSTVWY") for s in made.samples)
     assert made.nfe.total == 4
+
+
+def test_calls_matter_to_the_bundled_teacher():
+    curve = json.loads((asset("teacher") / "card.json").read_text())["steps_matter"]["by_steps"]
+    assert list(curve) == ["1", "2", "4", "8", "16", "32", "64", "128", "256"]
+    (many, _, highest), (few, lowest, _) = (curve[steps]["perplexity"] for steps in ("256", "2"))
+    assert many < few and highest < lowest
 
 
 def test_statistics_are_in_the_package():

@@ -7,18 +7,12 @@ held-out blocks that are bundled are pieces of documents that neither network sa
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from didi_core.files import write_atomic, write_json
-from didi_core.generate import SamplerSettings, generate
-from didi_core.measuring import evaluate_samples
-from didi_core.types import Denoiser, Sample
+from didi_core.checkpoint import amend_card
+from didi_core.files import write_atomic
+from didi_core.step_curve import STEPS, step_curve
 
 from .assets import asset
 from .domain import LanguageDomain
@@ -27,7 +21,6 @@ from .settings import LanguageSettings
 from .tokenizer import FILE, train_tokenizer
 
 HELD_OUT = 256  # blocks in the package
-CURVE_STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def bundle_tokenizer(data: Path, size: int) -> None:
@@ -38,28 +31,6 @@ def bundle_tokenizer(data: Path, size: int) -> None:
         raise ValueError("settings with a path have a source")
     documents = (text for split, text in settings.held.split(source.read()) if split == SPLITS[0])
     write_atomic(asset("tokenizer") / FILE, train_tokenizer(documents, size).to_str() + "\n")
-
-
-def steps_curve(domain: LanguageDomain, teacher: Denoiser, steps: Sequence[int], num: int) -> dict[str, Any]:
-    """Perplexity and entropy of the teacher's samples by number of calls: the proof that calls matter."""
-    metrics, curve = domain.metrics()[:2], {}
-    for calls in steps:
-        settings = SamplerSettings(steps=calls)
-        made = generate(domain, teacher, settings=settings, num=num, seed=0).samples  # type: ignore[arg-type]
-        curve[str(calls)] = _values(metrics, made)
-    known = _values(metrics, domain.held_out(num, 0))
-    return {"samples": num, "law": "iid", "grid": "uniform", "by_steps": curve, "held-out data": known}
-
-
-def _values(metrics: Sequence[Any], samples: Sequence[Sample]) -> dict[str, float]:
-    measured = evaluate_samples(metrics, samples, resamples=1)
-    return {name: round(found.value, 4) for name, found in measured.values.items()}
-
-
-def amend_card(folder: Path, **entries: Any) -> None:
-    """Put entries into a card."""
-    card = json.loads((folder / "card.json").read_text())
-    write_json(folder / "card.json", {**card, **entries})
 
 
 def main() -> None:
@@ -87,8 +58,7 @@ def main() -> None:
     domain = LanguageDomain()
     for name in ("teacher", "judge"):
         amend_card(asset(name), data_attribution=given.source, licence="Apache-2.0")
-    with torch.no_grad():
-        curve = steps_curve(domain, domain.teacher(), CURVE_STEPS, given.num)  # type: ignore[arg-type]
+    curve = step_curve(domain, domain.teacher(), domain.metrics()[:2], steps=STEPS, num=given.num)
     amend_card(asset("teacher"), steps_matter=curve)
 
 

@@ -9,17 +9,18 @@ statistics under every metric stand in for the sequences themselves in reports.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from didi_core.checkpoint import amend_card
 from didi_core.features import TrunkFeatures
-from didi_core.files import write_atomic, write_json
+from didi_core.files import write_atomic
 from didi_core.measuring import all_metrics
 from didi_core.rows import HELD_OUT
+from didi_core.step_curve import step_curve
 from didi_core.types import Sample
 
 from .domain import FEATURES, ProteinDomain, asset
@@ -51,19 +52,22 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, type=Path, help="folder with model.safetensors and card.json")
     parser.add_argument("--judge", required=True, type=Path, help="folder with model.safetensors and card.json")
     parser.add_argument("--source", required=True, help="attribution of the data, for statistics and cards")
+    parser.add_argument("--num", type=int, default=64, help="samples for each row of the teacher's curve over steps")
     parser.add_argument("--similarity", type=float, default=1.0, help="data.similarity of the training runs")
     given = parser.parse_args()
     for name in ("teacher", "judge"):
         shutil.rmtree(asset(name), ignore_errors=True)
         shutil.copytree(getattr(given, name), asset(name))
-        card = asset(name) / "card.json"
-        write_json(card, json.loads(card.read_text()) | {"data_attribution": given.source, "licence": "Apache-2.0"})
+        amend_card(asset(name), data_attribution=given.source, licence="Apache-2.0")
     domain = ProteinDomain(given.data, similarity=given.similarity)
     if domain.data is None:
         raise ValueError("a domain with a data path has data")
     BundledStatistics.of([s.text for s in domain.data.part("train")], given.source).save(asset("statistics.json"))
     domain.feature_reference(TrunkFeatures(domain.teacher(BUNDLED), domain.encode)).save(asset(FEATURES))
     write_reference(domain.data.part("validation"))
+    bundled = ProteinDomain()
+    curve = step_curve(bundled, bundled.teacher(BUNDLED), bundled.metrics()[:2], num=given.num)
+    amend_card(asset("teacher"), steps_matter=curve)
 
 
 if __name__ == "__main__":
