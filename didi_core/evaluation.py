@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
@@ -17,8 +17,8 @@ from torch import nn
 from didi_core.drawing import Curve, Drawing
 from didi_core.errors import InputError
 from didi_core.fingerprint import model_hash
-from didi_core.frontier import SweepPoint, frontier
-from didi_core.generate import SamplerSettings
+from didi_core.frontier import Frontier, SweepPoint, frontier
+from didi_core.generate import Generated, SamplerSettings
 from didi_core.measuring import all_metrics, described, evaluate_samples
 from didi_core.reference import overlap_notes, reference_rows
 from didi_core.rows import HELD_OUT, Evaluation, Method, Row
@@ -115,54 +115,78 @@ def evaluate_models(
     rows, held_out = reference_rows(
         domain, metrics, num * len(seeds), given=reference, seed=seeds[0], resamples=resamples, cache=cache
     )
-    examples: dict[str, Sequence[Sample]] = {HELD_OUT: held_out[:EXAMPLES]} if held_out else {}
-    points: dict[tuple[str, Method], list[SweepPoint]] = {}
+    findings = _Findings(metrics, cache, seeds, resamples, rows)
+    if held_out:
+        findings.examples[HELD_OUT] = held_out[:EXAMPLES]
     reporter.start("evaluate (denoiser calls)", sum(drawing.cost(each) for plan in plans.values() for each in plan))
     for name, (denoiser, scorer) in models.items():
         digests = (model_hash(denoiser), model_hash(scorer))
-        curve = (entropy_at or {}).get(name)
         for settings in plans[name]:
-            made = drawing.all_seeds(denoiser, scorer, settings, digests, curve)
-            in_table = _is_table(settings, plans[name])
-            read = metrics if in_table else metrics[:2]
-            measured = evaluate_samples(read, made.samples, resamples=resamples, seed=seeds[0], cache=cache)
-            method = method_of(settings)
-            rows.append(
-                Row(
-                    name,
-                    "model",
-                    len(made.samples),
-                    measured.values,
-                    method,
-                    settings.temperature,
-                    tuple(seeds),
-                    made.nfe,
-                    made.seconds,
-                    digests[0],
-                    measured.skipped,
-                    made.rates,
-                )
-            )
-            quality, entropy = (measured.statistics.get(metric.name) for metric in metrics[:2])
-            if quality is not None and entropy is not None:
-                points.setdefault((name, method), []).append(SweepPoint(settings.temperature, quality, entropy))
-            if in_table:
-                examples[_example_label(name, settings)] = made.samples[:EXAMPLES]
+            made = drawing.all_seeds(denoiser, scorer, settings, digests, (entropy_at or {}).get(name))
+            findings.add(name, settings, made, digests[0], _is_table(settings, plans[name]))
     reporter.stop()
-    frontiers = {
-        key: frontier(metrics[0], metrics[1], found, seed=seeds[0], resamples=resamples)
-        for key, found in points.items()
-        if metrics[0].better == "lower"
-    }
     return Evaluation(
         domain.name,
         described(metrics),
-        tuple(rows),
-        frontiers,
-        _entropy(metrics, rows),
-        examples,
+        tuple(findings.rows),
+        findings.frontiers(),
+        _entropy(metrics, findings.rows),
+        findings.examples,
         overlap_notes(domain, held_out),
     )
+
+
+@dataclass
+class _Findings:
+    """What the measured sets add up to: rows, points of the frontiers, examples to read."""
+
+    metrics: Sequence[Metric]
+    cache: StatisticsCache
+    seeds: Sequence[int]
+    resamples: int
+    rows: list[Row]
+    points: dict[tuple[str, Method], list[SweepPoint]] = field(default_factory=dict)
+    examples: dict[str, Sequence[Sample]] = field(default_factory=dict)
+
+    def add(self, name: str, settings: SamplerSettings, made: Generated, digest: str, in_table: bool) -> None:
+        """Measure one set of a model's samples: quality and entropy, and where it makes a row of the table the rest."""
+        read = self.metrics if in_table else self.metrics[:2]
+        measured = evaluate_samples(
+            read, made.samples, resamples=self.resamples, seed=self.seeds[0], cache=self.cache
+        )
+        method = method_of(settings)
+        self.rows.append(
+            Row(
+                name,
+                "model",
+                len(made.samples),
+                measured.values,
+                method,
+                settings.temperature,
+                tuple(self.seeds),
+                made.nfe,
+                made.seconds,
+                digest,
+                measured.skipped,
+                made.rates,
+            )
+        )
+        quality, entropy = (measured.statistics.get(metric.name) for metric in self.metrics[:2])
+        if quality is not None and entropy is not None:
+            point = SweepPoint(settings.temperature, quality, entropy)
+            self.points.setdefault((name, method), []).append(point)
+        if in_table:
+            self.examples[_example_label(name, settings)] = made.samples[:EXAMPLES]
+
+    def frontiers(self) -> dict[tuple[str, Method], Frontier]:
+        """Quality against entropy over the temperatures of each method; of a quality that is better the lower it is."""
+        if self.metrics[0].better != "lower":
+            return {}
+        quality, entropy = self.metrics[:2]
+        return {
+            key: frontier(quality, entropy, found, seed=self.seeds[0], resamples=self.resamples)
+            for key, found in self.points.items()
+        }
 
 
 def method_of(settings: SamplerSettings) -> Method:

@@ -57,9 +57,9 @@ def rgas(
     """Fill a template in k denoiser calls, tilted towards what the scorer takes for the reference.
 
     The first steps add h * clip(gradient) to log_p_x0; the later ones draw M candidate states and keep one with
-    probability proportional to exp(mean scorer logit over its masked positions). Without guidance (h = 0 and M = 1)
-    it draws the
-    same numbers as the ancestral sampler. A scorer call with gradient counts as three, each candidate's as one.
+    probability proportional to exp(mean scorer logit over its masked positions). Without guidance (h = 0 and M = 1) it
+    draws the same numbers as the ancestral sampler. A scorer call with gradient counts as three, each candidate's as
+    one.
     """
     guidance, rule = guidance or GuidanceSettings(), rule or TokenRule()
     if law.sees_model:

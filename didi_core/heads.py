@@ -141,8 +141,7 @@ def expected_log_ratio(
     """Expectation under the denoiser of the clipped log p_target(a) - log p_proposal(a), and its spread, per position.
 
     The log-ratio is a constant for the gradient: this is the policy gradient over a single token with every action
-    weighted
-    by its probability instead of one drawn (no sampling noise from that token).
+    weighted by its probability instead of one drawn (no sampling noise from that token).
     """
     rows = chunk_rows(denoiser.vocabulary.size)
 

@@ -25,8 +25,7 @@ def nelbo(
     """The teacher's objective in nats per maskable position (MDLM, equation 10).
 
     -dalpha_t / (1 - alpha_t) * sum over masked positions of -log p(x0_l | xt), averaged over sequences and times,
-    divided by
-    the number of maskable positions. Only masked positions go through the head.
+    divided by the number of maskable positions. Only masked positions go through the head.
 
     Args:
         weight_clip: bound on the weight, for training with less noise; the result is then no longer a bound.
@@ -60,9 +59,8 @@ def grouped_advantage(
     """Reward relative to the other samples of its group (consecutive rows), in units of the group's spread.
 
     (r - mean) / (std + eps), clipped to +-clip (DiDi-Instruct, section 3.3). ``leave_one_out`` takes the mean of the
-    *other*
-    samples, which keeps the policy gradient unbiased; dividing by the spread, and the clipping, bias it whichever
-    mean is taken.
+    *other* samples, which keeps the policy gradient unbiased; dividing by the spread, and the clipping, bias it
+    whichever mean is taken.
     """
     if group < 2 or rewards.numel() % group:
         raise InputError(

@@ -31,9 +31,8 @@ def forward_mask(
 def log_p_x0(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Tensor, "... V"]:
     """SUBS at masked positions: log-probabilities over the tokens that may be generated, fp32.
 
-    The mask and forbidden tokens get no mass (-inf) and the rest is normalised (MDLM, section 3.2.3). Visible
-    positions are
-    copied by the caller, who never asks for them here.
+    The mask and forbidden tokens get no mass (-inf) and the rest is normalised (MDLM, section 3.2.3). Visible positions
+    are copied by the caller, who never asks for them here.
     """
     allowed = vocabulary.allowed(logits.device)
     raw = logits[..., : vocabulary.size].float().masked_fill(~allowed, -torch.inf)

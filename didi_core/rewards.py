@@ -2,9 +2,8 @@
 from.
 
 ``scorer`` is DiDi-Instruct's: a discriminator of student samples against reference samples. ``log_ratio`` is IDLM's:
-the
-teacher against a second denoiser that follows the student ("fake"), which tells the ratio token by token and needs no
-reference samples.
+the teacher against a second denoiser that follows the student ("fake"), which tells the ratio token by token and needs
+no reference samples.
 """
 
 from __future__ import annotations
@@ -192,9 +191,8 @@ class LogRatioReward:
     """Teacher minus fake: log p_theta(x_l | z_t) - log p_fake(x_l | z_t) at the masked positions (IDLM, arXiv
     2602.19066).
 
-    ``fake`` is a denoiser trained on the student's samples by the same masked cross-entropy as the teacher on data,
-    so the
-    difference tells which tokens the student writes too often in that context.
+    ``fake`` is a denoiser trained on the student's samples by the same masked cross-entropy as the teacher on data, so
+    the difference tells which tokens the student writes too often in that context.
     """
 
     teacher: Denoiser

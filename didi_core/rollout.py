@@ -1,8 +1,7 @@
 """Rollouts: how the student writes a sample during training, and which states it visits on the way.
 
-The sample is made in k denoiser calls through shares 0 < s_1 < ... < s_k = 1; its log-probability is the sum over
-calls of the
-log-probability of the tokens revealed there (intermediate-state matching: DiDi-Instruct, section 3.4, is k = 2).
+The sample is made in k denoiser calls through shares 0 < s_1 < ... < s_k = 1; its log-probability is the sum over calls
+of the log-probability of the tokens revealed there (intermediate-state matching: DiDi-Instruct, section 3.4, is k = 2).
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The sampling loop: ancestral with a factorised draw, and first-hitting as the many-step reference.
 
-A sampler starts from a template: masks where something is to be written, anything else pinned. Each step decides
-first *which*
-positions are revealed and then draws their tokens. The law is that of the joint (token or mask) draw, but exact in
-fp32, and the
-vocabulary head runs only at the revealed positions.
+A sampler starts from a template: masks where something is to be written, anything else pinned. Each step decides first
+*which* positions are revealed and then draws their tokens. The law is that of the joint (token or mask) draw, but exact
+in fp32, and the vocabulary head runs only at the revealed positions.
 """
 
 from __future__ import annotations

@@ -165,8 +165,7 @@ class Metric(Protocol):
 
     ``statistics`` turns each sample into k numbers, ``aggregate`` turns *means over samples* of these into the value
     (for instance perplexity: k = 2, total NLL and token count; value = exp(first / second)). Whatever is written this
-    way gets
-    bootstrap intervals, merging of parts and caching for nothing.
+    way gets bootstrap intervals, merging of parts and caching for nothing.
     """
 
     # Read-only members, so that frozen dataclasses are metrics.

@@ -1,13 +1,10 @@
 """Which positions a step reveals: unmasking laws and time grids.
 
 A law gives every free position a *reveal time* u in (0, 1]; a grid cuts (0, 1] into steps, and a position is revealed
-in the
-step whose interval holds its u. For u independent and uniform this is exactly the ancestral sampler: a position
-masked at share a is revealed by
-share b with probability (b - a)/(1 - a). A masked model is trained on every visible subset, so any law that does not
-look at the
-drawn tokens samples a valid any-order factorisation; laws differ in how dependent the tokens are that they reveal
-together.
+in the step whose interval holds its u. For u independent and uniform this is exactly the ancestral sampler: a position
+masked at share a is revealed by share b with probability (b - a)/(1 - a). A masked model is trained on every visible
+subset, so any law that does not look at the drawn tokens samples a valid any-order factorisation; laws differ in how
+dependent the tokens are that they reveal together.
 """
 
 from __future__ import annotations
@@ -191,10 +188,8 @@ def optimised_grid(
         points: resolution of the search.
 
     Revealing from share a to b in one call codes those tokens at the NLL of a instead of the running one, so a step
-    costs
-    integral_a^b (H(a) - H(u)) du: a Riemann sum's error. Dynamic programming over ``points`` shares finds its minimum
-    exactly
-    (the idea of Watson et al. 2021 for continuous diffusion, here with the any-order likelihood).
+    costs integral_a^b (H(a) - H(u)) du: a Riemann sum's error. Dynamic programming over ``points`` shares finds its
+    minimum exactly (the idea of Watson et al. 2021 for continuous diffusion, here with the any-order likelihood).
     """
     _check_steps(steps)
     points = max(points, 4 * steps + 1)

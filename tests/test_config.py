@@ -110,7 +110,8 @@ def test_yaml_and_dataclass_name_the_same_keys(command: str) -> None:
 @pytest.mark.parametrize("domain", ["toy", "protein"])
 def test_every_data_key_is_one_of_the_domain(domain: str) -> None:
     data = compose_jobs("distill", [f"domain={domain}"])[0].config["data"]
-    {"toy": create_toy, "protein": create_protein}[domain](**data)
+    made = {"toy": create_toy, "protein": create_protein}[domain](**data)
+    assert made.name == domain
 
 
 def test_every_setting_of_the_protein_domain_is_in_its_yaml() -> None:
@@ -132,7 +133,7 @@ def test_every_objective_builds(objective: str) -> None:
 def test_every_model_builds(model: str) -> None:
     objective = "autoregressive" if model.startswith("judge") else "nelbo"
     config = compose_jobs("pretrain", ["domain=toy", f"model={model}", f"objective={objective}"])[0].config
-    build(COMMANDS["pretrain"].settings, config)
+    assert build(COMMANDS["pretrain"].settings, config).sizes.layers == config["model"]["layers"]
 
 
 def test_ablation_rows_differ_by_one_part_each() -> None:

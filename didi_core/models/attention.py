@@ -1,8 +1,7 @@
 """Attention over ragged batches: one interface, five backends, chosen once and recorded with the reason.
 
-Networks keep their hidden states *packed*, [N, ...] with N the number of positions that are not padding; only
-attention knows how
-they lie in the batch. xformers and varlen run on the packed form, sdpa and eager pad inside.
+Networks keep their hidden states *packed*, [N, ...] with N the number of positions that are not padding; only attention
+knows how they lie in the batch. xformers and varlen run on the packed form, sdpa and eager pad inside.
 """
 
 from __future__ import annotations

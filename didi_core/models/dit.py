@@ -1,8 +1,7 @@
 """The diffusion transformer of MDLM, DiDi-Instruct and IDLM, parameter for parameter, behind the trunk/head split.
 
 It is time-independent as in MDLM: the noise level fed to the conditioning network is zero at every call, so
-conditioning is one
-vector for all positions.
+conditioning is one vector for all positions.
 """
 
 from __future__ import annotations

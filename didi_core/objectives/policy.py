@@ -184,11 +184,9 @@ def _token_policy(
     """Policy loss with credit per token: each token answers for the log-ratio at its own position only.
 
     What a token does to the ratio of the *others* is left out, which biases the gradient but removes most of its noise.
-    ``expected`` is for the last call alone: tokens revealed there do not see each other, so the context z_t stays
-    what it is
-    whichever of them had been drawn. Later calls answer to the tokens of earlier ones, which would make the
-    expectation wrong
-    (measured on the exact chain: it collapses), so those are left to the anchor and to the scorer.
+    ``expected`` is for the last call alone: tokens revealed there do not see each other, so the context z_t stays what
+    it is whichever of them had been drawn. Later calls answer to the tokens of earlier ones, which would make the
+    expectation wrong (measured on the exact chain: it collapses), so those are left to the anchor and to the scorer.
     """
     branches, batch, _ = episode.rollout.completions.shape
     masked = noised.masked.view(branches, batch, -1)

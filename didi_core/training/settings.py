@@ -61,8 +61,7 @@ class PretrainSettings:
     """A teacher (objective ``nelbo``) or a judge (``autoregressive``) trained from data.
 
     weight_clip: bound on the NELBO's weight -dalpha/(1 - alpha) in training; small times otherwise make most of the
-        gradient's
-        noise. Validation is always the unclipped NELBO.
+        gradient's noise. Validation is always the unclipped NELBO.
     validate_every: steps between estimates of the validation loss, on ``validation_batches`` fixed batches at fixed
     times.
     """

@@ -2,8 +2,7 @@
 --judge DIR``.
 
 What is written is made from the data (weights, counts, per-sample statistics); no natural sequence is. The held-out
-sequences'
-statistics under every metric stand in for the sequences themselves in reports.
+sequences' statistics under every metric stand in for the sequences themselves in reports.
 """
 
 from __future__ import annotations
