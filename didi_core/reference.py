@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from didi_core.controls import negative_controls
 from didi_core.errors import InputError
-from didi_core.measuring import evaluate_samples
+from didi_core.files import write_atomic
+from didi_core.measuring import all_metrics, evaluate_samples
 from didi_core.random import derive_seed
 from didi_core.rows import HELD_OUT, Row
 from didi_core.sample_cache import StatisticsCache
@@ -34,6 +36,38 @@ class HasTrainingSet(Protocol):
     def training_set(self) -> Sequence[str]:
         """Texts; none where it has no data."""
         ...
+
+
+def save_reference(path: Path, domain: Domain, held_out: Sequence[Sample], seed: int = 0) -> None:
+    """Statistics of held-out samples and their controls under all metrics of the domain: what can be shared of them."""
+    arrays = {}
+    for name, samples in {HELD_OUT: held_out, **negative_controls(domain, held_out, seed)}.items():
+        for metric in all_metrics(domain):
+            rows = metric.statistics(samples)
+            small = bool(np.isin(rows, (0, 1)).all())  # indicators
+            arrays[f"{name}/{metric.name}"] = rows.astype(np.uint8 if small else np.float32)
+
+    def save(partial: Path) -> None:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    write_atomic(path, save)
+
+
+def load_reference(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """What ``save_reference`` wrote, as ``HasReferenceStatistics`` gives it."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(path) as arrays:
+        for key in arrays.files:
+            name, metric = key.split("/")
+            found.setdefault(name, {})[metric] = arrays[key].astype(np.float64)
+    return found
+
+
+def check_reference(domain: Domain) -> None:
+    """Whether there is something to compare with, told before hours of training, not after. Raises InputError."""
+    if not isinstance(domain, HasReferenceStatistics) or domain.reference_statistics() is None:
+        domain.held_out(1)
 
 
 def reference_rows(

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from didi_core.checkpoint import save_model
+from didi_core.errors import InputError
 from didi_core.files import sha256
 from didi_core.judge import Judge, JudgeConfig, save_judge
-from didi_core.measuring import evaluate_samples
+from didi_core.measuring import all_metrics
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.reference import reference_rows
 from didi_language import LanguageDomain, bundle
 from didi_language.assets import asset
+from didi_language.settings import LanguageSettings
 
 NETWORKS = [asset("teacher"), asset("judge")]
 bundled = pytest.mark.skipif(not all(folder.exists() for folder in NETWORKS), reason="teacher or judge is not bundled")
@@ -41,17 +43,26 @@ def test_calls_matter_to_the_teacher() -> None:
 @bundled
 def test_the_judge_tells_text_from_its_controls() -> None:
     domain = LanguageDomain()
-    rows, _ = reference_rows(domain, domain.metrics()[:2], 16, resamples=20)
+    rows, _ = reference_rows(domain, domain.metrics()[:2], 512, resamples=20)
     quality = {row.model: row.values["perplexity"].value for row in rows}
     assert quality["held-out data"] * 2 < min(quality["shuffled"], quality["random"])
 
 
 @bundled
-def test_held_out_texts_are_whole_blocks() -> None:
-    domain = LanguageDomain()
-    held = domain.held_out(500)
-    assert len(held) >= 200 and all(len(s.tokens or ()) == domain.settings.length for s in held)
-    assert evaluate_samples(domain.metrics()[1:], held, resamples=2).values["distinct"].value > 0.95
+def test_no_natural_text_is_bundled() -> None:
+    with pytest.raises(InputError, match="no text to train on: set data.path"):
+        LanguageDomain().held_out(3)
+    assert not list(asset("").glob("*.jsonl"))
+
+
+@bundled
+def test_statistics_are_left_out_where_they_would_not_compare() -> None:
+    assert LanguageDomain(LanguageSettings(length=128)).reference_statistics() is None
+    known = LanguageDomain().reference_statistics() or {}
+    assert list(known) == ["held-out data", "shuffled", "random", "repeats"]
+    assert {name for row in known.values() for name in row} == {metric.name for metric in all_metrics(LanguageDomain())}
+    other = LanguageDomain(LanguageSettings(judge=str(asset("judge")))).reference_statistics() or {}
+    assert {*known["shuffled"]} - {*other["shuffled"]} == {"perplexity"}
 
 
 def test_the_bundler_makes_a_package_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,4 +91,5 @@ def test_the_bundler_makes_a_package_that_works(tmp_path: Path, monkeypatch: pyt
     assert set(card["steps_matter"]["by_steps"]) == {"1", "2"} and card["steps_matter"]["samples"] == 2
     made = LanguageDomain()
     assert made.teacher().vocabulary == made.vocabulary  # type: ignore[union-attr]
-    assert made.held_out(3) and made.metrics()[0].statistics(made.held_out(1)).shape == (1, 2)
+    known = made.reference_statistics()
+    assert known is not None and known["held-out data"]["perplexity"].shape[1] == 2

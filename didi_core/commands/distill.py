@@ -32,6 +32,7 @@ from didi_core.objectives.reward_kinds import Materials
 from didi_core.planning import TIMED, Plan, Stage, Stopwatch, components, print_plan
 from didi_core.plugins import registry
 from didi_core.random import derive_seed, generator, seeded
+from didi_core.reference import check_reference
 from didi_core.rewards import DataReference, Reference, Reward, SampleReference
 from didi_core.run_dir import RunDirectory
 from didi_core.sample_cache import HasSampleCache, SampleCache
@@ -72,6 +73,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     if settings.dry_run:
         print_plan(plan(settings, domain, teacher, machine))
         return
+    if settings.evaluate.enabled and processes.first:
+        check_reference(domain)
     with open_run("distill", settings.domain, settings.run_dir, config, command_line) as opened:
         note_machine(opened, machine, teacher)
         student = copy.deepcopy(teacher).requires_grad_(True)

@@ -1,7 +1,8 @@
 """Make the package's assets: ``python -m didi_language.bundle --data TEXT --teacher DIR --judge DIR --source WORDS``.
 
-``tokenizer/tokenizer.json`` comes first, from ``--tokenizer SIZE`` alone: teacher and judge are trained with it. The
-held-out blocks that are bundled are pieces of documents that neither network saw; the data must be free to share.
+``tokenizer/tokenizer.json`` comes first, from ``--tokenizer SIZE`` alone: teacher and judge are trained with it. What
+is written is made from the data (weights, statistics); no natural text is. The statistics are those of pieces of
+documents that neither network saw.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import shutil
 from pathlib import Path
 
 from didi_core.checkpoint import amend_card
+from didi_core.features import TrunkFeatures
 from didi_core.files import write_atomic
+from didi_core.reference import save_reference
 from didi_core.step_curve import STEPS, step_curve
 
 from .assets import asset
-from .domain import LanguageDomain
+from .domain import FEATURES, REFERENCE, LanguageDomain
 from .packing import SPLITS
 from .settings import LanguageSettings
 from .tokenizer import FILE, train_tokenizer
 
-HELD_OUT = 256  # blocks in the package
+HELD_OUT = 512  # blocks whose statistics are in the package
 
 
 def bundle_tokenizer(data: Path, size: int) -> None:
@@ -54,8 +57,10 @@ def main() -> None:
             shutil.rmtree(asset(name), ignore_errors=True)
             shutil.copytree(getattr(given, name), asset(name), ignore=shutil.ignore_patterns("scorer.*", ".*"))
     with_data = LanguageDomain(LanguageSettings(path=(str(given.data),)))
-    with_data.write(asset("held_out.jsonl"), with_data.held_out(HELD_OUT, 0))
     domain = LanguageDomain()
+    features = TrunkFeatures(domain.teacher(), domain.encode)
+    with_data.feature_reference(features).save(asset(FEATURES))
+    save_reference(asset(REFERENCE), LanguageDomain(), with_data.held_out(HELD_OUT, 0))
     for name in ("teacher", "judge"):
         amend_card(asset(name), data_attribution=given.source, licence="Apache-2.0")
     curve = step_curve(domain, domain.teacher(), domain.metrics()[:2], steps=STEPS, num=given.num)

@@ -10,15 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from didi_core.conditioning import Conditioning, Request
 from didi_core.config import build
+from didi_core.energy import EnergyDistance, FeatureReference
 from didi_core.errors import InputError, unknown
+from didi_core.features import TrunkFeatures
 from didi_core.jsonl import read_jsonl, write_jsonl
 from didi_core.random import generator
+from didi_core.reference import load_reference
 from didi_core.training.progress import Bar, counting
 from didi_core.types import Metric, Sample, Vocabulary
 
@@ -31,14 +35,17 @@ from .packing import SPLITS, Blocks, Packed
 from .settings import LanguageSettings
 from .tokenizer import TextTokenizer, load_tokenizer
 
+FEATURES, REFERENCE = "features.npz", "reference.npz"
+FEATURE_BLOCKS = 1024  # training blocks that the energy distance's reference is made of
 WHERE = "data.path=<text, JSONL or Parquet file, or hub id>, or data.path=pydoc (the manual that every Python carries)"
 
 
 class LanguageDomain:
     """Blocks of ``length`` tokens: begin token, a piece of documents joined by end tokens, end token.
 
-    Without ``path`` held-out texts are the bundled ones, and ``batches`` raises, naming the key to set. A sample's text
-    spells the end tokens inside it; metrics read it up to the first.
+    No natural text is bundled: without ``path`` reports read statistics of held-out blocks, and ``batches`` and
+    ``held_out`` raise, naming the key to set. A sample's text spells the end tokens inside it; metrics read it up to
+    the first.
     """
 
     name = "language"
@@ -163,15 +170,26 @@ class LanguageDomain:
         return self.blocks(split).batches(batch_size, seed, split, start)
 
     def held_out(self, n: int, seed: int = 0) -> list[Sample]:
-        """Up to n blocks of the validation split, shuffled; without ``path`` of the bundled held-out texts."""
-        if self.settings.path is None:
-            known = self.read(asset("held_out.jsonl"))
-            order = torch.randperm(len(known), generator=generator(seed, "language held out"))
-            return [known[i] for i in order[:n].tolist()]
+        """Up to n blocks of the validation split of ``path``, shuffled."""
         blocks = self.blocks(SPLITS[1])
         order = torch.randperm(len(blocks), generator=generator(seed, "language held out"))
         rows = blocks.rows(order[:n]).tolist()
         return [Sample(self.decode(row), f"held_out_{i}", tuple(row)) for i, row in enumerate(rows, start=1)]
+
+    def reference_statistics(self) -> dict[str, dict[str, np.ndarray]] | None:
+        """Statistics of held-out blocks and their controls; None with ``path``, or where blocks are not those bundled.
+
+        Perplexities are the bundled judge's, so they are left out where another one judges.
+        """
+        usual = LanguageSettings()
+        if self.settings.path is not None or not asset(REFERENCE).exists():
+            return None
+        if (self.settings.tokenizer, self.settings.length) != (usual.tokenizer, usual.length):
+            return None
+        found = load_reference(asset(REFERENCE))
+        if self.settings.judge == usual.judge:
+            return found
+        return {name: {key: x for key, x in row.items() if key != self._judge.name} for name, row in found.items()}
 
     def write(self, path: Path, samples: Sequence[Sample]) -> None:
         """JSON lines with text, token ids and what else is known; complete or absent."""
@@ -190,8 +208,27 @@ class LanguageDomain:
     # --- evaluation
 
     def metrics(self) -> list[Metric]:
-        """Perplexity under the judge, entropy per sample, then repetition and variety."""
-        return language_metrics(self._judge, self._own_tokens)
+        """Perplexity under the judge, entropy per sample, then repetition, variety and the distance in features."""
+        return [*language_metrics(self._judge, self._own_tokens), *self._energy]
+
+    @cached_property
+    def _energy(self) -> list[Metric]:
+        """Energy distance in the bundled teacher's features, where texts have its tokens."""
+        own_data = self.settings.path is not None
+        if self.settings.tokenizer != BUNDLED or not asset("teacher").exists():
+            return []
+        if not own_data and not asset(FEATURES).exists():
+            return []
+        features = TrunkFeatures(self.teacher(BUNDLED), self.encode)
+        return [EnergyDistance(features, lambda: self.feature_reference(features))]
+
+    def feature_reference(self, features: TrunkFeatures) -> FeatureReference:
+        """Of up to ``FEATURE_BLOCKS`` training blocks of ``path``, or the bundled one."""
+        if self.settings.path is None:
+            return FeatureReference.load(asset(FEATURES))
+        blocks = self.blocks(SPLITS[0])
+        order = torch.randperm(len(blocks), generator=generator(0, "language features"))[:FEATURE_BLOCKS]
+        return FeatureReference.fit(features([Sample(self.decode(row)) for row in blocks.rows(order).tolist()]))
 
     @cached_property
     def _judge(self) -> Metric:

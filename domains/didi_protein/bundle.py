@@ -9,39 +9,16 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from didi_core.checkpoint import amend_card
 from didi_core.features import TrunkFeatures
-from didi_core.files import write_atomic
-from didi_core.measuring import all_metrics
-from didi_core.rows import HELD_OUT
+from didi_core.reference import save_reference
 from didi_core.step_curve import step_curve
-from didi_core.types import Sample
 
-from .domain import FEATURES, ProteinDomain, asset
+from .domain import FEATURES, REFERENCE, ProteinDomain, asset
 from .statistics import BundledStatistics
 from .teachers import BUNDLED
-
-
-def write_reference(held_out: Sequence[Sample], seed: int = 0) -> None:
-    """``reference.npz``: statistics of held-out data and its controls under the metrics of a domain without data."""
-    domain = ProteinDomain()
-    arrays = {}
-    for name, samples in {HELD_OUT: held_out, **domain.controls(held_out, seed)}.items():
-        for metric in all_metrics(domain):
-            rows = metric.statistics(samples)
-            small = bool(np.isin(rows, (0, 1)).all())  # indicators
-            arrays[f"{name}/{metric.name}"] = rows.astype(np.uint8 if small else np.float32)
-
-    def save(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-    write_atomic(asset("reference.npz"), save)
 
 
 def main() -> None:
@@ -63,8 +40,8 @@ def main() -> None:
         raise ValueError("a domain with a data path has data")
     BundledStatistics.of([s.text for s in domain.data.part("train")], given.source).save(asset("statistics.json"))
     domain.feature_reference(TrunkFeatures(domain.teacher(BUNDLED), domain.encode)).save(asset(FEATURES))
-    write_reference(domain.data.part("validation"))
     bundled = ProteinDomain()
+    save_reference(asset(REFERENCE), bundled, domain.data.part("validation"))
     curve = step_curve(bundled, bundled.teacher(BUNDLED), bundled.metrics()[:2], num=given.num)
     amend_card(asset("teacher"), steps_matter=curve)
 

@@ -21,6 +21,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.features import TrunkFeatures
 from didi_core.judge import JudgePerplexity, load_judge
 from didi_core.random import generator
+from didi_core.reference import load_reference
 from didi_core.types import Metric, Sample
 
 from . import vocabulary
@@ -34,7 +35,7 @@ from .metrics.neighbours import Neighbours
 from .statistics import BundledStatistics
 from .teachers import BUNDLED, load_teacher
 
-FEATURES = "features.npz"
+FEATURES, REFERENCE = "features.npz", "reference.npz"
 FEATURE_SEQUENCES = 1000  # that the energy distance is taken from
 
 
@@ -212,12 +213,7 @@ class ProteinDomain:
         """Statistics of held-out proteins and their controls under the bundled metrics; None with ``data_path``."""
         if self.data is not None:
             return None
-        found: dict[str, dict[str, np.ndarray]] = {}
-        with np.load(asset("reference.npz")) as arrays:
-            for key in arrays.files:
-                name, metric = key.split("/")
-                found.setdefault(name, {})[metric] = arrays[key].astype(np.float64)
-        return found
+        return load_reference(asset(REFERENCE))
 
     @cached_property
     def _neighbours(self) -> Neighbours | None:
