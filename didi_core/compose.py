@@ -171,6 +171,10 @@ def _check_choice(override: Override) -> None:
     group, options = override.key_or_group, group_options(override.key_or_group)
     value = override.value()
     chosen: Iterable[Any] = value if isinstance(value, list) else [value]
+    for name in chosen:
+        claimed = registry().conflicts["configs"].get(f"{group}/{name}")
+        if claimed:
+            raise InputError(claimed)
     for name in itertools.filterfalse(options.__contains__, map(str, chosen)):
         if Path(name).suffix in (".yaml", ".yml"):
             raise InputError(f"{group}={name}: write {group}={Path(name).stem}.")
@@ -180,7 +184,7 @@ def _check_choice(override: Override) -> None:
                 f"domain {name!r} has no configuration: its plugin must offer a folder with domain/{name}.yaml "
                 "(didi_register_config_folders)."
             )
-        raise unknown(group, name, options)
+        raise InputError(" ".join([str(unknown(group, name, options)), *registry().catalogue("configs").notes]))
 
 
 def _check_keys(overrides: Iterable[Override], known: Mapping[str, Any]) -> None:

@@ -61,12 +61,14 @@ class Bench:
 
 def promise(kept: bool, told: str) -> None:
     """Raise ``Broken`` with the words unless the promise is kept."""
+    __tracebackhide__ = True  # pytest shows the check, then the words
     if not kept:
         raise Broken(told)
 
 
 def refuses(action: Callable[[], object], what: str) -> None:
     """The action must raise InputError, which the user sees as one message."""
+    __tracebackhide__ = True
     try:
         made = action()
     except InputError:
