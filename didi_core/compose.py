@@ -99,12 +99,19 @@ def quoted(text: str) -> str:
     return f"{key}='{escaped}'"
 
 
+def opened(text: str) -> str:
+    """``num_at={4: 100}`` as Hydra wants it of a node whose keys are free: ``+num_at={4: 100}``, which adds to it."""
+    key, _, value = text.partition("=")
+    free = key.rpartition(".")[2] == "num_at" and value.startswith("{") and key[0] not in "+~"
+    return f"+{text}" if free else text
+
+
 def with_wishes(command: str, overrides: Sequence[str]) -> list[str]:
     """The overrides with keys of domains moved to where they belong: ``contig=...`` to ``+conditioning.contig=...``.
 
     Only for a command with a node ``conditioning``, and only keys that some ``conditioning/<domain>.yaml`` declares.
     """
-    overrides = [quoted(text) for text in overrides]
+    overrides = [opened(quoted(text)) for text in overrides]
     if WISHES not in OmegaConf.load(config_folder() / f"{command}.yaml"):
         return list(overrides)
     known = wish_keys()
