@@ -86,6 +86,10 @@ def _dispatch(words: Sequence[str]) -> None:
         else:
             command.run(rest)
         return
+    if command.name == "report":
+        from didi_core.commands.report import spelled
+
+        rest = spelled(rest)
     flags, overrides = _split(rest)
     if any(flag.split("=")[0] in SHOWING for flag in flags):
         _hydra(command, flags, overrides, lambda: None)

@@ -99,12 +99,19 @@ def quoted(text: str) -> str:
     return f"{key}='{escaped}'"
 
 
+def opened(text: str) -> str:
+    """``num_at={4: 100}`` as Hydra wants it of a node whose keys are free: ``+num_at={4: 100}``, which adds to it."""
+    key, _, value = text.partition("=")
+    free = key.rpartition(".")[2] == "num_at" and value.startswith("{") and key[0] not in "+~"
+    return f"+{text}" if free else text
+
+
 def with_wishes(command: str, overrides: Sequence[str]) -> list[str]:
     """The overrides with keys of domains moved to where they belong: ``contig=...`` to ``+conditioning.contig=...``.
 
     Only for a command with a node ``conditioning``, and only keys that some ``conditioning/<domain>.yaml`` declares.
     """
-    overrides = [quoted(text) for text in overrides]
+    overrides = [opened(quoted(text)) for text in overrides]
     if WISHES not in OmegaConf.load(config_folder() / f"{command}.yaml"):
         return list(overrides)
     known = wish_keys()
@@ -171,6 +178,10 @@ def _check_choice(override: Override) -> None:
     group, options = override.key_or_group, group_options(override.key_or_group)
     value = override.value()
     chosen: Iterable[Any] = value if isinstance(value, list) else [value]
+    for name in chosen:
+        claimed = registry().conflicts["configs"].get(f"{group}/{name}")
+        if claimed:
+            raise InputError(claimed)
     for name in itertools.filterfalse(options.__contains__, map(str, chosen)):
         if Path(name).suffix in (".yaml", ".yml"):
             raise InputError(f"{group}={name}: write {group}={Path(name).stem}.")
@@ -180,7 +191,7 @@ def _check_choice(override: Override) -> None:
                 f"domain {name!r} has no configuration: its plugin must offer a folder with domain/{name}.yaml "
                 "(didi_register_config_folders)."
             )
-        raise unknown(group, name, options)
+        raise InputError(" ".join([str(unknown(group, name, options)), *registry().catalogue("configs").notes]))
 
 
 def _check_keys(overrides: Iterable[Override], known: Mapping[str, Any]) -> None:

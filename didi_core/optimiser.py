@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +25,13 @@ class OptimiserSettings:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.lr >= 0:
-            raise InputError(f"lr={self.lr} is out of range: it must not be negative.")
+        if not 0 <= self.lr < float("inf"):
+            raise InputError(f"lr={self.lr} is out of range: it must be a number that is not negative.")
         if self.warmup < 0:
             raise InputError(f"warmup={self.warmup} is out of range: it must not be negative.")
         if not 0 <= self.final <= 1:
             raise InputError(f"final={self.final} is out of range: the fraction of lr left at the end is in [0, 1].")
-        if self.clip <= 0:
+        if not self.clip > 0:
             raise InputError(f"clip={self.clip} is out of range: the gradient norm it bounds is positive.")
 
     def rate(self, step: int, total: int) -> float:
@@ -40,6 +40,14 @@ class OptimiserSettings:
             return self.lr * (step + 1) / self.warmup
         left = (total - step) / max(total - self.warmup, 1)
         return self.lr * (self.final + (1 - self.final) * left)
+
+
+def checked(group: str, make: Callable[[], OptimiserSettings]) -> None:
+    """Refuse what no optimiser can be made of before anything has run, under the dotted name of the key."""
+    try:
+        make()
+    except InputError as error:
+        raise InputError(f"{group}.{error}") from None
 
 
 def adamw(parameters: Iterable[nn.Parameter], settings: OptimiserSettings) -> torch.optim.AdamW:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from didi_core import hookspecs
+import yaml
+
+from didi_core import builtin, hookspecs
 from didi_core.errors import InputError, unknown
 from didi_core.objectives.reward_kinds import RewardKind
 from didi_core.sampling import Sampler
@@ -71,6 +73,9 @@ def check_offers(kind: str, answer: Any) -> Any:
         missing = [str(folder) for folder in answer if not Path(folder).is_dir()]
         if missing:
             raise InputError(f"{hook} names a folder that is not there: {missing[0]} (is it in the wheel?)")
+        for folder in map(Path, answer):
+            if folder != builtin.config_folder():
+                _check_yaml(hook, folder)
         return [Path(folder) for folder in answer]
     if not isinstance(answer, Mapping) or not all(isinstance(name, str) and name for name in answer):
         raise InputError(f"{hook} returned {_short(answer)}: it returns a mapping of names")
@@ -84,6 +89,15 @@ def check_offers(kind: str, answer: Any) -> Any:
         if lacking:
             raise InputError(f"{hook} offers {name!r}, which {lacking}: {_short(value)}")
     return answer
+
+
+def _check_yaml(hook: str, folder: Path) -> None:
+    """Refuse a folder with a file that cannot be read: some are read by runs that do not choose them."""
+    for path in sorted(folder.rglob("*.yaml")):
+        try:
+            yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{hook} offers {path.relative_to(folder)}, which is no YAML: {error}") from None
 
 
 def _lacking(kind: str, value: Any) -> str:

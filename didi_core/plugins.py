@@ -24,52 +24,16 @@ from didi_core.catalogue import Catalogue
 from didi_core.errors import InputError
 from didi_core.objectives.reward_kinds import REWARDS
 from didi_core.plugin_checks import check_hooks, check_keys, check_offers, trace, tracing
+from didi_core.plugin_offers import KINDS, OWN, REGISTERED, Offer, Plugin, config_files, settle
 from didi_core.sampling import SAMPLERS
 from didi_core.types import Domain, Metric
 from didi_core.unmasking import LAWS
 
 GROUP = "didi.plugins"
-OWN = "didi-core"  # names of this distribution cannot be taken by another
-# What is registered by name, and what one of it is called.
-KINDS = {
-    "domains": "domain",
-    "laws": "unmasking law",
-    "samplers": "sampler",
-    "rewards": "reward",
-    "metrics": "metric",
-}
+CORE = "core"  # name of the core's own plugin
 CATALOGUES: dict[str, Catalogue[Any]] = {"laws": LAWS, "samplers": SAMPLERS, "rewards": REWARDS}
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A named thing and the plugin it comes from."""
-
-    value: Any
-    plugin: str
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """One plugin: its name, the distribution it came in and its version.
-
-    problem: why it is left out; '' where it works. refused: offers that are left out because of their names.
-    """
-
-    name: str
-    distribution: str
-    version: str = ""
-    problem: str = ""
-    refused: tuple[str, ...] = ()
-
-    @property
-    def origin(self) -> str:
-        return f"{self.name!r} of {self.distribution} {self.version}".rstrip()
-
-    @property
-    def health(self) -> str:
-        """``ok``, or what is wrong."""
-        return self.problem or "; ".join(self.refused) or "ok"
+# A stranger's code may raise anything, and a module that calls sys.exit while it is imported must not end the run.
+FAILURES = (Exception, SystemExit)
 
 
 @dataclass(frozen=True)
@@ -156,7 +120,7 @@ class Registry:
             try:
                 trace(name, impl.plugin_name, said)
                 impl.function(**{key: said[key] for key in impl.argnames})
-            except Exception as error:  # a stranger's code may raise anything
+            except FAILURES as error:
                 self.silenced.add(impl.plugin_name)
                 origin = {p.name: p.origin for p in self.plugins}[impl.plugin_name]
                 _warn(f"plugin {origin} failed in {name} and is not called again: {type(error).__name__}: {error}")
@@ -178,8 +142,8 @@ def collect(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Registry:
     """Load the given entry points after the core's own plugin, and gather what they offer."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(builtin, "core")
-    plugins = [Plugin("core", OWN, _version(OWN))]
+    manager.register(builtin, CORE)
+    plugins = [Plugin(CORE, OWN, _version(OWN))]
     # The core's own come first, so that it is the others that are told when a name is taken.
     order = sorted(entry_points, key=lambda point: (_distribution(point)[0] != OWN, point.name, _distribution(point)))
     for point in order:
@@ -194,7 +158,7 @@ def collect(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Registry:
     conflicts: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
     for kind, names in claims.items():
         for name, claimed in names.items():
-            offers[kind] |= _settle(kind, name, claimed, plugins, conflicts[kind])
+            offers[kind] |= settle(kind, name, claimed, plugins, conflicts[kind])
     frozen = MappingProxyType({kind: MappingProxyType(found) for kind, found in offers.items()})
     return Registry(manager, tuple(plugins), frozen, MappingProxyType(conflicts), tuple(dict.fromkeys(folders)))
 
@@ -219,20 +183,19 @@ def _seen(plugins: Sequence[Plugin], manager: pluggy.PluginManager, point: impor
 
 def _load(manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -> Plugin:
     """Import and register one plugin; what goes wrong there is its problem, not the run's."""
-    found = Plugin(point.name, *_distribution(point))
-    if manager.has_plugin(point.name):
-        first = manager.get_plugin(point.name)
-        return replace(found, problem=f"another plugin has its name: {getattr(first, '__name__', first)}")
+    distribution, version = _distribution(point)
+    name = f"{point.name}@{distribution}" if manager.has_plugin(point.name) else point.name
+    found = Plugin(name, distribution, version)
     try:
         module = point.load()
         check_hooks(module)
-        manager.register(module, point.name)
-    except Exception as error:  # a stranger's code may raise anything; it is told by name and the rest goes on
+        manager.register(module, name)
+    except FAILURES as error:  # it is told by name and the rest goes on
         return _failed(manager, found, error)
     return found
 
 
-def _failed(manager: pluggy.PluginManager, plugin: Plugin, error: Exception) -> Plugin:
+def _failed(manager: pluggy.PluginManager, plugin: Plugin, error: BaseException) -> Plugin:
     """The plugin with its problem in one line, unregistered."""
     if tracing():
         traceback.print_exception(error)
@@ -248,35 +211,17 @@ def _gather(
     """Ask one plugin for everything it offers; nothing of it is kept when any of its answers does not fit."""
     found: dict[str, Mapping[str, Any]] = {}
     try:
-        for kind in KINDS:
+        for kind in REGISTERED:
             found[kind] = check_offers(kind, _ask(manager, plugin.name, kind) or {})
-        folders += check_offers("config_folders", _ask(manager, plugin.name, "config_folders") or ())
-    except Exception as error:  # as above
+        own = check_offers("config_folders", _ask(manager, plugin.name, "config_folders") or ())
+        found["configs"] = config_files(own)
+    except FAILURES as error:
         return _failed(manager, plugin, error)
+    folders += own
     for kind, things in found.items():
         for name, value in things.items():
             claims[kind].setdefault(name, []).append(Offer(value, plugin.name))
     return plugin
-
-
-def _settle(
-    kind: str, name: str, claimed: Sequence[Offer], plugins: list[Plugin], conflicts: dict[str, str]
-) -> dict[str, Offer]:
-    """Who has a name that several claim: the core keeps its own; of two others nobody has it, and asking says why."""
-    places = {plugin.name: i for i, plugin in enumerate(plugins)}
-    first, *others = (plugins[places[offer.plugin]] for offer in claimed)
-    if not others:
-        return {name: claimed[0]}
-    own = first.distribution == OWN
-    if own:
-        told = f"{KINDS[kind]} {name!r} is the core's own and cannot be replaced: give it another name"
-    else:
-        origins = " and ".join(plugin.origin for plugin in (first, *others))
-        told = conflicts[name] = f"two plugins offer {KINDS[kind]} {name!r}: {origins}. Uninstall one of them."
-    for plugin in others if own else (first, *others):
-        i = places[plugin.name]
-        plugins[i] = replace(plugins[i], refused=(*plugins[i].refused, told))
-    return {name: claimed[0]} if own else {}
 
 
 def _ask(manager: pluggy.PluginManager, plugin: str, kind: str) -> Any:

@@ -80,6 +80,11 @@ def test_help_lists_the_commands(words: list[str], capsys: pytest.CaptureFixture
         (["evaluate", "samples=nowhere.jsonl", "domain=toy"], "nowhere.jsonl"),
         (["distill", "domain=toy", "teacher=nowhere"], "unknown teacher 'nowhere'"),
         (["distill", "domain=toy", "data.symbols=1"], "data.symbols=1"),
+        (["distill", "domain=toy", "training.lr=-1"], "training.lr=-1.0 is out of range"),
+        (["distill", "domain=toy", "training.lr=nan"], "training.lr=nan is out of range"),
+        (["distill", "domain=toy", "training.ema=1.5"], "training.ema=1.5 is out of range"),
+        (["distill", "domain=toy", "objective.reward.lr=-1"], "objective.reward.lr=-1.0 is out of range"),
+        (["distill", "domain=toy", "objective.anchor.kl=nan"], "objective.anchor.kl=nan is out of range"),
         (["pretrain", "domain=protein"], "set data.path"),
     ],
 )
@@ -236,6 +241,7 @@ def test_sample_fills_a_template_and_keeps_the_rest(student: Path, tmp_path: Pat
         ("template=a1_", "letter '1'"),
         ("length=0", "length='0' is out of range"),
         ("length=long", "neither a number nor a range"),
+        ("length=99999", "length=99999 is out of range: the model was trained on sequences of at most"),
         ("num=0", "num=0 is out of range"),
     ],
 )

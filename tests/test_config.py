@@ -215,3 +215,16 @@ def test_domain_brings_sizes_of_its_own_and_the_user_has_the_last_word() -> None
 
 def test_configs_exist_for_every_command() -> None:
     assert {path.stem for path in config_folder().glob("*.yaml")} == {*CONFIGURED, "common"}
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "made"),
+    [
+        ("evaluate", "num_at={4: 10}", {128: 200, 4: 10}),
+        ("evaluate", "num_at={128:10}", {128: 10}),
+        ("distill", "evaluate.num_at={4:10}", {4: 10}),
+    ],
+)
+def test_number_of_samples_by_steps_is_written_as_documented(command: str, word: str, made: dict[int, int]) -> None:
+    config = compose_jobs(command, [word, *(["domain=toy"] if command == "distill" else [])])[0].config
+    assert (config["evaluate"] if command == "distill" else config)["num_at"] == made

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pytest
 import torch
 
+from didi_core.checkpoint import save_model
+from didi_core.cli import main
 from didi_core.commands.common import make_domain
 from didi_core.commands.distill import Settings, make_reward
 from didi_core.compose import compose_jobs
 from didi_core.config import build
 from didi_core.device import Machine
+from didi_core.models.dit import DiT, DiTConfig
 from didi_core.rewards import BothRewards
 from didi_core.run_dir import RunDirectory
+from didi_core.types import Vocabulary
 
 
 def head_of(seed: int, tmp_path: Path) -> torch.Tensor:
@@ -33,3 +39,24 @@ def test_the_seed_of_the_run_decides_the_first_weights_of_the_scorer(tmp_path: P
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first, head_of(0, tmp_path / "again"))
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("made_for", "told"),
+    [
+        (Vocabulary(20), r"teacher=folder was made for a vocabulary of 20 tokens \(pinned \(\)\), this domain has 21"),
+        (
+            Vocabulary(21, forbidden=(20,), pad=20, tokens=(*"ABCDEFGHIJKLMNOPQRST", "<pad>")),
+            "teacher=folder was made for other tokens than this domain's: its token 0 is 'A', here it is 'a'",
+        ),
+    ],
+)
+def test_teacher_of_other_tokens_is_refused(
+    made_for: Vocabulary, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = DiTConfig(hidden=16, layers=1, heads=2, conditioning=8)
+    save_model(tmp_path / "folder", DiT(sizes, made_for), {"domain": "other"})
+    assert main(["distill", "domain=toy", "teacher=folder", "run_dir=run"]) == 2
+    assert re.search(told, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()

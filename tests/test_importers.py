@@ -251,6 +251,7 @@ def test_another_vocabulary_is_told_in_numbers(tmp_path: Path) -> None:
         ("a.msgpack", b"\x81", "a Flax file"),
         ("a.xyz", b"\x81", "a file of unknown kind"),
         ("a.ckpt", b"PK\x03\x04 cut short", "cannot be read as a torch file|is refused"),
+        ("a.ckpt", b"hello", "a.ckpt cannot be read as a torch file: it is neither an archive nor a pickle"),
     ],
 )
 def test_files_of_other_kinds_are_told(tmp_path: Path, name: str, content: bytes, message: str) -> None:

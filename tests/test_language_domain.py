@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,9 +16,11 @@ from didi_core.compose import compose_jobs, quoted
 from didi_core.conditioning import Request, condition, read_template
 from didi_core.errors import InputError
 from didi_core.generate import SamplerSettings, generate
+from didi_core.metrics import Mean
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.random import generator
-from didi_core.types import Domain, Sample
+from didi_core.testing import DomainContract
+from didi_core.types import Domain, Metric, Sample
 from didi_language import LanguageDomain, LanguageSettings, TextTokenizer, create, train_tokenizer
 from didi_language.tokenizer import END
 
@@ -43,6 +46,39 @@ def domain(tokenizer: TextTokenizer, tmp_path: Path) -> LanguageDomain:
 def model(domain: Domain) -> DiT:
     torch.manual_seed(0)
     return DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), domain.vocabulary).eval()
+
+
+def strange_words(text: str) -> float:
+    """Share of the words that are neither of the text nor numbers; a little more, since a quality is above zero."""
+    words = text.replace(END, " ").split()
+    return 0.01 + sum(word not in TEXT.split() and not word.isdigit() for word in words) / max(len(words), 1)
+
+
+class Spelling(LanguageDomain):
+    """Judged by its words, where no judge is at hand."""
+
+    def metrics(self) -> list[Metric]:
+        return [Mean("strange_words", "strange words", strange_words, "lower"), *super().metrics()[1:]]
+
+    @property
+    def _judge(self) -> Metric:  # type: ignore[override]
+        return Mean("none", "none", len, "lower")
+
+
+class TestContract(DomainContract):
+    """The whole contract, on networks of a test's size."""
+
+    @pytest.fixture(autouse=True)
+    def place(self, tokenizer: TextTokenizer, tmp_path: Path) -> None:
+        random = np.random.default_rng(0)
+        lines = [" ".join(random.choice(TEXT.split(), size=12)) + f" {i}" for i in range(400)]
+        (tmp_path / "data.txt").write_text("\n\n\n".join(lines))
+        path = (str(tmp_path / "data.txt"),)
+        self.settings = LanguageSettings(path=path, length=LENGTH, validation=0.2, cache=tmp_path / "cache")
+        self.tokenizer = tokenizer
+
+    def make(self) -> Domain:
+        return Spelling(self.settings, self.tokenizer)
 
 
 def test_templates_pin_the_frame_by_its_place(domain: LanguageDomain) -> None:

@@ -215,3 +215,62 @@ def test_law_of_a_plugin_is_known_everywhere(monkeypatch: pytest.MonkeyPatch) ->
         plugins.registry.cache_clear()
 
 
+def configs(folder: Path, *names: str, text: str = "a: 1\n") -> types.ModuleType:
+    for name in names:
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return module(didi_register_config_folders=lambda: [folder])
+
+
+def test_objectives_of_plugins_are_configurations_by_name_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
+    first = configs(tmp_path / "a", "objective/mine", "objective/shared", "objective/didi")
+    second = configs(tmp_path / "b", "objective/shared")
+    found = collect([Point("a", first, "didi-a"), Point("b", second, "didi-b")])  # type: ignore[list-item]
+    assert found.offered_by("a") == {"configs": ["objective/mine"]}
+    told = found.conflicts["configs"]["objective/shared"]
+    assert told.startswith("two plugins offer configuration 'objective/shared': 'a' of didi-a 1.0 and 'b' of didi-b")
+    assert "'objective/didi' is the core's own and cannot be replaced" in found.plugins[1].health
+
+
+def test_choosing_a_configuration_that_two_plugins_offer_names_both(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from didi_core.cli import main
+
+    twins = [Point(name, configs(tmp_path / name, "objective/shared"), f"didi-{name}") for name in ("a", "b")]
+    points = [*importlib.metadata.entry_points(group=plugins.GROUP), *twins, Point("c", ImportError("gone"), "didi-c")]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    plugins.registry.cache_clear()
+    try:
+        assert main(["distill", "domain=toy", "objective=shared"]) == 2
+        assert "'a' of didi-a 1.0 and 'b' of didi-b 1.0. Uninstall one of them." in capsys.readouterr().err
+        assert main(["distill", "domain=toy", "objective=mine"]) == 2
+        told = capsys.readouterr().err
+        assert "unknown objective 'mine'" in told and "Plugin skipped: 'c' of didi-c 1.0: ImportError: gone." in told
+    finally:
+        plugins.registry.cache_clear()
+
+
+def test_file_of_a_config_folder_that_is_no_yaml_is_its_plugins_problem(tmp_path: Path) -> None:
+    told = problem(configs(tmp_path, "conditioning/odd", text="a: [\n"))
+    assert "didi_register_config_folders offers conditioning/odd.yaml, which is no YAML" in told
+
+
+def test_plugin_that_leaves_while_it_is_imported_does_not_end_the_run() -> None:
+    class Leaving(Point):
+        def load(self) -> Any:
+            raise SystemExit("no licence")
+
+    found = collect([Leaving("paid", None, "didi-paid"), Point("good", offers("dna"))])  # type: ignore[list-item]
+    assert found.names("domains") == ["dna"]
+    assert {p.name: p.problem for p in found.plugins}["paid"] == "SystemExit: no licence"
+
+
+def test_two_plugins_of_one_name_are_both_there_and_what_both_offer_is_refused() -> None:
+    both = [Point("dna", offers("dna"), "didi-dna"), Point("dna", offers("dna"), "my-dna")]
+    found = collect(both)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'dna' of didi-dna 1.0 and 'dna' of my-dna 1.0. Uninstall one of them"):
+        found.domain("dna", {})
+    other = collect([Point("dna", offers("dna"), "didi-dna"), Point("dna", offers("rna"), "my-dna")])  # type: ignore[list-item]
+    assert other.names("domains") == ["dna", "rna"], "different things by plugins of one name are no conflict"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from didi_core.commands.report import Settings, run
+from didi_core.cli import main
+from didi_core.commands.report import Settings, run, spelled
 from didi_core.errors import InputError
 from didi_core.report_json import SCHEMA
 from didi_core.run_reports import ablation, read_ablation, read_run, side_by_side
@@ -90,3 +92,23 @@ def test_the_command_writes_all_three(tmp_path: Path, capsys: pytest.CaptureFixt
         Settings()
     with pytest.raises(InputError, match="no run with a report"):
         read_ablation(tmp_path / "out")
+
+
+def test_runs_may_follow_the_word_compare() -> None:
+    assert spelled(["compare", "a run", "it's", "out=x"]) == ["compare=['a run','it\\'s']", "out=x"]
+    assert spelled(["ablation", "runs"]) == ["ablation='runs'"]
+    assert spelled(["compare=[a,b]"]) == ["compare=[a,b]"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["compare"], r"compare=\[\] is empty: give the run directories"),
+        (["ablation"], "give either compare="),
+        (["compare", "it's", "there"], "it's"),
+        (["sideways"], "'sideways' is no setting: write key=value"),
+    ],
+)
+def test_what_is_wrong_is_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", *words]) == 2
+    assert re.search(told, capsys.readouterr().err)

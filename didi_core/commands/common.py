@@ -15,6 +15,7 @@ from torch import nn
 from didi_core.checkpoint import architecture_of
 from didi_core.device import PRECISIONS, Machine, check_device
 from didi_core.errors import InputError, unknown
+from didi_core.importers.parts import check_vocabulary
 from didi_core.models.attention import resolve_backend
 from didi_core.plugins import registry
 from didi_core.random import generator
@@ -69,6 +70,13 @@ class RunSettings(CommonSettings):
 def make_domain(name: str, data: Mapping[str, Any]) -> Domain:
     """The domain of that name with the settings of the config node ``data``."""
     return registry().domain(name, data)
+
+
+def load_teacher(domain: Domain, name: str) -> nn.Module:
+    """The domain's teacher of that name. Raises InputError for one that was made for other tokens."""
+    teacher = domain.teacher(name)
+    check_vocabulary(teacher.vocabulary, domain.vocabulary, f"teacher={name}")  # type: ignore[arg-type]
+    return teacher
 
 
 def default_run_dir(command: str, domain: str) -> Path:

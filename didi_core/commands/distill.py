@@ -17,6 +17,7 @@ from didi_core.commands.common import (
     NOTHING,
     RunSettings,
     about_domain,
+    load_teacher,
     make_domain,
     make_keeper,
     make_reporter,
@@ -69,7 +70,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     processes.check_device(machine.device)
     settings.part(processes.size)
     domain = make_domain(settings.domain, settings.data)
-    teacher = domain.teacher(settings.teacher).to(machine.device).eval().requires_grad_(False)
+    teacher = load_teacher(domain, settings.teacher).to(machine.device).eval().requires_grad_(False)
     if settings.dry_run:
         print_plan(plan(settings, domain, teacher, machine))
         return

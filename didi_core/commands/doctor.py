@@ -53,6 +53,7 @@ class Feature:
 FEATURES = (
     Feature("fastest attention on GPUs", ("xformers",), 'pip install "didi-core[xformers]"', cuda=True),
     Feature("tests and the conformance kit", ("pytest", "hypothesis", "beartype"), 'pip install "didi-core[test]"'),
+    Feature("samples and scores as data frames", ("pandas",), 'pip install "didi-core[frame]"'),
     Feature("TensorBoard", ("tensorboard", "didi_tensorboard"), "pip install ./plugins/didi_tensorboard"),
     Feature("Weights & Biases", ("wandb", "didi_wandb"), "pip install ./plugins/didi_wandb"),
 )

@@ -13,12 +13,13 @@ from torch import nn
 
 from didi_core.autoregressive import CausalGenerator, load_generator, same_weights
 from didi_core.checkpoint import load_denoiser, load_scorer, model_folder, read_card
-from didi_core.commands.common import CommonSettings, make_domain, note_machine, open_run
+from didi_core.commands.common import CommonSettings, load_teacher, make_domain, note_machine, open_run
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
-from didi_core.commands.sample import LEGACY
+from didi_core.commands.sample import LEGACY, check_reach
 from didi_core.device import Machine
 from didi_core.errors import InputError
 from didi_core.evaluation import evaluate_files
+from didi_core.generate import length_ranges
 from didi_core.judge import JudgePerplexity
 from didi_core.run_dir import RECORD
 from didi_core.sample_files import read_samples, read_sets
@@ -92,10 +93,12 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
     machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
     if settings.domain not in (None, card["domain"]):
         raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {card['domain']}.")
+    if settings.length is not None:
+        check_reach([high for _, high in length_ranges(settings.length)], card)
     domain = make_domain(card["domain"], settings.data or made_by.get("data") or card.get("data", {}))
     student, scorer = load_denoiser(folder), load_scorer(folder)
     named = settings.teacher or made_by.get("teacher")
-    teacher = domain.teacher(named) if named else None
+    teacher = load_teacher(domain, named) if named else None
     causal = _causal(settings.autoregressive, domain) if settings.autoregressive else None
     reference = read_samples(domain, settings.reference) if settings.reference else ()
     with open_run("evaluate", domain.name, settings.out, config, command_line) as opened:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from didi_core.errors import InputError
-from didi_core.plugins import Plugin, Registry, registry
+from didi_core.plugin_offers import Plugin
+from didi_core.plugins import CORE, Registry, registry
 
 
 def run(words: Sequence[str] = ()) -> None:
@@ -39,7 +40,10 @@ def plugin_table(found: Registry) -> Table:
     """One row a plugin: its distribution, its offers, what it listens to, and whether it works."""
     table = Table("plugin", "version", "distribution", "offers", "health", title="plugins", title_justify="left")
     for plugin in found.plugins:
-        offered = [f"{kind}: {', '.join(names)}" for kind, names in found.offered_by(plugin.name).items()]
+        mine = found.offered_by(plugin.name)
+        if plugin.name == CORE:
+            mine.pop("configs", None)  # dozens, which --help lists by group
+        offered = [f"{kind}: {', '.join(names)}" for kind, names in mine.items()]
         listens = [hook.removeprefix("didi_on_") for hook in found.hooks(plugin.name) if hook.startswith("didi_on_")]
         offered += [f"listens to: {', '.join(listens)}"] if listens else []
         table.add_row(plugin.name, plugin.version, plugin.distribution, "\n".join(offered), plugin.health)

@@ -33,6 +33,18 @@ class Settings(CommonSettings):
         super().__post_init__()
         if (self.compare is None) == (self.ablation is None):
             raise InputError("give either compare=[<run>,<run>,...] or ablation=<directory of a multirun>.")
+        if self.compare is not None and not self.compare:
+            raise InputError("compare=[] is empty: give the run directories to put side by side.")
+
+
+def spelled(words: Sequence[str]) -> list[str]:
+    """The words of ``report compare RUN RUN`` and ``report ablation DIRECTORY`` as settings; others as they are."""
+    if not words or words[0] not in ("compare", "ablation"):
+        return list(words)
+    named = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+    rest = [word for word in words[1:] if word not in named]
+    quoted = ",".join("'" + name.replace("'", "\\'") + "'" for name in named)
+    return [f"compare=[{quoted}]" if words[0] == "compare" else f"ablation={quoted or 'null'}", *rest]
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ from didi_core.training.progress import Bar, counting
 from didi_core.types import Domain, Sample
 
 LEGACY = "legacy_fp32"
+REACH = 8  # a length may be so many times the longest that a model was trained on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +164,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 def lay_out(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Conditioning:
     """What is fixed of every sample: by the domain's keys, the template, or lengths like those trained on."""
     allowed = None if settings.length is None else tuple(length_ranges(settings.length))
+    check_reach([high for _, high in allowed or ()], card)
     request = Request(settings.num, allowed, generator(settings.seed, "conditioning"))
     asked = condition(domain, settings.conditioning, request)
     if asked.templates is None:
@@ -171,6 +173,16 @@ def lay_out(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Cond
     if settings.template is not None:
         raise InputError(f"template and {asked.origin} exclude each other: each lays out the whole sequence.")
     return asked
+
+
+def check_reach(lengths: Sequence[int], card: Mapping[str, Any]) -> None:
+    """Refuse lengths of another order than those that the model was trained on: it has never seen such places."""
+    known = [int(length) for length in card.get("lengths") or ()]
+    if known and lengths and max(lengths) > REACH * max(known):
+        raise InputError(
+            f"length={max(lengths)} is out of range: the model was trained on sequences of at most {max(known)}, and "
+            f"more than {REACH} times that is not asked of it."
+        )
 
 
 def _templates(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Sequence[Sequence[int]] | None:

@@ -147,6 +147,12 @@ def check_vocabulary(own: Vocabulary, wanted: Vocabulary, where: str) -> None:
             f"{where} was made for a vocabulary of {own.size} tokens (pinned {own.pinned}), this domain has "
             f"{wanted.size} (pinned {wanted.pinned}). Choose the domain and the settings that its card names."
         )
+    if own.tokens and wanted.tokens and own.tokens != wanted.tokens:
+        i = next(i for i, pair in enumerate(zip(own.tokens, wanted.tokens, strict=True)) if pair[0] != pair[1])
+        raise InputError(
+            f"{where} was made for other tokens than this domain's: its token {i} is {own.tokens[i]!r}, here it is "
+            f"{wanted.tokens[i]!r}. Choose the domain and the settings that its card names."
+        )
 
 
 def check_names(wanted: Mapping[str, Tensor], held: Mapping[str, Tensor], where: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,12 +70,16 @@ def load_pickled(path: Path) -> dict[str, Any]:
         strange = sorted(name for name in names if not (name in PLAIN or name.startswith(DESCRIPTIONS)))
         if strange:
             raise _refused(path, ", ".join(strange[:5]))
-        with torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
+        known = [(_stand_in(name), name) for name in names]
+        with warnings.catch_warnings(), torch.serialization.safe_globals(known):
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # which is refused or read, in words
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)|unrecognized function ([^\n]+)", str(error))
         raise _refused(path, next(filter(None, found.groups())) if found else "instructions of a bare pickle") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except KeyError:  # an instruction that no pickle has
+        raise InputError(f"{path} cannot be read as a torch file: it is neither an archive nor a pickle.") from None
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a torch file: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(held, Mapping):
         raise InputError(f"{path} holds a {type(held).__name__}, not a dictionary of weights.")

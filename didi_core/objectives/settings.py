@@ -10,7 +10,7 @@ from didi_core.config import build
 from didi_core.divergences import DIVERGENCES
 from didi_core.errors import InputError, unknown
 from didi_core.objectives.reward_kinds import REWARDS, RewardKind
-from didi_core.optimiser import OptimiserSettings
+from didi_core.optimiser import OptimiserSettings, checked
 from didi_core.rollout import RolloutSettings
 
 CREDITS = ("sample", "token", "expected")
@@ -52,7 +52,7 @@ class RewardSettings:
         kind = self.make_kind()
         if self.credit not in CREDITS:
             raise unknown("credit", self.credit, CREDITS, "objective.reward.credit")
-        if self.ratio_weight < 0:
+        if not self.ratio_weight >= 0:
             raise InputError(
                 f"objective.reward.ratio_weight={self.ratio_weight} is out of range: it must not be negative."
             )
@@ -63,6 +63,7 @@ class RewardSettings:
             )
         if self.updates < 0 or self.warmup < 0:
             raise InputError("objective.reward.updates and warmup must not be negative.")
+        checked("objective.reward", lambda: self.optimiser)
         if not 0 <= self.smoothing < 1:
             raise InputError(f"objective.reward.smoothing={self.smoothing} is out of range: it must be in [0, 1).")
 
@@ -87,7 +88,7 @@ class BaselineSettings:
     def __post_init__(self) -> None:
         if self.group < 2:
             raise InputError(f"objective.baseline.group={self.group} is out of range: a group has at least 2 samples.")
-        if self.clip <= 0:
+        if not self.clip > 0:
             raise InputError(f"objective.baseline.clip={self.clip} is out of range: it must be positive.")
 
 
@@ -102,7 +103,7 @@ class AnchorSettings:
     def __post_init__(self) -> None:
         if self.divergence not in DIVERGENCES:
             raise unknown("divergence", self.divergence, DIVERGENCES, "objective.anchor.divergence")
-        if self.kl < 0:
+        if not self.kl >= 0:
             raise InputError(f"objective.anchor.kl={self.kl} is out of range: it must not be negative.")
 
 

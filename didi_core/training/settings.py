@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from didi_core.errors import InputError
-from didi_core.optimiser import OptimiserSettings
+from didi_core.optimiser import OptimiserSettings, checked
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class TrainingSettings:
             raise InputError(
                 f"training.accumulate={self.accumulate} must divide training.batch_size={self.batch_size}."
             )
+        if not 0 <= self.ema < 1:
+            raise InputError(f"training.ema={self.ema} is out of range: it must be in [0, 1).")
+        checked("training", lambda: self.optimiser)
 
     def part(self, processes: int = 1) -> int:
         """Sequences that a process holds at a time. Raises InputError where the batch cannot be shared evenly."""

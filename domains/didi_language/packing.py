@@ -149,6 +149,9 @@ class Blocks:
         """
         if batch_size < 1 or start < 0:
             raise InputError(f"batch_size={batch_size}, start={start}: need a positive batch size and start >= 0.")
+        return self._endless(batch_size, seed, name, start)
+
+    def _endless(self, batch_size: int, seed: int, name: str, start: int) -> Iterator[Int[Tensor, "B L"]]:
         per_epoch = -(-len(self) // batch_size)
         epoch, skip = divmod(start, per_epoch)
         while True:

@@ -1,0 +1,79 @@
+"""What plugins offer by name, and who has a name that several claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+OWN = "didi-core"  # names of this distribution cannot be taken by another
+# What is registered by name, and what one of it is called. Configurations are the files of the config folders.
+REGISTERED = {
+    "domains": "domain",
+    "laws": "unmasking law",
+    "samplers": "sampler",
+    "rewards": "reward",
+    "metrics": "metric",
+}
+KINDS = REGISTERED | {"configs": "configuration"}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A named thing and the plugin it comes from."""
+
+    value: Any
+    plugin: str
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plugin: its name, the distribution it came in and its version.
+
+    problem: why it is left out; '' where it works. refused: offers that are left out because of their names.
+    """
+
+    name: str
+    distribution: str
+    version: str = ""
+    problem: str = ""
+    refused: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        return f"{self.name.partition('@')[0]!r} of {self.distribution} {self.version}".rstrip()
+
+    @property
+    def health(self) -> str:
+        """``ok``, or what is wrong."""
+        return self.problem or "; ".join(self.refused) or "ok"
+
+
+def config_files(folders: Iterable[Path]) -> dict[str, Path]:
+    """Configurations in config folders by ``<group>/<name>``: ``objective/mine`` for ``objective/mine.yaml``."""
+    files = [(folder, path) for folder in folders for path in sorted(folder.rglob("*/*.yaml"))]
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in files}
+
+
+def settle(
+    kind: str, name: str, claimed: Sequence[Offer], plugins: list[Plugin], conflicts: dict[str, str]
+) -> Mapping[str, Offer]:
+    """Who has a name that several claim: the core keeps its own; of two others nobody has it, and asking says why.
+
+    Whoever does not get the name has it among its ``refused``, in ``plugins``.
+    """
+    places = {plugin.name: i for i, plugin in enumerate(plugins)}
+    first, *others = (plugins[places[offer.plugin]] for offer in claimed)
+    if not others:
+        return {name: claimed[0]}
+    own = first.distribution == OWN
+    if own:
+        told = f"{KINDS[kind]} {name!r} is the core's own and cannot be replaced: give it another name"
+    else:
+        origins = " and ".join(plugin.origin for plugin in (first, *others))
+        told = conflicts[name] = f"two plugins offer {KINDS[kind]} {name!r}: {origins}. Uninstall one of them."
+    for plugin in others if own else (first, *others):
+        i = places[plugin.name]
+        plugins[i] = replace(plugins[i], refused=(*plugins[i].refused, told))
+    return {name: claimed[0]} if own else {}
