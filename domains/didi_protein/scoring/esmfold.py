@@ -54,8 +54,8 @@ class EsmFold:
     @property
     def passes(self) -> int:
         """Passes through the trunk."""
-        own = int(self.model.config.esmfold_config.trunk.max_recycles)
-        return 1 + (own if self.recycles is None else self.recycles)
+        own = int(self.model.config.esmfold_config.trunk.max_recycles)  # which counts the first pass, unlike recycles
+        return own if self.recycles is None else 1 + self.recycles
 
     @property
     def chunk(self) -> int:

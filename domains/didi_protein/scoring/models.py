@@ -34,7 +34,9 @@ def load_strictly(kind: Any, folder: Path, unread: Sequence[str] = ()) -> Any:
     """
     try:
         with quiet():
-            model, told = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True)
+            model, told = kind.from_pretrained(
+                folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
+            )  # tensors that do not fit are refused below, with their names
     except (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         short = " ".join(str(error).split())[:300]
         raise InputError(f"{folder}: the model cannot be loaded ({short}).") from error
