@@ -54,8 +54,8 @@ def fold2_folder(folder: Path) -> Path:
     diffusion = {"hidden_size": 16, "fourier_dim": 8, "pair_intermediate_size": 16, "atom_encoder": ATOMS, **small}
     head = {"diffusion_module": diffusion, "num_distogram_bins": 16, "num_diffusion_samples": 2}
     config = EsmFold2Config(
-        hidden_size=16, pairwise_hidden_size=16, single_inputs_size=83, pair_transition_intermediate_size=16, num_loops=1,
-        folding_trunk_num_hidden_layers=1, parcae_num_coda_layers=1, atom_encoder=ATOMS,
+        hidden_size=16, pairwise_hidden_size=16, single_inputs_size=83, pair_transition_intermediate_size=16,
+        num_loops=1, folding_trunk_num_hidden_layers=1, parcae_num_coda_layers=1, atom_encoder=ATOMS,
         structure_head={**head, "inference_num_steps": 2},
         confidence_head={"num_hidden_layers": 1, "distogram_bins": 16},
         msa_encoder={"hidden_size": 16, "outer_hidden_size": 8, "head_dim": 8, **small},

@@ -110,7 +110,7 @@ def test_where_nothing_passes_the_reasons_are_there(
         (["preset=stric"], "unknown preset 'stric'. Did you mean 'strict'"),
         (["min.pldtt=70"], "unknown column 'pldtt' (min.pldtt). Did you mean 'plddt'"),
         (["min.model=3"], "min.model: the column 'model' is no number"),
-        (["min.plddt=high"], "filtering"),
+        (["min.plddt=high"], "min.plddt='high' is no number"),
         (["top=0"], "top=0 is out of range"),
         (["top=1", "diversity=70"], "diversity=70.0 is out of range"),
         (["top=1", "sort=gravy"], "sort=gravy: whether more is better is not known"),

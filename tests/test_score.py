@@ -78,7 +78,7 @@ def test_a_row_per_design_in_order_of_confidence(scored: Path) -> None:
     rows, lines = table(scored), [json.loads(line) for line in (scored / "scores.jsonl").read_text().splitlines()]
     assert sorted(row["id"] for row in rows) == [f"d{i}" for i in range(6)] == sorted(line["id"] for line in lines)
     values = [float(row["plddt"]) for row in rows]
-    assert values == sorted(values, reverse=True) and 0 < min(values) and max(values) <= 100
+    assert values == sorted(values, reverse=True) and min(values) > 0 and max(values) <= 100
     for row, line in zip(rows, lines, strict=True):
         assert row["status"] == "ok" and row["model"] == "student" and int(row["length"]) == len(row["sequence"])
         assert len(line["plddt_per_residue"]) == int(row["length"])
@@ -300,7 +300,8 @@ def test_pseudo_perplexity_against_one_call_per_residue(tmp_path: Path) -> None:
         masked = ids.clone()
         masked[0, i] = 32
         with torch.no_grad():
-            total -= float(model(masked, attention_mask=torch.ones_like(masked)).logits[0, i].log_softmax(-1)[ids[0, i]])
+            logits_here = model(masked, attention_mask=torch.ones_like(masked)).logits[0, i]
+        total -= float(logits_here.log_softmax(-1)[ids[0, i]])
     assert pseudo_perplexity(logits, sequence) == pytest.approx(math.exp(total / len(sequence)), rel=1e-4)
     some = [pseudo_perplexity(logits, sequence, 4, seed=s) for s in (0, 0, 1)]
     assert some[0] == some[1] != some[2]

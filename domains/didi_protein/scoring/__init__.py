@@ -1,1 +1,1 @@
-"""``score`` and ``filter`` for proteins: structure prediction, pseudo-perplexity, scores of the sequence, a shortlist."""
+"""``score`` and ``filter`` for proteins: structures, pseudo-perplexity, scores of the sequence, a shortlist."""

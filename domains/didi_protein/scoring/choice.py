@@ -1,4 +1,4 @@
-"""What ``fold=auto`` does here and why, in one line: weights at hand? a GPU? how long on the CPU, by a measured step?"""
+"""What ``fold=auto`` does here and why, in one line: weights at hand? a GPU? how long would the CPU take?"""
 
 from __future__ import annotations
 

@@ -60,9 +60,10 @@ class ProteinFilter:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
-        if self.preset == NONE and not (self.min or self.max or self.top or self.diversity):
+        if self.preset == NONE and not (self.min or self.max) and self.top is None and self.diversity is None:
             raise InputError(
-                "nothing to filter by: give preset=standard, thresholds such as min.plddt=70 max.longest_run=5, or top=20."
+                "nothing to filter by: give preset=standard, thresholds such as min.plddt=70 max.longest_run=5, "
+                "or top=20."
             )
         if self.top is not None and self.top < 1:
             raise InputError(f"top={self.top} is out of range: it must be at least 1.")

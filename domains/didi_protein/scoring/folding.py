@@ -49,7 +49,7 @@ class Folder(Protocol):
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices in order of length, in batches of at most ``budget`` residues with padding; at least one sequence each."""
+    """Indices in order of length, in batches of at most ``budget`` residues with padding, or one sequence."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
         if batch and (len(batch) + 1) * lengths[i] > budget:

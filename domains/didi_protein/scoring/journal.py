@@ -39,9 +39,9 @@ class Journal:
 
     def append(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Add rows, on the disk when this returns."""
-        text = "".join(json.dumps({"id": name, **row}, ensure_ascii=False, allow_nan=False) + "\n" for name, row in rows)
+        lines = [json.dumps({"id": name, **row}, ensure_ascii=False, allow_nan=False) for name, row in rows]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines(f"{line}\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())

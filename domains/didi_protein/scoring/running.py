@@ -166,8 +166,8 @@ def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: 
     for batch in batches([len(design.text) for design in left], settings.tokens):
         some = [left[i] for i in batch]
         made = fold_within_memory(choice.folder, [design.text for design in some], job.say)
-        rows = [(d.id, fold_row(board.folder, d.id, f, choice.folder, settings.pae)) for d, f in zip(some, made, strict=True)]
-        board.add(FOLD, rows)
+        pairs = zip(some, made, strict=True)
+        board.add(FOLD, [(d.id, fold_row(board.folder, d.id, f, choice.folder, settings.pae)) for d, f in pairs])
         job.bar.advance(by=len(some))
     job.bar.stop()
     failed = [name for name, row in board.known[FOLD].items() if row["status"] != "ok"]
