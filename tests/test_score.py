@@ -29,7 +29,7 @@ from didi_protein.scoring.pseudo import load_pseudo, pseudo_perplexity
 from didi_protein.scoring.reading import read_reference
 from didi_protein.scoring.sequence import cluster_columns, sequence_scores
 from didi_protein.scoring.settings import ProteinScoring
-from didi_protein.scoring.table import best_first
+from didi_protein.scoring.table import best_first, merged
 from didi_protein.vocabulary import RESIDUES
 
 CPU = torch.device("cpu")
@@ -215,6 +215,8 @@ def test_bad_input_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "fold_model=facebook/esmfold_v1 is not here, and the hub" in refused(
         capsys, f"input={good}", f"out={tmp_path / 'hub'}", "fold=esmfold"
     )
+    told = refused(capsys, f"input={good}", out, f"fold_model={tmp_path}")
+    assert "there is no config.json in it" in told and not (tmp_path / "out" / "scores.csv").exists()
     assert "labels=['a', 'b'] are 2 for 1 files" in refused(capsys, f"input={good}", out, "labels=[a,b]")
     assert "domain=toy has no scores of single designs" in refused(capsys, f"input={good}", out, "domain=toy")
     (tmp_path / "full").mkdir()
@@ -274,6 +276,12 @@ def test_scores_of_a_sequence_are_defined_or_none() -> None:
     tiny = sequence_scores("M")
     assert tiny["low_complexity"] is None and tiny["longest_run"] == 1
     assert all(v is None or isinstance(v, str) or math.isfinite(v) for v in tiny.values())
+
+
+def test_scores_of_an_earlier_header_are_not_taken_for_new_ones() -> None:
+    info = {"plddt": 99.0, "steps": 8, "id": "x", "loss": float("nan")}
+    row = merged([Sample("MKT", "a", info=info)], [{"a": {"pi": 5.0}}])[0]
+    assert row == {"id": "a", "status": "not folded", "steps": 8, "loss": None, "sequence": "MKT", "pi": 5.0}
 
 
 def test_order_of_rows_without_confidence() -> None:

@@ -11,7 +11,8 @@ import torch
 
 from didi_core.importers.sources import is_hub_id, locate
 
-from .esmfold import EsmFold, check
+from . import esmfold, esmfold2
+from .esmfold import EsmFold
 from .esmfold2 import EsmFold2
 from .folding import Folder
 from .settings import AUTO, ESMFOLD2, NONE, ProteinScoring
@@ -32,13 +33,17 @@ def model_folder(settings: ProteinScoring) -> Path | None:
     """Where the weights are; fetched, unless fold=auto, which takes what is here and never fetches.
 
     Raises:
-        InputError: they are not here and cannot be fetched.
+        InputError: they are not here and cannot be fetched, or are of another model.
     """
     if settings.fold == NONE:
         return None
     if settings.fold == AUTO and not Path(settings.model).expanduser().exists() and is_hub_id(settings.model):
-        return _cached(settings.model)
-    return locate(settings.model, "fold_model")
+        found = _cached(settings.model)
+    else:
+        found = locate(settings.model, "fold_model")
+    if found is not None:
+        (esmfold2 if settings.fold == ESMFOLD2 else esmfold).check(found)
+    return found
 
 
 def _cached(source: str) -> Path | None:
@@ -89,7 +94,6 @@ def load(settings: ProteinScoring, folder: Path, device: torch.device, seed: int
     """The predictor of a folder."""
     if settings.fold == ESMFOLD2:
         return EsmFold2.load(folder, device, settings.recycles, settings.chunk, seed)
-    check(folder)
     return EsmFold.load(folder, device, settings.recycles, settings.chunk)
 
 

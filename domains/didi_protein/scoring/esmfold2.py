@@ -39,9 +39,7 @@ class EsmFold2:
         """From a folder in the hub's layout. Raises InputError for weights of another model."""
         from transformers import EsmFold2Model
 
-        found = config_of(folder, "fold_model").get("model_type")
-        if found != "esmfold2":
-            raise InputError(f"fold_model={folder} is no ESMFold2: its config.json says model_type={found}.")
+        check(folder)
         return cls(load_strictly(EsmFold2Model, folder, ("inv_freq",)), device, recycles, chunk, seed)
 
     @property
@@ -85,3 +83,10 @@ class EsmFold2:
             pae=made["pae"][best].float().cpu().numpy(),
             pdb=output_to_pdb(made, features, sample_idx=best),
         )
+
+
+def check(folder: Path) -> None:
+    """Refuse a folder that is no ESMFold2, by its configuration."""
+    found = config_of(folder, "fold_model").get("model_type")
+    if found != "esmfold2":
+        raise InputError(f"fold_model={folder} is no ESMFold2: its config.json says model_type={found}.")

@@ -58,18 +58,24 @@ def load_pseudo(source: str, folder: Path | None, device: torch.device) -> Logit
     """The network of ``pppl``: a folder of ESM-2 or ESM C, or a model of the package esm where ``folder`` is None."""
     if folder is None:
         return _of_the_package(source.removeprefix(PACKAGE), device)
-    kind = config_of(folder, "pppl").get("model_type")
-    config = config_of(folder, "pppl")
-    if kind not in KINDS or config.get("is_folding_model"):
-        raise InputError(
-            f"pppl={source} is no masked language model of proteins (model_type={kind} in its config.json). "
-            "Give ESM-2 (facebook/esm2_t12_35M_UR50D) or ESM C (biohub/ESMC-300M)."
-        )
+    kind = kind_of(source, folder)
     import transformers
 
     model = load_strictly(getattr(transformers, KINDS[kind]), folder, ("contact_head", "inv_freq", "position"))
     model = model.to(device)
     return lambda tokens: model(input_ids=tokens.to(device), attention_mask=torch.ones_like(tokens).to(device)).logits
+
+
+def kind_of(source: str, folder: Path) -> str:
+    """Which masked language model a folder holds. Raises InputError for any other model."""
+    config = config_of(folder, "pppl")
+    kind = str(config.get("model_type"))
+    if kind not in KINDS or config.get("is_folding_model"):
+        raise InputError(
+            f"pppl={source} is no masked language model of proteins (model_type={kind} in its config.json). "
+            "Give ESM-2 (facebook/esm2_t12_35M_UR50D) or ESM C (biohub/ESMC-300M)."
+        )
+    return kind
 
 
 def _of_the_package(name: str, device: torch.device) -> Logits:

@@ -27,7 +27,7 @@ from ..metrics.neighbours import Neighbours
 from .choice import choose, model_folder
 from .folding import Folded, Folder, batches, fold_within_memory
 from .journal import Journal
-from .pseudo import PACKAGE, load_pseudo, pseudo_perplexity
+from .pseudo import PACKAGE, kind_of, load_pseudo, pseudo_perplexity
 from .reading import Reference, read_reference
 from .sequence import cluster_columns, plain, sequence_scores
 from .settings import NONE, ProteinScoring
@@ -86,6 +86,8 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     check_names(designs)
     weights = model_folder(settings)
     judge = None if settings.pppl == NONE or settings.pppl.startswith(PACKAGE) else locate(settings.pppl, "pppl")
+    if judge is not None:
+        kind_of(settings.pppl, judge)
     reference = None if not settings.reference else read_reference(settings.reference, designs, job.say)
     board = Board.open(designs, folder)
     try:

@@ -54,7 +54,7 @@ def sequence_scores(
 
 def plain(value: Any) -> Any:
     """A number as JSON and CSV hold it: rounded, None where it is not finite."""
-    if isinstance(value, bool | int | str) or value is None:
+    if not isinstance(value, float | np.floating):
         return value
     number = float(value)
     return round(number, DIGITS) if math.isfinite(number) else None

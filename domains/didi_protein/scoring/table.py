@@ -13,6 +13,7 @@ from didi_core.files import write_atomic
 from didi_core.types import Sample
 
 from ..design_report.designs import PLDDT, RESIDUES, SCORES
+from .sequence import plain
 
 TABLE = "scores.csv"
 FIRST = ("id", "status", "model", "steps", "length", PLDDT, "plddt_ca", "ptm", "pae", "pppl")
@@ -23,18 +24,20 @@ BETTER = {
     PLDDT: True, "plddt_ca": True, "ptm": True, "pae": False, "pppl": False, "nn_identity": False,
     "low_complexity": False, "longest_run": False, "top_share": False, "repeated_3mers": False, "composition_kl": False,
 }  # fmt: skip
+OWN = {"id", "status", "sequence", "reasons", "nn_id", "nn_coverage", *BETTER}
 
 
 def merged(designs: Sequence[Sample], parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """A row per design from its header and from every kind of score, in order of confidence.
 
-    Scores go before words of the header that have the same name. Without pLDDT the order is that of pseudo-perplexity,
-    without that the order of the file.
+    Words of the header that are named like a score are of an earlier scoring, and left out. Without pLDDT the order is
+    that of pseudo-perplexity, without that the order of the file.
     """
     parts = list(parts)
     rows = []
     for design in designs:
-        row: dict[str, Any] = {"id": design.id, "status": "not folded", **design.info, "sequence": design.text}
+        said = {name: plain(value) for name, value in design.info.items() if name not in OWN}
+        row: dict[str, Any] = {"id": design.id, "status": "not folded", **said, "sequence": design.text}
         for scores in parts:
             row |= scores.get(design.id, {})
         rows.append(row)
