@@ -105,6 +105,11 @@ class RunDirectory:
             entry["seconds"] = round(entry["seconds"] + time.monotonic() - started, 3)
             self.save()
 
+    def forget(self) -> None:
+        """Take back a run that left nothing but its record, so that the place is free for other settings."""
+        if self.writes and not [p for p in self.path.iterdir() if p.name not in (RECORD, LOCK)]:
+            (self.path / RECORD).unlink(missing_ok=True)
+
     def done(self, name: str) -> bool:
         """Whether a stage has been finished."""
         return bool(self.record["stages"].get(name, {}).get("done"))

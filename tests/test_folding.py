@@ -96,7 +96,6 @@ class Crowded:
 
     room: int
     name: str = "crowded"
-    passes: int = 1
     chunk: int = 128
     calls: list[tuple[int, int]] = field(default_factory=list)
 

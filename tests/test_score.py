@@ -219,6 +219,7 @@ def test_bad_input_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "there is no config.json in it" in told and not (tmp_path / "out" / "scores.csv").exists()
     assert "labels=['a', 'b'] are 2 for 1 files" in refused(capsys, f"input={good}", out, "labels=[a,b]")
     assert "domain=toy has no scores of single designs" in refused(capsys, f"input={good}", out, "domain=toy")
+    assert main(["score", f"input={good}", out, "fold=none", "report=false"]) == 0  # a refusal leaves the place free
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     told = refused(capsys, f"input={good}", f"out={tmp_path / 'full'}")

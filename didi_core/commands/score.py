@@ -67,4 +67,8 @@ def score_designs(
             )
         machine = Machine.of(settings.device, settings.precision)
         opened.note(designs=digest, device=machine.label, count=len(designs))
-        return Scored(opened.path, domain.score(designs, settings.scoring, Job(opened, machine, settings.seed)))
+        try:
+            return Scored(opened.path, domain.score(designs, settings.scoring, Job(opened, machine, settings.seed)))
+        except InputError:
+            opened.forget()
+            raise

@@ -86,7 +86,7 @@ class EsmFold:
 
     def _one(self, made: Any, i: int, length: int) -> Folded:
         """The structure of batch member i, everything cut to its length first."""
-        from transformers.models.esm.openfold_utils import compute_tm
+        from transformers.models.esm.openfold_utils.loss import compute_tm
 
         exists = made["atom37_atom_exists"][i, :length].float()
         plddt = 100 * made["plddt"][i, :length].float()

@@ -40,7 +40,6 @@ class Folder(Protocol):
     """A structure predictor."""
 
     name: str
-    passes: int  # through the trunk, for estimates
     chunk: int  # rows of the pair representation that are computed at a time
 
     def fold(self, sequences: Sequence[str]) -> list[Folded]:
