@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from didi_core.api import distill, evaluate, load_student, sample
+    from didi_core.api import distill, evaluate, load_student, sample, score, shortlist
 
-__all__ = ["distill", "evaluate", "load_student", "sample"]
+__all__ = ["distill", "evaluate", "load_student", "sample", "score", "shortlist"]
 
 
 def __getattr__(name: str) -> Any:

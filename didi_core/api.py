@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from torch import nn
 
 from didi_core.errors import InputError
 from didi_core.generate import Generated, SamplerSettings, generate
-from didi_core.types import Domain
+from didi_core.scoring import Scored
+from didi_core.types import Domain, Sample
 
 
 def load_student(run_dir: Path | str) -> nn.Module:
@@ -56,19 +58,49 @@ def evaluate(**settings: Any) -> dict[str, Any]:
     return report
 
 
-def _command(name: str, settings: dict[str, Any]) -> Path:
-    """Compose, run, and tell where the results are."""
+def score(designs: Path | str | Generated | Sequence[Sample], **settings: Any) -> Scored:
+    """Score designs one by one: a file of them, or samples. Keys as on the command line (``fold="none"``, ``out=...``).
+
+    The result has the ``folder`` that was written, ``rows``, and ``to_frame()``.
+    """
+    from didi_core.commands.score import score_designs
+
+    given = None
+    if isinstance(designs, Path | str):
+        settings = {"input": designs, **settings}
+    else:
+        given = list(designs.samples if isinstance(designs, Generated) else designs)
+    return score_designs(*_composed("score", settings), given)
+
+
+def shortlist(folder: Path | str | Scored, **settings: Any) -> Scored:
+    """The scored designs that pass: the command ``filter``, with its keys (``**{"min.plddt": 70}``, ``top=20``)."""
+    from didi_core.commands.filter import filter_designs
+
+    place = folder.folder if isinstance(folder, Scored) else folder
+    return filter_designs(*_composed("filter", {"input": place, **settings}))
+
+
+def _composed(name: str, settings: dict[str, Any]) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+    """Settings, configuration and command line of a command."""
     from didi_core.commands import find
     from didi_core.compose import compose_jobs
     from didi_core.config import build
+
+    words = [f"{key}={_written(value)}" for key, value in settings.items()]
+    config = compose_jobs(name, words)[0].config
+    return build(find(name).settings, config), config, (name, *words)
+
+
+def _command(name: str, settings: dict[str, Any]) -> Path:
+    """Compose, run, and tell where the results are."""
+    from didi_core.commands import find
     from didi_core.run_dir import RunDirectory
     from didi_core.training.runtime import joined
 
-    words = [f"{key}={_written(value)}" for key, value in settings.items()]
     command = find(name)
     with joined() if command.parallel else nullcontext():
-        config = compose_jobs(name, words)[0].config
-        command.run(build(command.settings, config), config, (name, *words))
+        command.run(*_composed(name, settings))
     if RunDirectory.current is None:
         raise RuntimeError(f"{name} opened no run directory")
     return RunDirectory.current

@@ -30,7 +30,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.plugins import registry
 
 VERSION_BASE = "1.3"
-WISHES = "conditioning"  # node of a command for the keys of domains
+WISHES = ("conditioning", "scoring", "filtering")  # nodes of commands for the keys of domains
 PROSE = ("prompt", "suffix", "template")  # keys whose value is a text: commas and colons in it are no syntax
 
 
@@ -109,26 +109,32 @@ def opened(text: str) -> str:
 def with_wishes(command: str, overrides: Sequence[str]) -> list[str]:
     """The overrides with keys of domains moved to where they belong: ``contig=...`` to ``+conditioning.contig=...``.
 
-    Only for a command with a node ``conditioning``, and only keys that some ``conditioning/<domain>.yaml`` declares.
+    Only for a command with such a node, and only keys that some ``<node>/<domain>.yaml`` declares.
     """
     overrides = [opened(quoted(text)) for text in overrides]
-    if WISHES not in OmegaConf.load(config_folder() / f"{command}.yaml"):
+    node = wish_node(OmegaConf.load(config_folder() / f"{command}.yaml"))
+    if node is None:
         return list(overrides)
-    known = wish_keys()
+    known = wish_keys(node)
     made = []
     for text in overrides:
         key = text.partition("=")[0].lstrip("+")
         if key.split(".")[0] in known:
-            text = f"+{WISHES}.{text.lstrip('+')}"
-        elif key.startswith(f"{WISHES}."):
+            text = f"+{node}.{text.lstrip('+')}"
+        elif key.startswith(f"{node}."):
             text = f"+{text.lstrip('+')}"
         made.append(text)
     return made
 
 
-def wish_keys() -> set[str]:
-    """Keys that the domains declare in ``conditioning/<domain>.yaml``, over all config folders."""
-    files = [path for folder in registry().config_folders for path in (folder / WISHES).glob("*.yaml")]
+def wish_node(known: Iterable[Any]) -> str | None:
+    """The node among a command's keys that holds the keys of domains; None where there is none."""
+    return next((node for node in WISHES if node in known), None)
+
+
+def wish_keys(node: str = WISHES[0]) -> set[str]:
+    """Keys that the domains declare in ``<node>/<domain>.yaml``, over all config folders."""
+    files = [path for folder in registry().config_folders for path in (folder / node).glob("*.yaml")]
     return {str(key) for path in files for key in OmegaConf.load(path)}
 
 
@@ -197,9 +203,10 @@ def _check_choice(override: Override) -> None:
 def _check_keys(overrides: Iterable[Override], known: Mapping[str, Any]) -> None:
     """Every key must be there; ``+key`` adds one to a group and is checked by whoever reads that group."""
     groups = {key for key, value in known.items() if isinstance(value, dict)}
+    node = wish_node(known)
     for override in overrides:
         key = override.key_or_group
-        if WISHES in known and key.startswith(f"{WISHES}."):
+        if node is not None and key.startswith(f"{node}."):
             continue  # the domain checks it
         if key in known or key.split(".", 1)[0] == "hydra":
             continue
@@ -208,4 +215,4 @@ def _check_keys(overrides: Iterable[Override], known: Mapping[str, Any]) -> None
             continue
         if group in groups and not known[group]:
             raise InputError(f"{key} is not among the keys that every {group.rpartition('.')[2]} has: write +{key}=...")
-        raise unknown_key(key, [*known, *(wish_keys() if WISHES in known else ())])
+        raise unknown_key(key, [*known, *(wish_keys(node) if node is not None else ())])

@@ -45,9 +45,14 @@ class RunDirectory:
     @classmethod
     @contextmanager
     def open(
-        cls, path: Path, config: Mapping[str, Any], command_line: Sequence[str] = (), world_size: int = 1
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        command_line: Sequence[str] = (),
+        world_size: int = 1,
+        key: str = "run_dir",
     ) -> Iterator[RunDirectory]:
-        """Create the directory, or continue in it.
+        """Create the directory, or continue in it. ``key`` is the setting that names it, for messages.
 
         Raises:
             InputError: it belongs to another configuration (the keys that differ are named) or another number of
@@ -55,17 +60,17 @@ class RunDirectory:
         """
         path = path.resolve()
         if path.exists() and not path.is_dir():
-            raise InputError(f"run_dir={path} is a file. Name a directory.")
+            raise InputError(f"{key}={path} is a file. Name a directory.")
         strange = path.is_dir() and not (path / RECORD).exists() and [p for p in path.iterdir() if p.name != LOCK]
         if strange:
             raise InputError(
-                f"run_dir={path} is not empty and holds no run ({strange[0].name} is there, {RECORD} is not). "
+                f"{key}={path} is not empty and holds no run ({strange[0].name} is there, {RECORD} is not). "
                 "Name a new directory."
             )
         path.mkdir(parents=True, exist_ok=True)
-        lock = _take_lock(path / LOCK)
+        lock = _take_lock(path / LOCK, key)
         try:
-            run = cls(path, _open_record(path / RECORD, config, command_line, world_size), lock)
+            run = cls(path, _open_record(path / RECORD, config, command_line, world_size, key), lock)
             run.save()
             cls.current = path
             yield run
@@ -100,6 +105,11 @@ class RunDirectory:
             entry["seconds"] = round(entry["seconds"] + time.monotonic() - started, 3)
             self.save()
 
+    def forget(self) -> None:
+        """Take back a run that left nothing but its record, so that the place is free for other settings."""
+        if self.writes and not [p for p in self.path.iterdir() if p.name not in (RECORD, LOCK)]:
+            (self.path / RECORD).unlink(missing_ok=True)
+
     def done(self, name: str) -> bool:
         """Whether a stage has been finished."""
         return bool(self.record["stages"].get(name, {}).get("done"))
@@ -121,19 +131,19 @@ def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(plain).items() if not isinstance(value, Mapping)}
 
 
-def _take_lock(path: Path) -> int:
+def _take_lock(path: Path, key: str) -> int:
     """A lock that dies with its process, so that nothing has to be cleaned up after kill -9."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise InputError(f"another process works in {path.parent}. Wait for it, or name another run_dir.") from None
+        raise InputError(f"another process works in {path.parent}. Wait for it, or name another {key}.") from None
     return descriptor
 
 
 def _open_record(
-    path: Path, config: Mapping[str, Any], command_line: Sequence[str], world_size: int
+    path: Path, config: Mapping[str, Any], command_line: Sequence[str], world_size: int, key: str
 ) -> dict[str, Any]:
     """A new record, or the old one if it is of the same configuration and number of processes."""
     plain = json.loads(json.dumps(config, default=str))
@@ -151,19 +161,19 @@ def _open_record(
         record = json.loads(path.read_text(encoding="utf-8"))
         before = record["config"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error.__class__.__name__}): name another run_dir.") from None
+        raise InputError(f"{path} is damaged ({error.__class__.__name__}): name another {key}.") from None
     differing = differing_keys(before, plain)
     if differing:
         raise InputError(
             f"{path.parent} belongs to another configuration: {'; '.join(differing[:8])}"
             f"{f'; and {len(differing) - 8} more' if len(differing) > 8 else ''}. "
-            "Give the same settings to go on with it, or name another run_dir."
+            f"Give the same settings to go on with it, or name another {key}."
         )
     began = record.get("world_size", 1)
     if began != world_size:
         raise InputError(
             f"{path.parent} was begun by {began} process(es), and {world_size} would go on with it: the batch would be "
-            f"drawn in other parts. Start {began} (torchrun --nproc-per-node), or name another run_dir."
+            f"drawn in other parts. Start {began} (torchrun --nproc-per-node), or name another {key}."
         )
     record["continued"] = [*record.get("continued", []), time.strftime("%Y-%m-%dT%H:%M:%S%z")]
     return dict(record)

@@ -18,10 +18,15 @@ from didi_protein.domain import asset
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-def test_the_example_prints_the_table_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_prints_the_table_of_the_page(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
     runpy.run_path(str(DOCS / "examples/design.py"))
-    printed = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    printed = [line for line in lines if not line.startswith("run directory: ")]
+    assert (tmp_path / "scored" / "report.html").is_file() and (tmp_path / "shortlist" / "designs.fasta").is_file()
     page = (DOCS / "design.md").read_text()
     start = page.index(printed[0])
     written = page[start : page.index("```", start)].splitlines()

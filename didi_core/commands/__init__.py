@@ -50,6 +50,8 @@ COMMANDS = {
         ),
         Command("sample", "sequences from a model", "run=<run directory> num=100 steps=16"),
         Command("evaluate", "student against teacher over steps, with error bars", "run=<run directory>"),
+        Command("score", "designs judged one by one: structure, confidence, novelty", "input=designs.fasta"),
+        Command("filter", "a shortlist of scored designs, with reasons", "input=<score folder> preset=standard top=20"),
         Command("report", "runs side by side, or the table of an ablation", "compare <run> <run>"),
         Command("import", "a peer's checkpoint as a run", "source=mdlm.ckpt domain=language", True, "importing"),
         Command("export", "a run's model for other programs", "run=<run directory> format=hf out=<folder>"),

@@ -91,9 +91,14 @@ def default_run_dir(command: str, domain: str) -> Path:
 
 @contextmanager
 def open_run(
-    command: str, domain: str, run_dir: Path | None, config: Mapping[str, Any], command_line: tuple[str, ...]
+    command: str,
+    domain: str,
+    run_dir: Path | None,
+    config: Mapping[str, Any],
+    command_line: tuple[str, ...],
+    key: str = "run_dir",
 ) -> Iterator[RunDirectory]:
-    """The run directory of a command; tells the plugins when everything asked for is done.
+    """The run directory of a command; tells the plugins when everything asked for is done. ``key`` names it.
 
     Of several processes the first opens it, and the others learn from it which one it is.
     """
@@ -102,7 +107,7 @@ def open_run(
         yield RunDirectory.follow(*processes.tell(NOTHING))
         return
     path = run_dir or default_run_dir(command, domain)
-    with RunDirectory.open(path, {"command": command, **config}, command_line, processes.size) as run:
+    with RunDirectory.open(path, {"command": command, **config}, command_line, processes.size, key) as run:
         processes.tell((run.path, run.record))
         print(f"run directory: {run.path}", flush=True)
         yield run

@@ -2,15 +2,11 @@
 
 import didi_core
 from didi_protein.domain import asset
-from didi_protein.metrics.complexity import low_complexity_fraction
-from didi_protein.metrics.protparam import properties
-from didi_protein.metrics.repeats import longest_run
 
 run = asset("teacher")  # the bundled teacher; or the run directory of your distillation
 made = didi_core.sample(run, num=8, steps=8, contig="20-40/MKTAYIAK/30-50", exclude="C", law="stratified", seed=1)
-table = made.to_frame()
-table["low_complexity"] = table.text.map(low_complexity_fraction)
-table["longest_run"] = table.text.map(longest_run)
-table["gravy"] = table.text.map(lambda sequence: properties(sequence)["gravy"])
-table = table.sort_values(["low_complexity", "longest_run"])
+scored = didi_core.score(made, fold="none", out="scored")  # fold="auto" predicts structures where it can
+table = scored.to_frame().sort_values(["low_complexity", "longest_run"])
 print(table[["id", "length", "contig", "low_complexity", "longest_run", "gravy"]].round(2).to_string(index=False))
+best = didi_core.shortlist(scored, top=3, sort="low_complexity", out="shortlist")
+print(*(row["sequence"] for row in best.rows), sep="\n")

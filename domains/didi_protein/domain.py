@@ -22,6 +22,8 @@ from didi_core.features import TrunkFeatures
 from didi_core.judge import JudgePerplexity, load_judge
 from didi_core.random import generator
 from didi_core.reference import load_reference
+from didi_core.scoring import Job
+from didi_core.training.progress import Bar
 from didi_core.types import Metric, Sample
 
 from . import vocabulary
@@ -32,6 +34,10 @@ from .data import SPLITS, ProteinData
 from .fasta import read_fasta, write_fasta
 from .metrics import protein_metrics
 from .metrics.neighbours import Neighbours
+from .scoring.filtering import ProteinFilter, shortlist
+from .scoring.reading import read_designs
+from .scoring.running import score_designs
+from .scoring.settings import ProteinScoring
 from .statistics import BundledStatistics
 from .teachers import BUNDLED, load_teacher
 
@@ -71,7 +77,7 @@ class ProteinDomain:
         judge: Metric | None = None,
     ) -> None:
         self.min_length, self.max_length = min_length, max_length
-        self.judge = judge
+        self.judge, self.on_bad = judge, on_bad
         self.data = None if data_path is None else ProteinData(
             path=data_path if isinstance(data_path, str | Path) else tuple(data_path),
             min_length=min_length,
@@ -165,6 +171,20 @@ class ProteinDomain:
     def read(self, path: Path) -> list[Sample]:
         """Strictly: a record that is not a protein of the 20 amino acids raises InputError with its line."""
         return list(read_fasta(path, on_bad="error").samples)
+
+    # --- single designs
+
+    def read_designs(self, files: Sequence[Path], labels: Sequence[str]) -> list[Sample]:
+        """The designs of FASTA files, ids unique; records that are no proteins as ``data.on_bad`` says."""
+        return read_designs(files, labels, self.on_bad, Bar().message)
+
+    def score(self, designs: Sequence[Sample], wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
+        """Rows of scores for the keys of ``configs/scoring/protein.yaml``."""
+        return score_designs(designs, build(ProteinScoring, wishes), job)
+
+    def shortlist(self, folder: Path, wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
+        """The designs that pass, for the keys of ``configs/filtering/protein.yaml``."""
+        return shortlist(folder, build(ProteinFilter, wishes), job)
 
     # --- evaluation
 

@@ -61,14 +61,19 @@ class Reading:
 
 
 def read_fasta(
-    path: str | Path, *, min_length: int = 1, max_length: int | None = None, on_bad: str = "error"
+    path: str | Path,
+    *,
+    min_length: int = 1,
+    max_length: int | None = None,
+    on_bad: str = "error",
+    repeated: str = "rename",
 ) -> Reading:
     """Read proteins from a FASTA file, plain or gzip (told by its first bytes, not its name).
 
     Lower case is read as upper case. A record without a sequence, with a letter outside the 20 amino acids, or with a
     length outside ``[min_length, max_length]`` is skipped and listed, or raises, as ``on_bad`` says. ``key=value``
     words of the header become ``Sample.info`` (numbers are converted). A repeated id is kept with a suffix, and
-    counted.
+    counted, or raises, as ``repeated`` says.
 
     Raises InputError: no such file, a folder, unreadable, empty, binary or truncated, text before the first ``>``,
     nothing left after skipping.
@@ -79,6 +84,7 @@ def read_fasta(
     samples: list[Sample] = []
     skipped: list[Skipped] = []
     used: dict[str, int] = {}
+    first: dict[str, int] = {}
     renamed = 0
     for line, title, sequence in _records(path):
         name, info = parse_header(title)
@@ -89,6 +95,10 @@ def read_fasta(
                 raise InputError(f"{path}, line {line}, record {name!r}: {reason}. {fix}")
             skipped.append(Skipped(line, name, reason))
             continue
+        if repeated == "error" and name and first.setdefault(name, line) != line:
+            raise InputError(
+                f"{path}, line {line}: the id {name!r} is there already, in line {first[name]}. Give each its own id."
+            )
         unique = _unique(name or f"seq_{len(samples) + 1}", used)
         renamed += unique != name
         samples.append(Sample(text=sequence.upper(), id=unique, info=info))

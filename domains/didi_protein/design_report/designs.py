@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from Bio.PDB.PDBParser import PDBParser
@@ -31,6 +33,7 @@ BANDS = (  # lower end, name, colour: AlphaFold DB's
     (0.0, "very low", "#ff7d45"),
 )
 CONFIDENT = 70.0
+LONGEST_NAME = 120  # characters of a file name
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,14 @@ class Design:
         return atoms - atoms.mean(axis=0)
 
 
+def structure_name(name: str) -> str:
+    """File name of a design's structure: its id, with what a file name cannot hold percent-encoded."""
+    safe = quote(name, safe="!#$&'()+,;=@[]^`{}~<>| \"")
+    if len(safe) > LONGEST_NAME:
+        safe = f"{safe[:LONGEST_NAME]}~{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
+    return f"{'%2E' + safe[1:] if safe.startswith('.') else safe}.pdb"
+
+
 def band(plddt: float) -> int:
     """Index into ``BANDS``."""
     return next(i for i, (low, _, _) in enumerate(BANDS) if plddt >= low or low == 0.0)
@@ -102,7 +113,7 @@ def _design(folder: Path, row: dict[str, Any]) -> Design:
     residues = row.pop(RESIDUES, None)
     if residues is not None and len(residues) != len(sequence):
         raise ValueError(f"{len(residues)} values in {RESIDUES} for {len(sequence)} residues")
-    pdb = folder / STRUCTURES / f"{name}.pdb"
+    pdb = folder / STRUCTURES / structure_name(name)
     return Design(
         name,
         sequence,

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from Bio.Align import PairwiseAligner, substitution_matrices
 
 from didi_core.metrics import Mean
 
+from ..alignment import align, score
 from ..kmers import KmerIndex, kmer_codes
 
 
@@ -42,14 +42,6 @@ class Neighbours:
     def _index(self) -> KmerIndex:
         return KmerIndex(self.reference, self.k)
 
-    @cached_property
-    def _aligner(self) -> PairwiseAligner:
-        aligner = PairwiseAligner()
-        aligner.mode = "local"
-        aligner.substitution_matrix = substitution_matrices.load("BLOSUM62")
-        aligner.open_gap_score, aligner.extend_gap_score = -12.0, -1.0  # the first residue of a gap pays both
-        return aligner
-
     def nearest(self, sequence: str) -> Neighbour:
         """The reference sequence with the best local alignment score."""
         if sequence not in self._known:
@@ -62,16 +54,9 @@ class Neighbours:
         top = top[shared[top] > 0]
         if not len(top):
             return Neighbour(None, 0.0, 0.0)
-        best = max(top.tolist(), key=lambda i: self._aligner.score(self.reference[i], sequence))
-        alignment = next(iter(self._aligner.align(self.reference[best], sequence)))
-        target, query = alignment.aligned
-        identical = sum(
-            a == b
-            for (s, e), (u, v) in zip(target, query, strict=True)
-            for a, b in zip(self.reference[best][s:e], sequence[u:v], strict=True)
-        )
-        aligned = int((query[:, 1] - query[:, 0]).sum())
-        return Neighbour(best, identical / len(sequence), aligned / len(sequence))
+        best = max(top.tolist(), key=lambda i: score(self.reference[i], sequence))
+        found = align(self.reference[best], sequence)
+        return Neighbour(best, found.identical / len(sequence), found.covered / len(sequence))
 
 
 def neighbour_metrics(neighbours: Neighbours) -> list[Mean]:

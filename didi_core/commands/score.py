@@ -1,0 +1,74 @@
+"""``score``: designs from files, judged one by one; continued where an earlier run of the same stopped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from didi_core.commands.common import CommonSettings, make_domain, open_run
+from didi_core.device import Machine
+from didi_core.errors import InputError
+from didi_core.scoring import Job, Scored, scoring_of
+from didi_core.types import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings):
+    """``configs/score.yaml``.
+
+    labels: who wrote each file of ``input``, for curves and colours.
+    scoring: keys that the domain reads (``configs/scoring``), written without ``scoring.``.
+    """
+
+    domain: str
+    data: dict[str, Any] = field(default_factory=dict)
+    input: tuple[Path, ...] | None = None
+    labels: tuple[str, ...] = ()
+    out: Path | None = None
+    scoring: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels and len(self.labels) != len(self.input or ()):
+            raise InputError(
+                f"labels={list(self.labels)} are {len(self.labels)} for {len(self.input or ())} files of input: "
+                "give one for each file."
+            )
+
+
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+    """Score, and tell where the table is."""
+    scored = score_designs(settings, config, command_line)
+    print(f"{len(scored.rows):,} designs scored: {scored.folder}")
+
+
+def score_designs(
+    settings: Settings,
+    config: Mapping[str, Any],
+    command_line: tuple[str, ...],
+    designs: Sequence[Sample] | None = None,
+) -> Scored:
+    """Score the files of ``input``, or the given designs."""
+    domain = scoring_of(make_domain(settings.domain, settings.data))
+    if designs is None:
+        if not settings.input:
+            raise InputError("input is missing: give input=<file of designs>, or a list of files.")
+        designs = domain.read_designs(settings.input, settings.labels)
+    with open_run("score", domain.name, settings.out, config, command_line, key="out") as opened:
+        digest = hashlib.sha256("\n".join(f"{d.id} {d.text}" for d in designs).encode()).hexdigest()
+        known = opened.record.get("designs", digest)
+        if known != digest:
+            raise InputError(
+                f"{opened.path} holds scores of other designs under the same names: input has changed since. "
+                "Name another out."
+            )
+        machine = Machine.of(settings.device, settings.precision)
+        opened.note(designs=digest, device=machine.label, count=len(designs))
+        try:
+            return Scored(opened.path, domain.score(designs, settings.scoring, Job(opened, machine, settings.seed)))
+        except InputError:
+            opened.forget()
+            raise

@@ -1,0 +1,114 @@
+"""What ``fold=auto`` does here and why, in one line: weights at hand? a GPU? how long would the CPU take?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from didi_core.importers.sources import is_hub_id, locate
+
+from . import esmfold, esmfold2
+from .esmfold import EsmFold
+from .esmfold2 import EsmFold2
+from .folding import Folder
+from .settings import AUTO, ESMFOLD2, NONE, ProteinScoring
+
+PROBE = 48  # residues of the measured step
+GROWTH = 2.5  # time goes with length to this power: measured on a full-size ESMFold, 64 against 128 residues
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The predictor to use, or None, and the reason in one line."""
+
+    folder: Folder | None
+    reason: str
+
+
+def model_folder(settings: ProteinScoring) -> Path | None:
+    """Where the weights are; fetched, unless fold=auto, which takes what is here and never fetches.
+
+    Raises:
+        InputError: they are not here and cannot be fetched, or are of another model.
+    """
+    if settings.fold == NONE:
+        return None
+    if settings.fold == AUTO and not Path(settings.model).expanduser().exists() and is_hub_id(settings.model):
+        found = _cached(settings.model)
+    else:
+        found = locate(settings.model, "fold_model")
+    if found is not None:
+        (esmfold2 if settings.fold == ESMFOLD2 else esmfold).check(found)
+    return found
+
+
+def _cached(source: str) -> Path | None:
+    """The folder of a hub id in the cache; None where it was never fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    name, _, revision = source.partition("@")
+    try:
+        folder = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")) else None
+
+
+def choose(
+    settings: ProteinScoring, folder: Path | None, device: torch.device, lengths: Sequence[int], seed: int = 0
+) -> Choice:
+    """Load the predictor and say why, or say why not.
+
+    Args:
+        folder: from ``model_folder``. lengths: of the designs that are still to be folded.
+    """
+    if settings.fold == NONE:
+        return Choice(None, "fold=none: scores of the sequences only")
+    if folder is None:
+        gpu = "" if device.type == "cuda" else ", and there is no GPU"
+        return Choice(
+            None,
+            f"fold=auto: none, because the weights of {settings.model} are not on this machine (8.5 GB){gpu}; "
+            "fold=esmfold fetches them, fold_model=<folder> takes them from elsewhere",
+        )
+    made = load(settings, folder, device, seed)
+    if settings.fold != AUTO:
+        return Choice(made, f"fold={settings.fold}: {settings.model} on {device.type}")
+    if device.type == "cuda":
+        return Choice(made, f"fold=auto: {made.name}, because its weights are here and there is a GPU")
+    hours = estimate(made, lengths) / 3600
+    told = f"about {duration(hours)} for {len(lengths):,} designs on the CPU, by a measured step"
+    if hours <= settings.hours:
+        return Choice(made, f"fold=auto: {made.name}, because it takes {told} (limit hours={settings.hours:g})")
+    return Choice(
+        None, f"fold=auto: none, because it would take {told}; hours={settings.hours:g} is the limit, no GPU is here"
+    )
+
+
+def load(settings: ProteinScoring, folder: Path, device: torch.device, seed: int = 0) -> Folder:
+    """The predictor of a folder."""
+    if settings.fold == ESMFOLD2:
+        return EsmFold2.load(folder, device, settings.recycles, settings.chunk, seed)
+    return EsmFold.load(folder, device, settings.recycles, settings.chunk)
+
+
+def estimate(folder: Folder, lengths: Sequence[int]) -> float:
+    """Seconds to fold designs of these lengths, from one that is folded now."""
+    size = min(PROBE, max(lengths, default=PROBE))
+    folder.fold(["A"])  # the first call of any network is slower
+    started = time.perf_counter()
+    folder.fold([("MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNL" * (size // 48 + 1))[:size]])
+    seconds = time.perf_counter() - started
+    return sum(seconds * max(length / size, 1.0) ** GROWTH for length in lengths)
+
+
+def duration(hours: float) -> str:
+    """Hours in words of the right unit."""
+    if hours * 3600 < 90:
+        return f"{max(hours * 3600, 1):.0f} s"
+    return f"{hours * 60:.0f} min" if hours < 1.5 else f"{hours:.1f} h"

@@ -1,0 +1,119 @@
+"""ESMFold (Lin et al. 2023) through transformers' ``EsmForProteinFolding``, unbatched numbers for every batch member.
+
+transformers gives pLDDT from 0 to 1 and one pTM for a whole padded batch, and writes the end of a padded chain at the
+wrong residue. Here every tensor is cut to its sequence first, so each number is that of the sequence alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from didi_core.errors import InputError
+
+from .folding import Folded
+from .models import config_of, load_strictly
+
+ORDER = "ARNDCQEGHILKMFPSTWYV"  # AlphaFold's, which the network's ids follow
+CA = 1  # of the 37 atoms
+PTM_BINS, PTM_MAX = 64, 31
+OF_THE_BATCH = ("aatype", "residue_index", "atom37_atom_exists", "residx_atom37_to_atom14", "residx_atom14_to_atom37")
+
+
+class EsmFold:
+    """An ESMFold on a device.
+
+    recycles: passes after the first; None is the model's own number. chunk: see ``Folder``. The language model's stem
+    runs in half precision on a GPU where its configuration says so, everything else in single precision.
+    """
+
+    def __init__(self, model: Any, device: torch.device, recycles: int | None = None, chunk: int = 128) -> None:
+        self.name = "esmfold"
+        self.model = model.float().eval().to(device)
+        if device.type == "cuda" and model.config.esmfold_config.fp16_esm:
+            self.model.esm.half()
+        self.device, self.recycles = device, recycles
+        self.chunk = chunk
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, recycles: int | None = None, chunk: int = 128) -> EsmFold:
+        """From a folder in the hub's layout. Raises InputError for weights of another model."""
+        from transformers import EsmForProteinFolding
+
+        check(folder)
+        # The contact head is not read when folding; the tables are computed, and old files may lack them.
+        unread = ("contact_head", "af2_to_esm", "inv_freq", "position_ids", "position_embeddings")
+        return cls(load_strictly(EsmForProteinFolding, folder, unread), device, recycles, chunk)
+
+    @property
+    def passes(self) -> int:
+        """Passes through the trunk."""
+        own = int(self.model.config.esmfold_config.trunk.max_recycles)  # which counts the first pass, unlike recycles
+        return own if self.recycles is None else 1 + self.recycles
+
+    @property
+    def chunk(self) -> int:
+        """Rows of the pair representation that are computed at a time."""
+        return self._chunk
+
+    @chunk.setter
+    def chunk(self, size: int) -> None:
+        self._chunk = size
+        self.model.trunk.set_chunk_size(size)
+
+    @torch.no_grad()
+    def fold(self, sequences: Sequence[str]) -> list[Folded]:
+        """Structures of a batch, in order."""
+        longest = max(map(len, sequences))
+        residues = torch.zeros(len(sequences), longest, dtype=torch.long)
+        mask = torch.zeros_like(residues)
+        for i, sequence in enumerate(sequences):
+            residues[i, : len(sequence)], mask[i, : len(sequence)] = _ids(sequence), 1
+        positions = torch.arange(longest).expand(len(sequences), -1)
+        made = self.model(
+            residues.to(self.device),
+            mask.to(self.device),
+            position_ids=positions.to(self.device),
+            num_recycles=self.recycles,
+        )
+        return [self._one(made, i, len(sequence)) for i, sequence in enumerate(sequences)]
+
+    def _one(self, made: Any, i: int, length: int) -> Folded:
+        """The structure of batch member i, everything cut to its length first."""
+        from transformers.models.esm.openfold_utils.loss import compute_tm
+
+        exists = made["atom37_atom_exists"][i, :length].float()
+        plddt = 100 * made["plddt"][i, :length].float()
+        ptm = compute_tm(made["ptm_logits"][i : i + 1, :length, :length].float(), max_bin=PTM_MAX, no_bins=PTM_BINS)
+        cut = {name: made[name][i : i + 1, :length] for name in OF_THE_BATCH}
+        cut |= {"positions": made["positions"][-1:, i : i + 1, :length].float(), "plddt": plddt[None]}
+        return Folded(
+            plddt=float((plddt * exists).sum() / exists.sum()),
+            plddt_ca=float(plddt[:, CA].mean()),
+            ptm=float(ptm),
+            residues=plddt[:, CA].cpu().numpy().astype(np.float64),
+            pae=made["predicted_aligned_error"][i, :length, :length].float().cpu().numpy(),
+            pdb=self.model.output_to_pdb(cut)[0],
+        )
+
+
+def _ids(sequence: str) -> Int[Tensor, "L"]:
+    return torch.tensor([ORDER.index(letter) for letter in sequence])
+
+
+def check(folder: Path) -> None:
+    """Refuse a folder that is no ESMFold, by its configuration."""
+    config = config_of(folder, "fold_model")
+    if config.get("model_type") != "esm" or not config.get("is_folding_model"):
+        kind = config.get("model_type") or "nothing"
+        told = f"model_type={kind}, is_folding_model={config.get('is_folding_model', False)}"
+        raise InputError(
+            f"fold_model={folder} is no ESMFold ({told} in its config.json). Give a folder like facebook/esmfold_v1, "
+            "or fold=esmfold2 for an ESMFold2."
+        )

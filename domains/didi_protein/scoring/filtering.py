@@ -1,0 +1,218 @@
+"""``filter``: thresholds on any column, a reason for each design that fails, and the best that are not alike.
+
+    designs.fasta designs.csv   what passed, the best first, scores in the headers
+    rejected.csv                the rest, with reasons
+    scores.jsonl pdb/ report.html   what passed, as a score folder of its own
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from didi_core.errors import InputError, unknown
+from didi_core.scoring import Job
+from didi_core.types import Sample
+
+from ..alignment import identity
+from ..design_report import read_designs, write_design_report
+from ..design_report.designs import RESIDUES, STRUCTURES, Design, structure_name
+from ..fasta import write_fasta
+from .table import BETTER, best_first, write_table
+
+NONE = "none"
+MIN, MAX = "min", "max"
+ALIKE = 0.9  # identity above which two designs are alike, where only top is given
+# On pLDDT, published designs are called confident from 70; the rest keeps what natural proteins have (95 % of them).
+PRESETS: dict[str, dict[str, dict[str, float]]] = {
+    NONE: {},
+    "lenient": {MIN: {"plddt": 50.0}, MAX: {"low_complexity": 0.4, "longest_run": 10, "top_share": 0.35}},
+    "standard": {
+        MIN: {"plddt": 70.0},
+        MAX: {"low_complexity": 0.25, "longest_run": 6, "top_share": 0.25, "nn_identity": 0.9},
+    },
+    "strict": {
+        MIN: {"plddt": 80.0, "ptm": 0.5},
+        MAX: {"low_complexity": 0.1, "longest_run": 4, "top_share": 0.2, "nn_identity": 0.7},
+    },
+}
+REJECTED, PASSED = "rejected.csv", "designs.csv"
+HEADER = ("plddt", "ptm", "pppl", "nn_identity", "low_complexity", "longest_run", "length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProteinFilter:
+    """Keys of ``configs/filtering/protein.yaml``."""
+
+    min: Mapping[str, float] | None = field(default_factory=dict)
+    max: Mapping[str, float] | None = field(default_factory=dict)
+    preset: str = NONE
+    top: int | None = None
+    diversity: float | None = None
+    sort: str | None = None
+    descending: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise unknown("preset", self.preset, PRESETS)
+        if self.preset == NONE and not (self.min or self.max) and self.top is None and self.diversity is None:
+            raise InputError(
+                "nothing to filter by: give preset=standard, thresholds such as min.plddt=70 max.longest_run=5, "
+                "or top=20."
+            )
+        if self.top is not None and self.top < 1:
+            raise InputError(f"top={self.top} is out of range: it must be at least 1.")
+        if self.diversity is not None and not 0 < self.diversity <= 1:
+            raise InputError(f"diversity={self.diversity} is out of range: an identity in (0, 1], such as 0.7.")
+        for kind, given in ((MIN, self.min), (MAX, self.max)):
+            for column, value in (given or {}).items():
+                if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+                    raise InputError(f"{kind}.{column}={value!r} is no number.")
+
+    def thresholds(self) -> list[Threshold]:
+        """The preset's, and those given, which go before them."""
+        found: dict[tuple[str, str], Threshold] = {}
+        for given, own in ((PRESETS[self.preset], False), ({MIN: self.min or {}, MAX: self.max or {}}, True)):
+            for kind, limits in given.items():
+                found |= {(kind, name): Threshold(name, kind, float(value), own) for name, value in limits.items()}
+        return list(found.values())
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A column must be at least (``min``) or at most (``max``) ``value``. own: the user's, not a preset's."""
+
+    column: str
+    kind: str
+    value: float
+    own: bool = True
+
+    def reason(self, row: Mapping[str, Any]) -> str:
+        """Why a row fails; '' where it passes."""
+        found = row.get(self.column)
+        if found is None:
+            return f"{self.column} is not known"
+        if self.kind == MIN and found < self.value:
+            return f"{self.column}={found:g} < {self.value:g}"
+        if self.kind == MAX and found > self.value:
+            return f"{self.column}={found:g} > {self.value:g}"
+        return ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}.{self.column}={self.value:g}"
+
+
+def shortlist(folder: Path, wanted: ProteinFilter, job: Job) -> list[dict[str, Any]]:
+    """Write what passes, and what does not with reasons; returns the rows that pass, the best first.
+
+    Raises:
+        InputError: no score folder, or a column that no design has.
+    """
+    designs = {design.id: design for design in read_designs(folder)}
+    rows = [{"id": d.id, **d.scores, "length": len(d.sequence), "sequence": d.sequence} for d in designs.values()]
+    thresholds = applicable(wanted.thresholds(), rows, job)
+    if wanted.sort is not None:
+        check_column(wanted.sort, rows, "sort")
+        if wanted.descending is None and wanted.sort not in BETTER:
+            raise InputError(f"sort={wanted.sort}: whether more is better is not known. Give descending=true or false.")
+    ordered = best_first(rows, wanted.sort, wanted.descending)
+    reasons = {row["id"]: "; ".join(filter(None, (t.reason(row) for t in thresholds))) for row in ordered}
+    passing = [row for row in ordered if not reasons[row["id"]]]
+    reasons |= redundant(passing, wanted)
+    kept = [row for row in ordered if not reasons[row["id"]]]
+    out = job.run.path
+    left_out = [{**row, "reasons": reasons[row["id"]]} for row in ordered if reasons[row["id"]]]
+    write_table(out, left_out, REJECTED, lines=False)
+    job.run.note(thresholds=[str(t) for t in thresholds], passed=len(kept), rejected=len(left_out))
+    job.say(summary(ordered, kept, thresholds, wanted))
+    if kept:
+        write_kept(out, kept, designs, job)
+    return kept
+
+
+def applicable(thresholds: Sequence[Threshold], rows: Sequence[Mapping[str, Any]], job: Job) -> list[Threshold]:
+    """Thresholds on columns that are there. One of a preset that is not there is left out and told."""
+    used = []
+    for threshold in thresholds:
+        if not threshold.own and all(row.get(threshold.column) is None for row in rows):
+            job.say(f"preset: {threshold} is left out, as no design has a {threshold.column}")
+            continue
+        check_column(threshold.column, rows, f"{threshold.kind}.{threshold.column}")
+        used.append(threshold)
+    return used
+
+
+def check_column(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+    """Raise InputError unless some design has a number there."""
+    values = [row[name] for row in rows if row.get(name) is not None]
+    if any(isinstance(value, str | bool) for value in values):
+        raise InputError(f"{key}: the column {name!r} is no number.")
+    if not values:
+        known = {n for row in rows for n, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        raise unknown("column", name, known, key)
+
+
+def redundant(passing: Sequence[Mapping[str, Any]], wanted: ProteinFilter) -> dict[str, str]:
+    """Reasons for designs that a better one makes superfluous, or that come after the best ``top``. Best come first."""
+    limit = wanted.diversity if wanted.diversity is not None else (ALIKE if wanted.top is not None else None)
+    chosen: list[Mapping[str, Any]] = []
+    reasons: dict[str, str] = {}
+    for row in passing:
+        if wanted.top is not None and len(chosen) == wanted.top:
+            reasons[row["id"]] = f"not among the best {wanted.top}"
+            continue
+        alike = _first_alike(row["sequence"], chosen, limit) if limit is not None else ""
+        reasons[row["id"]] = alike
+        if not alike:
+            chosen.append(row)
+    return reasons
+
+
+def _first_alike(sequence: str, chosen: Sequence[Mapping[str, Any]], limit: float) -> str:
+    for better in chosen:
+        found = identity(better["sequence"], sequence)
+        if found > limit or sequence == better["sequence"]:
+            return f"{100 * found:.0f} % identical to {better['id']}, which is better"
+    return ""
+
+
+def write_kept(out: Path, kept: Sequence[dict[str, Any]], designs: Mapping[str, Design], job: Job) -> None:
+    """FASTA and CSV, and a score folder with the structures."""
+    samples = [
+        Sample(row["sequence"], row["id"], info={n: row[n] for n in HEADER if row.get(n) is not None}) for row in kept
+    ]
+    write_fasta(out / "designs.fasta", samples)
+    write_table(out, kept, PASSED, lines=False)
+    lines = []
+    for row in kept:
+        design = designs[row["id"]]
+        values = {} if design.residues is None else {RESIDUES: design.residues.tolist()}
+        lines.append({**row, **values})
+        if design.pdb is not None:
+            (out / STRUCTURES).mkdir(exist_ok=True)
+            shutil.copyfile(design.pdb, out / STRUCTURES / structure_name(design.id))
+    write_table(out, lines)
+    record = {"command": " ".join(job.run.record.get("command_line", [])), **job.run.record.get("config", {})}
+    job.say(f"report: {write_design_report(out, record)}")
+
+
+def summary(
+    rows: Sequence[Mapping[str, Any]],
+    kept: Sequence[Mapping[str, Any]],
+    thresholds: Sequence[Threshold],
+    wanted: ProteinFilter,
+) -> str:
+    """How many pass, and what the others fail most."""
+    counts = Counter(t.column for row in rows for t in thresholds if t.reason(row))
+    failing = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+    said = f"{len(kept):,} of {len(rows):,} designs pass" + (f" (failing by column: {failing})" if failing else "")
+    used = ", ".join(str(t) for t in thresholds)
+    said += f"; thresholds: {used}" if used else ""
+    if wanted.top is not None and len(kept) < wanted.top:
+        said += f"; top={wanted.top} were asked for"
+    return said

@@ -1,0 +1,67 @@
+"""Loading transformers' models from folders: what they are by their configuration, and every weight accounted for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from didi_core.errors import InputError
+
+
+def config_of(folder: Path, key: str) -> dict[str, Any]:
+    """config.json of a model's folder; ``key`` is the setting that named it."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{key}={folder}: there is no config.json in it. Give a folder with one, beside the weights.")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+
+
+def load_strictly(kind: Any, folder: Path, unread: Sequence[str] = ()) -> Any:
+    """A model from a folder, in single precision and eval mode; no code of the folder runs.
+
+    Args:
+        unread: parts of names that may be absent, as nothing that is computed depends on them.
+
+    Raises:
+        InputError: damaged files, or weights that are not those of the model.
+    """
+    try:
+        with quiet():
+            model, told = kind.from_pretrained(
+                folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
+            )  # tensors that do not fit are refused below, with their names
+    except (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+        short = " ".join(str(error).split())[:300]
+        raise InputError(f"{folder}: the model cannot be loaded ({short}).") from error
+    lacking = [str(name) for name in told["missing_keys"] if not any(part in str(name) for part in unread)]
+    misfits = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in told["mismatched_keys"]]
+    for names, what in ((lacking, "are not in it"), (misfits, "have another shape")):
+        if names:
+            shown = ", ".join(sorted(names)[:4]) + (" ..." if len(names) > 4 else "")
+            raise InputError(
+                f"{folder} holds weights of another model: {len(names)} tensors {what} ({shown}). Get it anew."
+            )
+    return model.float().eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' bars and warnings: what matters is checked, and told by us."""
+    from transformers.utils import logging as theirs
+
+    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity(logging.ERROR)
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(level)
+        if bars:
+            theirs.enable_progress_bar()

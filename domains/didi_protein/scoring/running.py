@@ -1,0 +1,227 @@
+"""``score``: one kind of score after the other, each design's appended to its journal, the table written as it grows.
+
+    scores.csv scores.jsonl   a row per design, the best first
+    pdb/<id>.pdb              structures; pae/<id>.npz where asked for
+    parts/*.jsonl             what was scored so far; a repeated command goes on from it
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from didi_core.errors import InputError
+from didi_core.files import write_atomic
+from didi_core.importers.sources import locate
+from didi_core.scoring import Job
+from didi_core.types import Sample
+
+from ..design_report import write_design_report
+from ..design_report.designs import PLDDT, RESIDUES, STRUCTURES, structure_name
+from ..metrics.neighbours import Neighbours
+from .choice import choose, model_folder
+from .folding import Folded, Folder, batches, fold_within_memory
+from .journal import Journal
+from .pseudo import PACKAGE, kind_of, load_pseudo, pseudo_perplexity
+from .reading import Reference, read_reference
+from .sequence import cluster_columns, plain, sequence_scores
+from .settings import NONE, ProteinScoring
+from .table import merged, write_table
+
+PARTS, ERRORS = "parts", "pae"
+SEQUENCE, PPPL, FOLD = "sequence", "pppl", "fold"
+WRITE_EVERY = 20.0  # seconds between tables while scores come in
+STAGE_LINES = 64  # sequences scored between two writes of the journal
+
+
+@dataclass
+class Board:
+    """The designs and what is known of them so far; writes the table now and then."""
+
+    designs: Sequence[Sample]
+    folder: Path
+    known: dict[str, dict[str, dict[str, Any]]]
+    clusters: dict[str, dict[str, Any]]
+    _written: float = 0.0
+
+    @classmethod
+    def open(cls, designs: Sequence[Sample], folder: Path) -> Board:
+        """With what earlier runs left."""
+        known = {kind: _journal(folder, kind).rows() for kind in (SEQUENCE, PPPL, FOLD)}
+        return cls(designs, folder, known, {})
+
+    def left(self, kind: str) -> list[Sample]:
+        """Designs that lack a kind of score."""
+        return [design for design in self.designs if design.id not in self.known[kind]]
+
+    def add(self, kind: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Keep rows, on the disk when this returns; the table follows at leisure."""
+        _journal(self.folder, kind).append(rows)
+        self.known[kind].update((name, dict(row)) for name, row in rows)
+        if time.monotonic() - self._written > WRITE_EVERY:
+            self.write()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table, the best first."""
+        return merged(self.designs, [self.known[SEQUENCE], self.clusters, self.known[PPPL], self.known[FOLD]])
+
+    def write(self) -> None:
+        """scores.csv and scores.jsonl."""
+        write_table(self.folder, self.rows())
+        self._written = time.monotonic()
+
+
+def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job) -> list[dict[str, Any]]:
+    """Score what was not scored before, write everything, and return all rows, the best first.
+
+    Raises:
+        InputError: models or references that are not there or do not fit, before anything is computed.
+    """
+    folder = job.run.path
+    check_names(designs)
+    weights = model_folder(settings)
+    judge = None if settings.pppl == NONE or settings.pppl.startswith(PACKAGE) else locate(settings.pppl, "pppl")
+    if judge is not None:
+        kind_of(settings.pppl, judge)
+    reference = None if not settings.reference else read_reference(settings.reference, designs, job.say)
+    board = Board.open(designs, folder)
+    try:
+        with job.run.stage(SEQUENCE):
+            score_sequences(board, reference, job)
+        board.clusters = _clusters(designs)
+        board.write()
+        if settings.pppl != NONE:
+            with job.run.stage(PPPL):
+                score_pseudo(board, settings, judge, job)
+        with job.run.stage(FOLD):
+            fold_all(board, settings, weights, job)
+    finally:
+        board.write()
+    if settings.report:
+        job.say(f"report: {write_design_report(folder, provenance(job, settings))}")
+    return board.rows()
+
+
+def check_names(designs: Sequence[Sample]) -> None:
+    """Refuse designs without names, or with one name for two. Raises InputError."""
+    seen: dict[str, int] = {}
+    for number, design in enumerate(designs, start=1):
+        if not design.id or design.id.split() != [design.id]:
+            raise InputError(f"design {number} has the id {design.id!r}: an id is one word.")
+        if design.id in seen:
+            raise InputError(f"designs {seen[design.id]} and {number} have the same id {design.id!r}. Rename one.")
+        seen[design.id] = number
+
+
+def score_sequences(board: Board, reference: Reference | None, job: Job) -> None:
+    """Scores that need no network."""
+    left = board.left(SEQUENCE)
+    if not left:
+        return
+    neighbours = None if reference is None else Neighbours(reference.sequences)
+    names = () if reference is None else reference.names
+    _each(board, SEQUENCE, left, job, lambda d: sequence_scores(d.text, neighbours, names), STAGE_LINES)
+
+
+def score_pseudo(board: Board, settings: ProteinScoring, folder: Path | None, job: Job) -> None:
+    """Pseudo-perplexity of every design."""
+    left = board.left(PPPL)
+    if not left:
+        return
+    logits = load_pseudo(settings.pppl, folder, job.machine.device)
+
+    def one(design: Sample) -> dict[str, Any]:
+        return {"pppl": plain(pseudo_perplexity(logits, design.text, settings.pppl_positions, job.seed))}
+
+    _each(board, PPPL, left, job, one, 1)
+
+
+def _each(
+    board: Board, kind: str, left: Sequence[Sample], job: Job, one: Callable[[Sample], Mapping[str, Any]], at_once: int
+) -> None:
+    """Score designs one by one, with a bar, written ``at_once`` together."""
+    job.bar.start(f"score: {kind}", len(board.designs), len(board.designs) - len(left))
+    for start in range(0, len(left), at_once):
+        some = left[start : start + at_once]
+        board.add(kind, [(design.id, one(design)) for design in some])
+        job.bar.advance(by=len(some))
+    job.bar.stop()
+
+
+def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: Job) -> None:
+    """Choose a predictor, say so in one line, and predict every structure that is not there."""
+    left = board.left(FOLD)
+    if not left:
+        job.say("fold: every design was folded before")
+        return
+    choice = choose(settings, weights, job.machine.device, [len(d.text) for d in left], job.seed)
+    job.say(choice.reason)
+    job.run.note(fold=choice.reason)
+    if choice.folder is None:
+        return
+    job.bar.start("score: fold", len(board.designs), len(board.designs) - len(left))
+    for batch in batches([len(design.text) for design in left], settings.tokens):
+        some = [left[i] for i in batch]
+        made = fold_within_memory(choice.folder, [design.text for design in some], job.say)
+        pairs = zip(some, made, strict=True)
+        board.add(FOLD, [(d.id, fold_row(board.folder, d.id, f, choice.folder, settings.pae)) for d, f in pairs])
+        job.bar.advance(by=len(some))
+    job.bar.stop()
+    failed = [name for name, row in board.known[FOLD].items() if row["status"] != "ok"]
+    if failed:
+        job.say(f"{len(failed)} designs could not be folded ({', '.join(failed[:5])}): see the column status")
+
+
+def fold_row(folder: Path, name: str, made: Folded | None, folder_model: Folder, errors: bool) -> dict[str, Any]:
+    """Scores of a structure, whose files are written first. ``status``: ok, oom (memory) or failed (not a number)."""
+    if made is None:
+        return {"status": "oom", "folded_by": folder_model.name}
+    if not made.finite:
+        return {"status": "failed", "folded_by": folder_model.name}
+    write_atomic(folder / STRUCTURES / structure_name(name), made.pdb)
+    if errors:
+        target = folder / ERRORS / f"{structure_name(name).removesuffix('.pdb')}.npz"
+        write_atomic(target, lambda path: _save(path, made.pae))
+    return {
+        "status": "ok",
+        "folded_by": folder_model.name,
+        PLDDT: plain(made.plddt),
+        "plddt_ca": plain(made.plddt_ca),
+        "ptm": plain(made.ptm),
+        "pae": plain(float(made.pae.mean())),
+        RESIDUES: [round(float(value), 2) for value in made.residues],
+    }
+
+
+def _save(path: Path, errors: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, pae=errors.astype(np.float32))
+
+
+def _clusters(designs: Sequence[Sample]) -> dict[str, dict[str, Any]]:
+    """Columns of clusters, by design."""
+    columns = cluster_columns([design.text for design in designs])
+    return {design.id: {name: column[i] for name, column in columns.items()} for i, design in enumerate(designs)}
+
+
+def _journal(folder: Path, kind: str) -> Journal:
+    return Journal(folder / PARTS / f"{kind}.jsonl")
+
+
+def provenance(job: Job, settings: ProteinScoring) -> dict[str, Any]:
+    """What made the scores, for the end of the report."""
+    record = job.run.record
+    return {
+        "command": " ".join(record.get("command_line", [])),
+        "structures": record.get("fold", "none"),
+        "reference": ", ".join(path.name for path in settings.reference or ()) or "none",
+        "pseudo-perplexity": settings.pppl,
+        "git_commit": record.get("git_commit"),
+        "device": record.get("device"),
+        "versions": record.get("versions", {}),
+    }

@@ -1,0 +1,95 @@
+"""Scores of a sequence on its own: low complexity, repeats, composition, ProtParam, nearest known protein, clusters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from Bio.SeqUtils.ProtParam import ProteinAnalysis
+
+from ..alignment import identity
+from ..kmers import KmerIndex, residue_index
+from ..metrics.complexity import low_complexity_fraction
+from ..metrics.composition import UNIREF50, kl_divergence
+from ..metrics.neighbours import Neighbours
+from ..metrics.protparam import properties
+from ..metrics.repeats import longest_run, repeated_words, top_share
+
+IDENTITIES = (0.5, 0.7, 0.9)  # of clusters
+WORD, CANDIDATES, FEWEST = 4, 8, 2  # representatives are aligned if they share enough 4-mers, the closest eight of them
+DIGITS = 5
+
+
+def sequence_scores(
+    sequence: str, neighbours: Neighbours | None = None, names: Sequence[str] = ()
+) -> dict[str, float | int | str | None]:
+    """The row of one design; undefined numbers are None.
+
+    Args:
+        neighbours: the known proteins, for ``nn_identity`` and ``nn_coverage``; ``names``: their ids.
+    """
+    physical = properties(sequence)
+    row: dict[str, Any] = {
+        "length": len(sequence),
+        "low_complexity": low_complexity_fraction(sequence),
+        "longest_run": longest_run(sequence),
+        "top_share": top_share(sequence),
+        "repeated_3mers": repeated_words(sequence),
+        "composition_kl": float(kl_divergence(np.bincount(residue_index(sequence), minlength=20), UNIREF50)),
+        "molecular_weight": physical["molecular_weight"],
+        "pi": physical["isoelectric_point"],
+        "gravy": physical["gravy"],
+        "aromaticity": physical["aromaticity"],
+        "instability": physical["instability"],
+        "extinction": ProteinAnalysis(sequence).molar_extinction_coefficient()[0],
+    }
+    if neighbours is not None:
+        near = neighbours.nearest(sequence)
+        row["nn_id"] = None if near.index is None else names[near.index]
+        row["nn_identity"], row["nn_coverage"] = near.identity, near.coverage
+    return {key: plain(value) for key, value in row.items()}
+
+
+def plain(value: Any) -> Any:
+    """A number as JSON and CSV hold it: rounded, None where it is not finite."""
+    if not isinstance(value, float | np.floating):
+        return value
+    number = float(value)
+    return round(number, DIGITS) if math.isfinite(number) else None
+
+
+def cluster_columns(sequences: Sequence[str]) -> dict[str, list[int]]:
+    """``cluster_50``, ``cluster_70``, ``cluster_90``: the cluster of each sequence, numbered from 1 by first member."""
+    index = KmerIndex(sequences, WORD)
+    known: dict[tuple[int, int], float] = {}
+
+    def between(i: int, j: int) -> float:
+        pair = (min(i, j), max(i, j))
+        if pair not in known:
+            known[pair] = identity(sequences[pair[0]], sequences[pair[1]])
+        return known[pair]
+
+    return {f"cluster_{round(100 * level)}": identity_clusters(index, level, between) for level in IDENTITIES}
+
+
+def identity_clusters(index: KmerIndex, level: float, between: Callable[[int, int], float]) -> list[int]:
+    """Greedy clusters as CD-HIT's: longest first, each joins a representative at ``level`` or becomes one.
+
+    Two proteins of n words whose differences are scattered share about ``level^4 n`` of them, more where differences
+    come together; a representative that shares less than half of that is not aligned, so a few relatives are missed.
+
+    Args:
+        index: of the sequences. between: identity of two of them, by their indices.
+    """
+    founder = np.full(len(index), -1)
+    leads = np.zeros(len(index), dtype=bool)
+    for i in np.argsort(-index.sizes, kind="stable").tolist():
+        shared = np.where(leads, index.shared(index.words[i]), 0)
+        needed = max(np.ceil(level**WORD * index.sizes[i] / 2), min(FEWEST, max(index.sizes[i], 1)))
+        near = np.argsort(-shared, kind="stable")[:CANDIDATES].tolist()
+        founder[i] = next((j for j in near if shared[j] >= needed and between(i, j) >= level), i)
+        leads[i] = founder[i] == i
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(int(lead), len(numbers) + 1) for lead in founder]

@@ -1,0 +1,48 @@
+"""Keys of ``configs/scoring/protein.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from didi_core.errors import InputError, unknown
+
+AUTO, NONE, ESMFOLD, ESMFOLD2 = "auto", "none", "esmfold", "esmfold2"
+FOLDS = (AUTO, ESMFOLD, ESMFOLD2, NONE)
+MODELS = {ESMFOLD: "facebook/esmfold_v1", ESMFOLD2: "biohub/ESMFold2"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProteinScoring:
+    """How designs are scored; the YAML file says what each key is."""
+
+    fold: str = AUTO
+    fold_model: str | None = None
+    recycles: int | None = None
+    chunk: int = 128
+    tokens: int = 1024
+    hours: float = 1.0
+    pae: bool = False
+    reference: tuple[Path, ...] | None = None
+    pppl: str = NONE
+    pppl_positions: int | None = None
+    report: bool = True
+
+    def __post_init__(self) -> None:
+        if self.fold not in FOLDS:
+            raise unknown("fold", self.fold, FOLDS)
+        if self.fold == NONE and self.fold_model is not None:
+            raise InputError(f"fold_model={self.fold_model} has no effect with fold=none.")
+        if self.pppl == NONE and self.pppl_positions is not None:
+            raise InputError(f"pppl_positions={self.pppl_positions} has no effect without pppl=<model>.")
+        for name, lowest in (("recycles", 0), ("chunk", 1), ("tokens", 1), ("pppl_positions", 1)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise InputError(f"{name}={value} is out of range: it must be at least {lowest}.")
+        if not self.hours >= 0:
+            raise InputError(f"hours={self.hours} is out of range: it must not be negative.")
+
+    @property
+    def model(self) -> str:
+        """What is loaded to fold."""
+        return self.fold_model or MODELS[ESMFOLD if self.fold == AUTO else self.fold]

@@ -1,0 +1,78 @@
+"""The table of scores: what was scored so far as rows, the best first, written as JSON lines and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from didi_core.files import write_atomic
+from didi_core.types import Sample
+
+from ..design_report.designs import PLDDT, RESIDUES, SCORES
+from .sequence import plain
+
+TABLE = "scores.csv"
+FIRST = ("id", "status", "model", "steps", "length", PLDDT, "plddt_ca", "ptm", "pae", "pppl")
+LAST = ("sequence",)
+NOT_IN_CSV = (RESIDUES,)
+# What is better, for ordering: more (True) or less (False).
+BETTER = {
+    PLDDT: True, "plddt_ca": True, "ptm": True, "pae": False, "pppl": False, "nn_identity": False,
+    "low_complexity": False, "longest_run": False, "top_share": False, "repeated_3mers": False, "composition_kl": False,
+}  # fmt: skip
+OWN = {"id", "status", "sequence", "reasons", "nn_id", "nn_coverage", *BETTER}
+
+
+def merged(designs: Sequence[Sample], parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """A row per design from its header and from every kind of score, in order of confidence.
+
+    Words of the header that are named like a score are of an earlier scoring, and left out. Without pLDDT the order is
+    that of pseudo-perplexity, without that the order of the file.
+    """
+    parts = list(parts)
+    rows = []
+    for design in designs:
+        said = {name: plain(value) for name, value in design.info.items() if name not in OWN}
+        row: dict[str, Any] = {"id": design.id, "status": "not folded", **said, "sequence": design.text}
+        for scores in parts:
+            row |= scores.get(design.id, {})
+        rows.append(row)
+    return best_first(rows)
+
+
+def best_first(rows: Sequence[dict[str, Any]], column: str | None = None, more: bool | None = None) -> list[dict]:
+    """Rows in order of a column (pLDDT, then pseudo-perplexity, where none is given); undefined ones last."""
+    if column is None:
+        column = next((name for name in (PLDDT, "pppl") if any(row.get(name) is not None for row in rows)), None)
+    if column is None:
+        return list(rows)
+    sign = -1.0 if (BETTER.get(column, True) if more is None else more) else 1.0
+
+    def key(row: Mapping[str, Any]) -> tuple[bool, float]:
+        value = row.get(column)
+        return value is None, sign * float(value or 0.0)
+
+    return sorted(rows, key=key)
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the columns: confidence first, the sequence last."""
+    found = list(dict.fromkeys(name for row in rows for name in row if name not in NOT_IN_CSV))
+    middle = [name for name in found if name not in (*FIRST, *LAST)]
+    return [*(name for name in FIRST if name in found), *middle, *(name for name in LAST if name in found)]
+
+
+def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], table: str = TABLE, lines: bool = True) -> None:
+    """``scores.csv`` and, with ``lines``, ``scores.jsonl``, which also has the confidence of every residue."""
+    if lines:
+        text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        write_atomic(folder / SCORES, text)
+    written = io.StringIO()
+    writer = csv.DictWriter(written, columns_of(rows), restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
+    write_atomic(folder / table, written.getvalue())
