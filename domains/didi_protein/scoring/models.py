@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from didi_core.errors import InputError
+
+# What transformers raises for files that are cut off, no weights, or weights of something else.
+DAMAGE = (
+    OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, EOFError, SafetensorError,
+    pickle.UnpicklingError,
+)  # fmt: skip
 
 
 def config_of(folder: Path, key: str) -> dict[str, Any]:
@@ -37,7 +46,7 @@ def load_strictly(kind: Any, folder: Path, unread: Sequence[str] = ()) -> Any:
             model, told = kind.from_pretrained(
                 folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
             )  # tensors that do not fit are refused below, with their names
-    except (OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except DAMAGE as error:
         short = " ".join(str(error).split())[:300]
         raise InputError(f"{folder}: the model cannot be loaded ({short}).") from error
     lacking = [str(name) for name in told["missing_keys"] if not any(part in str(name) for part in unread)]
