@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from didi_core.cli import main
 
 
 def run() -> None:
-    """Run the command line and leave with its exit code."""
-    sys.exit(main(sys.argv[1:]))
+    """Run the command line and leave with its exit code; quietly where nobody reads on (``| head``)."""
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes on its way out
+        code = 1
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ class TrunkFeatures:
 
     def __call__(self, samples: Sequence[Sample]) -> Float[np.ndarray, "n D"]:
         """One row per sample."""
-        fresh = sorted({s.text for s in samples} - self._known.keys(), key=lambda text: (-len(text), text))
-        rows = [(text, self.encode(text)) for text in fresh]
+        fresh = {s.text for s in samples} - self._known.keys()
+        rows = sorted(((text, self.encode(text)) for text in fresh), key=lambda row: (-len(row[1]), row[0]))
         start = 0
         while start < len(rows):
             size = max(self.token_budget // max(len(rows[start][1]), 1), 1)

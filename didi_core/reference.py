@@ -67,7 +67,7 @@ def load_reference(path: Path) -> dict[str, dict[str, np.ndarray]]:
 def check_reference(domain: Domain) -> None:
     """Whether there is something to compare with, told before hours of training, not after. Raises InputError."""
     if not isinstance(domain, HasReferenceStatistics) or domain.reference_statistics() is None:
-        domain.held_out(1)
+        domain.held_out(1, 0)
 
 
 def reference_rows(

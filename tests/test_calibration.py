@@ -108,6 +108,16 @@ def test_same_seed_same_json(domain: ToyDomain) -> None:
     assert once() == once()
 
 
+def test_features_of_texts_whose_tokens_are_not_as_many_as_their_letters(domain: ToyDomain) -> None:
+    """Without padding only equal lengths go together, whatever the order of the texts."""
+    texts = {"abcd": [1, 2], "abc": [1, 2, 3], "ab": [3, 4], "a": [2, 3, 4]}
+    features = TrunkFeatures(domain.teacher(), lambda text: texts[text], token_budget=64)
+    rows = features([Sample(text) for text in texts])
+    for text, row in zip(texts, rows, strict=True):
+        alone = TrunkFeatures(domain.teacher(), lambda text: texts[text])([Sample(text)])[0]
+        np.testing.assert_allclose(row, alone, atol=1e-5)
+
+
 def test_energy_sees_a_missing_mode() -> None:
     """Half of the reference's two clusters is far from it, although each sample is a natural one."""
     random = np.random.default_rng(0)

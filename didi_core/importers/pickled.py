@@ -70,7 +70,7 @@ def load_pickled(path: Path) -> dict[str, Any]:
         strange = sorted(name for name in names if not (name in PLAIN or name.startswith(DESCRIPTIONS)))
         if strange:
             raise _refused(path, ", ".join(strange[:5]))
-        known = [(_stand_in(name), name) for name in names]
+        known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(_stand_in(name), name) for name in names]
         with warnings.catch_warnings(), torch.serialization.safe_globals(known):
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # which is refused or read, in words
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -184,7 +184,7 @@ class LanguageDomain:
         usual = LanguageSettings()
         if self.settings.path is not None or not asset(REFERENCE).exists():
             return None
-        if (self.settings.tokenizer, self.settings.length) != (usual.tokenizer, usual.length):
+        if self.settings.length != usual.length or not self._has_bundled_tokens:
             return None
         found = load_reference(asset(REFERENCE))
         if self.settings.judge == usual.judge:
@@ -211,13 +211,17 @@ class LanguageDomain:
         """Perplexity under the judge, entropy per sample, then repetition, variety and the distance in features."""
         return [*language_metrics(self._judge, self._own_tokens), *self._energy]
 
+    @property
+    def _has_bundled_tokens(self) -> bool:
+        """Whether texts have the tokens of the bundled networks."""
+        return self.tokenizer.digest == load_tokenizer().digest
+
     @cached_property
     def _energy(self) -> list[Metric]:
         """Energy distance in the bundled teacher's features, where texts have its tokens."""
-        own_data = self.settings.path is not None
-        if self.settings.tokenizer != BUNDLED or not asset("teacher").exists():
+        if not self._has_bundled_tokens or not asset("teacher").exists():
             return []
-        if not own_data and not asset(FEATURES).exists():
+        if self.settings.path is None and not asset(FEATURES).exists():
             return []
         features = TrunkFeatures(self.teacher(BUNDLED), self.encode)
         return [EnergyDistance(features, lambda: self.feature_reference(features))]
