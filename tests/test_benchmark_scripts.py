@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
+import didi_core
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = ("sampling", "first_call", "log_probabilities", "packing")
 
@@ -84,3 +86,20 @@ def test_plain_and_our_samples_are_whole_and_of_one_law(load) -> None:
     shares = [torch.bincount(tokens.flatten(), minlength=7)[:6] / tokens.numel() for tokens in made]
     assert all(int(tokens.max()) < 6 for tokens in made)
     assert (shares[0] - shares[1]).abs().max() < 0.06
+
+
+def test_a_claim_is_told_for_each_seed_and_for_all(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"training.steps": 1, "training.batch_size": 16, "objective.reference_samples": 16}
+    cheap = {"objective.reference_steps": 2, "objective.reward.warmup": 1, "evaluate.enabled": False}
+    runs = [
+        str(didi_core.distill(domain="toy", seed=seed, run_dir=str(tmp_path / str(seed)), **few, **cheap))
+        for seed in (0, 1)
+    ]
+    script, out = load("training_claim"), tmp_path / "claim.json"
+    how = ["--num", "64", "--steps", "4", "--temperatures", "0.2", "1.1", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["training_claim", *runs, *how])
+    script.main()
+    row = json.loads(out.read_text())["by_steps"]["4"]
+    assert list(row) == ["seed 0", "seed 1", "pooled", "t over seeds"]
+    low, high = sorted(float(row[f"seed {seed}"].split(" %")[0]) for seed in (0, 1))
+    assert low - 0.5 <= float(row["pooled"].split(" %")[0]) <= high + 0.5

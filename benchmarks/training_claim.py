@@ -1,0 +1,125 @@
+"""What a claim about training rests on: students of several training seeds against their teacher.
+
+    python benchmarks/training_claim.py runs/0 runs/1 runs/2 --num 350 --laws stratified --grids power
+
+Each run directory is one training seed, which is also its sampling seed; samples are read from the run's ``evaluation``
+folder where an ``evaluate`` with the same settings has left them, and drawn otherwise. Three intervals are printed for
+each number of steps, all of the student's quality over the teacher's at matched entropy: each seed's own (bootstrap
+over its samples), the pooled one (bootstrap over the samples of all seeds), and Student's t over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from didi_core.checkpoint import load_denoiser, model_folder, read_card
+from didi_core.commands.common import make_domain
+from didi_core.drawing import Drawing
+from didi_core.files import write_json
+from didi_core.fingerprint import model_hash
+from didi_core.frontier import SweepPoint, frontier, matched, matched_difference
+from didi_core.generate import SamplerSettings
+from didi_core.reference import reference_rows
+from didi_core.sample_cache import SampleCache, StatisticsCache
+from didi_core.statistics import Interval, over_runs
+from didi_core.training.progress import Bar
+from didi_core.types import Domain, Metric
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One training seed: where its run is, and the two networks."""
+
+    run: Path
+    seed: int
+    student: nn.Module
+    teacher: nn.Module
+
+
+def points(domain: Domain, one: Seed, model: nn.Module, sweep: Sequence[SamplerSettings], num: int) -> list[SweepPoint]:
+    """Quality and entropy statistics of a model's samples at each temperature."""
+    metrics, cache = domain.metrics()[:2], StatisticsCache(one.run / "evaluation")
+    bar = Bar()
+    drawing = Drawing(domain, lambda _: num, (one.seed,), SampleCache(one.run / "evaluation"), bar, None, 64)
+    bar.start(f"{one.run.name}, {sweep[0].steps} steps (denoiser calls)", sum(map(drawing.cost, sweep)))
+    found = []
+    for settings in sweep:
+        made = drawing.all_seeds(model, None, settings, (model_hash(model), ""), None)
+        quality, entropy = (cache.statistics(metric, made.samples) for metric in metrics)
+        found.append(SweepPoint(settings.temperature, quality, entropy))
+    bar.stop()
+    return found
+
+
+def pooled(sweeps: Sequence[Sequence[SweepPoint]]) -> list[SweepPoint]:
+    """The samples of all seeds as one set, temperature by temperature."""
+    return [
+        replace(
+            same[0],
+            quality=np.concatenate([p.quality for p in same]),
+            entropy=np.concatenate([p.entropy for p in same]),
+        )
+        for same in zip(*sweeps, strict=True)
+    ]
+
+
+def ratio(metrics: Sequence[Metric], student: list[SweepPoint], teacher: list[SweepPoint], at: float) -> Interval:
+    """Log quality of the student minus the teacher's at the entropy ``at``."""
+    read = [matched(frontier(metrics[0], metrics[1], sweep), at) for sweep in (student, teacher)]
+    found = matched_difference(*read)
+    if found is None:
+        raise SystemExit(f"a sweep does not reach the entropy {at:.3f}: give other --temperatures.")
+    return found
+
+
+def percent(found: Interval) -> str:
+    """A difference of logarithms as a change in per cent."""
+    value, low, high = (100 * math.expm1(x) for x in (found.value, found.low, found.high))
+    return f"{value:+.1f} % [{low:+.1f}, {high:+.1f}]"
+
+
+def main() -> None:
+    """Print the table, and write it where ``--out`` says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories of distill, one per training seed")
+    parser.add_argument("--num", type=int, default=350, help="samples of each model, seed, temperature and steps")
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.8, 1.0])
+    parser.add_argument("--laws", default="stratified")
+    parser.add_argument("--grids", default="uniform")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    given = parser.parse_args()
+    cards = [read_card(model_folder(run)) for run in given.runs]
+    domain = make_domain(cards[0]["domain"], cards[0].get("data", {}))
+    seeds = [
+        Seed(run, card["training"]["seed"], load_denoiser(model_folder(run)), domain.teacher(card["teacher"]["name"]))
+        for run, card in zip(given.runs, cards, strict=True)
+    ]
+    metrics = domain.metrics()[:2]
+    at = reference_rows(domain, metrics, given.num)[0][0].values[metrics[1].name].value
+    table: dict[str, dict[str, str]] = {}
+    for steps in given.steps:
+        base = SamplerSettings(steps=steps, law=given.laws, grid=given.grids)
+        sweep = [replace(base, temperature=t) for t in given.temperatures]
+        students = [points(domain, one, one.student.eval(), sweep, given.num) for one in seeds]
+        teachers = [points(domain, one, one.teacher.eval(), sweep, given.num) for one in seeds]
+        own = [ratio(metrics, s, t, at) for s, t in zip(students, teachers, strict=True)]
+        row = {f"seed {one.seed}": percent(found) for one, found in zip(seeds, own, strict=True)}
+        row["pooled"] = percent(ratio(metrics, pooled(students), pooled(teachers), at))
+        if len(own) > 1:
+            row["t over seeds"] = percent(over_runs([found.value for found in own]))
+        table[str(steps)] = row
+        print(f"{steps} steps: {row}")
+    if given.out:
+        write_json(given.out, {"domain": domain.name, "entropy": at, "samples": given.num, "by_steps": table})
+
+
+if __name__ == "__main__":
+    main()
