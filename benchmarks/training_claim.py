@@ -43,11 +43,13 @@ class Seed:
     teacher: nn.Module
 
 
-def points(domain: Domain, one: Seed, model: nn.Module, sweep: Sequence[SamplerSettings], num: int) -> list[SweepPoint]:
+def points(
+    domain: Domain, one: Seed, model: nn.Module, sweep: Sequence[SamplerSettings], num: int, batch_size: int
+) -> list[SweepPoint]:
     """Quality and entropy statistics of a model's samples at each temperature."""
     metrics, cache = domain.metrics()[:2], StatisticsCache(one.run / "evaluation")
     bar = Bar()
-    drawing = Drawing(domain, lambda _: num, (one.seed,), SampleCache(one.run / "evaluation"), bar, None, 64)
+    drawing = Drawing(domain, lambda _: num, (one.seed,), SampleCache(one.run / "evaluation"), bar, None, batch_size)
     bar.start(f"{one.run.name}, {sweep[0].steps} steps (denoiser calls)", sum(map(drawing.cost, sweep)))
     found = []
     for settings in sweep:
@@ -90,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories of distill, one per training seed")
     parser.add_argument("--num", type=int, default=350, help="samples of each model, seed, temperature and steps")
+    parser.add_argument("--batch-size", type=int, default=64, help="samples depend on it, as in evaluate")
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.8, 1.0])
     parser.add_argument("--laws", default="stratified")
@@ -108,8 +111,9 @@ def main() -> None:
     for steps in given.steps:
         base = SamplerSettings(steps=steps, law=given.laws, grid=given.grids)
         sweep = [replace(base, temperature=t) for t in given.temperatures]
-        students = [points(domain, one, one.student.eval(), sweep, given.num) for one in seeds]
-        teachers = [points(domain, one, one.teacher.eval(), sweep, given.num) for one in seeds]
+        size = given.num, given.batch_size
+        students = [points(domain, one, one.student.eval(), sweep, *size) for one in seeds]
+        teachers = [points(domain, one, one.teacher.eval(), sweep, *size) for one in seeds]
         own = [ratio(metrics, s, t, at) for s, t in zip(students, teachers, strict=True)]
         row = {f"seed {one.seed}": percent(found) for one, found in zip(seeds, own, strict=True)}
         row["pooled"] = percent(ratio(metrics, pooled(students), pooled(teachers), at))

@@ -6,6 +6,7 @@ import os
 import sys
 
 from didi_core.cli import main
+from didi_core.training.runtime import leave
 
 
 def run() -> None:
@@ -16,7 +17,7 @@ def run() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes on its way out
         code = 1
-    sys.exit(code)
+    leave(code)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def act():
         found = {"rank": here.rank, "told": told, "mean": here.mean({"b": here.rank, "a": 1})}
         print(json.dumps(found | {"gradients": gradients(here)}), file=sys.stderr)
 
-sys.exit(guarded(act, ["distill"]))
+runtime.leave(guarded(act, ["distill"]))
 """
 
 
