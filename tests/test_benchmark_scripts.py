@@ -66,6 +66,31 @@ def test_protein_costs_are_measured_in_every_part(load, tmp_path: Path) -> None:
     assert "xformers" in record["not_measured"]
 
 
+def test_folding_costs_are_measured_alone_and_in_batches(load, tmp_path: Path) -> None:
+    script, out = load("gpu_folding"), tmp_path / "out.json"
+    assert script.main(["--quick", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["residues"], row["sequences"], row["chunk"]) for row in rows] == [
+        (length, count, chunk) for length, most in ((6, 4), (12, 2)) for count in (1, most) for chunk in (None, 8, 4)
+    ]
+    assert all(row["seconds"] > 0 and not row["problem"] for row in rows)
+
+
+def test_too_little_memory_is_a_row_and_growth_is_that_of_one_sequence(load, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load("gpu_folding")
+    folder = script.network(script.configuration(quick=True), torch.device("cpu"))
+
+    def full(sequences: list[str]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(folder, "fold", full)
+    row = script.measured(folder, script.Row(5, 2, 4), 1)
+    assert row == script.Row(5, 2, 4, problem="out of memory")
+    timed = [script.Row(100, 1, 128, 1.0), script.Row(200, 5, 128, 9.0), script.Row(200, 1, 128, 8.0), row]
+    assert script.growth(timed, 128) == pytest.approx(3.0)
+    assert script.growth(timed, 64) is None
+
+
 def test_the_released_recipe_runs_beside_ours(load, tmp_path: Path) -> None:
     script, out = load("gpu_language"), tmp_path / "out.json"
     assert script.main(["--quick", "--out", str(out)]) == 0

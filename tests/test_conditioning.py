@@ -100,11 +100,21 @@ def test_a_contig_never_draws_a_design_without_a_free_position() -> None:
         ("20/A12-30B", "insertion codes"),
         ("MKT", "nothing to write"),
         ("MKT/0-0", "no chain breaks"),
+        ("10/MK/1000000000-2000000000", "up to 2,000,000,012 residues; 10,000 are the most"),
     ],
 )
 def test_contigs_that_are_wrong(text: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
         Contig.parse(text, no_motif)
+
+
+def test_structure_files_without_chain_names_or_columns(tmp_path: Path) -> None:
+    nameless = StructureFile(pdb(tmp_path / "s.pdb", [atom(1, "GLY", " ", 7)]))
+    with pytest.raises(InputError, match=r"chain 'A'.*\(without a name\) 7-7. Give each chain a letter"):
+        nameless.sequence(ResidueRange("A", 7, 7))
+    (tmp_path / "s.cif").write_text("data_s\nloop_\n_atom_site.id\n1\n")
+    with pytest.raises(InputError, match="there is no _atom_site.label_atom_id in it"):
+        StructureFile(tmp_path / "s.cif")
 
 
 def test_ranges_that_overlap(structure: Path) -> None:

@@ -164,7 +164,7 @@ def test_an_interrupted_run_goes_on_and_keeps_what_it_had(
     assert len(journal.read_text().splitlines()) == 5
 
 
-def test_what_does_not_fit_into_memory_is_recorded(
+def test_what_does_not_fit_into_memory_is_recorded_and_tried_again(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["score", f"input={write(tmp_path / 'x.fasta', {'a': 'MKTAYIAK', 'b': 'GGWA'})}", "report=false"]
@@ -177,6 +177,16 @@ def test_what_does_not_fit_into_memory_is_recorded(
     )
     assert main(words) == 0
     assert [(row["id"], row["status"]) for row in table(tmp_path / "out")] == [("b", "ok"), ("a", "oom")]
+    tried: list[str] = []
+
+    def with_room(folder: Any, sequences: list[str], say: Any) -> Any:
+        tried.extend(sequences)
+        return real(folder, sequences, say)
+
+    monkeypatch.setattr(running, "fold_within_memory", with_room)
+    assert main(words) == 0  # the same command: memory may be there now
+    assert tried == ["MKTAYIAK"]
+    assert {row["status"] for row in table(tmp_path / "out")} == {"ok"}
 
 
 def test_journal_damage_in_the_middle_is_told(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from .structure_file import ResidueRange
 from .vocabulary import describe_letter, first_other_letter
 
 FREE_LETTERS = "Xx"
+LONGEST = 10_000  # residues: beyond any model here, and a typing error such as 2000000 would fill the memory
 _LENGTH = re.compile(r"(\d+)(?:-(\d+))?")
 _MOTIF = re.compile(r"([A-Za-z]+)(-?\d+)(?:-(-?\d+))?")
 _INSERTION = re.compile(r"[A-Za-z]+-?\d+[A-Za-z](?:--?\d+[A-Za-z]?)?|[A-Za-z]+-?\d+--?\d+[A-Za-z]")
@@ -68,8 +69,8 @@ class Contig:
         """From the user's text; ``motif`` gives the residues of a range of the structure file.
 
         Raises:
-            InputError: an empty segment, one that is neither length, residues nor range, overlapping ranges, or
-                nothing to write.
+            InputError: an empty segment, one that is neither length, residues nor range, overlapping ranges,
+                nothing to write, or more than ``LONGEST`` residues.
         """
         parts = [part.strip() for part in text.strip().split("/")]
         segments = tuple(_segment(part, number, text, motif) for number, part in enumerate(parts, start=1))
@@ -78,6 +79,10 @@ class Contig:
             if one.overlaps(other):
                 raise InputError(f"contig={text}: ranges {one} and {other} overlap. Keep each residue once.")
         made = cls(text.strip(), segments)
+        if made.longest > LONGEST:
+            raise InputError(
+                f"contig={text} makes up to {made.longest:,} residues; {LONGEST:,} are the most. Shorten its free ranges."
+            )
         if made.longest == made.pinned:
             raise InputError(f"contig={text}: there is nothing to write. Add free positions, such as 20-40.")
         return made

@@ -76,7 +76,9 @@ class StructureFile:
             InputError: no such chain, residues that are missing, insertion codes, other residues than the 20.
         """
         if wanted.chain not in self._chains:
-            raise InputError(f"{self._place(wanted)} has no chain {wanted.chain!r}. Its chains: {self._summary()}.")
+            told = f"{self._place(wanted)} has no chain {wanted.chain!r}. Its chains: {self._summary()}."
+            nameless = any(not name.strip() for name in self._chains)
+            raise InputError(f"{told} Give each chain a letter in the file (column 22)." if nameless else told)
         inside = [r for r in self._chains[wanted.chain] if wanted.first <= r.number <= wanted.last]
         inserted = [r for r in inside if r.insertion]
         if inserted:
@@ -116,7 +118,7 @@ class StructureFile:
         spans = []
         for name, residues in list(self._chains.items())[:12]:
             numbers = [r.number for r in residues]
-            spans.append(f"{name} {min(numbers)}-{max(numbers)}")
+            spans.append(f"{name.strip() or '(without a name)'} {min(numbers)}-{max(numbers)}")
         more = len(self._chains) - len(spans)
         return ", ".join(spans) + (f" and {more} more" if more else "")
 
@@ -165,7 +167,9 @@ def _parse(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return parser.get_structure("structure", io.StringIO(text))
-    except (PDBConstructionException, ValueError, KeyError, IndexError) as error:
+    except KeyError as error:  # of an mmCIF file
+        raise InputError(f"{path}: cannot be read as a structure (there is no {error.args[0]} in it).") from error
+    except (PDBConstructionException, ValueError, IndexError) as error:
         raise InputError(f"{path}: cannot be read as a structure ({' '.join(str(error).split())}).") from error
 
 

@@ -12,6 +12,8 @@ from didi_core.types import Sample
 
 from ..fasta import read_fasta
 
+SHOWN = 20  # designs that are left out, each with its reason: more than of a reference, as these are the user's own
+
 
 def read_designs(
     files: Sequence[Path], labels: Sequence[str], on_bad: str, say: Callable[[str], None]
@@ -28,7 +30,7 @@ def read_designs(
     for number, path in enumerate(files):
         found = read_fasta(path, on_bad=on_bad, repeated="error")
         if found.skipped:
-            say(f"{path}: {found.summary()}")
+            say(f"{path}: {found.summary(SHOWN)}")
         label = {"model": labels[number]} if labels else {}
         read.append([replace(design, info={**design.info, **label}) for design in found.samples])
     counts = Counter(design.id for designs in read for design in designs)

@@ -35,6 +35,7 @@ from .table import merged, write_table
 
 PARTS, ERRORS = "parts", "pae"
 SEQUENCE, PPPL, FOLD = "sequence", "pppl", "fold"
+OUT_OF_MEMORY = "oom"
 WRITE_EVERY = 20.0  # seconds between tables while scores come in
 STAGE_LINES = 64  # sequences scored between two writes of the journal
 
@@ -56,8 +57,9 @@ class Board:
         return cls(designs, folder, known, {})
 
     def left(self, kind: str) -> list[Sample]:
-        """Designs that lack a kind of score."""
-        return [design for design in self.designs if design.id not in self.known[kind]]
+        """Designs that lack a kind of score, or met a want of memory, which another try may not meet."""
+        known = self.known[kind]
+        return [d for d in self.designs if d.id not in known or known[d.id].get("status") == OUT_OF_MEMORY]
 
     def add(self, kind: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Keep rows, on the disk when this returns; the table follows at leisure."""
@@ -174,13 +176,17 @@ def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: 
     job.bar.stop()
     failed = [name for name, row in board.known[FOLD].items() if row["status"] != "ok"]
     if failed:
-        job.say(f"{len(failed)} designs could not be folded ({', '.join(failed[:5])}): see the column status")
+        shown = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
+        job.say(
+            f"{len(failed)} designs could not be folded ({shown}): see the column status; "
+            f"the same command tries those of status={OUT_OF_MEMORY} again"
+        )
 
 
 def fold_row(folder: Path, name: str, made: Folded | None, folder_model: Folder, errors: bool) -> dict[str, Any]:
     """Scores of a structure, whose files are written first. ``status``: ok, oom (memory) or failed (not a number)."""
     if made is None:
-        return {"status": "oom", "folded_by": folder_model.name}
+        return {"status": OUT_OF_MEMORY, "folded_by": folder_model.name}
     if not made.finite:
         return {"status": "failed", "folded_by": folder_model.name}
     write_atomic(folder / STRUCTURES / structure_name(name), made.pdb)
