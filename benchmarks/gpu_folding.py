@@ -83,7 +83,7 @@ def configuration(quick: bool) -> EsmConfig:
 
 
 def network(config: EsmConfig, device: torch.device) -> EsmFold:
-    """Random weights, made on the device: there are 3.5 billion of them."""
+    """Random weights, made on the device, since they are billions."""
     torch.manual_seed(0)
     with device:
         model = EsmForProteinFolding(config)

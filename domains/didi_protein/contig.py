@@ -81,7 +81,7 @@ class Contig:
         made = cls(text.strip(), segments)
         if made.longest > LONGEST:
             raise InputError(
-                f"contig={text} makes up to {made.longest:,} residues; {LONGEST:,} are the most. Shorten its free ranges."
+                f"contig={text} makes up to {made.longest:,} residues; {LONGEST:,} are the most. Shorten its ranges."
             )
         if made.longest == made.pinned:
             raise InputError(f"contig={text}: there is nothing to write. Add free positions, such as 20-40.")

@@ -30,7 +30,7 @@ MIN, MAX = "min", "max"
 ALIKE = 0.9  # identity above which two designs are alike, where only top is given
 # On pLDDT, published designs are called confident from 70. The limits on sequences alone (without nn_identity, as a
 # natural protein is its own neighbour) keep of 500 random proteins of Swiss-Prot and of 500 PDB chains: lenient 97 and
-# 99 %, standard 90 and 94 %, strict 60 and 63 %. What they lose is mostly low complexity, and tags in PDB chains.
+# 99 %, standard 90 and 94 %, strict 60 and 63 %. What they lose is mostly low complexity, and runs in PDB chains.
 PRESETS: dict[str, dict[str, dict[str, float]]] = {
     NONE: {},
     "lenient": {MIN: {"plddt": 50.0}, MAX: {"low_complexity": 0.4, "longest_run": 10, "top_share": 0.35}},
