@@ -91,6 +91,10 @@ def _dispatch(words: Sequence[str]) -> None:
 
         rest = spelled(rest)
     flags, overrides = _split(rest)
+    if any(flag in ("--help", "-h") for flag in flags):
+        from didi_core.compose import explained
+
+        print(f"{PROGRAM} {command.name}: {command.about}\n\n{explained(command.name)}\n")
     if any(flag.split("=")[0] in SHOWING for flag in flags):
         _hydra(command, flags, overrides, lambda: None)
         return

@@ -134,8 +134,32 @@ def wish_node(known: Iterable[Any]) -> str | None:
 
 def wish_keys(node: str = WISHES[0]) -> set[str]:
     """Keys that the domains declare in ``<node>/<domain>.yaml``, over all config folders."""
-    files = [path for folder in registry().config_folders for path in (folder / node).glob("*.yaml")]
-    return {str(key) for path in files for key in OmegaConf.load(path)}
+    return {str(key) for path in _wish_files(node) for key in OmegaConf.load(path)}
+
+
+def _wish_files(node: str) -> list[Path]:
+    return [path for folder in registry().config_folders for path in sorted((folder / node).glob("*.yaml"))]
+
+
+def explained(command: str) -> str:
+    """A command's keys as its files explain them, those of domains included: what ``--help`` begins with."""
+    own = config_folder() / f"{command}.yaml"
+    told = [_without_defaults(own.read_text(encoding="utf-8"))]
+    node = wish_node(OmegaConf.load(own))
+    for path in _wish_files(node) if node else []:
+        told.append(f"# domain={path.stem}, written bare: key=value\n{path.read_text(encoding='utf-8').strip()}")
+    told.append((config_folder() / "common.yaml").read_text(encoding="utf-8").strip())
+    return "\n\n".join(told)
+
+
+def _without_defaults(text: str) -> str:
+    """A YAML file's text without its list ``defaults``, which is Hydra's business."""
+    lines, kept, inside = text.strip().splitlines(), [], False
+    for line in lines:
+        inside = line == "defaults:" or (inside and line.startswith((" ", "\t")))
+        if not inside:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

@@ -18,6 +18,7 @@ import torch
 from didi_core import cli
 from didi_core.cli import INTERRUPTED, WRONG, disk_trouble, guarded, main
 from didi_core.commands import COMMANDS
+from didi_core.compose import explained
 from didi_core.errors import DidiError, InputError
 from didi_core.run_dir import RunDirectory, differing_keys
 
@@ -58,6 +59,13 @@ def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student") / "run"
     assert main([*DISTILL, f"teacher={teacher}", f"run_dir={folder}"]) == 0
     return folder
+
+
+def test_help_of_a_command_explains_its_keys_and_those_of_domains() -> None:
+    told = explained("score")
+    assert "input: null # FASTA file of designs" in told and "defaults" not in told
+    assert "# domain=protein, written bare" in told and "fold: auto # auto | esmfold" in told
+    assert "seed: 0" in told
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
