@@ -41,7 +41,7 @@ def tokens() -> Tensor:
 
 
 @torch.no_grad()
-def same_as(original: EsmForMaskedLM, teacher: torch.nn.Module) -> None:
+def check_same(original: EsmForMaskedLM, teacher: torch.nn.Module) -> None:
     batch = tokens()
     real = batch != PAD
     theirs = original(input_ids=batch, attention_mask=real).logits
@@ -50,7 +50,7 @@ def same_as(original: EsmForMaskedLM, teacher: torch.nn.Module) -> None:
 
 
 def test_hub_layout_with_its_old_names(original: EsmForMaskedLM, folder: Path) -> None:
-    same_as(original, ProteinDomain().teacher(str(folder)))
+    check_same(original, ProteinDomain().teacher(str(folder)))
     told = import_checkpoint(str(folder), ProteinDomain.vocabulary)
     assert {name.split(".")[1] for name in told.ignored} == {"embeddings", "contact_head"}
 
@@ -58,7 +58,7 @@ def test_hub_layout_with_its_old_names(original: EsmForMaskedLM, folder: Path) -
 def test_first_upload_is_known_by_its_model_type(original: EsmForMaskedLM, folder: Path) -> None:
     changed = {k: v for k, v in CONFIG.items() if k != "dplm_type"} | {"architectures": ["ESM_HF_FLASHATTN"]}
     (folder / "config.json").write_text(json.dumps(changed))
-    same_as(original, ProteinDomain().teacher(str(folder)))
+    check_same(original, ProteinDomain().teacher(str(folder)))
 
 
 def test_several_files_with_an_index(original: EsmForMaskedLM, folder: Path) -> None:
@@ -70,7 +70,7 @@ def test_several_files_with_an_index(original: EsmForMaskedLM, folder: Path) -> 
     for file in set(places.values()):
         torch.save({name: state[name] for name in names if places[name] == file}, folder / file)
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
-    same_as(original, ProteinDomain().teacher(str(folder)))
+    check_same(original, ProteinDomain().teacher(str(folder)))
     (folder / "pytorch_model-00002-of-00004.bin").unlink()
     with pytest.raises(InputError, match="pytorch_model-00002-of-00004.bin is missing"):
         ProteinDomain().teacher(str(folder))
@@ -79,21 +79,21 @@ def test_several_files_with_an_index(original: EsmForMaskedLM, folder: Path) -> 
 def test_safetensors_of_present_transformers(original: EsmForMaskedLM, tmp_path: Path) -> None:
     original.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").exists()
-    same_as(original, ProteinDomain().teacher(str(tmp_path)))
+    check_same(original, ProteinDomain().teacher(str(tmp_path)))
 
 
 @pytest.mark.parametrize("prefix", ["model.net.", "net.", "model."])
 def test_lightning_file_needs_no_configuration(original: EsmForMaskedLM, tmp_path: Path, prefix: str) -> None:
     state = {prefix + name: value for name, value in legacy_names(original).items()}
     torch.save({"state_dict": state, "epoch": 3, "global_step": 10}, tmp_path / "last.ckpt")
-    same_as(original, ProteinDomain().teacher(str(tmp_path / "last.ckpt")))
+    check_same(original, ProteinDomain().teacher(str(tmp_path / "last.ckpt")))
 
 
 def test_bare_safetensors_file(original: EsmForMaskedLM, tmp_path: Path) -> None:
     state = legacy_names(original)
     state.pop("lm_head.decoder.weight")  # tied, so some writers leave it out
     save_file(state, tmp_path / "weights.safetensors")
-    same_as(original, ProteinDomain().teacher(str(tmp_path / "weights.safetensors")))
+    check_same(original, ProteinDomain().teacher(str(tmp_path / "weights.safetensors")))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_hub_folder_is_read_like_any_other(
     original: EsmForMaskedLM, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
-    same_as(original, ProteinDomain().teacher("dplm_150m"))
+    check_same(original, ProteinDomain().teacher("dplm_150m"))
 
 
 def test_unknown_name_lists_the_known_ones() -> None:

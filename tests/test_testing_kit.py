@@ -155,7 +155,7 @@ def test_sound_domain_has_no_faults() -> None:
 def test_broken_domain_is_told_for_its_own_reason(
     make: Callable[[], Domain], check: str, told: str, tmp_path: Path
 ) -> None:
-    from didi_core.testing.domain_checks import Bench
+    from didi_core.testing.bench import Bench
 
     with pytest.raises(Broken, match=told):
         CHECKS[check](Bench(make(), None, tmp_path))

@@ -10,8 +10,9 @@ Or, without pytest, ``faults(domain)`` returns what is wrong in words, by check.
 
 from __future__ import annotations
 
+from didi_core.testing.bench import Broken
 from didi_core.testing.contract import DomainContract
-from didi_core.testing.domain_checks import CHECKS, Broken, faults
+from didi_core.testing.domain_checks import CHECKS, faults
 from didi_core.testing.part_checks import check_law, check_metric, check_sampler
 
 __all__ = ["CHECKS", "Broken", "DomainContract", "check_law", "check_metric", "check_sampler", "faults"]

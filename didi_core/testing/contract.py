@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from didi_core.testing.domain_checks import CHECKS, Bench
+from didi_core.testing.bench import Bench
+from didi_core.testing.domain_checks import CHECKS
 from didi_core.types import Domain
 
 

@@ -7,75 +7,20 @@ import itertools
 import pickle
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from didi_core.controls import negative_controls
 from didi_core.errors import InputError
 from didi_core.generate import SamplerSettings, generate
 from didi_core.measuring import evaluate_samples
-from didi_core.models.dit import DiT, DiTConfig
-from didi_core.random import generator, seeded
+from didi_core.random import generator
 from didi_core.statistics import bootstrap
+from didi_core.testing.bench import SAMPLES, Bench, Broken, promise, refuses
 from didi_core.types import Domain, Metric, Sample, Scorer
-
-SAMPLES = 24
-
-
-class Broken(AssertionError):
-    """A promise of the contract that a domain does not keep."""
-
-
-@dataclass
-class Bench:
-    """A domain on the bench, with the networks and samples that several checks share."""
-
-    domain: Domain
-    given: nn.Module | None
-    folder: Path
-
-    @cached_property
-    def network(self) -> nn.Module:
-        """The teacher given, else a tiny untrained one."""
-        if self.given is not None:
-            return self.given.eval()
-        with seeded(0, "contract"):
-            return DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), self.domain.vocabulary).eval()
-
-    @cached_property
-    def batch(self) -> Int[Tensor, "B L"]:
-        """A few training sequences."""
-        return next(iter(self.domain.batches("train", 6, seed=0)))
-
-    @cached_property
-    def natural(self) -> list[Sample]:
-        """Held-out samples."""
-        return self.domain.held_out(SAMPLES, 0)
-
-
-def promise(kept: bool, told: str) -> None:
-    """Raise ``Broken`` with the words unless the promise is kept."""
-    __tracebackhide__ = True  # pytest shows the check, then the words
-    if not kept:
-        raise Broken(told)
-
-
-def refuses(action: Callable[[], object], what: str) -> None:
-    """The action must raise InputError, which the user sees as one message."""
-    __tracebackhide__ = True
-    try:
-        made = action()
-    except InputError:
-        return
-    except Exception as error:
-        raise Broken(f"{what} raised {type(error).__name__} ({error}); raise didi_core.errors.InputError.") from error
-    raise Broken(f"{what} was accepted (it gave {str(made)[:60]!r}); raise didi_core.errors.InputError.")
 
 
 def check_vocabulary(bench: Bench) -> None:

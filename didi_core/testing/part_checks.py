@@ -11,7 +11,7 @@ from didi_core.models.dit import DiT, DiTConfig
 from didi_core.random import generator, seeded
 from didi_core.sampling import Job, Sampler
 from didi_core.statistics import bootstrap
-from didi_core.testing.domain_checks import promise
+from didi_core.testing.bench import promise
 from didi_core.types import Metric, Sample, Vocabulary
 from didi_core.unmasking import Law, law, uniform_grid
 
