@@ -54,7 +54,6 @@ FEATURES = (
     Feature("fastest attention on GPUs", ("xformers",), 'pip install "didi-core[xformers]"', cuda=True),
     Feature("samples and scores as DataFrames", ("pandas",), 'pip install "didi-core[frame]"'),
     Feature("tests and the conformance kit", ("pytest", "hypothesis", "beartype"), 'pip install "didi-core[test]"'),
-    Feature("samples and scores as data frames", ("pandas",), 'pip install "didi-core[frame]"'),
     Feature("TensorBoard", ("tensorboard", "didi_tensorboard"), "pip install ./plugins/didi_tensorboard"),
     Feature("Weights & Biases", ("wandb", "didi_wandb"), "pip install ./plugins/didi_wandb"),
 )
