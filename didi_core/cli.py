@@ -86,11 +86,7 @@ def _dispatch(words: Sequence[str]) -> None:
         else:
             command.run(rest)
         return
-    if command.name == "report":
-        from didi_core.commands.report import spelled
-
-        rest = spelled(rest)
-    flags, overrides = _split(rest)
+    flags, overrides = _split(command.spelled(rest))
     if any(flag in ("--help", "-h") for flag in flags):
         from didi_core.compose import explained
 

@@ -31,6 +31,7 @@ from didi_core.plugins import registry
 
 VERSION_BASE = "1.3"
 WISHES = ("conditioning", "scoring", "filtering")  # nodes of commands for the keys of domains
+OPEN = ("num_at",)  # nodes whose keys are free
 PROSE = ("prompt", "suffix", "template")  # keys whose value is a text: commas and colons in it are no syntax
 
 
@@ -102,7 +103,7 @@ def quoted(text: str) -> str:
 def opened(text: str) -> str:
     """``num_at={4: 100}`` as Hydra wants it of a node whose keys are free: ``+num_at={4: 100}``, which adds to it."""
     key, _, value = text.partition("=")
-    free = key.rpartition(".")[2] == "num_at" and value.startswith("{") and key[0] not in "+~"
+    free = key.rpartition(".")[2] in OPEN and value.startswith("{") and key[0] not in "+~"
     return f"+{text}" if free else text
 
 

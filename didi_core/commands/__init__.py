@@ -6,7 +6,7 @@ Modules are imported when their command is called, so that ``--help`` does not w
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -24,9 +24,15 @@ class Command:
     configured: bool = True  # whether it has a configuration of its own
     module: str = ""  # of didi_core.commands; the command's name where that is no keyword of Python
     parallel: bool = False  # whether torchrun may start several processes of it
+    words: bool = False  # whether plain words may stand for settings; its module's ``spelled`` says which
 
     def _load(self) -> ModuleType:
         return importlib.import_module(f"didi_core.commands.{self.module or self.name}")
+
+    def spelled(self, words: Sequence[str]) -> list[str]:
+        """The words after the command's name, plain ones as the settings that they stand for."""
+        made: list[str] = self._load().spelled(words) if self.words else list(words)
+        return made
 
     @property
     def settings(self) -> type[Any]:
@@ -52,7 +58,7 @@ COMMANDS = {
         Command("evaluate", "student against teacher over steps, with error bars", "run=<run directory>"),
         Command("score", "designs judged one by one: structure, confidence, novelty", "input=designs.fasta"),
         Command("filter", "a shortlist of scored designs, with reasons", "input=<score folder> preset=standard top=20"),
-        Command("report", "runs side by side, or the table of an ablation", "compare <run> <run>"),
+        Command("report", "runs side by side, or the table of an ablation", "compare <run> <run>", words=True),
         Command("import", "a peer's checkpoint as a run", "source=mdlm.ckpt domain=language", True, "importing"),
         Command("export", "a run's model for other programs", "run=<run directory> format=hf out=<folder>"),
         Command("plugins", "what is installed: plugins and what they offer", "[--json]", configured=False),
