@@ -18,6 +18,7 @@ from didi_core.importers.pickled import load_pickled, plain
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 DISCRIMINATOR = "discriminator.safetensors"
+WEIGHTS = ("*.safetensors", "*.bin")  # of a hub folder, the first kind that it has
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 OTHER_FRAMEWORKS = {
     b"GGUF": "a GGUF file (llama.cpp)",
@@ -84,16 +85,35 @@ def locate(source: str, key: str = "source") -> Path:
     return _fetch(source, key)
 
 
+def in_cache(source: str) -> Path | None:
+    """A hub folder with weights that was fetched before; None where it was not. Nothing is fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    name, revision = _named(source)
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if any(any(folder.glob(weights)) for weights in WEIGHTS) else None
+
+
+def _named(source: str) -> tuple[str, str | None]:
+    """Name and revision of a hub id."""
+    name, _, revision = source.partition("@")
+    return name, revision or None
+
+
 def _fetch(source: str, key: str) -> Path:
     """A hub folder's weights and configuration; no code."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    name, _, revision = source.partition("@")
+    name, revision = _named(source)
     away = f"Download it elsewhere and give {key}=<folder>."
     try:
-        for weights in ("*.safetensors", "*.bin"):
-            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", weights]))
+        for weights in WEIGHTS:
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", weights]))
             if list(folder.glob(weights)):
                 return folder
     except GatedRepoError:

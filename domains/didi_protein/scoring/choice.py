@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from didi_core.importers.sources import is_hub_id, locate
+from didi_core.importers.sources import in_cache, is_hub_id, locate
 
 from . import esmfold, esmfold2
 from .esmfold import EsmFold
@@ -18,7 +18,7 @@ from .folding import Folder
 from .settings import AUTO, ESMFOLD2, NONE, ProteinScoring
 
 PROBE = 48  # residues of the measured step
-GROWTH = 2.5  # time goes with length to this power: measured on a full-size ESMFold, 64 against 128 residues
+GROWTH = 2.5  # time goes with length to this power: assumed, between its square and its cube; gpu_folding.py measures
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,12 @@ def model_folder(settings: ProteinScoring) -> Path | None:
     if settings.fold == NONE:
         return None
     if settings.fold == AUTO and not Path(settings.model).expanduser().exists() and is_hub_id(settings.model):
-        found = _cached(settings.model)
+        found = in_cache(settings.model)
     else:
         found = locate(settings.model, "fold_model")
     if found is not None:
         (esmfold2 if settings.fold == ESMFOLD2 else esmfold).check(found)
     return found
-
-
-def _cached(source: str) -> Path | None:
-    """The folder of a hub id in the cache; None where it was never fetched."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    name, _, revision = source.partition("@")
-    try:
-        folder = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    return folder if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")) else None
 
 
 def choose(
