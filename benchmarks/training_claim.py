@@ -20,8 +20,9 @@ import numpy as np
 from torch import nn
 
 from didi_core.checkpoint import load_denoiser, model_folder, read_card
-from didi_core.commands.common import make_domain
+from didi_core.commands.common import load_teacher, make_domain
 from didi_core.drawing import Drawing
+from didi_core.evaluation import sweep
 from didi_core.files import write_json
 from didi_core.fingerprint import model_hash
 from didi_core.frontier import SweepPoint, frontier, matched, matched_difference
@@ -44,16 +45,16 @@ class Seed:
 
 
 def points(
-    domain: Domain, one: Seed, model: nn.Module, sweep: Sequence[SamplerSettings], num: int, batch_size: int
+    domain: Domain, one: Seed, model: nn.Module, plan: Sequence[SamplerSettings], num: int, batch_size: int
 ) -> list[SweepPoint]:
     """Quality and entropy statistics of a model's samples at each temperature."""
     metrics, cache = domain.metrics()[:2], StatisticsCache(one.run / "evaluation")
     bar = Bar()
     drawing = Drawing(domain, lambda _: num, (one.seed,), SampleCache(one.run / "evaluation"), bar, None, batch_size)
-    bar.start(f"{one.run.name}, {sweep[0].steps} steps (denoiser calls)", sum(map(drawing.cost, sweep)))
-    found = []
-    for settings in sweep:
-        made = drawing.all_seeds(model, None, settings, (model_hash(model), ""), None)
+    bar.start(f"{one.run.name}, {plan[0].steps} steps (denoiser calls)", sum(map(drawing.cost, plan)))
+    found, digests = [], (model_hash(model), "")
+    for settings in plan:
+        made = drawing.all_seeds(model, None, settings, digests, None)
         quality, entropy = (cache.statistics(metric, made.samples) for metric in metrics)
         found.append(SweepPoint(settings.temperature, quality, entropy))
     bar.stop()
@@ -74,7 +75,7 @@ def pooled(sweeps: Sequence[Sequence[SweepPoint]]) -> list[SweepPoint]:
 
 def ratio(metrics: Sequence[Metric], student: list[SweepPoint], teacher: list[SweepPoint], at: float) -> Interval:
     """Log quality of the student minus the teacher's at the entropy ``at``."""
-    read = [matched(frontier(metrics[0], metrics[1], sweep), at) for sweep in (student, teacher)]
+    read = [matched(frontier(metrics[0], metrics[1], each), at) for each in (student, teacher)]
     found = matched_difference(*read)
     if found is None:
         raise SystemExit(f"a sweep does not reach the entropy {at:.3f}: give other --temperatures.")
@@ -101,22 +102,22 @@ def main() -> None:
     given = parser.parse_args()
     cards = [read_card(model_folder(run)) for run in given.runs]
     domain = make_domain(cards[0]["domain"], cards[0].get("data", {}))
+    teachers = [load_teacher(domain, card["teacher"]["name"]) for card in cards]
     seeds = [
-        Seed(run, card["training"]["seed"], load_denoiser(model_folder(run)), domain.teacher(card["teacher"]["name"]))
-        for run, card in zip(given.runs, cards, strict=True)
+        Seed(run, card["training"]["seed"], load_denoiser(model_folder(run)), teacher)
+        for run, card, teacher in zip(given.runs, cards, teachers, strict=True)
     ]
     metrics = domain.metrics()[:2]
     at = reference_rows(domain, metrics, given.num)[0][0].values[metrics[1].name].value
     table: dict[str, dict[str, str]] = {}
     for steps in given.steps:
-        base = SamplerSettings(steps=steps, law=given.laws, grid=given.grids)
-        sweep = [replace(base, temperature=t) for t in given.temperatures]
+        plan = sweep(SamplerSettings(law=given.laws, grid=given.grids), [steps], given.temperatures)
         size = given.num, given.batch_size
-        students = [points(domain, one, one.student.eval(), sweep, *size) for one in seeds]
-        teachers = [points(domain, one, one.teacher.eval(), sweep, *size) for one in seeds]
-        own = [ratio(metrics, s, t, at) for s, t in zip(students, teachers, strict=True)]
+        students = [points(domain, one, one.student.eval(), plan, *size) for one in seeds]
+        taught = [points(domain, one, one.teacher.eval(), plan, *size) for one in seeds]
+        own = [ratio(metrics, s, t, at) for s, t in zip(students, taught, strict=True)]
         row = {f"seed {one.seed}": percent(found) for one, found in zip(seeds, own, strict=True)}
-        row["pooled"] = percent(ratio(metrics, pooled(students), pooled(teachers), at))
+        row["pooled"] = percent(ratio(metrics, pooled(students), pooled(taught), at))
         if len(own) > 1:
             row["t over seeds"] = percent(over_runs([found.value for found in own]))
         table[str(steps)] = row
