@@ -1,4 +1,5 @@
-"""The vocabulary head at chosen positions only, in chunks: draws, log-probabilities, entropies and divergences.
+"""The trunk without repetition, and the vocabulary head at chosen positions only, in chunks: draws, log-probabilities,
+entropies and divergences.
 
 Everything takes hidden states [N, D] of the positions that matter. Where a gradient is wanted, each chunk's logits are
 recomputed in the backward pass, so memory grows with the chunk and not with N times V.
@@ -18,6 +19,7 @@ from didi_core.process import log_p_x0
 from didi_core.types import Denoiser
 
 CHUNK_ELEMENTS = 1 << 25  # logits of one chunk: 128 MB in fp32
+CACHE_POSITIONS = 2048  # of one trunk call on a CPU, so that its activations stay in the cache
 
 
 def chunk_rows(vocabulary_size: int) -> int:
@@ -125,8 +127,16 @@ def distinct_trunk(denoiser: Denoiser, tokens: Int[Tensor, "B L"]) -> tuple[Floa
     """
     unique, own = torch.unique(tokens, dim=0, return_inverse=True)
     if unique.shape[0] == tokens.shape[0]:
-        return denoiser.trunk(tokens), torch.arange(tokens.shape[0], device=tokens.device)
-    return denoiser.trunk(unique), own
+        return _trunk(denoiser, tokens), torch.arange(tokens.shape[0], device=tokens.device)
+    return _trunk(denoiser, unique), own
+
+
+def _trunk(denoiser: Denoiser, tokens: Int[Tensor, "U L"]) -> Float[Tensor, "U L D"]:
+    """Hidden states; on a CPU, where no gradient wants them, in pieces that fit into the cache."""
+    if tokens.device.type != "cpu" or torch.is_grad_enabled():
+        return denoiser.trunk(tokens)
+    rows = max(CACHE_POSITIONS // max(tokens.shape[1], 1), 1)
+    return torch.cat([denoiser.trunk(piece) for piece in tokens.split(rows)])
 
 
 def expected_log_ratio(

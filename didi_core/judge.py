@@ -56,6 +56,7 @@ class Judge(nn.Module):
                 n_embd=config.hidden,
                 n_layer=config.layers,
                 n_head=config.heads,
+                activation_function="gelu_pytorch_tanh",  # GPT-2's own function, in one kernel
                 resid_pdrop=config.dropout,
                 embd_pdrop=config.dropout,
                 attn_pdrop=config.dropout,

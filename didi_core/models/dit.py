@@ -53,16 +53,22 @@ class DiTConfig:
 
 
 class LayerNorm(nn.Module):
-    """Layer norm in fp32 at least, without bias."""
+    """Layer norm without bias, modulated: ``norm(x) * weight * (1 + scale) + shift``, in fp32 at least.
+
+    The modulation is one vector for all positions, so it is folded into the norm's weight and bias: one pass over x.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+    def forward(
+        self, x: Float[Tensor, "... D"], shift: Float[Tensor, "1 D"], scale: Float[Tensor, "1 D"]
+    ) -> Float[Tensor, "... D"]:
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(x.dtype, torch.float32)
-            return F.layer_norm(x.to(wide), self.weight.shape, self.weight.to(wide)).to(x.dtype)
+            weight = self.weight.to(wide) * (1 + scale[0].to(wide))
+            return F.layer_norm(x.to(wide), weight.shape, weight, shift[0].to(wide)).to(x.dtype)
 
 
 class SigmaMap(nn.Module):
@@ -94,21 +100,21 @@ class Rotary(nn.Module):
     def frequencies(self) -> Float[Tensor, "E2"]:
         return 1.0 / 10_000 ** (torch.arange(0, self.width, 2).float() / self.width)
 
-    def forward(self, positions: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N 1 E"], Float[Tensor, "N 1 E"]]:
+    def forward(self, positions: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N 1 E2"], Float[Tensor, "N 1 E2"]]:
+        """Cosines and sines of each position's angles, one for each pair."""
         rates = self.inv_freq
         if rates.dtype not in (torch.float32, torch.float64):  # cast to half, angles far along would be off by radians
             rates = self.frequencies().to(rates.device)
-        angles = positions[:, None] * rates
-        angles = torch.cat([angles, angles], dim=-1)[:, None]
+        angles = (positions[:, None] * rates)[:, None]
         return angles.cos(), angles.sin()
 
 
 def rotate(
-    x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 E"], sin: Float[Tensor, "N 1 E"]
+    x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 E2"], sin: Float[Tensor, "N 1 E2"]
 ) -> Float[Tensor, "N H E"]:
     """Turn each pair (x_i, x_{i + E/2}) by its position's angle."""
     left, right = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([-right, left], dim=-1) * sin).to(x.dtype)
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1).to(x.dtype)
 
 
 class Block(nn.Module):
@@ -149,17 +155,17 @@ class Block(nn.Module):
         backend: str,
     ) -> Float[Tensor, "N D"]:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, dim=-1)
-        qkv = self.attn_qkv(modulate(self.norm1(x), shift1, scale1)).view(-1, 3, self.heads, x.shape[-1] // self.heads)
+        qkv = self.attn_qkv(self.norm1(x, shift1, scale1)).view(-1, 3, self.heads, x.shape[-1] // self.heads)
         q, k, v = rotate(qkv[:, 0], *rotation), rotate(qkv[:, 1], *rotation), qkv[:, 2]
         mixed = self.attn_out(attention(q, k, v, layout, backend).flatten(1))
-        x = x + gate1 * F.dropout(mixed, self.dropout, self.training)
-        wide = self.mlp(modulate(self.norm2(x), shift2, scale2))
-        return x + gate2 * F.dropout(wide, self.dropout, self.training)
+        x = gated(x, gate1, F.dropout(mixed, self.dropout, self.training))
+        wide = self.mlp(self.norm2(x, shift2, scale2))
+        return gated(x, gate2, F.dropout(wide, self.dropout, self.training))
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x * (1 + scale) + shift."""
-    return torch.addcmul(shift, x, 1 + scale) if x.dtype == shift.dtype else x * (1 + scale) + shift
+def gated(x: Tensor, gate: Tensor, branch: Tensor) -> Tensor:
+    """x + gate * branch, in one pass where autocast has not made them of two types."""
+    return torch.addcmul(x, gate, branch) if x.dtype == gate.dtype == branch.dtype else x + gate * branch
 
 
 class Embedding(nn.Module):
@@ -188,8 +194,9 @@ class OutputLayer(nn.Module):
 
     def normed(self, hidden: Float[Tensor, "... D"], condition: Float[Tensor, "1 C"]) -> Float[Tensor, "... D"]:
         """The features that the linear layer reads."""
-        shift, scale = self.adaLN_modulation(condition).squeeze(0).chunk(2, dim=-1)
-        return modulate(self.norm_final(hidden), shift, scale)
+        shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)
+        normed: Tensor = self.norm_final(hidden, shift, scale)
+        return normed
 
 
 class DiT(nn.Module):
