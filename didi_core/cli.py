@@ -143,7 +143,9 @@ def _run_many(command: Command, overrides: Sequence[str]) -> None:
 
         composed = HydraConfig.get()
         own = [word for word in composed.overrides.task if not word.startswith("run_dir=")]
-        own += [f"run_dir={root / str(composed.job.num)}"] if _writes_runs(command) else []
+        own += [f"run_dir={root / str(composed.job.num)}"] if _takes(command, "run_dir") else []
+        if _takes(command, "cache") and not any(word.startswith("cache=") for word in own):
+            own.append(f"cache={root / 'evaluation'}")
         words = (command.name, *own)
         codes.append(guarded(lambda: _run_one(command, compose_jobs(command.name, own)[0].config, words), words))
         if codes[-1] == INTERRUPTED:
@@ -158,8 +160,8 @@ def _run_many(command: Command, overrides: Sequence[str]) -> None:
         )
 
 
-def _writes_runs(command: Command) -> bool:
-    return "run_dir" in command.settings.__dataclass_fields__
+def _takes(command: Command, key: str) -> bool:
+    return key in command.settings.__dataclass_fields__
 
 
 def _hydra(command: Command, flags: Sequence[str], overrides: Sequence[str], job: Callable[[], None]) -> None:

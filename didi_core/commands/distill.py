@@ -54,9 +54,14 @@ class EvaluationSettings(PlanSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(RunSettings, DistillSettings):
-    """``configs/distill.yaml``."""
+    """``configs/distill.yaml``.
+
+    cache: folder of drawn samples and their statistics, ``<run_dir>/evaluation`` by default. The runs of a multirun
+    share one, so that the teacher is drawn once for all of them.
+    """
 
     teacher: str = "bundled"
+    cache: Path | None = None
     evaluate: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def __post_init__(self) -> None:
@@ -104,9 +109,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         if settings.evaluate.enabled:
             with opened.stage("evaluation"):
                 networks = Compared(student=student, scorer=scorer, teacher=teacher)
-                found = compare_models(
-                    domain, networks, settings.evaluate, machine, cache_dir=opened.path / "evaluation"
-                )
+                cache = settings.cache or opened.path / "evaluation"
+                found = compare_models(domain, networks, settings.evaluate, machine, cache_dir=cache)
                 publish(opened.path, found, opened.record, opened.path)
                 _write_samples(domain, found.examples, opened)
 

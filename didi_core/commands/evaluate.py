@@ -110,7 +110,7 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
                 Compared(student=student, scorer=scorer, teacher=teacher, autoregressive=causal),
                 settings,
                 machine,
-                cache_dir=_cache_dir(folder, opened.path),
+                cache_dir=_cache_dir(folder, made_by.get("cache"), opened.path),
                 reference=reference,
                 length=settings.length,
                 sampling_precision=LEGACY if settings.precision == LEGACY else "exact",
@@ -131,9 +131,12 @@ def _causal(name: str, domain: Domain) -> CausalGenerator:
     return made
 
 
-def _cache_dir(model: Path, out: Path) -> Path:
-    """Where samples are kept: with the run that the model is of, so that no later evaluation draws them again."""
+def _cache_dir(model: Path, shared: str | None, out: Path) -> Path:
+    """Where samples are kept: with the run that the model is of, or what it shares with the other runs of its multirun,
+    so that no later evaluation draws them again."""
     run = model.parent
+    if shared and os.access(shared, os.W_OK):
+        return Path(shared)
     kept = run if (run / RECORD).is_file() and os.access(run, os.W_OK) else out
     return kept / "evaluation"
 
