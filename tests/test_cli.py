@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -286,6 +287,20 @@ def test_multirun_gives_each_job_a_directory_and_keeps_the_worst_code(
     assert main(words) == WRONG
     assert "1 of 2 jobs failed" in capsys.readouterr().err
     assert (tmp_path / "half/0/model/card.json").is_file()
+
+
+def test_runs_of_a_multirun_share_what_was_drawn(tmp_path: Path) -> None:
+    root, words = tmp_path / "many", [*DISTILL, "evaluate.temperatures=[1.0]", "seed=1,2"]
+    assert main([*words, f"run_dir={root}", "--multirun"]) == 0
+    assert not (root / "0/evaluation").exists() and not (root / "0/reference").exists()
+    kept = sorted((root / "evaluation").glob("*.jsonl"))
+    made = Counter(json.loads(path.read_text().splitlines()[0])["making"]["model"] for path in kept)
+    assert sorted(made.values()) == [1, 1, 2]  # two students; the teacher's reference and its row
+    own = ["num=8", "steps=[2]", "teacher_steps=[2]", "laws=[stratified]", "batch_size=300", f"out={tmp_path / 'e'}"]
+    assert main(["evaluate", f"run={root / '1'}", *own]) == 0
+    assert sorted((root / "evaluation").glob("*.jsonl")) == kept and not (root / "1/evaluation").exists()
+    assert main([*words, f"run_dir={tmp_path / 'b'}", f"cache={tmp_path / 'own'}", "--multirun"]) == 0
+    assert len(list((tmp_path / "own").glob("*.jsonl"))) == 4 and not (tmp_path / "b/evaluation").exists()
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

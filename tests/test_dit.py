@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from didi_core import heads
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.types import Vocabulary
@@ -202,6 +203,19 @@ def test_dropout_acts_in_training_only() -> None:
     model, tokens = randomised(DiTConfig(24, 2, 2, conditioning=16, dropout=0.5)), tokens_of([6], 6)
     assert not torch.equal(model.train()(tokens), model(tokens))
     assert torch.equal(model.eval()(tokens), model(tokens))
+
+
+def test_without_gradients_the_trunk_runs_in_pieces_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens = randomised(), tokens_of([6, 3, 5, 5, 6, 1, 4], 6)
+    expected, calls, whole = model.trunk(tokens), [], model.trunk
+    monkeypatch.setattr(model, "trunk", lambda rows: calls.append(len(rows)) or whole(rows))
+    monkeypatch.setattr(heads, "CACHE_POSITIONS", 20)  # three rows of six
+    with torch.no_grad():
+        hidden, own = heads.distinct_trunk(model, tokens)
+    assert calls == [3, 3, 1] and torch.allclose(hidden[own], expected, atol=1e-6)
+    calls.clear()
+    hidden, own = heads.distinct_trunk(model, tokens)
+    assert calls == [7] and hidden.requires_grad
 
 
 def test_safetensors_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]

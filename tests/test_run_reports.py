@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from didi_core.ablation_report import ablation, read_ablation
 from didi_core.cli import main
 from didi_core.commands.report import Settings, run, spelled
 from didi_core.errors import InputError
 from didi_core.report_json import SCHEMA
-from didi_core.run_reports import ablation, read_ablation, read_run, side_by_side
+from didi_core.run_reports import read_run, side_by_side
 
 METHOD = {
     "sampler": "ancestral", "law": "iid", "grid": "uniform", "steps": 8, "precision": "exact", "top_p": 1.0
 }  # fmt: skip
+
+
+METRICS, BETTER = ("ppl", "entropy", "energy", "length"), ("lower", "neither", "lower", "neither")
 
 
 def interval(value: float) -> dict[str, float]:
@@ -24,16 +28,18 @@ def interval(value: float) -> dict[str, float]:
 
 
 def write(folder: Path, objective: str = "", quality: float = 10.0, domain: str = "toy", seed: int = 0) -> Path:
-    metrics = [{"name": name, "label": name, "better": "lower", "description": ""} for name in ("ppl", "entropy")]
+    metrics = [{"name": n, "label": n, "better": b, "description": ""} for n, b in zip(METRICS, BETTER, strict=True)]
     row = {
         "model": "student", "kind": "model", "n": 50, "method": METHOD, "temperature": 1.0,
         "nfe": {"denoiser": 8.0, "scorer": 0.0},
-        "values": {"ppl": interval(quality), "entropy": interval(2.0)},
+        "values": {"ppl": interval(quality), "entropy": interval(2.0), "energy": interval(0.1), "length": interval(9)},
     }  # fmt: skip
+    teacher = {**row, "model": "teacher", "values": {**row["values"], "ppl": interval(40.0)}}  # type: ignore[dict-item]
     found = {"model": "student", "method": METHOD, "status": "reached", "quality": interval(quality + 0.5)}
     report = {
-        "schema": SCHEMA, "domain": domain, "metrics": metrics, "rows": [row, {**row, "temperature": 0.5}],
-        "matched": [found], "reference_entropy": 2.0, "provenance": {"git_commit": "abc"},
+        "schema": SCHEMA, "domain": domain, "metrics": metrics, "rows": [row, {**row, "temperature": 0.5}, teacher],
+        "matched": [found, {**found, "model": "teacher", "quality": interval(42.0)}],
+        "reference_entropy": 2.0, "provenance": {"git_commit": "abc"},
     }  # fmt: skip
     folder.mkdir(parents=True)
     (folder / "report.json").write_text(json.dumps(report))
@@ -44,8 +50,9 @@ def write(folder: Path, objective: str = "", quality: float = 10.0, domain: str 
 def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     runs = [read_run(write(tmp_path / name, quality=quality)) for name, quality in (("a", 10.0), ("b", 8.0))]
     said, notes, (table,) = side_by_side(runs)
+    assert table.cells[1][:2] == ("a", "teacher")
     assert said == "Best ppl of a student at matched entropy: 8.50, b at 8 steps."
-    assert notes == [] and [line[0] for line in table.cells] == ["a", "b"]
+    assert notes == [] and [line[0] for line in table.cells[::2]] == ["a", "b"]
     assert table.cells[0][3:] == ("8", "8", "10.0 [9.00, 11.0]", "2.00 [1.00, 3.00]", "10.5 [9.50, 11.5]")
 
 
@@ -74,12 +81,25 @@ def test_ablation_takes_means_over_seeds_and_compares_the_order(tmp_path: Path) 
     said, notes, tables = ablation(runs)
     sampled = tables[0]
     assert sampled.headers == ("", "seeds", "8 steps", "published, 8")
-    assert [line[0] for line in sampled.cells] == ["none of it", "+ score decomposition", "full (RGAS)"]
-    assert sampled.cells[0][1:] == ("3", "21.0 [18.5, 23.5]", "804")  # 1 * 4.303 / sqrt(3)
-    assert said == "At 8 steps the best ppl is that of 'full (RGAS)' (5.00); other than published: " + (
+    assert [line[0] for line in sampled.cells] == ["teacher", "none of it", "+ score decomposition", "full (RGAS)"]
+    assert sampled.cells[0][1:] == ("", "40.0 [39.0, 41.0]", "")
+    assert sampled.cells[1][1:] == ("3", "21.0 [18.5, 23.5]", "804")  # 1 * 4.303 / sqrt(3)
+    titles = ["Ppl, as sampled", "Ppl at matched entropy", "Ppl at matched entropy, over the teacher's"]
+    assert [table.title for table in tables] == [*titles, "Entropy", "Energy"]  # no side of length is better
+    assert tables[2].cells[0][1:] == ("3", "0.512 [0.453, 0.571]")  # 21.5 / 42, and no row of the teacher
+    assert tables[4].cells[1][1:] == ("3", "0.100 [0.100, 0.100]")
+    assert said == "At 8 steps the best ppl, as sampled, is that of 'full (RGAS)' (5.00); other than published: " + (
         "+ score decomposition after none of it."
     )
     assert notes[0] == "Fewer than three seeds: full (RGAS)." and "coupled time" in notes[1]
+
+
+def test_seeds_of_one_objective_are_a_claim_without_published_rows(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path / f"{seed}", "didi", 20.0 + seed, seed=seed)
+    said, notes, tables = ablation(read_ablation(tmp_path)[0])
+    assert said == "At 8 steps the best ppl, as sampled, is that of 'didi' (21.0)." and notes == []
+    assert tables[0].headers == ("", "seeds", "8 steps")
 
 
 def test_the_command_writes_all_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

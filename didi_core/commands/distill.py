@@ -56,8 +56,8 @@ class EvaluationSettings(PlanSettings):
 class Settings(RunSettings, DistillSettings):
     """``configs/distill.yaml``.
 
-    cache: folder of drawn samples and their statistics, ``<run_dir>/evaluation`` by default. The runs of a multirun
-    share one, so that the teacher is drawn once for all of them.
+    cache: folder of drawn samples and their statistics; by default ``<run_dir>/reference`` and
+    ``<run_dir>/evaluation``. The runs of a multirun share one, so that the teacher is drawn once for all of them.
     """
 
     teacher: str = "bundled"
@@ -85,7 +85,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         note_machine(opened, machine, teacher)
         student = copy.deepcopy(teacher).requires_grad_(True)
         with opened.stage("reference"):
-            reward = make_reward(settings, domain, teacher, machine, opened.path / "reference")
+            kept = settings.cache or opened.path / "reference"
+            reward = make_reward(settings, domain, teacher, machine, kept)
         with opened.stage("training"):
             distill(
                 domain,
@@ -102,8 +103,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             )
         if not processes.first:
             return
-        kept = reward.parts().get("scorer")
-        scorer = kept if isinstance(kept, TokenScorer) else None
+        learnt = reward.parts().get("scorer")
+        scorer = learnt if isinstance(learnt, TokenScorer) else None
         save_student(settings, domain, student, scorer, teacher, opened)
         print(f"student: {opened.path / 'student'}")
         if settings.evaluate.enabled:

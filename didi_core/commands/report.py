@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from didi_core.ablation_report import ablation, read_ablation
 from didi_core.commands.common import CommonSettings
 from didi_core.errors import InputError
 from didi_core.files import write_atomic, write_json
@@ -16,7 +17,7 @@ from didi_core.page import page, provenance, table_of, table_row
 from didi_core.report_data import Table
 from didi_core.report_markdown import section
 from didi_core.run_dir import git_commit
-from didi_core.run_reports import ablation, read_ablation, read_run, side_by_side
+from didi_core.run_reports import read_run, side_by_side
 
 SCHEMA = "didi_core.runs/1"
 
