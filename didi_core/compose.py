@@ -172,12 +172,20 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         try:
             parsed += parser.parse_overrides([text])
         except HydraException as error:
-            reason = str(error).splitlines()[0]
+            typed = _typed(text)
+            reason = str(error).splitlines()[0].replace(text, typed)
             raise InputError(
-                f"{text!r} cannot be read: {reason}. Put values with spaces, commas or brackets in quotes: "
-                f"""'{text.partition("=")[0]}="..."'."""
+                f"{typed!r} cannot be read: {reason}. Put values with spaces, commas or brackets in quotes: "
+                f"""'{typed.partition("=")[0]}="..."'."""
             ) from None
     return parsed
+
+
+def _typed(text: str) -> str:
+    """An override as its user wrote it: a domain's key without the node that it was moved to."""
+    for node in WISHES:
+        text = text.removeprefix(f"+{node}.")
+    return text
 
 
 def _compose(command: str, overrides: Sequence[str]) -> dict[str, Any]:

@@ -43,7 +43,12 @@ def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
             raise InputError(
                 f"{_dotted(where, name)} is missing: give {_dotted(where, name)}=<{describe(annotations[name])}>."
             )
-    return kind(**values)
+    try:
+        return kind(**values)
+    except InputError as error:
+        text = str(error)
+        bare = any(text.startswith(f"{name}=") for name in fields)
+        raise InputError(_dotted(where, text) if bare else text) from None
 
 
 def convert(annotation: Any, value: Any, where: str) -> Any:
