@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import nn
 
 from didi_core.fingerprint import model_hash
+from didi_core.heads import trunk_in_pieces
 from didi_core.types import Denoiser, Sample
 
 
@@ -68,7 +69,7 @@ class TrunkFeatures:
             self._known |= {text: np.full(hidden_width, np.nan) for text, _ in rows}
             return
         with torch.autocast(device.type, enabled=False):
-            hidden = self._model.trunk(tokens).double()
+            hidden = trunk_in_pieces(self._model, tokens).double()
         free = vocabulary.maskable(tokens)[..., None]
         means = (hidden * free).sum(1) / free.sum(1)  # 0 / 0 is nan: no free position
         for (text, _), row in zip(rows, means.cpu().numpy(), strict=True):

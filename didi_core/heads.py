@@ -127,11 +127,11 @@ def distinct_trunk(denoiser: Denoiser, tokens: Int[Tensor, "B L"]) -> tuple[Floa
     """
     unique, own = torch.unique(tokens, dim=0, return_inverse=True)
     if unique.shape[0] == tokens.shape[0]:
-        return _trunk(denoiser, tokens), torch.arange(tokens.shape[0], device=tokens.device)
-    return _trunk(denoiser, unique), own
+        return trunk_in_pieces(denoiser, tokens), torch.arange(tokens.shape[0], device=tokens.device)
+    return trunk_in_pieces(denoiser, unique), own
 
 
-def _trunk(denoiser: Denoiser, tokens: Int[Tensor, "U L"]) -> Float[Tensor, "U L D"]:
+def trunk_in_pieces(denoiser: Denoiser, tokens: Int[Tensor, "U L"]) -> Float[Tensor, "U L D"]:
     """Hidden states; on a CPU, where no gradient wants them, in pieces that fit into the cache."""
     if tokens.device.type != "cpu" or torch.is_grad_enabled():
         return denoiser.trunk(tokens)

@@ -21,7 +21,7 @@ from didi_core.files import write_json
 
 RECORD, LOCK = "run.json", ".lock"
 # Keys that may differ when a run is continued: where it lies, how it continues, and how often it writes things down.
-HARMLESS = ("run_dir", "resume", "dry_run", "out", "training.log_every", "training.checkpoint_every")
+HARMLESS = ("run_dir", "cache", "resume", "dry_run", "out", "training.log_every", "training.checkpoint_every")
 PACKAGES = (
     "didi-core", "torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core", "safetensors", "biopython"
 )  # fmt: skip
