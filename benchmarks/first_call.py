@@ -13,7 +13,7 @@ import torch
 from measure import PROTEIN, Case, close, main, network
 from torch import Tensor
 
-from didi_core import rollout, samplers
+from didi_core import heads, rollout, samplers
 from didi_core.heads import distinct_trunk, token_statistics
 from didi_core.random import generator
 from didi_core.types import Denoiser
@@ -51,7 +51,7 @@ def sampling(batch: int, length: int, hidden: int, layers: int) -> Case:
 
     def run(trunk: object) -> Tensor:
         stream = generator(0, "benchmark")
-        with patch.object(samplers, "distinct_trunk", trunk):
+        with patch.object(heads, "distinct_trunk", trunk):
             return samplers.ancestral(model, template, shares=uniform_grid(8), law=law("iid"), generator=stream).tokens
 
     return Case(lambda: run(trunk_per_row), lambda: run(distinct_trunk), nearly_equal)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didi_core.errors import InputError
-from didi_core.heads import distinct_trunk, draw, position_log_p, sharpen
+from didi_core.heads import TrunkMemory, draw, position_log_p, sharpen
 from didi_core.losses import masked_mean
 from didi_core.samplers import Sampled, TokenRule, reveal
 from didi_core.types import NFE, Denoiser, Scorer
@@ -67,11 +67,11 @@ def rgas(
     tokens, mask = template.clone(), denoiser.vocabulary.mask
     times = law.times(template == mask, generator)
     guided = round(guidance.gradient_share * len(shares))
-    nfe = NFE()
+    trunk, nfe = TrunkMemory(denoiser), NFE()
     for step, target in enumerate(shares.tolist()):
         masked = tokens == mask
         where = masked & (times <= target)
-        hidden, own = distinct_trunk(denoiser, tokens)
+        hidden, own = trunk(tokens)
         nfe += NFE(denoiser=1)
         scale = _scale(guidance.scale, step, guided) if step < guided else 0.0
         if scale > 0:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didi_core.errors import InputError
-from didi_core.heads import distinct_trunk, draw, draw_tokens, position_log_p, sharpen
+from didi_core.heads import TrunkMemory, distinct_trunk, draw, draw_tokens, position_log_p, sharpen
 from didi_core.process import joint_reverse_log_p
 from didi_core.types import NFE, Denoiser
 from didi_core.unmasking import Law
@@ -60,6 +60,8 @@ def ancestral(
 ) -> Sampled:
     """Fill a template in exactly k denoiser calls; the last one reveals whatever is left.
 
+    The trunk is not run again for rows in which the step before revealed nothing: same input, same hidden states.
+
     Args:
         shares: share of the free positions revealed after each step, ascending to 1.
         law: which positions are revealed together.
@@ -74,13 +76,13 @@ def ancestral(
     tokens = template.clone()
     free = template == denoiser.vocabulary.mask
     times = law.times(free, generator)
-    share = 0.0
+    trunk, share = TrunkMemory(denoiser), 0.0
     for target in shares.tolist():
         masked = tokens == denoiser.vocabulary.mask
         if precision == "legacy_fp32":
             tokens = _legacy_step(denoiser, tokens, masked, share, target, rule, generator)
         else:
-            hidden, own = distinct_trunk(denoiser, tokens)
+            hidden, own = trunk(tokens)
             if law.sees_model:
                 times = law.reorder(times, masked, _confidence(denoiser, hidden, own, masked))
             tokens = reveal(denoiser, tokens, hidden, own, masked & (times <= target), rule, generator)

@@ -218,6 +218,21 @@ def test_without_gradients_the_trunk_runs_in_pieces_and_gives_the_same(monkeypat
     assert calls == [7] and hidden.requires_grad
 
 
+def test_rows_that_stay_as_they_were_keep_their_hidden_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens, rows = randomised().requires_grad_(False), tokens_of([6, 6, 6, 6], 6), []
+    tokens[1] = tokens[0]
+    whole = model.trunk
+    monkeypatch.setattr(model, "trunk", lambda given: rows.append(len(given)) or whole(given))
+    memory = heads.TrunkMemory(model)
+    for change, called in (([], 3), ([1], 1), ([], 0), ([0, 2], 2), ([0, 1, 2, 3], 4), ([3], 1)):
+        tokens = tokens.clone()
+        tokens[change, change] = (tokens[change, change] + 1) % 11 + 1
+        rows.clear()
+        hidden, own = memory(tokens)
+        assert sum(rows) == called
+        assert torch.allclose(hidden[own], whole(tokens), atol=1e-4) and len(hidden) <= len(tokens)
+
+
 def test_safetensors_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]
     model, tokens = randomised(), tokens_of([6, 3], 6)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
