@@ -13,7 +13,7 @@ from didi_core.report import estimate
 from didi_core.report_data import Table
 from didi_core.run_dir import RECORD
 from didi_core.run_reports import RunReport, read_run, shown
-from didi_core.statistics import over_runs
+from didi_core.statistics import Interval, over_runs
 
 # Perplexity on OpenWebText by number of calls, as published (arXiv 2509.25035): fp32 joint draw, 40 samples.
 PUBLISHED: dict[str, dict[int, float]] = {
@@ -55,18 +55,19 @@ class Ablation:
         rows = [row["method"]["steps"] for run in runs for row in run.table("student")]
         return cls({name: found[name] for name in order}, sorted({k for k in rows if k}))
 
-    def over_seeds(self, title: str, about: str, read: Reading, published: bool = False) -> Table:
+    def over_seeds(
+        self, title: str, about: str, read: Reading, geometric: bool = False, published: bool = False
+    ) -> Table:
         """A row for the teacher and one for each objective, a column for each number of steps."""
         first = next(iter(self.by_row.values()))[0]
         teacher = [shown(read(first, "teacher", k)) for k in self.steps]
         extra = [f"published, {k}" for k in self.steps] if published else []
         cells = [("teacher", "", *teacher, *("" for _ in extra))] if set(teacher) != {"–"} else []
         for name, runs in self.by_row.items():
-            found = [over_runs(_known(runs, read, k)) for k in self.steps]
+            found = [over_runs(_known(runs, read, k), geometric) for k in self.steps]
             known = [figure(PUBLISHED.get(name, {}).get(k)) for k in self.steps] if published else []
-            seeds = max((value.n for value in found), default=0)
-            values = (estimate(value) if value.n else "–" for value in found)
-            cells.append((ROWS.get(name, name), str(seeds), *values, *known))
+            values = (_over(value, len(runs)) for value in found)
+            cells.append((ROWS.get(name, name), str(len(runs)), *values, *known))
         headers = ("", "seeds", *(f"{k} steps" for k in self.steps), *extra)
         return Table(headed(title), about, headers, tuple(cells), words=(0,))
 
@@ -84,17 +85,22 @@ def ablation(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
     quality, entropy, *others = runs[0].report["metrics"]
     label = quality["label"]
     over = "Mean over training seeds with Student's t 95 % interval; the teacher's over samples."
+    ratio = over.replace("Mean", "Geometric mean")
     published = any(name in PUBLISHED for name in found.by_row)
     tables = [
         found.over_seeds(
             f"{label}, as sampled",
-            f"{over} Published: perplexity on OpenWebText." if published else over,
+            f"{ratio} Published: perplexity on OpenWebText." if published else ratio,
             _sampled(quality["name"]),
-            published,
+            geometric=True,
+            published=published,
         ),
-        found.over_seeds(f"{label} at matched entropy", over, _matched),
+        found.over_seeds(f"{label} at matched entropy", ratio, _matched, geometric=True),
         found.over_seeds(
-            f"{label} at matched entropy, over the teacher's", "Below 1 is better than the teacher. " + over, _ratio
+            f"{label} at matched entropy, over the teacher's",
+            f"Below 1 is better than the teacher. {ratio}",
+            _ratio,
+            geometric=True,
         ),
         found.over_seeds(entropy["label"], over, _sampled(entropy["name"])),
     ]
@@ -144,6 +150,13 @@ def _ratio(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
     return {"value": values[0] / values[1]} if len(values) == 2 else None
 
 
+def _over(value: Interval, seeds: int) -> str:
+    """A mean over seeds; of how many, where not all of them have a value."""
+    if not value.n:
+        return "–"
+    return estimate(value) + (f" ({value.n} of {seeds})" if value.n < seeds else "")
+
+
 def _known(runs: Sequence[RunReport], read: Reading, steps: int) -> list[float]:
     found = (read(run, "student", steps) for run in runs)
     return [one["value"] for one in found if one and one["value"] is not None]
@@ -153,7 +166,7 @@ def _sentence(found: Ablation, label: str, quality: str) -> str:
     """Which row is best, and which neighbours stand the other way round than published."""
     middle = 8 if 8 in found.steps else found.steps[len(found.steps) // 2]
     known = {name: _known(runs, _sampled(quality), middle) for name, runs in found.by_row.items()}
-    means = {name: over_runs(values).value for name, values in known.items() if values}
+    means = {name: over_runs(values, geometric=True).value for name, values in known.items() if values}
     best = min(means, key=lambda name: means[name])
     swapped = [
         f"{ROWS[b]} after {ROWS[a]}"

@@ -160,6 +160,8 @@ def estimate(value: Interval | None) -> str:
     """``7.12 [6.98, 7.25]``."""
     if value is None or math.isnan(value.value):
         return "–"
+    if math.isnan(value.low) and math.isnan(value.high):  # of one run
+        return figure(value.value)
     return f"{figure(value.value)} [{figure(value.low)}, {figure(value.high)}]"
 
 

@@ -134,11 +134,17 @@ def corrected(value: float, draws: Float[np.ndarray, "R"], n: int, left_out: int
     return Interval(float(2 * value - finite.mean()), mirrored.low, mirrored.high, n, left_out)
 
 
-def over_runs(values: Sequence[float]) -> Interval:
+def over_runs(values: Sequence[float], geometric: bool = False) -> Interval:
     """Mean over independent runs (training seeds) with Student's t interval: what a training claim rests on.
 
     ``n`` is the number of runs; one run has no interval. Not a bootstrap: three points hold too few resamples.
+
+    Args:
+        geometric: of the logarithms, for what is compared by ratios (a perplexity), so that no bound is negative.
     """
+    if geometric and np.min(values, initial=np.inf) > 0:
+        found = over_runs(np.log(values).tolist())
+        return Interval(*np.exp([found.value, found.low, found.high]).tolist(), found.n, found.left_out)
     x = np.asarray(values, dtype=np.float64)
     if not len(x) or np.isnan(x).any():
         return Interval(UNDEFINED, UNDEFINED, UNDEFINED, len(x), int(np.isnan(x).sum()))

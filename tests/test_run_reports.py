@@ -83,15 +83,25 @@ def test_ablation_takes_means_over_seeds_and_compares_the_order(tmp_path: Path) 
     assert sampled.headers == ("", "seeds", "8 steps", "published, 8")
     assert [line[0] for line in sampled.cells] == ["teacher", "none of it", "+ score decomposition", "full (RGAS)"]
     assert sampled.cells[0][1:] == ("", "40.0 [39.0, 41.0]", "")
-    assert sampled.cells[1][1:] == ("3", "21.0 [18.5, 23.5]", "804")  # 1 * 4.303 / sqrt(3)
+    assert sampled.cells[1][1:] == ("3", "21.0 [18.6, 23.6]", "804")  # 1 * 4.303 / sqrt(3), of logarithms
     titles = ["Ppl, as sampled", "Ppl at matched entropy", "Ppl at matched entropy, over the teacher's"]
     assert [table.title for table in tables] == [*titles, "Entropy", "Energy"]  # no side of length is better
-    assert tables[2].cells[0][1:] == ("3", "0.512 [0.453, 0.571]")  # 21.5 / 42, and no row of the teacher
+    assert tables[2].cells[0][1:] == ("3", "0.512 [0.456, 0.574]")  # 21.5 / 42, and no row of the teacher
     assert tables[4].cells[1][1:] == ("3", "0.100 [0.100, 0.100]")
     assert said == "At 8 steps the best ppl, as sampled, is that of 'full (RGAS)' (5.00); other than published: " + (
         "+ score decomposition after none of it."
     )
     assert notes[0] == "Fewer than three seeds: full (RGAS)." and "coupled time" in notes[1]
+
+
+def test_a_seed_whose_sweep_did_not_reach_the_entropy_is_counted_out(tmp_path: Path) -> None:
+    for seed in range(3):
+        folder = write(tmp_path / f"{seed}", "didi", 20.0, seed=seed)
+        report = json.loads((folder / "report.json").read_text())
+        report["matched"][0]["status"] = "reached" if seed else "not reached"
+        (folder / "report.json").write_text(json.dumps(report))
+    tables = ablation(read_ablation(tmp_path)[0])[2]
+    assert tables[1].cells[1] == ("didi", "3", "20.5 [20.5, 20.5] (2 of 3)")
 
 
 def test_seeds_of_one_objective_are_a_claim_without_published_rows(tmp_path: Path) -> None:

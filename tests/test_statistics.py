@@ -150,6 +150,9 @@ def test_over_runs_is_students_interval() -> None:
     half = 4.303 / np.sqrt(3)
     assert (found.value, found.low, found.high, found.n) == pytest.approx((2.0, 2 - half, 2 + half, 3))
     assert np.isnan(over_runs([1.0]).low)
+    scaled = over_runs(np.exp([1.0, 2.0, 3.0]).tolist(), geometric=True)
+    assert np.allclose(np.log([scaled.value, scaled.low, scaled.high]), [found.value, found.low, found.high])
+    assert over_runs([-1.0, 1.0], geometric=True) == over_runs([-1.0, 1.0]) and over_runs([], geometric=True).n == 0
 
 
 # --- frontiers
