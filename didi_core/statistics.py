@@ -144,7 +144,8 @@ def over_runs(values: Sequence[float], geometric: bool = False) -> Interval:
     """
     if geometric and np.min(values, initial=np.inf) > 0:
         found = over_runs(np.log(values).tolist())
-        return Interval(*np.exp([found.value, found.low, found.high]).tolist(), found.n, found.left_out)
+        value, low, high = np.exp([found.value, found.low, found.high]).tolist()
+        return Interval(value, low, high, found.n, found.left_out)
     x = np.asarray(values, dtype=np.float64)
     if not len(x) or np.isnan(x).any():
         return Interval(UNDEFINED, UNDEFINED, UNDEFINED, len(x), int(np.isnan(x).sum()))
