@@ -143,12 +143,22 @@ def _comparison_sentence(evaluation: Evaluation, findings: Findings, usable: Seq
     return text + "."
 
 
+def _too_few(rows: Sequence[Row]) -> list[str]:
+    """That there are too few samples for a claim: in all rows, or in which."""
+    few = [row for row in rows if row.n < CLAIM]
+    if not few:
+        return []
+    if len(few) == len(rows):
+        return [f"Smoke test: {min(row.n for row in few):,} samples per row. A claim needs at least {CLAIM:,}."]
+    named = (row.model + (f" at {row.method.steps} steps" if row.method and row.method.steps else "") for row in few)
+    told = dict(zip(named, (row.n for row in few), strict=True))
+    return [f"Fewer than {CLAIM:,} samples, too few for a claim: {_listed([f'{k} ({n:,})' for k, n in told.items()])}."]
+
+
 def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
     """What a reader must know before believing the sentence."""
     said = list(evaluation.notes)
-    sizes = [row.n for row in evaluation.rows if row.kind in ("model", "file")]
-    if sizes and min(sizes) < CLAIM:
-        said.append(f"Smoke test: {min(sizes):,} samples per row. A claim needs at least {CLAIM:,}.")
+    said += _too_few([row for row in evaluation.rows if row.kind in ("model", "file")])
     if any(row.kind == "model" for row in evaluation.rows) and findings.comparisons:
         said.append("One training run per model: a claim about training needs at least three seeds.")
     quality = evaluation.metrics[0]

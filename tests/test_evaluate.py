@@ -122,6 +122,12 @@ def test_few_samples_are_called_a_smoke_test(evaluation: Evaluation) -> None:
     said = notes(evaluation, compare(evaluation))
     assert any(note.startswith("Smoke test: 300") for note in said)
     assert any("three seeds" in note for note in said)
+    first = next(i for i, row in enumerate(evaluation.rows) if row.kind == "model")
+    one = replace(evaluation.rows[first], n=200)
+    enough = [replace(row, n=1000) for row in evaluation.rows]
+    few = replace(evaluation, rows=(*enough[:first], one, *enough[first + 1 :]))
+    told = f"Fewer than 1,000 samples, too few for a claim: {one.model} at {one.method.steps} steps (200)."
+    assert told in notes(few, compare(evaluation))
 
 
 def test_quality_tells_shuffled_from_data_and_says_where_it_does_not(evaluation: Evaluation) -> None:
