@@ -41,10 +41,12 @@ Reading = Callable[[RunReport, str, int], Mapping[str, Any] | None]  # an interv
 
 @dataclass(frozen=True)
 class Ablation:
-    """Runs by the name of their objective, and the numbers of steps that their students were drawn with."""
+    """Runs by the name of their objective, the numbers of steps that their students were drawn with, and a run that
+    has the teacher's rows: a run whose sampler no teacher can be drawn with has none."""
 
     by_row: Mapping[str, Sequence[RunReport]]
     steps: Sequence[int]
+    teacher: RunReport | None
 
     @classmethod
     def of(cls, runs: Sequence[RunReport]) -> Ablation:
@@ -53,14 +55,14 @@ class Ablation:
             found.setdefault(run.objective, []).append(run)
         order = [name for name in ROWS if name in found] + sorted(found.keys() - ROWS.keys())
         rows = [row["method"]["steps"] for run in runs for row in run.table("student")]
-        return cls({name: found[name] for name in order}, sorted({k for k in rows if k}))
+        teacher = next((run for run in runs if run.table("teacher")), None)
+        return cls({name: found[name] for name in order}, sorted({k for k in rows if k}), teacher)
 
     def over_seeds(
         self, title: str, about: str, read: Reading, geometric: bool = False, published: bool = False
     ) -> Table:
         """A row for the teacher and one for each objective, a column for each number of steps."""
-        first = next(iter(self.by_row.values()))[0]
-        teacher = [shown(read(first, "teacher", k)) for k in self.steps]
+        teacher = [shown(read(self.teacher, "teacher", k)) if self.teacher else "–" for k in self.steps]
         extra = [f"published, {k}" for k in self.steps] if published else []
         cells = [("teacher", "", *teacher, *("" for _ in extra))] if set(teacher) != {"–"} else []
         for name, runs in self.by_row.items():
@@ -99,7 +101,7 @@ def ablation(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
         found.over_seeds(
             f"{label} at matched entropy, over the teacher's",
             f"Below 1 is better than the teacher. {ratio}",
-            _ratio,
+            _ratio(found.teacher),
             geometric=True,
         ),
         found.over_seeds(entropy["label"], over, _sampled(entropy["name"])),
@@ -143,11 +145,18 @@ def _matched(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None
     return found["quality"] if found else None
 
 
-def _ratio(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
-    """Student over teacher at matched entropy and equal steps."""
-    pair = [_matched(run, name, steps) for name in (model, "teacher")] if model != "teacher" else [None]
-    values = [one["value"] for one in pair if one and one["value"]]
-    return {"value": values[0] / values[1]} if len(values) == 2 else None
+def _ratio(other: RunReport | None) -> Reading:
+    """Student over teacher at matched entropy and equal steps; over the teacher of ``other`` where a run has none."""
+
+    def read(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
+        if model == "teacher":
+            return None
+        teacher = run if run.table("teacher") else other
+        pair = (_matched(run, model, steps), _matched(teacher, "teacher", steps) if teacher else None)
+        values = [one["value"] for one in pair if one and one["value"]]
+        return {"value": values[0] / values[1]} if len(values) == 2 else None
+
+    return read
 
 
 def _over(value: Interval, seeds: int) -> str:

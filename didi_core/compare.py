@@ -88,7 +88,7 @@ def sentence(evaluation: Evaluation, findings: Findings) -> str:
     usable = [c for c in findings.comparisons if c.ratio is not None]
     if usable:
         return _comparison_sentence(evaluation, findings, usable)
-    models = [row for row in evaluation.rows if row.kind == "model"]
+    models = [row for row in table_rows(evaluation.rows) if row.kind == "model"]
     if findings.comparisons:
         return (
             f"No verdict: at no number of steps do both sweeps reach the entropy of the held-out data "

@@ -73,7 +73,10 @@ def test_ablation_takes_means_over_seeds_and_compares_the_order(tmp_path: Path) 
     for seed in range(3):
         write(tmp_path / f"{seed}", "ablation_plain", 20.0 + seed, seed=seed)
         write(tmp_path / f"{3 + seed}", "ablation_decomposed", 30.0 + seed, seed=seed)
-    write(tmp_path / "6", "ablation_full", 5.0)
+    guided = write(tmp_path / "6", "ablation_full", 5.0) / "report.json"
+    report = json.loads(guided.read_text())
+    kept = {key: [row for row in report[key] if row["model"] != "teacher"] for key in ("rows", "matched")}
+    guided.write_text(json.dumps({**report, **kept}))
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "run.json").write_text("{}")
     runs, told = read_ablation(tmp_path)
@@ -86,6 +89,7 @@ def test_ablation_takes_means_over_seeds_and_compares_the_order(tmp_path: Path) 
     assert sampled.cells[1][1:] == ("3", "21.0 [18.6, 23.6]", "804")  # 1 * 4.303 / sqrt(3), of logarithms
     titles = ["Ppl, as sampled", "Ppl at matched entropy", "Ppl at matched entropy, over the teacher's"]
     assert [table.title for table in tables] == [*titles, "Entropy", "Energy"]  # no side of length is better
+    assert tables[2].cells[2] == ("full (RGAS)", "1", "0.131")  # 5.5 over the 42 of another run: it has no teacher
     assert tables[2].cells[0][1:] == ("3", "0.512 [0.456, 0.574]")  # 21.5 / 42, and no row of the teacher
     assert tables[4].cells[1][1:] == ("3", "0.100 [0.100, 0.100]")
     assert said == "At 8 steps the best ppl, as sampled, is that of 'full (RGAS)' (5.00); other than published: " + (
