@@ -53,8 +53,6 @@ class Inert:
         made.__dict__["args"] = args
         return made
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
     def __setstate__(self, state: Any) -> None:
         self.__dict__["state"] = state
 
