@@ -150,9 +150,11 @@ def _too_few(rows: Sequence[Row]) -> list[str]:
         return []
     if len(few) == len(rows):
         return [f"Smoke test: {min(row.n for row in few):,} samples per row. A claim needs at least {CLAIM:,}."]
-    named = (row.model + (f" at {row.method.steps} steps" if row.method and row.method.steps else "") for row in few)
-    told = dict(zip(named, (row.n for row in few), strict=True))
-    return [f"Fewer than {CLAIM:,} samples, too few for a claim: {_listed([f'{k} ({n:,})' for k, n in told.items()])}."]
+    told = [
+        row.model + (f" at {row.method.steps} steps" if row.method and row.method.steps else "") + f" ({row.n:,})"
+        for row in few
+    ]
+    return [f"Fewer than {CLAIM:,} samples, too few for a claim: {_listed(list(dict.fromkeys(told)))}."]
 
 
 def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
