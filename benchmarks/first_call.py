@@ -13,11 +13,13 @@ import torch
 from measure import PROTEIN, Case, close, main, network
 from torch import Tensor
 
-from didi_core import heads, rollout, samplers
-from didi_core.heads import distinct_trunk, token_statistics
-from didi_core.random import generator
+from didi_core.diffusion import heads
+from didi_core.diffusion.heads import distinct_trunk, token_statistics
+from didi_core.diffusion.laws import law, uniform_grid
+from didi_core.objectives import rollout
+from didi_core.sampling import ancestral as samplers
+from didi_core.streams import generator
 from didi_core.types import Denoiser
-from didi_core.unmasking import law, uniform_grid
 
 
 def trunk_per_row(denoiser: Denoiser, tokens: Tensor) -> tuple[Tensor, Tensor]:

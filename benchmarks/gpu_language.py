@@ -30,18 +30,18 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from didi_core.device import autocast
+from didi_core.diffusion.laws import Iid, uniform_grid
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.scorer import scorer_from_trunk
+from didi_core.objectives.distill import Distillation, DistillSettings
+from didi_core.objectives.rewards import SampleReference, ScorerReward
 from didi_core.objectives.settings import AnchorSettings, BaselineSettings, ObjectiveSettings, RewardSettings
-from didi_core.optimiser import EMA, adamw, apply_gradients
-from didi_core.random import generator
-from didi_core.rewards import SampleReference, ScorerReward
-from didi_core.samplers import ancestral
-from didi_core.training.distill import Distillation, DistillSettings
-from didi_core.training.pretrain import autocast
+from didi_core.sampling.ancestral import ancestral
+from didi_core.streams import generator
+from didi_core.training.optimiser import EMA, adamw, apply_gradients
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Vocabulary
-from didi_core.unmasking import Iid, uniform_grid
 
 GROUP = 4
 

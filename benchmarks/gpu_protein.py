@@ -28,17 +28,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from didi_core.device import autocast
+from didi_core.diffusion.laws import Iid, uniform_grid
 from didi_core.models.attention import available_backends
 from didi_core.models.esm import Esm, EsmConfig
 from didi_core.models.scorer import scorer_from_trunk
+from didi_core.objectives.distill import Distillation, DistillSettings
+from didi_core.objectives.rewards import BothRewards, LogRatioReward, SampleReference, ScorerReward
 from didi_core.objectives.settings import BaselineSettings, ObjectiveSettings, RewardSettings
-from didi_core.reparameterised import reparameterised
-from didi_core.rewards import BothRewards, LogRatioReward, SampleReference, ScorerReward
-from didi_core.samplers import ancestral
-from didi_core.training.distill import Distillation, DistillSettings
-from didi_core.training.pretrain import autocast
+from didi_core.sampling.ancestral import ancestral
+from didi_core.sampling.reparameterised import reparameterised
 from didi_core.training.settings import TrainingSettings
-from didi_core.unmasking import Iid, uniform_grid
 from didi_protein.domain import ProteinDomain
 from didi_protein.vocabulary import PAD, VOCABULARY
 

@@ -12,9 +12,9 @@ import torch
 from measure import TEXT, Case, close, main, network
 from torch import Tensor
 
-from didi_core.heads import token_statistics
-from didi_core.process import log_p_x0
-from didi_core.random import generator
+from didi_core.diffusion.heads import token_statistics
+from didi_core.diffusion.masking import log_p_x0
+from didi_core.streams import generator
 
 
 def build(batch: int, length: int, share: float, chunk: int | None) -> Case:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from didi_core.models import dit
 from didi_core.models.attention import Layout
-from didi_core.random import generator
+from didi_core.streams import generator
 from didi_protein.data import bucketed
 
 

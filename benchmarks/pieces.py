@@ -9,8 +9,8 @@ import torch
 from measure import PROTEIN, Case, close, main, network
 from torch import Tensor
 
-from didi_core.heads import distinct_trunk
-from didi_core.random import generator
+from didi_core.diffusion.heads import distinct_trunk
+from didi_core.streams import generator
 
 
 def sequences(batch: int, length: int) -> Tensor:

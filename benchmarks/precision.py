@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from didi_core.random import generator
-from didi_core.samplers import ancestral
+from didi_core.diffusion.laws import law, uniform_grid
+from didi_core.sampling.ancestral import ancestral
+from didi_core.streams import generator
 from didi_core.types import Vocabulary
-from didi_core.unmasking import law, uniform_grid
 
 UNIT = 2.0**-24  # distance of two fp32 uniforms
 

@@ -13,10 +13,10 @@ from jaxtyping import Int
 from measure import PROTEIN, TEXT, Case, main, network
 from torch import Tensor
 
-from didi_core.random import generator
-from didi_core.samplers import ancestral
+from didi_core.diffusion.laws import law, uniform_grid
+from didi_core.sampling.ancestral import ancestral
+from didi_core.streams import generator
 from didi_core.types import Vocabulary
-from didi_core.unmasking import law, uniform_grid
 
 STEPS, GROUPS, PINNED = 16, 8, 2
 

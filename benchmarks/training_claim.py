@@ -19,18 +19,18 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from didi_core.checkpoint import load_denoiser, model_folder, read_card
+from didi_core.checkpoints.card import load_denoiser, model_folder, read_card
 from didi_core.commands.common import load_teacher, make_domain
-from didi_core.drawing import Drawing
-from didi_core.evaluation import sweep
-from didi_core.files import write_json
-from didi_core.fingerprint import model_hash
-from didi_core.frontier import SweepPoint, frontier, matched, matched_difference
-from didi_core.generate import SamplerSettings
-from didi_core.reference import reference_rows
-from didi_core.sample_cache import SampleCache, StatisticsCache
-from didi_core.statistics import Interval, over_runs
-from didi_core.training.progress import Bar
+from didi_core.evaluation.cache import SampleCache, StatisticsCache
+from didi_core.evaluation.drawing import Drawing
+from didi_core.evaluation.evaluate import sweep
+from didi_core.evaluation.frontier import SweepPoint, frontier, matched, matched_difference
+from didi_core.evaluation.held_out import reference_rows
+from didi_core.evaluation.intervals import Interval, over_runs
+from didi_core.progress import Bar
+from didi_core.sampling.generate import SamplerSettings
+from didi_core.storage.files import write_json
+from didi_core.storage.fingerprint import model_hash
 from didi_core.types import Domain, Metric
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 
 from didi_core.cli import main
-from didi_core.training.runtime import leave
+from didi_core.processes import leave
 
 
 def run() -> None:

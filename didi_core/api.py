@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from didi_core.domain.scoring import Scored
 from didi_core.errors import InputError
-from didi_core.generate import Generated, SamplerSettings, generate
-from didi_core.scoring import Scored
+from didi_core.sampling.generate import Generated, SamplerSettings, generate
 from didi_core.types import Domain, Sample
 
 
@@ -21,7 +21,7 @@ def load_student(run_dir: Path | str) -> nn.Module:
 
     Called with tokens [B, L] (padding by the vocabulary's pad id) it returns raw logits of all positions, [B, L, >= V].
     """
-    from didi_core.checkpoint import load_denoiser
+    from didi_core.checkpoints.card import load_denoiser
 
     return load_denoiser(run_dir)
 
@@ -84,7 +84,7 @@ def shortlist(folder: Path | str | Scored, **settings: Any) -> Scored:
 def _composed(name: str, settings: dict[str, Any]) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
     """Settings, configuration and command line of a command."""
     from didi_core.commands import find
-    from didi_core.compose import compose_jobs
+    from didi_core.commands.compose import compose_jobs
     from didi_core.config import build
 
     words = [f"{key}={_written(value)}" for key, value in settings.items()]
@@ -95,8 +95,8 @@ def _composed(name: str, settings: dict[str, Any]) -> tuple[Any, dict[str, Any],
 def _command(name: str, settings: dict[str, Any]) -> Path:
     """Compose, run, and tell where the results are."""
     from didi_core.commands import find
-    from didi_core.run_dir import RunDirectory
-    from didi_core.training.runtime import joined
+    from didi_core.processes import joined
+    from didi_core.storage.run_dir import RunDirectory
 
     command = find(name)
     with joined() if command.parallel else nullcontext():

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from didi_core.commands import COMMANDS, Command, find
 from didi_core.errors import DidiError, InputError
-from didi_core.run_dir import RunDirectory
-from didi_core.training.runtime import joined, launcher, spokesman
+from didi_core.processes import joined, launcher, spokesman
+from didi_core.storage.run_dir import RunDirectory
 
 PROGRAM = "python -m didi_core"
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
@@ -88,13 +88,13 @@ def _dispatch(words: Sequence[str]) -> None:
         return
     flags, overrides = _split(command.spelled(rest))
     if any(flag in ("--help", "-h") for flag in flags):
-        from didi_core.compose import explained
+        from didi_core.commands.compose import explained
 
         print(f"{PROGRAM} {command.name}: {command.about}\n\n{explained(command.name)}\n")
     if any(flag.split("=")[0] in SHOWING for flag in flags):
         _hydra(command, flags, overrides, lambda: None)
         return
-    from didi_core.compose import compose_jobs
+    from didi_core.commands.compose import compose_jobs
 
     sweep = any(flag in SWEEPING for flag in flags)
     others = [flag for flag in flags if flag not in SWEEPING]
@@ -139,7 +139,7 @@ def _run_many(command: Command, overrides: Sequence[str]) -> None:
     def job() -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        from didi_core.compose import compose_jobs
+        from didi_core.commands.compose import compose_jobs
 
         composed = HydraConfig.get()
         own = [word for word in composed.overrides.task if not word.startswith("run_dir=")]
@@ -168,8 +168,8 @@ def _hydra(command: Command, flags: Sequence[str], overrides: Sequence[str], job
     """Hand over to ``hydra.main``, with its own output folders and logs switched off."""
     import hydra
 
-    from didi_core.builtin import config_folder
-    from didi_core.compose import VERSION_BASE, use_plugin_folders, with_wishes
+    from didi_core.commands.compose import VERSION_BASE, use_plugin_folders, with_wishes
+    from didi_core.plugins.builtin import config_folder
 
     use_plugin_folders()
     quiet = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.run.dir=."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -50,3 +51,8 @@ def check_device(device: str) -> None:
     """Refuse a device that no machine has."""
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """bf16 autocast over fp32 master weights, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pluggy
 
+from didi_core.diffusion.laws import Law
 from didi_core.objectives.reward_kinds import RewardKind
-from didi_core.sampling import Sampler
+from didi_core.sampling.base import Sampler
 from didi_core.types import Domain, Metric, Sample
-from didi_core.unmasking import Law
 
 PROJECT = "didi"
 INTERFACE = 1  # counts up when a hook or protocol changes in a way that breaks plugins

@@ -22,13 +22,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from didi_core.checkpoint import load_denoiser, model_folder, read_card
+from didi_core.checkpoints.card import load_denoiser, model_folder, read_card
 from didi_core.errors import InputError, unknown
-from didi_core.files import write_atomic
-from didi_core.jsonl import read_jsonl, write_jsonl
-from didi_core.metrics import DistinctFraction, KmerDivergence, Mean, letter_entropy
+from didi_core.metrics.samples import DistinctFraction, KmerDivergence, Mean, letter_entropy
 from didi_core.models.scorer import scorer_from_trunk
-from didi_core.random import generator
+from didi_core.storage.files import write_atomic
+from didi_core.storage.jsonl import read_jsonl, write_jsonl
+from didi_core.streams import generator
 from didi_core.types import Metric, Sample, Vocabulary
 
 SPLITS = ("train", "validation")

@@ -12,17 +12,17 @@ from typing import Any
 
 from torch import nn
 
-from didi_core.checkpoint import architecture_of
+from didi_core.checkpoints.card import architecture_of
+from didi_core.checkpoints.importers.parts import check_vocabulary
 from didi_core.device import PRECISIONS, Machine, check_device
 from didi_core.errors import InputError, unknown
-from didi_core.importers.parts import check_vocabulary
 from didi_core.models.attention import resolve_backend
 from didi_core.plugins import registry
-from didi_core.random import generator
-from didi_core.run_dir import RunDirectory
-from didi_core.training.loop import Keeper, Reporter, Scalars, Silent, Stateful
-from didi_core.training.progress import Bar
-from didi_core.training.runtime import Processes, current
+from didi_core.processes import Processes, current
+from didi_core.progress import Bar, Reporter, Silent
+from didi_core.storage.run_dir import RunDirectory
+from didi_core.streams import generator
+from didi_core.training.loop import Keeper, Scalars, Stateful
 from didi_core.training.state import FolderKeeper
 from didi_core.types import Domain
 

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from didi_core import autoregressive
-from didi_core.device import Machine
-from didi_core.drawing import Curve
+from didi_core.device import Machine, autocast
 from didi_core.errors import InputError
-from didi_core.evaluation import evaluate_models
-from didi_core.generate import DEFAULT_LAW, SamplerSettings, nll_curve
-from didi_core.report import build_report, read_training, write_report
-from didi_core.report_table import print_report
-from didi_core.rows import Evaluation
-from didi_core.sample_cache import carried_samples
-from didi_core.sampling import SAMPLERS
-from didi_core.training.pretrain import autocast
-from didi_core.training.progress import Bar
+from didi_core.evaluation.cache import carried_samples
+from didi_core.evaluation.drawing import Curve
+from didi_core.evaluation.evaluate import evaluate_models
+from didi_core.evaluation.rows import Evaluation
+from didi_core.progress import Bar
+from didi_core.report.record import build_report, read_training
+from didi_core.report.to_terminal import print_report
+from didi_core.report.write import write_report
+from didi_core.sampling import autoregressive
+from didi_core.sampling.base import SAMPLERS
+from didi_core.sampling.generate import DEFAULT_LAW, SamplerSettings, nll_curve
 from didi_core.types import Domain, Sample
 
 CURVE_SAMPLES = 128  # held-out sequences that the NLL curve of grid=optimised is measured on
@@ -110,7 +110,7 @@ def _law(sampler: str, law: str) -> str:
 class Compared:
     """The networks of a comparison; without a teacher only the student is measured.
 
-    autoregressive: a ``didi_core.autoregressive.CausalGenerator`` to compare with.
+    autoregressive: a ``didi_core.sampling.autoregressive.CausalGenerator`` to compare with.
     """
 
     student: nn.Module

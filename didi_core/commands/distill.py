@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from didi_core.checkpoint import save_model, save_scorer
+from didi_core.checkpoints.card import save_model, save_scorer
 from didi_core.commands.common import (
     NOTHING,
     RunSettings,
@@ -25,23 +25,21 @@ from didi_core.commands.common import (
     open_run,
 )
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
-from didi_core.device import Machine
-from didi_core.fingerprint import model_hash
-from didi_core.generate import Generated, SamplerSettings, generate
+from didi_core.device import Machine, autocast
+from didi_core.evaluation.cache import HasSampleCache, SampleCache
+from didi_core.evaluation.held_out import check_reference
 from didi_core.models.scorer import TokenScorer
+from didi_core.objectives.distill import DistillSettings, distill
 from didi_core.objectives.reward_kinds import Materials
-from didi_core.planning import TIMED, Plan, Stage, Stopwatch, components, print_plan
+from didi_core.objectives.rewards import DataReference, Reference, Reward, SampleReference
 from didi_core.plugins import registry
-from didi_core.random import derive_seed, generator, seeded
-from didi_core.reference import check_reference
-from didi_core.rewards import DataReference, Reference, Reward, SampleReference
-from didi_core.run_dir import RunDirectory
-from didi_core.sample_cache import HasSampleCache, SampleCache
-from didi_core.training.distill import DistillSettings, distill
-from didi_core.training.loop import Silent
-from didi_core.training.pretrain import autocast
-from didi_core.training.progress import Bar, counting
-from didi_core.training.runtime import current
+from didi_core.processes import current
+from didi_core.progress import Bar, Silent, counting
+from didi_core.sampling.generate import Generated, SamplerSettings, generate
+from didi_core.storage.fingerprint import model_hash
+from didi_core.storage.run_dir import RunDirectory
+from didi_core.streams import derive_seed, generator, seeded
+from didi_core.training.planning import TIMED, Plan, Stage, Stopwatch, components, print_plan
 from didi_core.types import Domain, Sample
 
 

@@ -23,7 +23,7 @@ from didi_core.commands.plugins import plugin_table
 from didi_core.device import Machine
 from didi_core.models.attention import available_backends, resolve_backend
 from didi_core.plugins import registry
-from didi_core.run_dir import git_commit, versions
+from didi_core.storage.run_dir import git_commit, versions
 
 HUB_SECONDS = 3.0
 

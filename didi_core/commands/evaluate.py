@@ -11,19 +11,19 @@ from typing import Any
 
 from torch import nn
 
-from didi_core.autoregressive import CausalGenerator, load_generator, same_weights
-from didi_core.checkpoint import load_denoiser, load_scorer, model_folder, read_card
+from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import CommonSettings, load_teacher, make_domain, note_machine, open_run
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
 from didi_core.commands.sample import LEGACY, check_reach
 from didi_core.device import Machine
 from didi_core.errors import InputError
-from didi_core.evaluation import evaluate_files
-from didi_core.generate import length_ranges
-from didi_core.judge import JudgePerplexity
-from didi_core.run_dir import RECORD
-from didi_core.sample_files import read_samples, read_sets
-from didi_core.training.progress import Bar
+from didi_core.evaluation.evaluate import evaluate_files
+from didi_core.metrics.judge import JudgePerplexity
+from didi_core.progress import Bar
+from didi_core.sampling.autoregressive import CausalGenerator, load_generator, same_weights
+from didi_core.sampling.generate import length_ranges
+from didi_core.storage.run_dir import RECORD
+from didi_core.storage.sample_files import read_samples, read_sets
 from didi_core.types import Domain
 
 

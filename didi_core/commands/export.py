@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from didi_core.checkpoints.exporters import FORMATS
 from didi_core.commands.common import CommonSettings
 from didi_core.errors import InputError, unknown
-from didi_core.exporters import FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)

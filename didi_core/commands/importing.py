@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from didi_core.checkpoint import MODEL, OF_THE_FILES, SCORER, save_model, save_scorer
+from didi_core.checkpoints.card import MODEL, OF_THE_FILES, SCORER, save_model, save_scorer
+from didi_core.checkpoints.importers import WEIGHTS, Imported, import_checkpoint
 from didi_core.commands.common import CommonSettings, about_domain, make_domain, open_run
 from didi_core.errors import InputError, unknown
-from didi_core.importers import WEIGHTS, Imported, import_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

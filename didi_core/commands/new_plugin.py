@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 
 from didi_core.errors import InputError, unknown
-from didi_core.files import write_atomic
+from didi_core.storage.files import write_atomic
 
 KINDS = ("domain", "objective", "sampler", "metric", "tracker")
 # Which kind of name of the registry a plugin of that kind will take; a tracker takes none.

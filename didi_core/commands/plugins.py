@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from didi_core.errors import InputError
-from didi_core.plugin_offers import Plugin
-from didi_core.plugins import CORE, Registry, registry
+from didi_core.plugins import registry
+from didi_core.plugins.discovery import CORE, Registry
+from didi_core.plugins.offers import Plugin
 
 
 def run(words: Sequence[str] = ()) -> None:

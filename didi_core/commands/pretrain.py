@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from didi_core.checkpoint import save_model
+from didi_core.checkpoints.card import save_model
+from didi_core.checkpoints.judge import save_judge
 from didi_core.commands.common import (
     RunSettings,
     about_domain,
@@ -24,14 +25,15 @@ from didi_core.commands.common import (
 from didi_core.config import build
 from didi_core.device import Machine
 from didi_core.errors import InputError, unknown
-from didi_core.judge import Judge, JudgeConfig, autoregressive_loss, save_judge
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.planning import TIMED, Plan, Stage, Stopwatch, components, print_plan
-from didi_core.random import seeded
-from didi_core.run_dir import RunDirectory
-from didi_core.training.loop import Silent
-from didi_core.training.pretrain import Loss, nelbo_loss, pretrain
-from didi_core.training.runtime import current
+from didi_core.models.judge import Judge, JudgeConfig
+from didi_core.objectives.autoregressive import autoregressive_loss
+from didi_core.objectives.pretrain import Loss, nelbo_loss, pretrain
+from didi_core.processes import current
+from didi_core.progress import Silent
+from didi_core.storage.run_dir import RunDirectory
+from didi_core.streams import seeded
+from didi_core.training.planning import TIMED, Plan, Stage, Stopwatch, components, print_plan
 from didi_core.training.settings import PretrainSettings
 from didi_core.types import Domain
 

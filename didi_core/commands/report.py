@@ -9,15 +9,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from didi_core.ablation_report import ablation, read_ablation
 from didi_core.commands.common import CommonSettings
 from didi_core.errors import InputError
-from didi_core.files import write_atomic, write_json
-from didi_core.page import page, provenance, table_of, table_row
-from didi_core.report_data import Table
-from didi_core.report_markdown import section
-from didi_core.run_dir import git_commit
-from didi_core.run_reports import read_run, side_by_side
+from didi_core.report.ablation import ablation, read_ablation
+from didi_core.report.page import page, provenance, table_of, table_row
+from didi_core.report.runs import read_run, side_by_side
+from didi_core.report.side_tables import Table
+from didi_core.report.to_markdown import section
+from didi_core.storage.files import write_atomic, write_json
+from didi_core.storage.run_dir import git_commit
 
 SCHEMA = "didi_core.runs/1"
 

@@ -11,18 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from didi_core.checkpoint import load_denoiser, load_scorer, model_folder, read_card
+from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import CommonSettings, make_domain, note_machine, open_run
 from didi_core.commands.comparison import measured_curve
-from didi_core.conditioning import Conditioning, Request, condition, index_map, read_template, verify
-from didi_core.device import Machine
+from didi_core.device import Machine, autocast
+from didi_core.domain.conditioning import Conditioning, Request, condition, index_map, read_template, verify
 from didi_core.errors import InputError
-from didi_core.files import write_json
-from didi_core.generate import Generated, SamplerSettings, generate, length_ranges
 from didi_core.plugins import registry
-from didi_core.random import generator
-from didi_core.training.pretrain import autocast
-from didi_core.training.progress import Bar, counting
+from didi_core.progress import Bar, counting
+from didi_core.sampling.generate import Generated, SamplerSettings, generate, length_ranges
+from didi_core.storage.files import write_json
+from didi_core.streams import generator
 from didi_core.types import Domain, Sample
 
 LEGACY = "legacy_fp32"

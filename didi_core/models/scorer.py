@@ -81,7 +81,7 @@ class TokenScorer(nn.Module):
 def scorer_from_trunk(teacher: nn.Module, trainable_blocks: int = 4, normed: bool = True) -> TokenScorer:
     """A scorer on a copy of a denoiser: the last blocks, all norms and the head learn, the rest is frozen.
 
-    The head's first weights come from torch's global random state (``didi_core.random.seeded`` sets it for a while).
+    The head's first weights come from torch's global random state (``didi_core.streams.seeded`` sets it for a while).
 
     Args:
         teacher: a network that offers what ``ScorerTrunk`` lists.

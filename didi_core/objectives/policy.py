@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from didi_core.divergences import divergence
-from didi_core.heads import distinct_trunk, token_statistics
-from didi_core.losses import grouped_advantage, integral_weight, policy_loss
+from didi_core.diffusion.divergences import divergence
+from didi_core.diffusion.heads import distinct_trunk, token_statistics
+from didi_core.diffusion.laws import law
+from didi_core.diffusion.masking import step_log_p
+from didi_core.diffusion.schedules import schedule
+from didi_core.objectives.advantage import grouped_advantage, integral_weight, policy_loss
+from didi_core.objectives.rewards import BothRewards, Corrupted, LogRatioReward, Reward, SampleReward, corrupt
+from didi_core.objectives.rollout import Call, Rollout, roll_out, rollout_times
 from didi_core.objectives.settings import ObjectiveSettings
-from didi_core.process import step_log_p
-from didi_core.rewards import BothRewards, Corrupted, LogRatioReward, Reward, SampleReward, corrupt
-from didi_core.rollout import Call, Rollout, roll_out, rollout_times
-from didi_core.schedules import schedule
 from didi_core.types import Denoiser
-from didi_core.unmasking import law
 
 
 @dataclass(frozen=True)

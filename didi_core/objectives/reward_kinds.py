@@ -14,8 +14,8 @@ from typing import ClassVar, Protocol
 from torch import nn
 
 from didi_core.catalogue import Catalogue
-from didi_core.optimiser import OptimiserSettings
-from didi_core.rewards import BothRewards, LogRatioReward, Reference, Reward, ScorerReward
+from didi_core.objectives.rewards import BothRewards, LogRatioReward, Reference, Reward, ScorerReward
+from didi_core.training.optimiser import OptimiserSettings
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Materials:
 
 
 class RewardKind(Protocol):
-    """How a reward is made. What it makes has ``update``, ``parts`` and ``sample_reward`` (``didi_core.rewards``).
+    """How a reward is made. What it makes has ``update``, ``parts`` and ``sample_reward``.
 
     per_token: it makes a ``LogRatioReward`` (or a descendant), the only reward that knows ``objective.reward.credit``.
     """

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from didi_core.config import build
-from didi_core.divergences import DIVERGENCES
+from didi_core.diffusion.divergences import DIVERGENCES
 from didi_core.errors import InputError, unknown
 from didi_core.objectives.reward_kinds import REWARDS, RewardKind
-from didi_core.optimiser import OptimiserSettings, checked
-from didi_core.rollout import RolloutSettings
+from didi_core.objectives.rollout import RolloutSettings
+from didi_core.training.optimiser import OptimiserSettings, checked
 
 CREDITS = ("sample", "token", "expected")
 REFERENCES = ("teacher", "data")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.random import seeded
+from didi_core.streams import seeded
 from didi_core.types import Domain, Sample
 
 SAMPLES = 24

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from didi_core.controls import negative_controls
 from didi_core.errors import InputError
-from didi_core.generate import SamplerSettings, generate
-from didi_core.measuring import evaluate_samples
-from didi_core.random import generator
-from didi_core.statistics import bootstrap
+from didi_core.evaluation.intervals import bootstrap
+from didi_core.evaluation.measure import evaluate_samples
+from didi_core.metrics.controls import negative_controls
+from didi_core.sampling.generate import SamplerSettings, generate
+from didi_core.streams import generator
 from didi_core.testing.bench import SAMPLES, Bench, Broken, promise, refuses
 from didi_core.types import Domain, Metric, Sample, Scorer
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from didi_core.diffusion.laws import Law, law, uniform_grid
+from didi_core.evaluation.intervals import bootstrap
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.random import generator, seeded
-from didi_core.sampling import Job, Sampler
-from didi_core.statistics import bootstrap
+from didi_core.sampling.base import Job, Sampler
+from didi_core.streams import generator, seeded
 from didi_core.testing.bench import promise
 from didi_core.types import Metric, Sample, Vocabulary
-from didi_core.unmasking import Law, law, uniform_grid
 
 WORDS = Vocabulary(6, forbidden=(4, 5), pad=5, bos=4)
 

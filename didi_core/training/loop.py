@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from didi_core.errors import DidiError
+from didi_core.progress import Reporter
 
 Scalars = Mapping[str, float]
 
@@ -38,33 +38,8 @@ class Keeper(Protocol):
         ...
 
 
-class Reporter(Protocol):
-    """Shows progress to a person. ``didi_core.training.progress`` draws a live bar; tests pass a silent one."""
-
-    def start(self, title: str, total: int, done: int = 0) -> None: ...
-
-    def advance(self, scalars: Scalars | None = None, by: int = 1) -> None: ...
-
-    def message(self, text: str) -> None: ...
-
-    def stop(self) -> None: ...
 
 
-@dataclass
-class Silent:
-    """A reporter that shows nothing."""
-
-    def start(self, title: str, total: int, done: int = 0) -> None:
-        del title, total, done
-
-    def advance(self, scalars: Scalars | None = None, by: int = 1) -> None:
-        del scalars, by
-
-    def message(self, text: str) -> None:
-        del text
-
-    def stop(self) -> None:
-        return
 
 
 class Collapse(DidiError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from didi_core.errors import InputError
-from didi_core.optimiser import OptimiserSettings, checked
+from didi_core.training.optimiser import OptimiserSettings, checked
 
 
 @dataclass(frozen=True)

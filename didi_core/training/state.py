@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from didi_core.errors import InputError
-from didi_core.files import sha256, sync, write_json
+from didi_core.storage.files import sha256, sync, write_json
 from didi_core.training.loop import Scalars, Stateful
 
 KEPT = 2  # checkpoints kept: the newest, and the one before it in case the newest is damaged

@@ -11,11 +11,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-from didi_core.checkpoint import amend_card
-from didi_core.features import TrunkFeatures
-from didi_core.files import write_atomic
-from didi_core.reference import save_reference
-from didi_core.step_curve import STEPS, step_curve
+from didi_core.checkpoints.card import amend_card
+from didi_core.evaluation.held_out import save_reference
+from didi_core.evaluation.step_curve import STEPS, step_curve
+from didi_core.metrics.features import TrunkFeatures
+from didi_core.storage.files import write_atomic
 
 from .assets import asset
 from .domain import FEATURES, REFERENCE, LanguageDomain

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from didi_core.conditioning import Conditioning, Request
+from didi_core.domain.conditioning import Conditioning, Request
 from didi_core.errors import InputError
 
 from .tokenizer import TextTokenizer

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from didi_core.random import generator
+from didi_core.streams import generator
 
 REPEATED = 8  # of so many parts of the text the first is repeated
 

@@ -15,15 +15,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from didi_core.conditioning import Conditioning, Request
 from didi_core.config import build
-from didi_core.energy import EnergyDistance, FeatureReference
+from didi_core.domain.conditioning import Conditioning, Request
 from didi_core.errors import InputError, unknown
-from didi_core.features import TrunkFeatures
-from didi_core.jsonl import read_jsonl, write_jsonl
-from didi_core.random import generator
-from didi_core.reference import load_reference
-from didi_core.training.progress import Bar, counting
+from didi_core.evaluation.held_out import load_reference
+from didi_core.metrics.energy import EnergyDistance, FeatureReference
+from didi_core.metrics.features import TrunkFeatures
+from didi_core.progress import Bar, counting
+from didi_core.storage.jsonl import read_jsonl, write_jsonl
+from didi_core.streams import generator
 from didi_core.types import Metric, Sample, Vocabulary
 
 from .assets import BUNDLED, asset
@@ -109,7 +109,7 @@ class LanguageDomain:
 
     def teacher(self, name: str = BUNDLED) -> nn.Module:
         """The bundled teacher, a run directory or folder of ours, or a peer's checkpoint by file, folder or hub id."""
-        from didi_core.importers import is_hub_id, load_denoiser_from
+        from didi_core.checkpoints.importers import is_hub_id, load_denoiser_from
 
         if name != BUNDLED:
             if not Path(name).expanduser().exists() and not is_hub_id(name):

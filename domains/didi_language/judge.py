@@ -9,9 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from didi_core.checkpoint import read_card
+from didi_core.checkpoints.card import read_card
+from didi_core.checkpoints.judge import load_judge
 from didi_core.errors import InputError
-from didi_core.judge import CausalModel, Judge, JudgePerplexity, load_judge
+from didi_core.metrics.judge import CausalModel, JudgePerplexity
+from didi_core.models.judge import Judge
 
 from .assets import BUNDLED, asset
 from .tokenizer import TextTokenizer, first_line, load_tokenizer
@@ -20,7 +22,7 @@ LONGEST = 1024  # tokens of context in the published protocol
 
 
 class HubJudge(nn.Module):
-    """A causal language model of transformers behind ``didi_core.judge.CausalModel``."""
+    """A causal language model of transformers behind ``didi_core.metrics.judge.CausalModel``."""
 
     def __init__(self, network: nn.Module, context: int) -> None:
         super().__init__()

@@ -20,8 +20,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from didi_core.errors import InputError
-from didi_core.files import write_atomic, write_json
-from didi_core.random import derive_seed, generator
+from didi_core.storage.files import write_atomic, write_json
+from didi_core.streams import derive_seed, generator
 
 from .tokenizer import TextTokenizer
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from didi_core.random import derive_seed
+from didi_core.streams import derive_seed
 
 from .kmers import KmerIndex
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from didi_core.conditioning import Conditioning, Request
+from didi_core.domain.conditioning import Conditioning, Request
 from didi_core.errors import InputError
 
 from .contig import Contig, Layout

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from didi_core.random import derive_seed
+from didi_core.streams import derive_seed
 from didi_core.types import Sample
 
 from .vocabulary import RESIDUES

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from didi_core.errors import InputError, unknown
-from didi_core.random import generator
+from didi_core.streams import generator
 from didi_core.types import Sample
 
 from .clustering import Split, split_by_similarity

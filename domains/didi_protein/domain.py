@@ -14,16 +14,17 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from didi_core.conditioning import Conditioning, Request, read_template
+from didi_core.checkpoints.judge import load_judge
 from didi_core.config import build
-from didi_core.energy import EnergyDistance, FeatureReference
+from didi_core.domain.conditioning import Conditioning, Request, read_template
+from didi_core.domain.scoring import Job
 from didi_core.errors import InputError, unknown
-from didi_core.features import TrunkFeatures
-from didi_core.judge import JudgePerplexity, load_judge
-from didi_core.random import generator
-from didi_core.reference import load_reference
-from didi_core.scoring import Job
-from didi_core.training.progress import Bar
+from didi_core.evaluation.held_out import load_reference
+from didi_core.metrics.energy import EnergyDistance, FeatureReference
+from didi_core.metrics.features import TrunkFeatures
+from didi_core.metrics.judge import JudgePerplexity
+from didi_core.progress import Bar
+from didi_core.streams import generator
 from didi_core.types import Metric, Sample
 
 from . import vocabulary

@@ -19,7 +19,7 @@ from Bio.SeqIO.FastaIO import SimpleFastaParser
 from Bio.SeqRecord import SeqRecord
 
 from didi_core.errors import InputError
-from didi_core.files import write_atomic
+from didi_core.storage.files import write_atomic
 from didi_core.types import Sample
 
 from .vocabulary import describe_letter, first_other_letter

@@ -32,7 +32,7 @@ def load_teacher(name: str, bundled: Path) -> nn.Module:
     Raises:
         InputError: none of these, a hub that cannot be reached, or a checkpoint that does not fit.
     """
-    from didi_core.importers import load_denoiser_from
+    from didi_core.checkpoints.importers import load_denoiser_from
 
     if name == BUNDLED:
         if not bundled.exists():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from didi_core.energy import FeatureReference
-from didi_core.features import TrunkFeatures
+from didi_core.metrics.energy import FeatureReference
+from didi_core.metrics.features import TrunkFeatures
 
 from .domain import BUNDLED, FEATURES, ToyDomain, asset
 

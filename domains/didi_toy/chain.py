@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didi_core.errors import InputError
-from didi_core.random import generator
+from didi_core.streams import generator
 
 
 @dataclass(frozen=True)

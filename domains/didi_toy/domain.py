@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from didi_core.energy import EnergyDistance, FeatureReference
 from didi_core.errors import InputError, unknown
-from didi_core.features import TrunkFeatures
-from didi_core.jsonl import read_jsonl, write_jsonl
 from didi_core.metrics import DistinctFraction
-from didi_core.random import generator
+from didi_core.metrics.energy import EnergyDistance, FeatureReference
+from didi_core.metrics.features import TrunkFeatures
+from didi_core.storage.jsonl import read_jsonl, write_jsonl
+from didi_core.streams import generator
 from didi_core.types import Metric, Sample
 
 from .chain import MarkovChain, default_chain
@@ -138,7 +138,7 @@ class ToyDomain:
             if name == BUNDLED:
                 raise InputError(f"the bundled teacher is not installed ({folder}). Set teacher=<run directory>.")
             raise unknown("teacher", name, [BUNDLED, EXACT, "<run directory>", "<folder with card.json>"])
-        from didi_core.checkpoint import load_denoiser
+        from didi_core.checkpoints.card import load_denoiser
 
         return load_denoiser(folder).eval()
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from didi_core.process import log_p_x0
+from didi_core.diffusion.masking import log_p_x0
 from didi_core.types import Denoiser
 
 from .teacher import toy_vocabulary

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from didi_core.files import write_atomic
+from didi_core.storage.files import write_atomic
 
 from .designs import Design, designs_frame, read_designs
 from .page import html

@@ -19,7 +19,7 @@ from Bio.PDB.PDBParser import PDBParser
 from jaxtyping import Float
 
 from didi_core.errors import InputError
-from didi_core.frame import frame
+from didi_core.storage.frame import frame
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from didi_core.page import page, picture, provenance, table_of, table_row
-from didi_core.pictures import Plot
+from didi_core.report.page import page, picture, provenance, table_of, table_row
+from didi_core.report.pictures import Plot
 
 from .designs import BANDS, CONFIDENT, STRUCTURES, Design, band
 from .plots import IDENTITY, mean_plddt

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from didi_core.pictures import INK, MUTED, SERIES, Plot, finish, panels_of, styled
-from didi_core.statistics import Interval, interval, resampled_means
+from didi_core.evaluation.intervals import Interval, interval, resampled_means
+from didi_core.report.pictures import INK, MUTED, SERIES, Plot, finish, panels_of, styled
 
 from ..metrics.composition import UNIREF50
 from ..vocabulary import RESIDUES

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from didi_core.errors import InputError
-from didi_core.random import derive_seed
+from didi_core.streams import derive_seed
 
 from .folding import Folded
 from .models import config_of, load_strictly

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from didi_core.domain.scoring import Job
 from didi_core.errors import InputError, unknown
-from didi_core.scoring import Job
 from didi_core.types import Sample
 
 from ..alignment import identity

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from didi_core.errors import InputError
-from didi_core.random import derive_seed
+from didi_core.streams import derive_seed
 
 from ..vocabulary import MASK, encode
 from .models import config_of, load_strictly

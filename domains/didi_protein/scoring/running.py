@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from didi_core.checkpoints.importers.sources import locate
+from didi_core.domain.scoring import Job
 from didi_core.errors import InputError
-from didi_core.files import write_atomic
-from didi_core.importers.sources import locate
-from didi_core.scoring import Job
+from didi_core.storage.files import write_atomic
 from didi_core.types import Sample
 
 from ..design_report import write_design_report

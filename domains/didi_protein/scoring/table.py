@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from didi_core.files import write_atomic
+from didi_core.storage.files import write_atomic
 from didi_core.types import Sample
 
 from ..design_report.designs import PLDDT, RESIDUES, SCORES

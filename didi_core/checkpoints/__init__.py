@@ -1,0 +1,1 @@
+"""Networks in and out: our cards, Hugging Face folders, and the layouts of peers."""

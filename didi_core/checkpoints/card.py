@@ -1,0 +1,196 @@
+"""Networks on disk: ``model.safetensors`` (and ``scorer.safetensors``) beside ``card.json``, which says what they are.
+
+The card holds architecture, config, vocabulary and the SHA-256 of every weight file; all are checked on loading.
+No pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from didi_core.errors import InputError, unknown
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.models.esm import Esm, EsmConfig
+from didi_core.models.scorer import TokenScorer, scorer_from_trunk
+from didi_core.storage.files import sha256, write_atomic, write_json
+from didi_core.streams import seeded
+from didi_core.types import Vocabulary
+
+MODEL, SCORER, CARD = "model.safetensors", "scorer.safetensors", "card.json"
+FOLDERS = ("student", "model")  # where in a run directory a network lies
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of network that can be saved: ``network(settings(**config), vocabulary)`` builds it.
+
+    network: a class whose instances carry ``config`` (of class ``settings``, with a field ``attention``) and
+        ``vocabulary``, and which can carry a scorer (``didi_core.models.scorer.ScorerTrunk``).
+    """
+
+    network: type[nn.Module]
+    settings: type
+
+    def build(self, config: Mapping[str, Any], vocabulary: Vocabulary) -> nn.Module:
+        """A network with weights of no meaning."""
+        return self.network(self.settings(**config), vocabulary)
+
+
+ARCHITECTURES: dict[str, Architecture] = {"dit": Architecture(DiT, DiTConfig), "esm": Architecture(Esm, EsmConfig)}
+NOT_IN_CARD = ("attention",)  # it is chosen where the network runs
+# Entries of a card that say what the files are; the others are about the model, and go where it goes.
+OF_THE_FILES = ("kind", "architecture", "config", "vocabulary", "sha256", "scorer")
+
+
+def architecture_of(model: nn.Module) -> str | None:
+    """Name of a network's architecture; None for one that has no files."""
+    return next((name for name, kind in ARCHITECTURES.items() if type(model) is kind.network), None)
+
+
+def amend_card(folder: Path, **entries: Any) -> None:
+    """Put further entries into the card of a folder."""
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    write_json(folder / CARD, {**card, **entries})
+
+
+def save_model(folder: Path, model: nn.Module, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write a denoiser's weights and its card; returns the card.
+
+    Args:
+        about: further entries of the card: domain, schedule, training summary, licence ...
+    """
+    name = architecture_of(model)
+    if name is None:
+        raise InputError(f"a {type(model).__name__} cannot be saved as a model: only trained networks have files.")
+    _write_weights(folder / MODEL, model)
+    card = {
+        "kind": "denoiser",
+        "architecture": name,
+        "config": {key: value for key, value in asdict(model.config).items() if key not in NOT_IN_CARD},  # type: ignore[call-overload]
+        "vocabulary": asdict(model.vocabulary),  # type: ignore[call-overload]
+        "sha256": {MODEL: sha256(folder / MODEL)},
+        **(about or {}),
+    }
+    write_json(folder / CARD, card)
+    return card
+
+
+def save_scorer(folder: Path, scorer: nn.Module) -> None:
+    """Write a scorer beside the denoiser that it guides, and its hash into their card."""
+    card = read_card(folder)
+    _write_weights(folder / SCORER, scorer)
+    card["scorer"] = {"normed": scorer.normed}
+    card["sha256"] = {**card["sha256"], SCORER: sha256(folder / SCORER)}
+    write_json(folder / CARD, card)
+
+
+def load_denoiser(path: Path | str) -> nn.Module:
+    """The denoiser in a folder with card.json, or in a run directory (its ``student`` or ``model``).
+
+    It is on the CPU and in eval mode.
+
+    Raises:
+        InputError: what is missing, damaged or of another kind, with its path.
+    """
+    folder = model_folder(Path(path))
+    card = read_card(folder)
+    if card.get("kind") != "denoiser":
+        raise InputError(f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a denoiser.")
+    model = _build(folder, card)
+    _load_weights(folder / MODEL, card, model)
+    return model.eval()
+
+
+def load_scorer(path: Path | str) -> nn.Module | None:
+    """The scorer that was saved with a denoiser, in eval mode; None where there is none."""
+    folder = model_folder(Path(path))
+    card = read_card(folder)
+    if SCORER not in card["sha256"]:
+        return None
+    normed = card.get("scorer", {}).get("normed", True)  # older cards say nothing
+    with seeded(0, "weights that the file replaces"):  # so that loading changes no one's random state
+        scorer: TokenScorer = scorer_from_trunk(_build(folder, card), normed=normed)
+    _load_weights(folder / SCORER, card, scorer)
+    return scorer.eval().requires_grad_(False)
+
+
+def has_card(path: Path) -> bool:
+    """Whether a path is a run directory or a model folder."""
+    return any((folder / CARD).is_file() for folder in (path, *(path / name for name in FOLDERS)))
+
+
+def model_folder(path: Path) -> Path:
+    """The folder that holds card.json: the one given, or the run directory's ``student`` or ``model``."""
+    for folder in (path, *(path / name for name in FOLDERS)):
+        if (folder / CARD).is_file():
+            return folder
+    if not path.exists():
+        raise InputError(f"{path} does not exist. Give a run directory, or a folder with {CARD} and {MODEL}.")
+    unfinished = " Its run has not finished: repeat the command that made it." if (path / "run.json").is_file() else ""
+    raise InputError(f"{path} holds no model: there is no {CARD} in it or in its {' or '.join(FOLDERS)}.{unfinished}")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a folder."""
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
+    missing = [key for key in ("architecture", "config", "vocabulary", "sha256") if key not in card]
+    if missing:
+        raise InputError(f"{path} is no model card: it lacks {', '.join(missing)}.")
+    return dict(card)
+
+
+def read_vocabulary(written: Mapping[str, Any]) -> Vocabulary:
+    """A vocabulary from its JSON form."""
+    known = {field.name for field in fields(Vocabulary)}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in written.items() if k in known}
+    return Vocabulary(**given)
+
+
+def _build(folder: Path, card: Mapping[str, Any]) -> nn.Module:
+    if card["architecture"] not in ARCHITECTURES:
+        raise unknown("architecture", card["architecture"], ARCHITECTURES, str(folder / CARD))
+    try:
+        with torch.random.fork_rng(devices=[]):  # weights are about to be overwritten: leave the caller's stream alone
+            kind = ARCHITECTURES[card["architecture"]]
+            return kind.build(card["config"], read_vocabulary(card["vocabulary"]))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{folder / CARD} describes a model that cannot be built: {error}.") from None
+
+
+def _write_weights(path: Path, module: nn.Module) -> None:
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+    write_atomic(path, lambda partial: save_file(tensors, partial))
+
+
+def _load_weights(path: Path, card: Mapping[str, Any], module: nn.Module) -> None:
+    """Strictly: names, shapes and the recorded hash must agree."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing. Get the folder anew.")
+    if sha256(path) != card["sha256"].get(path.name):
+        raise InputError(
+            f"{path} does not match the hash in {CARD}: it is damaged or of another model. Get the folder anew."
+        )
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"{path} does not fit the model that {CARD} describes: {told[:300]}") from None

@@ -1,0 +1,90 @@
+"""Our checkpoints out: a Hugging Face folder of our class, and DiDi-Instruct's two files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from didi_core.checkpoints.card import CARD, load_denoiser, load_scorer, model_folder, read_card
+from didi_core.checkpoints.importers.parts import HEAD, NORMED_HEAD
+from didi_core.checkpoints.importers.sources import DISCRIMINATOR
+from didi_core.errors import InputError
+from didi_core.models.dit import DiT
+from didi_core.models.scorer import TokenScorer
+from didi_core.storage.files import write_atomic
+
+
+def export_hf(run: Path, out: Path) -> str:
+    """``config.json`` and ``model.safetensors`` for ``DiTForMaskedDiffusion.from_pretrained``; returns what to tell.
+
+    The scorer's weights are among the model's and the card's further entries in the configuration, so that nothing is
+    lost on the way back.
+    """
+    from didi_core.checkpoints.huggingface import DiTForMaskedDiffusion
+
+    denoiser, scorer = _load(run, out)
+    card = read_card(model_folder(run))
+    DiTForMaskedDiffusion.of(denoiser, scorer, card).save_pretrained(out)
+    return (
+        f"Hugging Face folder: {out}\n"
+        "from didi_core.huggingface import DiTForMaskedDiffusion\n"
+        f"model = DiTForMaskedDiffusion.from_pretrained({str(out)!r})  # or push_to_hub(...)"
+    )
+
+
+def export_didi(run: Path, out: Path) -> str:
+    """``model.safetensors`` and, where there is a scorer, ``discriminator.safetensors``, as DiDi-Instruct published.
+
+    Raises:
+        InputError: a model with a table of positions, for which their network has no place.
+    """
+    denoiser, scorer = _load(run, out)
+    if denoiser.config.positions:
+        raise InputError(
+            f"run={run}: the model has a table of {denoiser.config.positions} absolute positions, and DiDi-Instruct's "
+            "network has none. Set format=hf."
+        )
+    _write(out / "model.safetensors", denoiser.state_dict())
+    told = [f"DiDi-Instruct folder: {out} (model.safetensors"]
+    if scorer is None:
+        return told[0] + "; there is no scorer, so no discriminator.safetensors)"
+    _write(out / DISCRIMINATOR, discriminator_tensors(scorer))
+    told[0] += f", {DISCRIMINATOR})"
+    if scorer.normed:
+        told.append(
+            "note: this scorer reads the trunk through its final norm, which their discriminator has no place for: the "
+            "norm's tensors are in the file, their code will not use them and its rewards will differ."
+        )
+    return "\n".join(told)
+
+
+FORMATS: Mapping[str, Callable[[Path, Path], str]] = {"hf": export_hf, "didi": export_didi}
+
+
+def discriminator_tensors(scorer: TokenScorer) -> dict[str, Tensor]:
+    """A scorer under the names of DiDi-Instruct's discriminator (classic spectral norm)."""
+    theirs = {ours: name for name, ours in {**HEAD, **NORMED_HEAD}.items()}
+    return {theirs.get(name, name.removeprefix("network.")): value for name, value in scorer.state_dict().items()}
+
+
+def _load(run: Path, out: Path) -> tuple[DiT, TokenScorer | None]:
+    """The networks to export; refuses a folder in use and networks of other architectures."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"out={out} is there and not empty. Name a new folder.")
+    denoiser, scorer = load_denoiser(run), load_scorer(run)
+    if not isinstance(denoiser, DiT) or not (scorer is None or isinstance(scorer, TokenScorer)):
+        raise InputError(
+            f"run={run} holds a {type(denoiser).__name__}; only a DiT can be exported. Its own files are in "
+            f"{model_folder(run)} ({CARD}, model.safetensors)."
+        )
+    return denoiser, scorer
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    write_atomic(path, lambda partial: save_file(plain, partial))
+
+

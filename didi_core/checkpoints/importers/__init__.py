@@ -1,0 +1,81 @@
+"""Peers' checkpoints in: MDLM, IDLM, SDTT, DiDi-Instruct and DPLM files and hub folders, and our own exports.
+
+Nothing of a stranger is run: safetensors, or pickles read without making their objects. Loading is strict; what is left
+out on purpose is told.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from didi_core.checkpoints.card import has_card, load_denoiser, load_scorer, model_folder, read_card
+from didi_core.checkpoints.importers import didi, esm, exported, mdlm
+from didi_core.checkpoints.importers.parts import Imported, build_denoiser, build_scorer, check_vocabulary
+from didi_core.checkpoints.importers.refusals import looks_like, refuse_other_processes
+from didi_core.checkpoints.importers.sources import Held, is_hub_id, locate, read
+from didi_core.errors import InputError, unknown
+from didi_core.types import Vocabulary
+
+LAYOUTS = (didi, mdlm)  # the first that recognises a checkpoint reads it
+WEIGHTS = ("auto", "ema", "raw")
+
+__all__ = ["WEIGHTS", "Imported", "import_checkpoint", "is_hub_id", "load_denoiser_from"]
+
+
+def import_checkpoint(
+    source: str, vocabulary: Vocabulary, *, weights: str = "auto", heads: int | None = None, key: str = "source"
+) -> Imported:
+    """Read a checkpoint: a file, a folder, a run directory, or a hub id (``owner/name[@revision]``).
+
+    Args:
+        vocabulary: what it must have been made for: as many tokens as its embedding has rows, less the mask's.
+        weights: ``ema``, ``raw``, or ``auto`` for the EMA where there is one.
+        heads: attention heads, for files that do not tell.
+        key: the setting that named the source, for messages.
+
+    Raises:
+        InputError: whatever is wrong with the source, with what it looks like and what to do.
+    """
+    if weights not in WEIGHTS:
+        raise unknown("weights", weights, WEIGHTS)
+    path = locate(source, key)
+    if has_card(path):
+        return _own(path, vocabulary, key)
+    held = read(path, source)
+    if held.setting("model_type") == exported.MODEL_TYPE:
+        return exported.read_export(held, vocabulary, key)
+    if esm.recognises(held):
+        return esm.read_esm(held, vocabulary, key)
+    refuse_other_processes(held)
+    for layout in LAYOUTS:
+        if layout.recognises(held):
+            found = layout.parts(held, weights)
+            break
+    else:
+        raise InputError(f"{key}={source} is no checkpoint of MDLM's family: {looks_like(held.tensors)}.")
+    denoiser = build_denoiser(found.denoiser, vocabulary, source, heads or _told_heads(held), key)
+    scorer = build_scorer(found.discriminator, denoiser, source) if found.discriminator else None
+    return Imported(denoiser, scorer, found.layout, found.weights, found.ignored)
+
+
+def load_denoiser_from(source: str | Path, vocabulary: Vocabulary, key: str = "teacher") -> nn.Module:
+    """The denoiser of ``import_checkpoint``: what a domain's ``teacher`` calls for names that are not its own."""
+    return import_checkpoint(str(source), vocabulary, key=key).denoiser
+
+
+def _own(path: Path, vocabulary: Vocabulary, key: str) -> Imported:
+    """A run directory or a folder with card.json."""
+    denoiser = load_denoiser(path)
+    check_vocabulary(denoiser.vocabulary, vocabulary, f"{key}={path}")  # type: ignore[arg-type]
+    return Imported(denoiser, load_scorer(path), "didi_core", "as they are", card=read_card(model_folder(path)))
+
+
+def _told_heads(held: Held) -> int | None:
+    """Attention heads by the configuration that came with a checkpoint."""
+    for names in (("model", "n_heads"), ("n_heads",)):
+        found = held.setting(*names)
+        if isinstance(found, int):
+            return found
+    return None

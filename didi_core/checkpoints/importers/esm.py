@@ -1,0 +1,137 @@
+"""ESM-2's layout, which DPLM publishes in: the state dict of ``EsmForMaskedLM``, bare or under Lightning's prefixes.
+
+Recognised by ``model_type``, never by ``architectures``, which its authors changed between uploads. Files of before
+transformers 5 hold the rotary frequencies once a layer and a table of positions that rotary models never read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from didi_core.checkpoints.importers.parts import Imported, check_names
+from didi_core.checkpoints.importers.sources import Held
+from didi_core.errors import InputError
+from didi_core.models.esm import Esm, EsmConfig
+from didi_core.streams import seeded
+from didi_core.types import Vocabulary
+
+MODEL_TYPE = "esm"
+EMBEDDING, DECODER = "esm.embeddings.word_embeddings.weight", "lm_head.decoder.weight"
+FREQUENCIES = "esm.rotary_embeddings.inv_freq"
+OF_A_LAYER = re.compile(r"esm\.encoder\.layer\.(\d+|\*)\.attention\.self\.rotary_embeddings\.inv_freq")
+UNUSED = {
+    "esm.embeddings.position_embeddings.weight": "a table of absolute positions, which rotary models do not read",
+    "esm.embeddings.position_ids": "numbers of positions",
+    "esm.contact_head.regression.weight": "ESM-2's contact head, of no use to a diffusion model",
+    "esm.contact_head.regression.bias": "ESM-2's contact head, of no use to a diffusion model",
+}
+# transformers 5.23 writes layer norms under TensorFlow's names (and a frequency "of layer *").
+OLD_NORMS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
+# What a configuration must say for the network to be the one built here.
+REQUIRED = {"position_embedding_type": "rotary", "emb_layer_norm_before": False, "is_folding_model": False}
+
+
+def recognises(held: Held) -> bool:
+    """Whether its configuration says ESM, or its tensors do where none came with it."""
+    told = held.setting("model_type")
+    return told == MODEL_TYPE if told is not None else any(name.endswith(EMBEDDING) for name in held.tensors)
+
+
+def read_esm(held: Held, vocabulary: Vocabulary, key: str = "source") -> Imported:
+    """The denoiser in fp32, tied, in eval mode.
+
+    Raises:
+        InputError: another vocabulary or kind of ESM, or tensors that are missing, unexpected or misshapen.
+    """
+    where = f"{key}={held.source}"
+    tensors, ignored = rename(held.tensors, where)
+    _check_settings(held, vocabulary, where)
+    rows = tensors[EMBEDDING].shape[0]
+    if rows != vocabulary.size + 1:
+        raise InputError(
+            f"{where} has {rows} embeddings, but this domain needs {vocabulary.size + 1} (tokens and mask): it is a "
+            "model of another vocabulary, such as DPLM-2 with its structure tokens."
+        )
+    with seeded(0, "weights that the file replaces"):
+        denoiser = Esm(_sizes(held, tensors, where), vocabulary)
+    own = denoiser.state_dict()
+    tensors.setdefault(DECODER, tensors[EMBEDDING])
+    tensors.setdefault(FREQUENCIES, own[FREQUENCIES])
+    check_names(own, tensors, where)
+    if not torch.equal(tensors[DECODER], tensors[EMBEDDING]):
+        raise InputError(f"{where}: {DECODER} and {EMBEDDING} differ, but in ESM-2 they are one matrix.")
+    denoiser.load_state_dict({name: value.float() for name, value in tensors.items()})
+    return Imported(denoiser.eval(), None, "ESM-2 (DPLM)", "as they are", ignored)
+
+
+def rename(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors under transformers' present names, and what is left out with the reason."""
+    prefix = next((name.removesuffix(EMBEDDING) for name in tensors if name.endswith(EMBEDDING)), None)
+    if prefix is None:
+        raise InputError(f"{where} is no ESM-2: it has no tensor {EMBEDDING}.")
+    strange = [name for name in tensors if not name.startswith(prefix)]
+    if strange:
+        raise InputError(f"{where}: unexpected tensors {', '.join(strange[:5])} beside the network under {prefix}*.")
+    named = {_present(name.removeprefix(prefix)): value for name, value in tensors.items()}
+    ignored = {name: UNUSED[name] for name in named if name in UNUSED}
+    of_layers = sorted(name for name in named if OF_A_LAYER.fullmatch(name))
+    if any(not torch.equal(named[name], named[of_layers[0]]) for name in of_layers):
+        raise InputError(f"{where}: its layers have different rotary frequencies, but ESM-2 has one set for all.")
+    kept = {name: value for name, value in named.items() if name not in ignored and name not in of_layers}
+    if of_layers:  # not computed anew: a file may hold them in half precision, as its network saw them in training
+        kept.setdefault(FREQUENCIES, named[of_layers[0]])
+    return kept, ignored
+
+
+def _present(name: str) -> str:
+    """The name that a tensor has in memory."""
+    for old, new in OLD_NORMS.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _check_settings(held: Held, vocabulary: Vocabulary, where: str) -> None:
+    """Refuse a configuration of another kind of ESM."""
+    if held.setting("model_type") != MODEL_TYPE:
+        return  # a training file without one: its tensors must tell
+    for name, needed in REQUIRED.items():
+        found = held.setting(name)
+        if found != needed and not (found is None and needed is False):
+            raise InputError(f"{where}: config.json says {name}={found}; only {name}={needed} (ESM-2, DPLM) is read.")
+    mask = held.setting("mask_token_id")
+    if mask not in (None, vocabulary.mask):
+        raise InputError(f"{where}: config.json says mask_token_id={mask}; this domain's mask is {vocabulary.mask}.")
+
+
+def _sizes(held: Held, tensors: Mapping[str, Tensor], where: str) -> EsmConfig:
+    """Sizes by the configuration where there is one, else by the tensors."""
+    if held.setting("model_type") == MODEL_TYPE:
+        names = {
+            "hidden": "hidden_size",
+            "layers": "num_hidden_layers",
+            "heads": "num_attention_heads",
+            "intermediate": "intermediate_size",
+        }
+        missing = [theirs for theirs in names.values() if not isinstance(held.setting(theirs), int)]
+        if missing:
+            raise InputError(f"{where}: config.json does not say {', '.join(missing)}.")
+        told: dict[str, Any] = {ours: held.setting(theirs) for ours, theirs in names.items()}
+        for name, default in (("layer_norm_eps", 1e-5), ("rope_theta", 10_000.0), ("token_dropout", False)):
+            found = held.setting(name)
+            told[name] = default if found is None else found
+        return EsmConfig(**told)
+    if FREQUENCIES not in tensors:
+        raise InputError(
+            f"{where} does not tell its number of heads: it has neither rotary frequencies nor a configuration. Give a "
+            "folder with its weights as pytorch_model.bin and the config.json of the model it was trained from."
+        )
+    hidden, width = tensors[EMBEDDING].shape[1], 2 * tensors[FREQUENCIES].numel()
+    layers = {name.split(".")[3] for name in tensors if name.startswith("esm.encoder.layer.")}
+    wide = next((v.shape[0] for n, v in tensors.items() if n.endswith("layer.0.intermediate.dense.weight")), 4 * hidden)
+    return EsmConfig(hidden=hidden, layers=len(layers), heads=max(hidden // width, 1), intermediate=wide)

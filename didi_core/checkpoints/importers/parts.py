@@ -1,0 +1,177 @@
+"""What a layout finds in a checkpoint, and the networks that are built of it: strictly, every tensor used or named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from didi_core.errors import InputError
+from didi_core.models.dit import FREQUENCIES, DiT, DiTConfig, Rotary
+from didi_core.models.scorer import TokenScorer, scorer_from_trunk
+from didi_core.streams import seeded
+from didi_core.types import Vocabulary
+
+INV_FREQ = "rotary_emb.inv_freq"
+# Classic spectral norm to that of torch.nn.utils.parametrizations: the same three tensors.
+SPECTRAL = {"weight_orig": "parametrizations.weight.original", "weight_u": "parametrizations.weight.0._u",
+            "weight_v": "parametrizations.weight.0._v", "bias": "bias"}  # fmt: skip
+HEAD = {f"output_layer.main.{i}.{theirs}": f"main.{i}.{ours}" for i in (0, 2) for theirs, ours in SPECTRAL.items()}
+# Beyond the published layout: the norm that our own scorers read through.
+NORMED_HEAD = {f"output_layer.{name}": f"network.output_layer.{name}" for name in
+               ("norm_final.weight", "adaLN_modulation.weight", "adaLN_modulation.bias")}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a layout found.
+
+    layout, weights: whose file it is, and which of its weights were taken, in words.
+    denoiser, discriminator: tensors under the names of MDLM's network. ignored: what was left out, and why.
+    """
+
+    layout: str
+    weights: str
+    denoiser: Mapping[str, Tensor]
+    discriminator: Mapping[str, Tensor] | None
+    ignored: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Networks from a checkpoint, on the CPU, in eval mode.
+
+    layout, weights: whose layout it is and which weights were taken. ignored: what was left out, and why.
+    card: entries of the card that came with it, where it is one of our own.
+    """
+
+    denoiser: nn.Module
+    scorer: nn.Module | None
+    layout: str
+    weights: str
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def gather(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, str]:
+    """Those of the prefixes that occur, as things ignored."""
+    return {p + "*": "no part of the network" for p in prefixes if any(name.startswith(p) for name in tensors)}
+
+
+def build_denoiser(
+    tensors: Mapping[str, Tensor], vocabulary: Vocabulary, where: str, heads: int | None = None, key: str = "source"
+) -> DiT:
+    """A DiT of the sizes that the tensors have, in fp32, in eval mode.
+
+    Args:
+        heads: attention heads, for files that do not hold the rotary frequencies.
+
+    Raises:
+        InputError: missing, unexpected or misshapen tensors, or another vocabulary, with the numbers.
+    """
+    config = infer_config(tensors, where, heads)
+    rows = len(tensors["vocab_embed.embedding"])
+    if rows != vocabulary.size + 1:
+        gpt2 = " (GPT-2's tokens)" if rows == 50258 else ""
+        raise InputError(
+            f"{key}={where} has {rows} rows of embeddings: {rows - 1} tokens{gpt2} and the mask. This domain has "
+            f"{vocabulary.size} tokens. Choose the domain, or the tokenizer of its data, that it was made for."
+        )
+    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+        model = DiT(config, vocabulary)
+    held = {INV_FREQ: Rotary(config.hidden // config.heads).frequencies(), **tensors}
+    check_names(model.state_dict(), held, where)
+    model.load_state_dict({name: as_float(value) for name, value in held.items()}, assign=True)
+    return model.eval()
+
+
+def infer_config(tensors: Mapping[str, Tensor], where: str, heads: int | None = None) -> DiTConfig:
+    """Sizes of MDLM's network from the shapes of its tensors."""
+    first = ("mlp.0.weight", "adaLN_modulation.weight")
+    needed = ("vocab_embed.embedding", "sigma_map.mlp.0.weight", *(f"blocks.0.{name}" for name in first))
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise InputError(f"{where}: missing tensors {', '.join(missing)}: it is no time-independent DiT like MDLM's.")
+    hidden = tensors["vocab_embed.embedding"].shape[1]
+    conditioning, frequencies = tensors["sigma_map.mlp.0.weight"].shape
+    if frequencies != FREQUENCIES:
+        raise InputError(f"{where}: sigma_map reads {frequencies} sinusoids; MDLM's reads {FREQUENCIES}.")
+    blocks = {int(found[1]) for name in tensors if (found := re.match(r"blocks\.(\d+)\.", name))}
+    own = _heads(tensors, hidden, where)
+    if own is None and heads is None:
+        raise InputError(f"{where} does not say how many attention heads the network has: give heads=<number>.")
+    return DiTConfig(
+        hidden=hidden,
+        layers=max(blocks) + 1,
+        heads=own or heads or 1,
+        conditioning=conditioning,
+        mlp_ratio=tensors["blocks.0.mlp.0.weight"].shape[0] // hidden,
+        positions=len(tensors["position_embed"]) if "position_embed" in tensors else 0,
+    )
+
+
+def _heads(tensors: Mapping[str, Tensor], hidden: int, where: str) -> int | None:
+    """Attention heads by the number of rotary frequencies, which must be those of base 10,000."""
+    if INV_FREQ not in tensors:
+        return None
+    found = tensors[INV_FREQ].float()
+    wanted = Rotary(2 * len(found)).frequencies()
+    if not torch.allclose(found, wanted, rtol=1e-2):  # a half-precision copy is the same network
+        raise InputError(f"{where}: its rotary frequencies are not those of base 10,000.")
+    return int(hidden // (2 * len(found)))
+
+
+def build_scorer(tensors: Mapping[str, Tensor], denoiser: DiT, where: str) -> TokenScorer:
+    """A scorer of a discriminator's tensors, on a trunk of the denoiser's sizes, in eval mode."""
+    normed = "output_layer.norm_final.weight" in tensors
+    heads = {**HEAD, **(NORMED_HEAD if normed else {})}
+    trunk = {name: value for name, value in tensors.items() if name not in heads}
+    renamed = {f"network.{name}": value for name, value in trunk.items()}
+    renamed |= {heads[name]: tensors[name] for name in heads if name in tensors}
+    with seeded(0, "weights that the file replaces"):
+        scorer = scorer_from_trunk(denoiser, normed=normed)
+    renamed.setdefault(f"network.{INV_FREQ}", denoiser.rotary_emb.inv_freq)
+    check_names(scorer.state_dict(), renamed, f"{where}, discriminator")
+    scorer.load_state_dict({name: as_float(value) for name, value in renamed.items()})
+    return scorer.eval().requires_grad_(False)
+
+
+def check_vocabulary(own: Vocabulary, wanted: Vocabulary, where: str) -> None:
+    """Refuse one of our own models that was made for another vocabulary than the domain's."""
+    if (own.size, own.pinned) != (wanted.size, wanted.pinned):
+        raise InputError(
+            f"{where} was made for a vocabulary of {own.size} tokens (pinned {own.pinned}), this domain has "
+            f"{wanted.size} (pinned {wanted.pinned}). Choose the domain and the settings that its card names."
+        )
+    if own.tokens and wanted.tokens and own.tokens != wanted.tokens:
+        i = next(i for i, pair in enumerate(zip(own.tokens, wanted.tokens, strict=True)) if pair[0] != pair[1])
+        raise InputError(
+            f"{where} was made for other tokens than this domain's: its token {i} is {own.tokens[i]!r}, here it is "
+            f"{wanted.tokens[i]!r}. Choose the domain and the settings that its card names."
+        )
+
+
+def check_names(wanted: Mapping[str, Tensor], held: Mapping[str, Tensor], where: str) -> None:
+    """Refuse missing, unexpected and misshapen tensors, each named."""
+    told = []
+    missing, unexpected = [n for n in wanted if n not in held], [n for n in held if n not in wanted]
+    for what, names in (("missing", missing), ("unexpected", unexpected)):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            told.append(f"{what} tensors {', '.join(names[:5])}{more}")
+    told += [
+        f"{name} has shape {tuple(held[name].shape)}, not {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in held and held[name].shape != value.shape
+    ][:5]
+    if told:
+        raise InputError(f"{where} does not fit a network of its sizes: {'; '.join(told)}.")
+
+
+def as_float(value: Tensor) -> Tensor:
+    """A copy in fp32 of its own: what is read from a mapped file must not depend on it."""
+    return value.detach().to(torch.float32).contiguous().clone()

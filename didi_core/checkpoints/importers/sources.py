@@ -1,0 +1,232 @@
+"""Where a checkpoint comes from: a file, a folder, or a folder on the Hugging Face hub; read into one plain record."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from didi_core.checkpoints.importers.pickled import load_pickled, plain
+from didi_core.errors import InputError
+
+PICKLED = (".ckpt", ".pt", ".pth", ".bin")
+DISCRIMINATOR = "discriminator.safetensors"
+WEIGHTS = ("*.safetensors", "*.bin")  # of a hub folder, the first kind that it has
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+OTHER_FRAMEWORKS = {
+    b"GGUF": "a GGUF file (llama.cpp)",
+    b"\x89HDF": "an HDF5 file (Keras, TensorFlow)",
+    b"version https://git-lfs": "a Git LFS pointer, not the file it points to: fetch it with git lfs pull",
+    b"<!DOCTYPE": "a web page, not a checkpoint: the download went wrong",
+    b"<html": "a web page, not a checkpoint: the download went wrong",
+}
+OTHER_SUFFIXES = {
+    ".msgpack": "a Flax file",
+    ".h5": "an HDF5 file (Keras, TensorFlow)",
+    ".gguf": "a GGUF file (llama.cpp)",
+    ".onnx": "an ONNX file",
+    ".tflite": "a TensorFlow file",
+    ".npz": "a NumPy archive",
+    ".fasta": "a FASTA file",
+    ".json": "a JSON file",
+}
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a checkpoint holds, before anyone has said what it is.
+
+    tensors: the state dict, names as they stand. discriminator: tensors of discriminator.safetensors.
+    shadow: EMA weights without names, in the order of the trainable parameters; None where there are none.
+    config: the configuration that came with it, plain. other: names of further entries (optimiser state and so on).
+    """
+
+    source: str
+    path: Path
+    tensors: Mapping[str, Tensor]
+    discriminator: Mapping[str, Tensor] | None = None
+    shadow: tuple[Tensor, ...] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    other: tuple[str, ...] = ()
+
+    def setting(self, *names: str) -> Any:
+        """A value of the configuration by its path; None where it is not there."""
+        node: Any = self.config
+        for name in names:
+            node = node.get(name) if isinstance(node, Mapping) else None
+        return node
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a name could be one of the Hugging Face hub."""
+    return HUB_ID.fullmatch(source) is not None and not source.endswith((*PICKLED, ".safetensors"))
+
+
+def locate(source: str, key: str = "source") -> Path:
+    """The file or folder that a source names, fetched from the hub where it is an id (``owner/name[@revision]``).
+
+    Raises:
+        InputError: it is neither, or the hub cannot be reached; ``key`` is the setting to change.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if not is_hub_id(source):
+        raise InputError(
+            f"{key}={source}: there is no such file or folder, and it is no hub id (owner/name or owner/name@revision)."
+        )
+    return _fetch(source, key)
+
+
+def in_cache(source: str) -> Path | None:
+    """A hub folder with weights that was fetched before; None where it was not. Nothing is fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    name, revision = _named(source)
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if any(any(folder.glob(weights)) for weights in WEIGHTS) else None
+
+
+def _named(source: str) -> tuple[str, str | None]:
+    """Name and revision of a hub id."""
+    name, _, revision = source.partition("@")
+    return name, revision or None
+
+
+def _fetch(source: str, key: str) -> Path:
+    """A hub folder's weights and configuration; no code."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name, revision = _named(source)
+    away = f"Download it elsewhere and give {key}=<folder>."
+    try:
+        for weights in WEIGHTS:
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", weights]))
+            if list(folder.glob(weights)):
+                return folder
+    except GatedRepoError:
+        raise InputError(f"{key}={source} is gated: accept its terms on the hub and log in. {away}") from None
+    except RevisionNotFoundError:
+        raise InputError(f"{key}={source}: {name} has no revision {revision!r}.") from None
+    except RepositoryNotFoundError:
+        raise InputError(f"{key}={source}: no such file or folder is here, and no such model on the hub.") from None
+    except (HfHubHTTPError, OSError) as error:
+        told = " ".join(str(error).split())[:160]
+        raise InputError(f"{key}={source} is not here, and the hub cannot be reached ({told}). {away}") from None
+    raise InputError(f"{key}={source}: the hub folder holds neither safetensors nor bin files.")
+
+
+def read(path: Path, source: str) -> Held:
+    """The content of a file or folder.
+
+    Raises:
+        InputError: another framework's file, a damaged one, or a folder without weights.
+    """
+    return _read_folder(path, source) if path.is_dir() else _read_file(path, source)
+
+
+def _read_file(path: Path, source: str) -> Held:
+    with path.open("rb") as file:
+        start = file.read(32)
+    for magic, what in OTHER_FRAMEWORKS.items():
+        if start.startswith(magic):
+            raise InputError(f"{path} is {what}. Give a PyTorch or safetensors checkpoint.")
+    if path.suffix == ".safetensors":
+        return Held(source, path, _safetensors(path), config=_config_beside(path.parent))
+    if path.suffix in PICKLED:
+        return _from_pickled(path, source)
+    what = OTHER_SUFFIXES.get(path.suffix, f"a file of unknown kind ({path.suffix or 'no suffix'})")
+    raise InputError(f"{path} is {what}. Known: {', '.join((*PICKLED, '.safetensors'))}, or a folder with one.")
+
+
+def _from_pickled(path: Path, source: str) -> Held:
+    held = load_pickled(path)
+    inner = held.get("state_dict")
+    if not isinstance(inner, Mapping):  # a bare state dict
+        return Held(source, path, _only_tensors(path, held), config=_config_beside(path.parent))
+    config = plain(held.get("hyper_parameters", {}))
+    if isinstance(config, Mapping) and isinstance(config.get("config"), Mapping):
+        config = config["config"]
+    other = tuple(sorted(set(held) - {"state_dict", "ema", "hyper_parameters"}))
+    return Held(source, path, _only_tensors(path, inner), None, _shadow(path, held.get("ema")), config, other)
+
+
+def _shadow(path: Path, ema: Any) -> tuple[Tensor, ...] | None:
+    """Weights of an exponential moving average as MDLM's class writes them."""
+    if ema is None:
+        return None
+    shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    if not isinstance(shadow, list | tuple) or not all(isinstance(item, Tensor) for item in shadow):
+        raise InputError(f"{path}: its entry 'ema' has no list of tensors 'shadow_params', so it cannot be read.")
+    return tuple(shadow)
+
+
+def _read_folder(path: Path, source: str) -> Held:
+    config = _config_beside(path)
+    index = path / "model.safetensors.index.json"
+    discriminator = _safetensors(path / DISCRIMINATOR) if (path / DISCRIMINATOR).is_file() else None
+    if index.is_file():
+        parts = sorted(set(_json(index).get("weight_map", {}).values()))
+        tensors = {name: value for part in parts for name, value in _safetensors(path / part).items()}
+        return Held(source, path, tensors, discriminator, config=config)
+    if (path / "model.safetensors").is_file():
+        return Held(source, path, _safetensors(path / "model.safetensors"), discriminator, config=config)
+    index = path / "pytorch_model.bin.index.json"
+    if index.is_file():  # as transformers 4 split large models
+        parts = sorted(set(_json(index).get("weight_map", {}).values()))
+        absent = [part for part in parts if not (path / part).is_file()]
+        if absent:
+            raise InputError(f"{path / absent[0]} is missing. Get the folder anew.")
+        tensors = {n: v for part in parts for n, v in _only_tensors(path / part, load_pickled(path / part)).items()}
+        return Held(source, path, tensors, discriminator, config=config)
+    pickled = sorted(p for p in path.iterdir() if p.suffix in PICKLED)
+    named = [p for p in pickled if p.name == "pytorch_model.bin"] or pickled
+    if len(named) == 1:
+        held = _from_pickled(named[0], source)
+        return Held(source, path, held.tensors, discriminator, held.shadow, held.config or config, held.other)
+    found = ", ".join(p.name for p in sorted(path.iterdir())[:6]) or "nothing"
+    raise InputError(
+        f"{path} holds no single checkpoint (model.safetensors, pytorch_model.bin or one .ckpt); it holds {found}. "
+        "Name the file."
+    )
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing. Get the folder anew.") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    return tensors
+
+
+def _only_tensors(path: Path, held: Mapping[str, Any]) -> dict[str, Tensor]:
+    strange = [str(name) for name, value in held.items() if not isinstance(value, Tensor)]
+    if strange or not held:
+        what = f"entries that are no tensors ({', '.join(strange[:5])})" if held else "nothing"
+        raise InputError(f"{path} holds {what} where a state dict was expected: it is no checkpoint of a known layout.")
+    return {str(name): value for name, value in held.items()}
+
+
+def _config_beside(folder: Path) -> dict[str, Any]:
+    return _json(folder / "config.json") if (folder / "config.json").is_file() else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error}.") from None

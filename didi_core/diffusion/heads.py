@@ -1,0 +1,203 @@
+"""The trunk without repetition, and the vocabulary head at chosen positions only, in chunks: draws, log-probabilities,
+entropies and divergences.
+
+Everything takes hidden states [N, D] of the positions that matter. Where a gradient is wanted, each chunk's logits are
+recomputed in the backward pass, so memory grows with the chunk and not with N times V.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from didi_core.diffusion import divergences
+from didi_core.diffusion.masking import log_p_x0
+from didi_core.types import Denoiser
+
+CHUNK_ELEMENTS = 1 << 25  # logits of one chunk: 128 MB in fp32
+CACHE_POSITIONS = 2048  # of one trunk call on a CPU, so that its activations stay in the cache
+
+
+def chunk_rows(vocabulary_size: int) -> int:
+    """Positions whose logits are held at once."""
+    return max(CHUNK_ELEMENTS // vocabulary_size, 1)
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """Per position: log-probability of each given token and entropy; divergence to a reference and the reference's
+    entropy (zero without one)."""
+
+    log_p: Float[Tensor, "N M"]
+    entropy: Float[Tensor, "N"]
+    divergence: Float[Tensor, "N"]
+    reference_entropy: Float[Tensor, "N"]
+
+
+def token_statistics(
+    denoiser: Denoiser,
+    hidden: Float[Tensor, "N D"],
+    tokens: Int[Tensor, "N M"],
+    *,
+    reference: Denoiser | None = None,
+    reference_hidden: Float[Tensor, "N E"] | None = None,
+    divergence: divergences.Divergence = divergences.reverse_kl,
+    chunk: int | None = None,
+) -> TokenStatistics:
+    """Log-probability of M tokens each, entropy, and divergence from ``reference`` at N masked positions."""
+    rows = chunk or chunk_rows(denoiser.vocabulary.size)
+
+    def one(part: Tensor, chosen: Tensor, reference_part: Tensor | None) -> tuple[Tensor, ...]:
+        log_p = log_p_x0(denoiser.head(part), denoiser.vocabulary)
+        own = log_p.gather(1, chosen)
+        spread = divergences.entropy(log_p)
+        if reference is None or reference_part is None:
+            return own, spread, torch.zeros_like(spread), torch.zeros_like(spread)
+        with torch.no_grad():
+            log_q = log_p_x0(reference.head(reference_part), denoiser.vocabulary)
+        return own, spread, divergence(log_q, log_p), divergences.entropy(log_q)
+
+    pieces = []
+    for start in range(0, max(hidden.shape[0], 1), rows):
+        part, chosen = hidden[start : start + rows], tokens[start : start + rows]
+        other = None if reference_hidden is None else reference_hidden[start : start + rows]
+        if torch.is_grad_enabled() and hidden.shape[0] > rows:
+            pieces.append(checkpoint(one, part, chosen, other, use_reentrant=False))
+        else:
+            pieces.append(one(part, chosen, other))
+    return TokenStatistics(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+
+
+def sharpen(log_p: Float[Tensor, "N V"], temperature: float = 1.0, top_p: float = 1.0) -> Float[Tensor, "N V"]:
+    """Temperature, then nucleus: the smallest set of tokens whose probability reaches top_p, renormalised."""
+    if temperature != 1.0:
+        log_p = torch.log_softmax(log_p / temperature, dim=-1)
+    if top_p < 1.0:
+        ordered, order = log_p.sort(dim=-1, descending=True)
+        before = ordered.exp().cumsum(-1) - ordered.exp()
+        drop = torch.zeros_like(log_p, dtype=torch.bool).scatter(-1, order, before >= top_p)
+        log_p = torch.log_softmax(log_p.masked_fill(drop, -torch.inf), dim=-1)
+    return log_p
+
+
+def draw(log_p: Float[Tensor, "N V"], generator: torch.Generator) -> Int[Tensor, "N"]:
+    """One exact draw per row by an exponential race: argmax of p / Exp(1).
+
+    The race is run in fp64: fp32 exponentials come from 24-bit uniforms on a GPU, none of them under 6e-8, and a token
+    rarer than that would never win.
+    """
+    race = torch.empty(log_p.shape, dtype=torch.float64, device=generator.device).exponential_(generator=generator)
+    return (log_p - race.clamp_min_(torch.finfo(race.dtype).tiny).log_().to(log_p)).argmax(dim=-1)
+
+
+def draw_tokens(
+    denoiser: Denoiser,
+    hidden: Float[Tensor, "N D"],
+    generator: torch.Generator,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    bias: Float[Tensor, "V"] | None = None,
+) -> Int[Tensor, "N"]:
+    """Tokens for N masked positions, drawn from log_p_x0 (with a bias added to the logits, if any), chunk by chunk."""
+    rows = chunk_rows(denoiser.vocabulary.size)
+    drawn = []
+    for start in range(0, hidden.shape[0], rows):
+        log_p = position_log_p(denoiser, hidden[start : start + rows], bias)
+        drawn.append(draw(sharpen(log_p, temperature, top_p), generator))
+    return torch.cat(drawn) if drawn else torch.zeros(0, dtype=torch.long, device=hidden.device)
+
+
+def position_log_p(
+    denoiser: Denoiser, hidden: Float[Tensor, "N D"], bias: Float[Tensor, "V"] | None = None
+) -> Float[Tensor, "N V"]:
+    """log_p_x0 at N masked positions, with a per-token bias on the logits."""
+    log_p = log_p_x0(denoiser.head(hidden), denoiser.vocabulary)
+    return log_p if bias is None else torch.log_softmax(log_p + bias, dim=-1)
+
+
+def distinct_trunk(denoiser: Denoiser, tokens: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "U L D"], Int[Tensor, "B"]]:
+    """Hidden states of the distinct rows of ``tokens`` and, per row, which of them is its own.
+
+    The first call of a generation has the same input for every sequence of one length: it is run once per length.
+    """
+    unique, own = torch.unique(tokens, dim=0, return_inverse=True)
+    if unique.shape[0] == tokens.shape[0]:
+        return trunk_in_pieces(denoiser, tokens), torch.arange(tokens.shape[0], device=tokens.device)
+    return trunk_in_pieces(denoiser, unique), own
+
+
+class TrunkMemory:
+    """``distinct_trunk`` for calls that follow each other: rows that are as they were keep their hidden states.
+
+    With as many steps as tokens, a third of the rows (1/e) have nothing revealed at a step of the law ``iid``.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __call__(self, tokens: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "U L D"], Int[Tensor, "B"]]:
+        """As ``distinct_trunk``; all calls must be of the same shape."""
+        if self._last is None:
+            hidden, own = distinct_trunk(self.denoiser, tokens)
+        else:
+            before, hidden, own = self._last
+            changed = (tokens != before).any(dim=1)
+            if changed.all():
+                hidden, own = distinct_trunk(self.denoiser, tokens)
+            elif changed.any():
+                fresh, where = distinct_trunk(self.denoiser, tokens[changed])
+                kept, still = own[~changed].unique(return_inverse=True)
+                own = torch.empty_like(own).masked_scatter(~changed, still).masked_scatter(changed, where + len(kept))
+                hidden = torch.cat([hidden[kept], fresh])
+        self._last = tokens, hidden, own
+        return hidden, own
+
+
+def trunk_in_pieces(denoiser: Denoiser, tokens: Int[Tensor, "U L"]) -> Float[Tensor, "U L D"]:
+    """Hidden states; on a CPU, where no gradient wants them, in pieces that fit into the cache."""
+    if tokens.device.type != "cpu" or torch.is_grad_enabled():
+        return denoiser.trunk(tokens)
+    rows = max(CACHE_POSITIONS // max(tokens.shape[1], 1), 1)
+    return torch.cat([denoiser.trunk(piece) for piece in tokens.split(rows)])
+
+
+def expected_log_ratio(
+    denoiser: Denoiser,
+    hidden: Float[Tensor, "N D"],
+    target: Denoiser,
+    target_hidden: Float[Tensor, "N E"],
+    proposal: Denoiser,
+    proposal_hidden: Float[Tensor, "N F"],
+    clip: float,
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """Expectation under the denoiser of the clipped log p_target(a) - log p_proposal(a), and its spread, per position.
+
+    The log-ratio is a constant for the gradient: this is the policy gradient over a single token with every action
+    weighted by its probability instead of one drawn (no sampling noise from that token).
+    """
+    rows = chunk_rows(denoiser.vocabulary.size)
+
+    def one(part: Tensor, wanted: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        p = log_p_x0(denoiser.head(part), denoiser.vocabulary).exp()
+        with torch.no_grad():
+            ratio = log_p_x0(target.head(wanted), denoiser.vocabulary).clamp_min(-1e4)
+            ratio = (ratio - log_p_x0(proposal.head(made), denoiser.vocabulary).clamp_min(-1e4)).clamp(-clip, clip)
+            ratio = ratio - (p * ratio).sum(-1, keepdim=True)
+            spread = (p * ratio.square()).sum(-1).sqrt()
+        return (p * ratio).sum(-1), spread
+
+    pieces = []
+    for start in range(0, max(hidden.shape[0], 1), rows):
+        parts = [h[start : start + rows] for h in (hidden, target_hidden, proposal_hidden)]
+        if torch.is_grad_enabled() and hidden.shape[0] > rows:
+            pieces.append(checkpoint(one, *parts, use_reentrant=False))
+        else:
+            pieces.append(one(*parts))
+    values, spreads = (torch.cat(column) for column in zip(*pieces, strict=True))
+    return values, spreads

@@ -1,0 +1,82 @@
+"""The masked forward process q(xt | x0), SUBS, the reverse step and its log-probability, as pure functions."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from didi_core.types import Vocabulary
+
+
+def forward_mask(
+    x0: Int[Tensor, "B L"],
+    alpha: Float[Tensor, "B"],
+    maskable: Bool[Tensor, "B L"],
+    mask: int,
+    generator: torch.Generator | None = None,
+) -> Int[Tensor, "B L"]:
+    """Draw xt ~ q(xt | x0): each maskable position becomes the mask with probability 1 - alpha, independently.
+
+    Args:
+        alpha: probability that a token stays visible, one per sequence.
+        maskable: positions that may be masked; the others are pinned.
+        mask: id of the mask.
+    """
+    draws = torch.rand(x0.shape, generator=generator, device=generator.device if generator else x0.device)
+    hidden = (draws.to(x0.device) >= alpha[:, None]) & maskable
+    return torch.where(hidden, mask, x0)
+
+
+def log_p_x0(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Tensor, "... V"]:
+    """SUBS at masked positions: log-probabilities over the tokens that may be generated, fp32.
+
+    The mask and forbidden tokens get no mass (-inf) and the rest is normalised (MDLM, section 3.2.3). Visible positions
+    are copied by the caller, who never asks for them here.
+    """
+    allowed = vocabulary.allowed(logits.device)
+    raw = logits[..., : vocabulary.size].float().masked_fill(~allowed, -torch.inf)
+    return torch.log_softmax(raw, dim=-1)
+
+
+def full_log_p_x0(
+    logits: Float[Tensor, "B L K"], tokens: Int[Tensor, "B L"], vocabulary: Vocabulary
+) -> Float[Tensor, "B L V"]:
+    """SUBS at every position, visible tokens copied as one-hot rows. Builds [B, L, V]: for tests and small inputs."""
+    masked = log_p_x0(logits, vocabulary)
+    visible = tokens != vocabulary.mask
+    copied = torch.full_like(masked, -torch.inf)
+    copied.scatter_(-1, torch.where(visible, tokens, 0)[..., None], 0.0)
+    return torch.where(visible[..., None], copied, masked)
+
+
+def reveal_probability(alpha_t: Float[Tensor, "..."], alpha_s: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Probability that a position masked at t is visible at s < t: (alpha_s - alpha_t) / (1 - alpha_t)."""
+    return (alpha_s - alpha_t) / (1 - alpha_t)
+
+
+def joint_reverse_log_p(
+    log_p: Float[Tensor, "... V"], alpha_t: Float[Tensor, "..."], alpha_s: Float[Tensor, "..."]
+) -> Float[Tensor, "... W"]:
+    """The reverse step of one masked position as a distribution over tokens and, last, the mask: W = V + 1.
+
+    p(xs_l = token | xt) = reveal probability * p(x0_l = token | xt); what is left stays masked (MDLM, equation 7).
+    """
+    reveal = reveal_probability(alpha_t, alpha_s).to(log_p.dtype)
+    reveal = reveal.expand(log_p.shape[:-1])[..., None]
+    return torch.cat([log_p + torch.log(reveal), torch.log1p(-reveal)], dim=-1)
+
+
+def step_log_p(chosen: Float[Tensor, "N"], rows: Int[Tensor, "N"], batch: int) -> Float[Tensor, "B"]:
+    """Log-probability of one reverse step: that of the tokens it revealed, summed per sequence.
+
+    The revealed positions of the whole batch are listed flat: ``rows`` says which sequence each belongs to. Which
+    positions are revealed does not depend on the network (unless the law looks at it), so that factor has no gradient
+    and is left out.
+    """
+    return torch.zeros(batch, dtype=chosen.dtype, device=chosen.device).index_add(0, rows, chosen)
+
+
+def masked_mean(values: Float[Tensor, "B L"], where: Bool[Tensor, "B L"]) -> Float[Tensor, "B"]:
+    """Mean over the chosen positions of each row; zero for a row without any."""
+    return (values * where).sum(1) / where.sum(1).clamp_min(1)

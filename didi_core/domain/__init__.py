@@ -1,0 +1,1 @@
+"""What a domain may offer beside the ``Domain`` protocol."""

@@ -1,0 +1,79 @@
+"""The seam of ``score`` and ``filter``: a domain that can judge designs one by one does both, the core knows how not.
+
+A domain that ``ScoresDesigns`` offers keys of its own, declared in ``configs/scoring/<domain>.yaml`` and
+``configs/filtering/<domain>.yaml``. It writes into a run directory, so results can be continued and say what made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from didi_core.device import Machine
+from didi_core.errors import InputError
+from didi_core.progress import Bar
+from didi_core.storage.frame import frame
+from didi_core.storage.run_dir import RunDirectory
+from didi_core.types import Domain, Sample
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a domain is told beside its own keys.
+
+    run: the open run directory that results go to. machine: where networks run. seed: of anything that is drawn.
+    """
+
+    run: RunDirectory
+    machine: Machine
+    seed: int = 0
+    bar: Bar = field(default_factory=Bar)
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        self.bar.message(text)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What ``score`` or ``filter`` left: its folder, and a row of scores per design, the best first."""
+
+    folder: Path
+    rows: Sequence[Mapping[str, Any]]
+
+    def to_frame(self) -> DataFrame:
+        """A pandas DataFrame, a line per design. Raises InputError without pandas."""
+        return frame(self.rows)
+
+
+@runtime_checkable
+class ScoresDesigns(Protocol):
+    """A domain whose samples can be scored one by one."""
+
+    name: str
+
+    def read_designs(self, files: Sequence[Path], labels: Sequence[str]) -> list[Sample]:
+        """The designs of some files, ids unique. ``labels``: who wrote each file, or none. Raises InputError."""
+        ...
+
+    def score(self, designs: Sequence[Sample], wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
+        """Score designs that were not scored before, write everything, and return all rows, the best first."""
+        ...
+
+    def shortlist(self, folder: Path, wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
+        """Write the designs of a score folder that pass; returns their rows, the best first."""
+        ...
+
+
+def scoring_of(domain: Domain) -> ScoresDesigns:
+    """The domain, where it can score. Raises InputError where it cannot."""
+    if not isinstance(domain, ScoresDesigns):
+        raise InputError(
+            f"domain={domain.name} has no scores of single designs. Use evaluate, which measures sets of samples."
+        )
+    return domain

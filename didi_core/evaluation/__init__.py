@@ -1,0 +1,1 @@
+"""From samples to findings: drawing, measuring, intervals, comparison at matched entropy."""

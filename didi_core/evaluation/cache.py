@@ -1,0 +1,142 @@
+"""What an evaluation computed, by content: samples under what made them, statistics under what they are of.
+
+An interrupted evaluation goes on, and nothing is computed twice.
+
+evaluation/<hash>.jsonl          first line: what made them, network calls, seconds; then one sample per line
+evaluation/statistics/<hash>.npy per-sample statistics of a costly metric
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from didi_core.sampling.generate import Generated
+from didi_core.storage.files import write_atomic
+from didi_core.types import NFE, Domain, Metric, Sample
+
+FORMAT = "didi_core.samples/1"
+
+
+@runtime_checkable
+class HasSampleCache(Protocol):
+    """A domain that carries samples of its bundled teacher in a cache folder, so that a run need not draw them."""
+
+    sample_cache: Path
+
+
+def carried_samples(domain: Domain) -> list[Sample]:
+    """All samples that a domain carries; none for one that carries none."""
+    if not isinstance(domain, HasSampleCache):
+        return []
+    rows = [line for path in sorted(domain.sample_cache.glob("*.jsonl")) for line in path.read_text().splitlines()[1:]]
+    return [Sample(row["text"], row["id"]) for row in map(json.loads, rows)]
+
+
+@dataclass(frozen=True)
+class SampleCache:
+    """Sets of samples in ``folder``, each under the hash of the description of its making; no folder, no cache."""
+
+    folder: Path | None
+
+    def path(self, making: Mapping[str, object]) -> Path | None:
+        """File of the set that was made this way."""
+        if self.folder is None:
+            return None
+        text = json.dumps({"format": FORMAT, **making}, sort_keys=True)
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+
+    def load(self, making: Mapping[str, object]) -> Generated | None:
+        """The set, or None when it is absent or not whole (it is then made again)."""
+        path = self.path(making)
+        if path is None or not path.is_file():
+            return None
+        try:
+            head, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+            samples = [
+                Sample(row["text"], row["id"], tuple(row["tokens"]) if row["tokens"] is not None else None, row["info"])
+                for row in rows
+            ]
+            if head["format"] != FORMAT or head["count"] != len(samples):
+                return None
+            rates = tuple(float(rate) for rate in head.get("rates", ()))
+            return Generated(samples, NFE(**head["nfe"]), float(head["seconds"]), rates)
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def save(self, making: Mapping[str, object], made: Generated) -> None:
+        """Write a set; the file is complete or absent."""
+        path = self.path(making)
+        if path is None:
+            return
+        head = {
+            "format": FORMAT,
+            "making": dict(making),
+            "count": len(made.samples),
+            "nfe": {"denoiser": made.nfe.denoiser, "scorer": made.nfe.scorer},
+            "seconds": made.seconds,
+            "rates": list(made.rates),
+        }
+        rows = [
+            {
+                "id": s.id,
+                "text": s.text,
+                "tokens": list(s.tokens) if s.tokens is not None else None,
+                "info": dict(s.info),
+            }
+            for s in made.samples
+        ]
+        write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *rows)))
+
+
+@runtime_checkable
+class HasIdentity(Protocol):
+    """A costly metric that says what its statistics depend on beside the samples: they are kept under it ("": not)."""
+
+    @property
+    def identity(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class StatisticsCache:
+    """Statistics of metrics that have an identity, under the hash of it and of the texts; no folder, no cache."""
+
+    folder: Path | None
+
+    def statistics(self, metric: Metric, samples: Sequence[Sample]) -> np.ndarray:
+        """The metric's statistics [n, k] in float64, read where they are known."""
+        if self.folder is None or not isinstance(metric, HasIdentity) or not metric.identity:
+            return np.asarray(metric.statistics(samples), dtype=np.float64)
+        path = self._path(metric.name, metric.identity, samples)
+        kept = _load(path, len(samples))
+        if kept is not None:
+            return kept
+        rows = np.asarray(metric.statistics(samples), dtype=np.float64)
+
+        def save(partial: Path) -> None:
+            with partial.open("wb") as file:
+                np.save(file, rows)
+
+        write_atomic(path, save)
+        return rows
+
+    def _path(self, name: str, identity: str, samples: Sequence[Sample]) -> Path:
+        text = json.dumps([name, identity, [sample.text for sample in samples]])
+        return (self.folder or Path()) / "statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npy"
+
+
+def _load(path: Path, n: int) -> np.ndarray | None:
+    """An array of n rows; None when it is absent or torn (it is then computed again)."""
+    if not path.is_file():
+        return None
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        return None
+    return rows if rows.ndim == 2 and len(rows) == n else None

@@ -1,0 +1,119 @@
+"""The rows that every model's row is read beside: held-out data and its negative controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from didi_core.errors import InputError
+from didi_core.evaluation.cache import StatisticsCache
+from didi_core.evaluation.intervals import RESAMPLES, bootstrap
+from didi_core.evaluation.measure import all_metrics, evaluate_samples
+from didi_core.evaluation.rows import HELD_OUT, Row
+from didi_core.metrics.controls import negative_controls
+from didi_core.storage.files import write_atomic
+from didi_core.storage.sample_files import overlap
+from didi_core.streams import derive_seed
+from didi_core.types import Domain, Metric, Sample
+
+
+@runtime_checkable
+class HasReferenceStatistics(Protocol):
+    """A domain that carries statistics of held-out data instead of the data, whose licence may not let it."""
+
+    def reference_statistics(self) -> Mapping[str, Mapping[str, np.ndarray]] | None:
+        """Statistics [n, k] by set and metric name, held-out data first; None where it has the data itself."""
+        ...
+
+
+@runtime_checkable
+class HasTrainingSet(Protocol):
+    """A domain that can list what its models are trained on."""
+
+    def training_set(self) -> Sequence[str]:
+        """Texts; none where it has no data."""
+        ...
+
+
+def save_reference(path: Path, domain: Domain, held_out: Sequence[Sample], seed: int = 0) -> None:
+    """Statistics of held-out samples and their controls under all metrics of the domain: what can be shared of them."""
+    arrays = {}
+    for name, samples in {HELD_OUT: held_out, **negative_controls(domain, held_out, seed)}.items():
+        for metric in all_metrics(domain):
+            rows = metric.statistics(samples)
+            small = bool(np.isin(rows, (0, 1)).all())  # indicators
+            arrays[f"{name}/{metric.name}"] = rows.astype(np.uint8 if small else np.float32)
+
+    def save(partial: Path) -> None:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    write_atomic(path, save)
+
+
+def load_reference(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """What ``save_reference`` wrote, as ``HasReferenceStatistics`` gives it."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(path) as arrays:
+        for key in arrays.files:
+            name, metric = key.split("/")
+            found.setdefault(name, {})[metric] = arrays[key].astype(np.float64)
+    return found
+
+
+def check_reference(domain: Domain) -> None:
+    """Whether there is something to compare with, told before hours of training, not after. Raises InputError."""
+    if not isinstance(domain, HasReferenceStatistics) or domain.reference_statistics() is None:
+        domain.held_out(1, 0)
+
+
+def reference_rows(
+    domain: Domain,
+    metrics: Sequence[Metric],
+    num: int,
+    *,
+    given: Sequence[Sample] = (),
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    cache: StatisticsCache | None = None,
+) -> tuple[list[Row], list[Sample]]:
+    """Rows of the held-out data and its negative controls, and the data (empty where only statistics are known).
+
+    ``given`` samples stand in for the domain's held-out ones.
+    """
+    known = domain.reference_statistics() if isinstance(domain, HasReferenceStatistics) and not given else None
+    if known is not None:
+        return [_known_row(name, found, metrics, resamples, seed) for name, found in known.items()], []
+    held_out = list(given) or domain.held_out(num, derive_seed(seed, "held out") % 2**31)
+    if not held_out:
+        raise InputError(f"domain {domain.name!r} has no held-out samples to compare with.")
+    sets = {HELD_OUT: held_out, **negative_controls(domain, held_out, seed)}
+    rows = []
+    for name, samples in sets.items():
+        measured = evaluate_samples(metrics, samples, resamples=resamples, seed=seed, cache=cache)
+        kind = "data" if name == HELD_OUT else "control"
+        rows.append(Row(name, kind, len(samples), measured.values, skipped=measured.skipped))
+    return rows, held_out
+
+
+def _known_row(name: str, found: Mapping[str, np.ndarray], metrics: Sequence[Metric], resamples: int, seed: int) -> Row:
+    """A reference row from kept statistics; a metric that they lack is skipped by name."""
+    values = {m.name: bootstrap(m, found[m.name], resamples, seed) for m in metrics if m.name in found}
+    skipped = {m.name: "not among the bundled statistics" for m in metrics if m.name not in found}
+    kind = "data" if name == HELD_OUT else "control"
+    return Row(name, kind, max(map(len, found.values())), values, skipped=skipped)
+
+
+def overlap_notes(domain: Domain, reference: Sequence[Sample]) -> tuple[str, ...]:
+    """A warning with the count where reference sequences are in the training set of the domain."""
+    known = domain.training_set() if isinstance(domain, HasTrainingSet) else ()
+    shared = overlap(reference, known)
+    if not shared:
+        return ()
+    return (
+        f"{shared:,} of the {len(reference):,} reference sequences are in the training set: a model that copies looks "
+        "as good as the data. Take a reference apart from the training data.",
+    )

@@ -1,0 +1,72 @@
+"""One set of samples in, every metric with its interval out; the same for a model's, a file's, the data's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from didi_core.evaluation.cache import StatisticsCache
+from didi_core.evaluation.intervals import RESAMPLES, Interval, bootstrap, defined
+from didi_core.evaluation.rows import MetricInfo
+from didi_core.metrics.diversity import set_metrics
+from didi_core.plugins import registry
+from didi_core.types import Domain, Metric, Sample
+
+
+@runtime_checkable
+class HasDescription(Protocol):
+    """A metric that says in a few words what it is; a judge must, since perplexities of two judges do not compare."""
+
+    @property
+    def description(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Values of a set with intervals, the statistics they came from, and the metrics that were skipped."""
+
+    values: dict[str, Interval]
+    statistics: dict[str, np.ndarray]
+    skipped: dict[str, str]
+
+
+def evaluate_samples(
+    metrics: Sequence[Metric],
+    samples: Sequence[Sample],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    cache: StatisticsCache | None = None,
+) -> Measured:
+    """Every metric of one set of samples; a metric that needs more samples than it can use is skipped by name."""
+    cache = cache or StatisticsCache(None)
+    values, statistics, skipped = {}, {}, {}
+    for metric in metrics:
+        needed = max(metric.minimum, 1)
+        if len(samples) < needed:
+            skipped[metric.name] = f"needs at least {needed} samples, got {len(samples)}"
+            continue
+        rows = cache.statistics(metric, samples)
+        usable = len(defined(rows)[0])
+        if usable < needed:
+            skipped[metric.name] = f"needs at least {needed} samples, and is defined for {usable} of {len(samples)}"
+            continue
+        statistics[metric.name], values[metric.name] = rows, bootstrap(metric, rows, resamples, seed)
+    return Measured(values, statistics, skipped)
+
+
+def all_metrics(domain: Domain) -> list[Metric]:
+    """Those of the domain (quality, entropy first) and of plugins, then those of any set whose names are free."""
+    own = registry().metrics(domain)
+    named = {metric.name for metric in own}
+    return [*own, *(metric for metric in set_metrics(domain) if metric.name not in named)]
+
+
+def described(metrics: Sequence[Metric]) -> tuple[MetricInfo, ...]:
+    """What a report must know of the metrics."""
+    return tuple(
+        MetricInfo(m.name, m.label, m.better, m.description if isinstance(m, HasDescription) else "") for m in metrics
+    )

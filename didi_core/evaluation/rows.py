@@ -1,0 +1,90 @@
+"""The records of an evaluation: how samples were written, rows of numbers, and everything measured together."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from didi_core.evaluation.frontier import Frontier
+from didi_core.evaluation.intervals import Interval
+from didi_core.types import NFE, Sample
+
+HELD_OUT = "held-out data"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a row's samples were written, apart from temperature: rows that share it lie on one frontier."""
+
+    sampler: str
+    law: str  # empty for a sampler that goes by none
+    grid: str
+    steps: int | None  # None where the number of calls follows from the length (first_hitting)
+    precision: str = "exact"
+    top_p: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """Sampler, law and grid in a few words; defaults that say nothing are left out."""
+        words = [] if self.sampler == "ancestral" else [self.sampler.replace("_", " ")]
+        words += [word for word in (self.law, self.grid) if word] if self.steps is not None else []
+        words += [self.precision] if self.precision != "exact" else []
+        words += [f"top-p {self.top_p:g}"] if self.top_p < 1 else []
+        return " · ".join(words)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One set of samples and what was measured of it.
+
+    method, temperature: None for data, controls and files. seconds: spent in the sampler for all n samples. rates:
+    samples per second of each batch. skipped: metrics that were not computed, and why.
+    """
+
+    model: str
+    kind: str  # "model", "data", "control" or "file"
+    n: int
+    values: Mapping[str, Interval]
+    method: Method | None = None
+    temperature: float | None = None
+    seeds: tuple[int, ...] = ()
+    nfe: NFE | None = None
+    seconds: float | None = None
+    model_hash: str = ""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    rates: tuple[float, ...] = ()
+
+    @property
+    def rate(self) -> float | None:
+        """Samples per second: the median over batches, which a hiccup of the machine does not move."""
+        if self.rates:
+            return statistics.median(self.rates)
+        return self.n / self.seconds if self.seconds else None
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a report must know of a metric."""
+
+    name: str
+    label: str
+    better: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured: rows (references first), a frontier per (model, method), and a few samples to read.
+
+    metrics: the first is the quality, the second the entropy.
+    at: the entropy of the held-out data, where models are matched. notes: what a reader must know of the samples.
+    """
+
+    domain: str
+    metrics: tuple[MetricInfo, ...]
+    rows: tuple[Row, ...]
+    frontiers: Mapping[tuple[str, Method], Frontier]
+    at: float | None
+    examples: Mapping[str, Sequence[Sample]]
+    notes: tuple[str, ...] = ()

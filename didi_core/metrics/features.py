@@ -1,0 +1,84 @@
+"""Features of samples: mean hidden states of a frozen denoiser that is not the judge.
+
+A likelihood sees whether each sample is probable and nothing of what the set lacks; a distance between distributions of
+features does. The domain's bundled teacher serves: it is frozen, knows the domain, and no objective here is trained on
+its features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from didi_core.diffusion.heads import trunk_in_pieces
+from didi_core.storage.fingerprint import model_hash
+from didi_core.types import Denoiser, Sample
+
+
+@dataclass
+class TrunkFeatures:
+    """Mean over the free positions of a denoiser's hidden states, without a mask in sight; remembered by text.
+
+    A text without a free position is undefined (nan). Longest first, at most ``token_budget`` tokens at a time.
+    """
+
+    denoiser: nn.Module
+    encode: Callable[[str], list[int]]
+    token_budget: int = 8192
+    _known: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def identity(self) -> str:
+        """What decides the features."""
+        return f"trunk mean {model_hash(self.denoiser)}"
+
+    def __call__(self, samples: Sequence[Sample]) -> Float[np.ndarray, "n D"]:
+        """One row per sample."""
+        fresh = {s.text for s in samples} - self._known.keys()
+        rows = sorted(((text, self.encode(text)) for text in fresh), key=lambda row: (-len(row[1]), row[0]))
+        start = 0
+        while start < len(rows):
+            size = max(self.token_budget // max(len(rows[start][1]), 1), 1)
+            same = rows[start : start + size]
+            if self._model.vocabulary.pad is None:  # without padding only equal lengths go together
+                same = [row for row in same if len(row[1]) == len(same[0][1])]
+            self._compute(same)
+            start += len(same)
+        return np.stack([self._known[sample.text] for sample in samples])
+
+    @property
+    def _model(self) -> Denoiser:
+        model: Denoiser = self.denoiser  # type: ignore[assignment]
+        return model
+
+    @torch.no_grad()
+    def _compute(self, rows: Sequence[tuple[str, list[int]]]) -> None:
+        vocabulary, width = self._model.vocabulary, max(len(ids) for _, ids in rows)
+        device = next(self.denoiser.parameters()).device
+        pad = vocabulary.pad or 0
+        tokens = torch.tensor([[*ids, *([pad] * (width - len(ids)))] for _, ids in rows], device=device)
+        if not width:
+            hidden_width = self._model.trunk(torch.tensor([[0]], device=device)).shape[-1]
+            self._known |= {text: np.full(hidden_width, np.nan) for text, _ in rows}
+            return
+        with torch.autocast(device.type, enabled=False):
+            hidden = trunk_in_pieces(self._model, tokens).double()
+        free = vocabulary.maskable(tokens)[..., None]
+        means = (hidden * free).sum(1) / free.sum(1)  # 0 / 0 is nan: no free position
+        for (text, _), row in zip(rows, means.cpu().numpy(), strict=True):
+            self._known[text] = row
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """Short hash of arrays."""
+    made = hashlib.sha256()
+    for array in arrays:
+        made.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
+    return made.hexdigest()[:16]

@@ -1,0 +1,52 @@
+"""Policy gradients: advantages within a group, the surrogate loss, and the weight of a time in the integral."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from didi_core.diffusion.schedules import Schedule
+from didi_core.errors import InputError
+
+
+def integral_weight(times: Float[Tensor, "B"], schedule: Schedule, low: float, high: float) -> Float[Tensor, "B"]:
+    """omega(t) = -dalpha_t / (1 - alpha_t), clipped: how much the divergence at time t counts."""
+    return (-schedule.dalpha(times) / (1 - schedule.alpha(times)).clamp_min(1e-6)).clamp(low, high)
+
+
+def grouped_advantage(
+    rewards: Float[Tensor, "B"],
+    group: int,
+    *,
+    normalise: bool = True,
+    leave_one_out: bool = False,
+    clip: float = 3.0,
+    eps: float = 1e-4,
+) -> Float[Tensor, "B"]:
+    """Reward relative to the other samples of its group (consecutive rows), in units of the group's spread.
+
+    (r - mean) / (std + eps), clipped to +-clip (DiDi-Instruct, section 3.3). ``leave_one_out`` takes the mean of the
+    *other* samples, which keeps the policy gradient unbiased; dividing by the spread, and the clipping, bias it
+    whichever mean is taken.
+    """
+    if group < 2 or rewards.numel() % group:
+        raise InputError(
+            f"group={group} must be at least 2 and divide the batch: got {rewards.numel()} samples. "
+            "Set objective.group to a divisor of the batch."
+        )
+    grouped = rewards.view(-1, group)
+    centred = grouped - grouped.mean(1, keepdim=True)
+    if leave_one_out:
+        centred = centred * (group / (group - 1))
+    if normalise:
+        centred = centred / (grouped.std(1, correction=0, keepdim=True) + eps)
+    return centred.clamp(-clip, clip).reshape(-1)
+
+
+def policy_loss(log_p: Float[Tensor, "B"], weight: Float[Tensor, "B"]) -> Float[Tensor, ""]:
+    """Surrogate whose gradient is -E[weight * grad log p]: minimising it raises what has a positive weight."""
+    return -(weight.detach() * log_p).mean()
+
+
+
+

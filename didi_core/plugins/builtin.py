@@ -1,0 +1,41 @@
+"""What the core itself brings, offered through the same hooks as everyone else's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from didi_core.diffusion import laws as unmasking
+from didi_core.diffusion.laws import Law
+from didi_core.hookspecs import hookimpl
+from didi_core.objectives import reward_kinds
+from didi_core.objectives.reward_kinds import RewardKind
+from didi_core.sampling import base as sampling
+from didi_core.sampling.base import Sampler
+
+
+@hookimpl
+def didi_register_laws() -> Mapping[str, Law]:
+    return {law.name: law for law in unmasking.BUILT_IN}
+
+
+@hookimpl
+def didi_register_samplers() -> Mapping[str, type[Sampler]]:
+    return sampling.BUILT_IN
+
+
+@hookimpl
+def didi_register_rewards() -> Mapping[str, type[RewardKind]]:
+    return reward_kinds.BUILT_IN
+
+
+@hookimpl
+def didi_register_config_folders() -> Sequence[Path]:
+    return [config_folder()]
+
+
+def config_folder() -> Path:
+    """The project's configs: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"

@@ -1,0 +1,239 @@
+"""Finds plugins, asks them what they offer, and keeps what is wrong with one from stopping a run that does not use it.
+
+Discovery is by entry points in the group ``didi.plugins``. A plugin that cannot be loaded, or offers what does not fit,
+is remembered by name and left out; asking for something that it may have brought says so.
+``DIDI_TRACE_PLUGINS=1`` shows every hook call, and the traceback of a plugin that cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pluggy
+
+from didi_core import hookspecs
+from didi_core.catalogue import Catalogue
+from didi_core.diffusion.laws import LAWS
+from didi_core.errors import InputError
+from didi_core.objectives.reward_kinds import REWARDS
+from didi_core.plugins import builtin
+from didi_core.plugins.checks import check_hooks, check_keys, check_offers, trace, tracing
+from didi_core.plugins.offers import KINDS, OWN, REGISTERED, Offer, Plugin, config_files, settle
+from didi_core.sampling.base import SAMPLERS
+from didi_core.types import Domain, Metric
+
+GROUP = "didi.plugins"
+CORE = "core"  # name of the core's own plugin
+CATALOGUES: dict[str, Catalogue[Any]] = {"laws": LAWS, "samplers": SAMPLERS, "rewards": REWARDS}
+# A stranger's code may raise anything, and a module that calls sys.exit while it is imported must not end the run.
+FAILURES = (Exception, SystemExit)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything that the loaded plugins offer. Read-only, but for listeners that failed and are not called again."""
+
+    manager: pluggy.PluginManager
+    plugins: tuple[Plugin, ...]
+    offers: Mapping[str, Mapping[str, Offer]]  # kind -> name -> offer; a metric's name is <domain>/<metric>
+    conflicts: Mapping[str, Mapping[str, str]]  # kind -> name -> why nobody has it
+    config_folders: tuple[Path, ...] = ()
+    silenced: set[str] = field(default_factory=set)
+
+    def names(self, kind: str) -> list[str]:
+        """Known names of a kind, sorted."""
+        return sorted(self.offers[kind])
+
+    def offered_by(self, plugin: str) -> dict[str, list[str]]:
+        """Names by kind that a plugin offers."""
+        mine = {kind: [n for n, o in offers.items() if o.plugin == plugin] for kind, offers in self.offers.items()}
+        return {kind: sorted(names) for kind, names in mine.items() if names}
+
+    def hooks(self, plugin: str) -> list[str]:
+        """The hooks that a plugin implements."""
+        found = self.manager.get_plugin(plugin)
+        return sorted(caller.name for caller in self.manager.get_hookcallers(found) or []) if found else []
+
+    def catalogue(self, kind: str) -> Catalogue[Any]:
+        """What there is of a kind, by name, with what to say of names that are not there."""
+        made: Catalogue[Any] = Catalogue(KINDS[kind], {})
+        self.fill(kind, made)
+        return made
+
+    def fill(self, kind: str, catalogue: Catalogue[Any]) -> None:
+        """Put what the plugins offer into a catalogue."""
+        failed = [p for p in self.plugins if p.problem]
+        absent = f"{KINDS[kind]} {{!r}} is not there because its plugin cannot be loaded: {{}}: {{}}."
+        refused = {
+            p.name: absent.format(p.name, p.origin, p.problem) for p in failed if p.name not in self.offers[kind]
+        }
+        notes = [f"Plugin skipped: {p.origin}: {p.problem}." for p in failed]
+        things = {name: offer.value for name, offer in self.offers[kind].items()}
+        catalogue.join(things, refused | dict(self.conflicts[kind]), notes)
+
+    def domain(self, name: str, data: Mapping[str, Any]) -> Domain:
+        """The domain of that name, made from the keys of the config node ``data``."""
+        factory = self.catalogue("domains").find(name)
+        check_keys(factory, data, name)
+        try:
+            domain: Domain = factory(**data)
+        except Exception as error:  # whatever it is, it goes on upwards with the plugin's name
+            error.add_note(f"(while domain {name!r} was made, by plugin {self._origin('domains', name)})")
+            raise
+        return domain
+
+    def metrics(self, domain: Domain) -> list[Metric]:
+        """The domain's metrics, then those that other plugins have for it.
+
+        Raises:
+            InputError: a plugin's metric has a name that the domain itself uses.
+        """
+        found = list(domain.metrics())
+        for name, offer in self.offers["metrics"].items():
+            if name.partition("/")[0] == domain.name:
+                metric: Metric = offer.value(domain)
+                if metric.name in {own.name for own in found}:
+                    raise InputError(
+                        f"metric {metric.name!r} of plugin {self._origin('metrics', name)} has a name that domain "
+                        f"{domain.name!r} uses itself. Uninstall the plugin."
+                    )
+                found.append(metric)
+        return found
+
+    def tell(self, event: str, **said: Any) -> None:
+        """Call ``didi_on_<event>`` of every plugin that listens.
+
+        One that raises is told on stderr with its distribution and is not called again: a tracker that lost its
+        network must not end a training.
+        """
+        name = f"didi_on_{event}"
+        for impl in reversed(getattr(self.manager.hook, name).get_hookimpls()):
+            if impl.plugin_name in self.silenced:
+                continue
+            try:
+                trace(name, impl.plugin_name, said)
+                impl.function(**{key: said[key] for key in impl.argnames})
+            except FAILURES as error:
+                self.silenced.add(impl.plugin_name)
+                origin = {p.name: p.origin for p in self.plugins}[impl.plugin_name]
+                _warn(f"plugin {origin} failed in {name} and is not called again: {type(error).__name__}: {error}")
+
+    def _origin(self, kind: str, name: str) -> str:
+        return {p.name: p.origin for p in self.plugins}[self.offers[kind][name].plugin]
+
+
+@cache
+def registry() -> Registry:
+    """The plugins of this installation, loaded once. Their laws, samplers and rewards join the catalogues."""
+    found = collect(importlib.metadata.entry_points(group=GROUP))
+    for kind, catalogue in CATALOGUES.items():
+        found.fill(kind, catalogue)
+    return found
+
+
+def collect(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Registry:
+    """Load the given entry points after the core's own plugin, and gather what they offer."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(builtin, CORE)
+    plugins = [Plugin(CORE, OWN, _version(OWN))]
+    # The core's own come first, so that it is the others that are told when a name is taken.
+    order = sorted(entry_points, key=lambda point: (_distribution(point)[0] != OWN, point.name, _distribution(point)))
+    for point in order:
+        if not _seen(plugins, manager, point):
+            plugins.append(_load(manager, point))
+    folders: list[Path] = []
+    claims: dict[str, dict[str, list[Offer]]] = {kind: {} for kind in KINDS}
+    for i, plugin in enumerate(plugins):
+        if not plugin.problem:
+            plugins[i] = _gather(manager, plugin, claims, folders)
+    offers: dict[str, dict[str, Offer]] = {kind: {} for kind in KINDS}
+    conflicts: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+    for kind, names in claims.items():
+        for name, claimed in names.items():
+            offers[kind] |= settle(kind, name, claimed, plugins, conflicts[kind])
+    frozen = MappingProxyType({kind: MappingProxyType(found) for kind, found in offers.items()})
+    return Registry(manager, tuple(plugins), frozen, MappingProxyType(conflicts), tuple(dict.fromkeys(folders)))
+
+
+def _distribution(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution that an entry point came in."""
+    return (point.dist.name, point.dist.version) if point.dist else ("an unknown distribution", "")
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _seen(plugins: Sequence[Plugin], manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -> bool:
+    """Whether the same distribution was found twice on the path, as an editable install beside a wheel is."""
+    distribution = _distribution(point)[0]
+    return manager.has_plugin(point.name) and (point.name, distribution) in {(p.name, p.distribution) for p in plugins}
+
+
+def _load(manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -> Plugin:
+    """Import and register one plugin; what goes wrong there is its problem, not the run's."""
+    distribution, version = _distribution(point)
+    name = f"{point.name}@{distribution}" if manager.has_plugin(point.name) else point.name
+    found = Plugin(name, distribution, version)
+    try:
+        module = point.load()
+        check_hooks(module)
+        manager.register(module, name)
+    except FAILURES as error:  # it is told by name and the rest goes on
+        return _failed(manager, found, error)
+    return found
+
+
+def _failed(manager: pluggy.PluginManager, plugin: Plugin, error: BaseException) -> Plugin:
+    """The plugin with its problem in one line, unregistered."""
+    if tracing():
+        traceback.print_exception(error)
+    if manager.has_plugin(plugin.name):
+        manager.unregister(name=plugin.name)
+    told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    return replace(plugin, problem=" ".join(told.split()).rstrip("."))
+
+
+def _gather(
+    manager: pluggy.PluginManager, plugin: Plugin, claims: dict[str, dict[str, list[Offer]]], folders: list[Path]
+) -> Plugin:
+    """Ask one plugin for everything it offers; nothing of it is kept when any of its answers does not fit."""
+    found: dict[str, Mapping[str, Any]] = {}
+    try:
+        for kind in REGISTERED:
+            found[kind] = check_offers(kind, _ask(manager, plugin.name, kind) or {})
+        own = check_offers("config_folders", _ask(manager, plugin.name, "config_folders") or ())
+        found["configs"] = config_files(own)
+    except FAILURES as error:
+        return _failed(manager, plugin, error)
+    folders += own
+    for kind, things in found.items():
+        for name, value in things.items():
+            claims[kind].setdefault(name, []).append(Offer(value, plugin.name))
+    return plugin
+
+
+def _ask(manager: pluggy.PluginManager, plugin: str, kind: str) -> Any:
+    """What a plugin answers to ``didi_register_<kind>``; None where it does not implement it."""
+    name = f"didi_register_{kind}"
+    for impl in getattr(manager.hook, name).get_hookimpls():
+        if impl.plugin_name == plugin:
+            trace(name, plugin, {})
+            return impl.function()
+    return None
+
+
+def _warn(text: str) -> None:
+    print(f"didi_core: {text}", file=sys.stderr, flush=True)

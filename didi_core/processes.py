@@ -1,0 +1,281 @@
+"""Several processes, started by torchrun: who is who, what the first tells the others, and the mean of gradients.
+
+Data parallel in its plainest form. Every process holds the same networks, plays its parts of the batch, and before an
+update the gradients of all processes are averaged in one place, bucket by bucket. ``DistributedDataParallel`` does the
+same from hooks around ``forward``; here networks are called through ``trunk`` and ``head``, several times in a graph
+and not always all of their parameters, so those hooks would miss calls or wait for gradients that never come. What is
+given up is the overlap of communication with the backward pass.
+
+Process 0 alone writes, prints and shows progress. Nothing here needs ``torch`` until there are several processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from didi_core.errors import DidiError, InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+T = TypeVar("T")
+TOLD_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun puts into the environment
+PATIENCE = timedelta(days=7)  # of those that wait while process 0 samples or measures
+BUCKET = 2**24  # numbers in one message
+
+
+Average = Callable[[Sequence["nn.Parameter"]], None]  # puts the mean over all processes into every gradient
+
+
+def keep_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """The average over one process: the gradients as they are."""
+    del parameters
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a batch.
+
+    number, total: which part, of how many in the whole batch. A part's randomness follows from its number, so that it
+        does not matter which process plays it.
+    turn, turns: which of the parts of its own process, of how many. Gradients of ``loss / turns`` add up to those of
+        the process, and after the last turn ``average`` makes them those of the batch.
+    """
+
+    number: int = 0
+    total: int = 1
+    turn: int = 0
+    turns: int = 1
+    average: Average = keep_gradients
+
+    @property
+    def first(self) -> bool:
+        """Whether its process begins an update with it."""
+        return self.turn == 0
+
+    @property
+    def last(self) -> bool:
+        """Whether its process ends an update with it."""
+        return self.turn == self.turns - 1
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one run, seen from one of them; alone unless torchrun started several."""
+
+    rank: int = 0
+    size: int = 1
+    waiting: Any = None  # process group whose members wait long
+    store: Any = None  # what all can read, even when one is gone
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes, prints and shows progress."""
+        return self.rank == 0
+
+    def backend(self, device: torch.device) -> str | None:
+        """What carries gradients on that device; None for a process alone."""
+        if self.size == 1:
+            return None
+        return "nccl" if device.type == "cuda" else "gloo"
+
+    def check_device(self, device: torch.device) -> None:
+        """Refuse to share one GPU among processes."""
+        import torch
+
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+        if self.size > 1 and device.type == "cuda" and here > torch.cuda.device_count():
+            raise InputError(
+                f"torchrun started {here} processes on a machine with {torch.cuda.device_count()} GPU(s): "
+                f"use --nproc-per-node={torch.cuda.device_count()}, or device=cpu."
+            )
+
+    def parts(self, turns: int) -> list[Part]:
+        """The parts of this process, where every process takes that many."""
+        average = keep_gradients if self.size == 1 else self.average
+        first = self.rank * turns
+        return [Part(first + turn, self.size * turns, turn, turns, average) for turn in range(turns)]
+
+    def average(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Put the mean over all processes into every gradient; no gradient counts as zero where another has one."""
+        import torch
+
+        found = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
+        self._sum(found)
+        gradients: list[Tensor] = []
+        for parameter, count in zip(parameters, found.tolist(), strict=True):
+            if count:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                gradients.append(parameter.grad)
+        for bucket in _buckets(gradients):
+            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+            self._sum(flat)
+            pieces = flat.div_(self.size).split([gradient.numel() for gradient in bucket])
+            for gradient, piece in zip(bucket, pieces, strict=True):
+                gradient.copy_(piece.view_as(gradient))
+
+    def mean(self, scalars: Mapping[str, float]) -> dict[str, float]:
+        """Mean of every scalar over the processes, the same to the bit on each; all must give the same names."""
+        if self.size == 1:
+            return dict(scalars)
+        import torch
+
+        values = torch.tensor([scalars[name] for name in sorted(scalars)], dtype=torch.float64)
+        self._sum(values)
+        means = dict(zip(sorted(scalars), (values / self.size).tolist(), strict=True))
+        return {name: means[name] for name in scalars}
+
+    def tell(self, value: T) -> T:
+        """What process 0 gives here, on all; waits for it as long as it takes."""
+        if self.size == 1:
+            return value
+        import torch.distributed as dist
+
+        box = [value if self.first else None]
+        with _together():
+            dist.broadcast_object_list(box, src=0, group=self.waiting)
+        return box[0]  # type: ignore[return-value]
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.size > 1:
+            self.tell(None)
+            import torch.distributed as dist
+
+            with _together():
+                dist.barrier(group=self.waiting)
+
+    def _sum(self, values: Tensor) -> None:
+        import torch.distributed as dist
+
+        with _together():
+            dist.all_reduce(values)
+
+
+_current = Processes()
+_joins = itertools.count()
+
+
+def current() -> Processes:
+    """The processes of this run."""
+    return _current
+
+
+def several() -> bool:
+    """Whether torchrun started more than one process."""
+    return all(name in os.environ for name in TOLD_BY) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Processes]:
+    """Meet the other processes, and part from them when all are done. Only process 0 prints in between.
+
+    After an error nobody waits for anybody: ``spokesman`` decides who tells the user, and torchrun ends the others.
+    """
+    global _current
+    if not several() or _current.size > 1:
+        yield _current
+        return
+    import torch.distributed as dist
+
+    _current = _meet()
+    with contextlib.ExitStack() as stack:
+        if not _current.first:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        yield _current
+    _current.wait()
+    dist.destroy_process_group()
+    _current = Processes()
+
+
+def spokesman(code: int) -> tuple[bool, int]:
+    """Whether this process is the first to fail, so that it tells why; and the exit code of the one that was."""
+    if _current.size == 1:
+        return True, code
+    mine = f"{_current.rank} {code}"
+    try:
+        told = _current.store.compare_set("failure", "", mine).decode()
+    except RuntimeError:  # whoever kept the store is gone without a word
+        return True, code
+    return told == mine, int(told.split()[1])
+
+
+def leave(code: int) -> NoReturn:
+    """End the program. After a failure among several nothing is tidied up: threads of a broken group may abort it."""
+    if _current.size > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def launcher(program: str) -> str:
+    """How the present processes were started, for a message: ``program`` alone or under torchrun."""
+    if _current.size == 1:
+        return program
+    here = os.environ.get("LOCAL_WORLD_SIZE", str(_current.size))
+    return f"torchrun --nproc-per-node={here} {program.removeprefix('python ')}"
+
+
+def _meet() -> Processes:
+    """Join the group: gloo between CPUs, NCCL between GPUs, each process with the GPU of its local rank."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local < gpus:
+        torch.cuda.set_device(local)
+    try:
+        shared, rank, size = next(rendezvous("env://"))
+        store = PrefixStore(f"didi_core/{next(_joins)}", shared)
+        backend = "cpu:gloo,cuda:nccl" if gpus and dist.is_nccl_available() else "gloo"
+        dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size)
+        waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise DidiError(f"the processes did not find each other at {place}: {_line(error)}") from error
+    return Processes(rank, size, waiting, store)
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """What fails in here failed because another process is gone, or cannot be reached."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise DidiError(
+            f"process {_current.rank} of {_current.size} lost touch with another one, which may have been killed or "
+            f"have run out of memory ({_line(error)}). The last checkpoint is intact: repeat the command."
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors in order, of one type and device in a bucket, up to ``BUCKET`` numbers unless one alone has more."""
+    for _, alike in itertools.groupby(tensors, key=lambda tensor: (tensor.dtype, tensor.device)):
+        bucket: list[Tensor] = []
+        for tensor in alike:
+            if bucket and sum(t.numel() for t in bucket) + tensor.numel() > BUCKET:
+                yield bucket
+                bucket = []
+            bucket.append(tensor)
+        if bucket:
+            yield bucket

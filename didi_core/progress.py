@@ -1,0 +1,129 @@
+"""A live bar with the scalars that tell a run's health; plain lines where nobody watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+QUIET_SECONDS = 20.0  # between lines when the output is a file
+SHOWN = (
+    "loss",
+    "validation_loss",
+    "scorer_loss",
+    "scorer_accuracy",
+    "fake_loss",
+    "reward",
+    "advantage_spread",
+    "kl",
+    "entropy",
+    "gradient_norm",
+)
+
+
+class Reporter(Protocol):
+    """Shows progress to a person. ``didi_core.progress`` draws a live bar; tests pass a silent one."""
+
+    def start(self, title: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, scalars: Mapping[str, float] | None = None, by: int = 1) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass
+class Silent:
+    """A reporter that shows nothing."""
+
+    def start(self, title: str, total: int, done: int = 0) -> None:
+        del title, total, done
+
+    def advance(self, scalars: Mapping[str, float] | None = None, by: int = 1) -> None:
+        del scalars, by
+
+    def message(self, text: str) -> None:
+        del text
+
+    def stop(self) -> None:
+        return
+
+
+@dataclass
+class Bar:
+    """A ``didi_core.progress.Reporter`` for people."""
+
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    _progress: Progress | None = None
+    _task: TaskID | None = None
+    _title: str = ""
+    _done: int = 0
+    _total: int = 0
+    _last_line: float = 0.0
+    _started: float = 0.0
+    _before: int = 0
+
+    def start(self, title: str, total: int, done: int = 0) -> None:
+        """Begin a bar of ``total`` steps (0: nobody knows how many) of which ``done`` are behind."""
+        self._title, self._total, self._done, self._before = title, total, done, done
+        self._last_line = self._started = time.monotonic()
+        if not self.console.is_terminal:
+            self.console.print(f"{title}: {total - done} steps" if total else title, highlight=False)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, TextColumn("{task.fields[told]}"), console=self.console)
+        self._progress.start()
+        self._task = self._progress.add_task(title, total=total or None, completed=done, told="")
+
+    def advance(self, scalars: Mapping[str, float] | None = None, by: int = 1) -> None:
+        """``by`` steps further."""
+        self._done += by
+        if self._progress is not None and self._task is not None:
+            told = {"told": tell(scalars)} if scalars else {}
+            self._progress.update(self._task, advance=by, **told)  # type: ignore[arg-type]
+        elif time.monotonic() - self._last_line > QUIET_SECONDS or self._done == self._total:
+            self._last_line = time.monotonic()
+            of = f"/{self._total}" if self._total else ""
+            line = f"{self._title} {self._done}{of}{self._left()} {tell(scalars or {})}".rstrip()
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        """Time left at the pace so far, in words."""
+        made = self._done - self._before
+        if made <= 0 or self._done >= self._total:
+            return ""
+        left = (time.monotonic() - self._started) / made * (self._total - self._done)
+        return f", about {left / 60:.0f} min left" if left > 90 else f", about {left:.0f} s left"
+
+    def message(self, text: str) -> None:
+        """A line above the bar."""
+        (self._progress.console if self._progress else self.console).print(text, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Leave the bar as it stands."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = None
+
+
+def tell(scalars: Mapping[str, float]) -> str:
+    """The scalars that matter, short."""
+    return " ".join(f"{name}={scalars[name]:.4g}" for name in SHOWN if name in scalars)
+
+
+def counting(bar: Bar) -> Callable[[int], None]:
+    """A callback that is told how many are finished so far, and advances the bar by the new ones."""
+    done = 0
+
+    def progress(finished: int) -> None:
+        nonlocal done
+        for _ in range(finished - done):
+            bar.advance()
+        done = finished
+
+    return progress

@@ -1,0 +1,199 @@
+"""The report of an ablation, or of any multirun over training seeds: means over seeds, the teacher beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from didi_core.errors import InputError
+from didi_core.evaluation.findings import figure, headed
+from didi_core.evaluation.intervals import Interval, over_runs
+from didi_core.report.runs import RunReport, read_run, shown
+from didi_core.report.side_tables import Table
+from didi_core.report.tables import estimate
+from didi_core.storage.run_dir import RECORD
+
+# Perplexity on OpenWebText by number of calls, as published (arXiv 2509.25035): fp32 joint draw, 40 samples.
+PUBLISHED: dict[str, dict[int, float]] = {
+    "ablation_plain": {8: 803.9, 16: 311.5, 32: 174.8, 64: 113.1, 128: 96.6},
+    "ablation_decomposed": {8: 667.8, 16: 289.7, 32: 165.8, 64: 105.9, 128: 89.4},
+    "ablation_coupled": {8: 101.0, 16: 75.2, 32: 48.4, 64: 35.8, 128: 30.6},
+    "ablation_omega": {8: 95.0, 16: 75.6, 32: 31.7, 64: 25.3, 128: 21.0},
+    "ablation_density": {8: 92.1, 16: 44.0, 32: 32.3, 64: 26.1, 128: 21.4},
+    "ablation_regularised": {8: 88.3, 16: 44.0, 32: 28.4, 64: 21.9, 128: 18.3},
+    "ablation_full": {8: 62.2, 16: 38.2, 32: 25.0, 64: 21.9, 128: 18.4},
+}
+ROWS = {
+    "ablation_plain": "none of it",
+    "ablation_decomposed": "+ score decomposition",
+    "ablation_coupled": "+ coupled time",
+    "ablation_omega": "+ omega(t)",
+    "ablation_density": "+ pi(t)",
+    "ablation_regularised": "+ regularisation",
+    "ablation_full": "full (RGAS)",
+}
+
+
+Reading = Callable[[RunReport, str, int], Mapping[str, Any] | None]  # an interval of a report, of a model at k steps
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Runs by the name of their objective, the numbers of steps that their students were drawn with, and a run that
+    has the teacher's rows: a run whose sampler no teacher can be drawn with has none."""
+
+    by_row: Mapping[str, Sequence[RunReport]]
+    steps: Sequence[int]
+    teacher: RunReport | None
+
+    @classmethod
+    def of(cls, runs: Sequence[RunReport]) -> Ablation:
+        found: dict[str, list[RunReport]] = {}
+        for run in runs:
+            found.setdefault(run.objective, []).append(run)
+        order = [name for name in ROWS if name in found] + sorted(found.keys() - ROWS.keys())
+        rows = [row["method"]["steps"] for run in runs for row in run.table("student")]
+        teacher = next((run for run in runs if run.table("teacher")), None)
+        return cls({name: found[name] for name in order}, sorted({k for k in rows if k}), teacher)
+
+    def over_seeds(
+        self, title: str, about: str, read: Reading, geometric: bool = False, published: bool = False
+    ) -> Table:
+        """A row for the teacher and one for each objective, a column for each number of steps."""
+        teacher = [shown(read(self.teacher, "teacher", k)) if self.teacher else "–" for k in self.steps]
+        extra = [f"published, {k}" for k in self.steps] if published else []
+        cells = [("teacher", "", *teacher, *("" for _ in extra))] if set(teacher) != {"–"} else []
+        for name, runs in self.by_row.items():
+            found = [over_runs(_known(runs, read, k), geometric) for k in self.steps]
+            known = [figure(PUBLISHED.get(name, {}).get(k)) for k in self.steps] if published else []
+            values = (_over(value, len(runs)) for value in found)
+            cells.append((ROWS.get(name, name), str(len(runs)), *values, *known))
+        headers = ("", "seeds", *(f"{k} steps" for k in self.steps), *extra)
+        return Table(headed(title), about, headers, tuple(cells), words=(0,))
+
+
+def ablation(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
+    """A sentence about the order, what to know, and tables over seeds: quality as sampled, at matched entropy and
+    against the teacher, entropy, then every other metric that has a better side.
+
+    Raises:
+        InputError: no run has a student's row.
+    """
+    found = Ablation.of(runs)
+    if not found.steps:
+        raise InputError("none of the runs has a student's row in its report: distil with evaluate.enabled=true.")
+    quality, entropy, *others = runs[0].report["metrics"]
+    label = quality["label"]
+    over = "Mean over training seeds with Student's t 95 % interval; the teacher's over samples."
+    ratio = over.replace("Mean", "Geometric mean")
+    published = any(name in PUBLISHED for name in found.by_row)
+    tables = [
+        found.over_seeds(
+            f"{label}, as sampled",
+            f"{ratio} Published: perplexity on OpenWebText." if published else ratio,
+            _sampled(quality["name"]),
+            geometric=True,
+            published=published,
+        ),
+        found.over_seeds(f"{label} at matched entropy", ratio, _matched, geometric=True),
+        found.over_seeds(
+            f"{label} at matched entropy, over the teacher's",
+            f"Below 1 is better than the teacher. {ratio}",
+            _ratio(found.teacher),
+            geometric=True,
+        ),
+        found.over_seeds(entropy["label"], over, _sampled(entropy["name"])),
+    ]
+    tables += [
+        found.over_seeds(metric["label"], f"Better: {metric['better']}. {over}", _sampled(metric["name"]))
+        for metric in others
+        if metric["better"] != "neither"
+    ]
+    return _sentence(found, label, quality["name"]), _seeds_notes(found.by_row), tables
+
+
+def read_ablation(folder: Path) -> tuple[list[RunReport], list[str]]:
+    """Reports of all runs of a multirun, and which of its runs have none."""
+    runs = sorted((path for path in folder.glob("*") if (path / RECORD).is_file()), key=lambda p: (len(p.name), p.name))
+    done = [read_run(path) for path in runs if (path / "report.json").is_file()]
+    if not done:
+        raise InputError(f"ablation={folder} holds no run with a report.json: give the directory of a multirun.")
+    missing = [path.name for path in runs if not (path / "report.json").is_file()]
+    return done, [f"Without a report, left out: runs {', '.join(missing)}."] if missing else []
+
+
+def _at(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
+    return next((row for row in run.table(model) if row["method"]["steps"] == steps), None)
+
+
+def _sampled(metric: str) -> Reading:
+    """A metric of the samples as they come."""
+
+    def read(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
+        row = _at(run, model, steps)
+        return row["values"].get(metric) if row else None
+
+    return read
+
+
+def _matched(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
+    """Quality at the entropy of the data; None where the sweep did not reach it."""
+    row = _at(run, model, steps)
+    found = run.matched(row) if row else None
+    return found["quality"] if found else None
+
+
+def _ratio(other: RunReport | None) -> Reading:
+    """Student over teacher at matched entropy and equal steps; over the teacher of ``other`` where a run has none."""
+
+    def read(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
+        if model == "teacher":
+            return None
+        teacher = run if run.table("teacher") else other
+        pair = (_matched(run, model, steps), _matched(teacher, "teacher", steps) if teacher else None)
+        values = [one["value"] for one in pair if one and one["value"]]
+        return {"value": values[0] / values[1]} if len(values) == 2 else None
+
+    return read
+
+
+def _over(value: Interval, seeds: int) -> str:
+    """A mean over seeds; of how many, where not all of them have a value."""
+    if not value.n:
+        return "–"
+    return estimate(value) + (f" ({value.n} of {seeds})" if value.n < seeds else "")
+
+
+def _known(runs: Sequence[RunReport], read: Reading, steps: int) -> list[float]:
+    found = (read(run, "student", steps) for run in runs)
+    return [one["value"] for one in found if one and one["value"] is not None]
+
+
+def _sentence(found: Ablation, label: str, quality: str) -> str:
+    """Which row is best, and which neighbours stand the other way round than published."""
+    middle = 8 if 8 in found.steps else found.steps[len(found.steps) // 2]
+    known = {name: _known(runs, _sampled(quality), middle) for name, runs in found.by_row.items()}
+    means = {name: over_runs(values, geometric=True).value for name, values in known.items() if values}
+    best = min(means, key=lambda name: means[name])
+    swapped = [
+        f"{ROWS[b]} after {ROWS[a]}"
+        for a, b in zip(means, list(means)[1:], strict=False)
+        if middle in PUBLISHED.get(a, {}) and middle in PUBLISHED.get(b, {})
+        and (means[b] < means[a]) != (PUBLISHED[b][middle] < PUBLISHED[a][middle])
+    ]  # fmt: skip
+    row = ROWS.get(best, best)
+    text = f"At {middle} steps the best {label}, as sampled, is that of '{row}' ({figure(means[best])})"
+    if sum(name in PUBLISHED for name in means) < 2:
+        return text + "."
+    return text + (f"; other than published: {', '.join(swapped)}." if swapped else "; the order is the published one.")
+
+
+def _seeds_notes(by_row: Mapping[str, Sequence[RunReport]]) -> list[str]:
+    few = sorted(ROWS.get(name, name) for name, runs in by_row.items() if len(runs) < 3)
+    said = [f"Fewer than three seeds: {', '.join(few)}."] if few else []
+    if not by_row.keys() & ROWS.keys():
+        return said
+    missing = [label for name, label in ROWS.items() if name not in by_row]
+    return said + ([f"Rows without a run: {', '.join(missing)}."] if missing else [])

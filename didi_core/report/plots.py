@@ -1,0 +1,219 @@
+"""Plots of an evaluation and of a training run: frontier, quality over steps, training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from didi_core.evaluation.findings import Findings, headed, table_rows
+from didi_core.evaluation.rows import Evaluation, Method
+from didi_core.report.pictures import INK, MUTED, SERIES, Plot, finish, log_axis, panels_of, styled
+from didi_core.sampling.base import SAMPLERS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def evaluation_plots(evaluation: Evaluation, findings: Findings) -> list[Plot]:
+    """Frontier and quality over steps, whichever the evaluation has the data for."""
+    plots = []
+    if evaluation.frontiers:
+        plots.append(frontier_plot(evaluation))
+    if any(row.method and row.method.steps is not None for row in evaluation.rows):
+        plots.append(steps_plot(evaluation, findings))
+    return plots
+
+
+@styled
+def frontier_plot(evaluation: Evaluation) -> Plot:
+    """Entropy against quality (log scale): a curve per model and number of steps, a panel per law and grid."""
+    families = list(dict.fromkeys(replace(method, steps=None) for _, method in evaluation.frontiers))
+    quality, entropy = evaluation.metrics[:2]
+    data = next((row for row in evaluation.rows if row.kind == "data"), None)
+    canvas, panels = panels_of(len(families), height=3.9)
+    named: list[list[tuple[float, float, str, str]]] = []
+    for axes, family in zip(panels, families, strict=True):
+        ends: list[tuple[float, float, str, str]] = []
+        for (model, method), curve in evaluation.frontiers.items():
+            if replace(method, steps=None) != family:
+                continue
+            steps = sorted(
+                {m.steps or 0 for n, m in evaluation.frontiers if n == model and replace(m, steps=None) == family}
+            )
+            strength = 0.45 + 0.55 * (steps.index(method.steps or 0) + 1) / len(steps)
+            colour, values = _colour(evaluation, model), np.exp(curve.log_quality)
+            axes.errorbar(
+                curve.entropy,
+                values,
+                xerr=_bars(curve.entropy, curve.entropy_draws),
+                yerr=_bars(values, np.exp(curve.log_quality_draws)),
+                color=colour, alpha=strength, marker="o", markersize=3.5, linewidth=1.6, elinewidth=0.8,
+            )  # fmt: skip
+            end = int(np.argmax(curve.entropy))
+            ends.append((float(curve.entropy[end]), float(values[end]), str(method.steps or "1/token"), colour))
+        if data is not None and evaluation.at is not None:
+            axes.axvline(evaluation.at, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
+            if quality.name in data.values:
+                axes.plot(
+                    evaluation.at, data.values[quality.name].value, marker="D", color=INK, markersize=6, linestyle=""
+                )
+        axes.set(title=_family_label(family), xlabel=f"{entropy.label} (nats)", ylabel=quality.label)
+        log_axis(axes.yaxis)
+        axes.margins(x=0.1)
+        named.append(ends)
+    _legend(panels[0], evaluation, {m for m, _ in evaluation.frontiers}, held_out="held-out data")
+    canvas.draw_without_rendering()  # places are final only after the layout
+    for axes, ends in zip(panels, named, strict=True):
+        _end_labels(axes, ends)
+    caption = (
+        f"Frontier: each curve is one model at one number of steps (the figure at its end) over temperatures. "
+        f"Lower and further right is better; models are compared on the dashed line, the "
+        f"{entropy.label} of held-out data."
+    )
+    return finish(canvas, "frontier", caption)
+
+
+@styled
+def steps_plot(evaluation: Evaluation, findings: Findings) -> Plot:
+    """Quality over steps with intervals: as sampled at temperature 1 and, where it was reached, at matched entropy."""
+    quality = evaluation.metrics[0]
+    matched_any = any(value.usable for (_, m), value in findings.matched.items() if m.steps is not None)
+    canvas, panels = panels_of(2 if matched_any else 1, height=3.7)
+    sampled = {
+        (row.model, row.method): row.values[quality.name]
+        for row in table_rows(evaluation.rows)
+        if row.method and row.method.steps is not None and quality.name in row.values
+    }
+    at_entropy = {k: v.quality for k, v in findings.matched.items() if v.usable and k[1].steps is not None}
+    families = list(dict.fromkeys(replace(method, steps=None) for _, method in sampled if method))
+    titles = ("as sampled, temperature 1", "at matched entropy")
+    for axes, title, values in zip(panels, titles, (sampled, at_entropy), strict=False):
+        for model in dict.fromkeys(name for name, _ in values):
+            for number, family in enumerate(families):
+                line = sorted(
+                    (m.steps or 0, value)
+                    for (n, m), value in values.items()
+                    if n == model and m and replace(m, steps=None) == family
+                )
+                if not line:
+                    continue
+                x, y = np.array([k for k, _ in line]), np.array([v.value for _, v in line])
+                low = np.array([v.value - v.low for _, v in line])
+                high = np.array([v.high - v.value for _, v in line])
+                axes.errorbar(
+                    x, y, yerr=np.maximum(np.stack([low, high]), 0), color=_colour(evaluation, model),
+                    marker="osD^v"[number % 5],
+                    linestyle=("-", "--", ":", "-.")[number % 4],
+                    markersize=5, linewidth=1.7, elinewidth=1.1, capsize=2.5,
+                )  # fmt: skip
+        _reference_line(axes, evaluation, quality.name)
+        axes.set_xscale("log", base=2)
+        ticks = sorted({k for _, m in values for k in [m.steps if m else None] if k})
+        axes.set_xticks(ticks, [str(k) for k in ticks])
+        axes.xaxis.set_tick_params(which="minor", bottom=False)
+        axes.set(title=title, xlabel="steps", ylabel=quality.label)
+        log_axis(axes.yaxis)
+    _legend(panels[0], evaluation, {model for model, _ in sampled}, families=families if len(families) > 1 else ())
+    return finish(
+        canvas, "steps", f"{headed(quality.label)} over steps with 95 % intervals; dashed: held-out data."
+    )
+
+
+TRAINING = (
+    ("reward", ("reward",)),
+    ("scorer accuracy", ("scorer_accuracy",)),
+    ("KL to the teacher", ("kl",)),
+    ("entropy (nats)", ("entropy", "teacher_entropy")),
+    ("gradient norm", ("gradient_norm", "scorer_gradient")),
+    ("loss", ("loss", "validation_loss")),
+)
+
+
+@styled
+def training_plot(metrics: Sequence[Mapping[str, float]]) -> Plot | None:
+    """Curves of a training run from the lines of metrics.jsonl; None when there are too few."""
+    present = [(title, [k for k in keys if sum(k in line for line in metrics) > 1]) for title, keys in TRAINING]
+    present = [(title, keys) for title, keys in present if keys]
+    if not present:
+        return None
+    canvas, panels = panels_of(len(present), height=2.3)
+    for axes, (title, keys) in zip(panels, present, strict=True):
+        for number, key in enumerate(keys):
+            line = [(entry["step"], entry[key]) for entry in metrics if key in entry]
+            x, y = np.array([k for k, _ in line]), np.array([v for _, v in line], dtype=np.float64)
+            colour, window = SERIES[number], max(len(y) // 25, 1)
+            axes.plot(x, y, color=colour, alpha=0.3 if window > 1 else 1.0, linewidth=1)
+            if window > 1:
+                axes.plot(x, _running_mean(y, window), color=colour, linewidth=1.7)
+            if len(keys) > 1:
+                axes.plot([], [], color=colour, label=key.replace("_", " "))
+        if len(keys) > 1:
+            axes.legend(fontsize=8.5, loc="best", handlelength=1.2)
+        axes.set(title=title)
+        axes.margins(x=0.02)
+    for axes in panels[-2:]:
+        axes.set_xlabel("step")
+    return finish(canvas, "training", "Training: raw values pale, running mean in full colour.")
+
+
+def _colour(evaluation: Evaluation, model: str) -> str:
+    models = list(dict.fromkeys(row.model for row in evaluation.rows if row.kind in ("model", "file")))
+    return SERIES[models.index(model) % len(SERIES)]
+
+
+def _bars(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Distances to the ends of the 95 % intervals, [2, P]."""
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    return np.maximum(np.stack([values - low, high - values]), 0)
+
+
+def _end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: float = 10.0) -> None:
+    """Name curves at their right ends; names nearer than ``apart`` points are pushed up and down alike."""
+    scale = axes.figure.dpi / 72
+    ordered = sorted(ends, key=lambda end: end[1])
+    places = np.array([axes.transData.transform(end[:2]) for end in ordered]).reshape(-1, 2) / scale
+    heights = places[:, 1].copy()
+    for _ in range(200):
+        push = np.maximum(apart - np.diff(heights), 0) / 2
+        heights[:-1] -= push
+        heights[1:] += push
+    column = places[:, 0].max(initial=0.0) + 8
+    for (x, y, text, colour), (left, own), height in zip(ordered, places, heights, strict=True):
+        offset = (column - left, height - own)
+        axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", color=colour, fontsize=8.5, va="center")
+
+
+def _reference_line(axes: Axes, evaluation: Evaluation, metric: str) -> None:
+    data = next((row for row in evaluation.rows if row.kind == "data" and metric in row.values), None)
+    if data is not None:
+        axes.axhline(data.values[metric].value, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
+
+
+def _legend(
+    axes: Axes, evaluation: Evaluation, models: set[str], *, held_out: str = "", families: Sequence[Method] = ()
+) -> None:
+    for model in dict.fromkeys(row.model for row in evaluation.rows if row.model in models):
+        axes.plot([], [], color=_colour(evaluation, model), linewidth=2, label=model)
+    for number, family in enumerate(families):
+        style = ("-", "--", ":", "-.")[number % 4]
+        axes.plot(
+            [], [], color=MUTED, linestyle=style, marker="osD^v"[number % 5], markersize=4, label=_family_label(family)
+        )
+    if held_out:
+        axes.plot([], [], color=INK, marker="D", linestyle="", label=held_out)
+    axes.legend(fontsize=9, loc="best")
+
+
+def _family_label(family: Method) -> str:
+    return replace(family, steps=0).label if SAMPLERS.find(family.sampler).stepwise else family.label
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Centred mean over ``window`` values, narrower at the ends."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    left = np.maximum(np.arange(len(values)) - window // 2, 0)
+    right = np.minimum(np.arange(len(values)) + window // 2 + 1, len(values))
+    return np.asarray((total[right] - total[left]) / (right - left))

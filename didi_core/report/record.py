@@ -1,0 +1,63 @@
+"""The report of an evaluation as one frozen record: what every form of it shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from didi_core.evaluation.findings import (
+    Findings,
+    compare,
+    notes,
+    sentence,
+)
+from didi_core.evaluation.rows import Evaluation
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows. provenance: the run's record (run.json). training: lines of metrics.jsonl."""
+
+    title: str
+    evaluation: Evaluation
+    findings: Findings
+    sentence: str
+    notes: tuple[str, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    training: tuple[Mapping[str, float], ...] = ()
+
+
+def build_report(
+    evaluation: Evaluation,
+    *,
+    title: str = "",
+    baseline: str = "teacher",
+    provenance: Mapping[str, Any] | None = None,
+    training: Sequence[Mapping[str, float]] = (),
+) -> Report:
+    """Compare the models of an evaluation and say what came out."""
+    findings = compare(evaluation, baseline)
+    return Report(
+        title or f"Evaluation: {evaluation.domain}",
+        evaluation,
+        findings,
+        sentence(evaluation, findings),
+        tuple(notes(evaluation, findings)),
+        provenance or {},
+        tuple(training),
+    )
+
+
+def read_training(folder: Path) -> list[dict[str, float]]:
+    """Lines of a run's metrics.jsonl (none where there is no file); a last line that was cut short is left out."""
+    path = folder / "metrics.jsonl"
+    lines: list[dict[str, float]] = []
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

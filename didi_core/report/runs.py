@@ -1,0 +1,162 @@
+"""Reports of several runs read back, and side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from didi_core.errors import InputError
+from didi_core.evaluation.findings import figure
+from didi_core.evaluation.intervals import Interval
+from didi_core.report.side_tables import Table
+from didi_core.report.tables import estimate
+from didi_core.report.to_json import SCHEMA
+from didi_core.storage.run_dir import RECORD
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run's report.json, and the configuration that it came from."""
+
+    path: Path
+    report: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective that was trained."""
+        return str(self.config.get("objective", {}).get("name", ""))
+
+    def table(self, model: str | None = None) -> list[Mapping[str, Any]]:
+        """Rows of models (of one model) at the temperature nearest to 1 of each method."""
+        rows = [row for row in self.report["rows"] if row["kind"] == "model" and model in (None, row["model"])]
+        best: dict[str, Mapping[str, Any]] = {}
+        for row in rows:
+            key = json.dumps([row["model"], row["method"]])
+            if key not in best or abs(row["temperature"] - 1) < abs(best[key]["temperature"] - 1):
+                best[key] = row
+        return list(best.values())
+
+    def matched(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What the row's method has at the data's entropy, where its sweep reached it."""
+        for found in self.report["matched"]:
+            same = (found["model"], found["method"]) == (row["model"], row["method"])
+            if same and found["status"] != "not reached":
+                return dict(found)
+        return None
+
+
+def read_run(path: Path) -> RunReport:
+    """The report of a run directory.
+
+    Raises:
+        InputError: there is none, it is damaged, or another version of this program wrote it.
+    """
+    file = path / "report.json"
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} has no report.json. Give a run that was evaluated, or the directory that evaluate wrote."
+        ) from None
+    except (NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({error.__class__.__name__}).") from None
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        found = report.get("schema") if isinstance(report, dict) else None
+        raise InputError(f"{file} has the schema {found!r}, not {SCHEMA!r}: evaluate the run again.")
+    record = path / RECORD
+    config = json.loads(record.read_text(encoding="utf-8")).get("config", {}) if record.is_file() else {}
+    return RunReport(path, report, config)
+
+
+def side_by_side(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
+    """A sentence, what to know, and the rows of all runs in one table.
+
+    Raises:
+        InputError: fewer than two runs, or runs of different domains.
+    """
+    if len(runs) < 2:
+        raise InputError("compare=[...] needs at least two run directories.")
+    domains = {run.report["domain"]: run for run in runs}
+    if len(domains) > 1:
+        told = ", ".join(f"{run.path}: {name}" for name, run in domains.items())
+        raise InputError(f"runs of different domains do not compare ({told}).")
+    quality = runs[0].report["metrics"][0]
+    entropy = runs[0].report["metrics"][1]
+    names = _short_names([run.path for run in runs])
+    cells = []
+    for run, name in zip(runs, names, strict=True):
+        for row in run.table():
+            found = run.matched(row)
+            nfe = row["nfe"]["denoiser"] + row["nfe"]["scorer"] if row["nfe"] else None
+            cells.append(
+                (
+                    name,
+                    row["model"],
+                    _method(row["method"]),
+                    str(row["method"]["steps"] or ""),
+                    f"{nfe:.4g}" if nfe is not None else "",
+                    shown(row["values"].get(quality["name"])),
+                    shown(row["values"].get(entropy["name"])),
+                    shown(found["quality"]) if found else "–",
+                )
+            )
+    headers = (
+        "run", "model", "method", "steps", "NFE", quality["label"], entropy["label"], f"{quality['label']}, matched"
+    )  # fmt: skip
+    about = "As sampled at the temperature nearest to 1, and at matched entropy; 95 % intervals over samples."
+    return (
+        _best_sentence(runs, names, quality),
+        _comparability(runs, names),
+        [Table("Runs side by side", about, headers, tuple(cells), words=(0, 1, 2))],
+    )
+
+
+def _best_sentence(runs: Sequence[RunReport], names: Sequence[str], quality: Mapping[str, Any]) -> str:
+    """The best student of all, where a student can be told."""
+    found = [
+        (float(m["quality"]["value"]), name, row["method"]["steps"])
+        for run, name in zip(runs, names, strict=True)
+        for row in run.table("student")
+        if (m := run.matched(row)) and m["quality"]["value"] is not None
+    ]
+    if not found:
+        return "No student reached the entropy of the data; see the samples as they come."
+    value, name, steps = min(found)
+    return f"Best {quality['label']} of a student at matched entropy: {figure(value)}, {name} at {steps} steps."
+
+
+def _comparability(runs: Sequence[RunReport], names: Sequence[str]) -> list[str]:
+    """What keeps numbers of two runs from being compared."""
+    said = []
+    if len({json.dumps(run.report["metrics"][0]) for run in runs}) > 1:
+        said.append("The runs were judged by different judges: their qualities do not compare.")
+    entropies = {round(run.report["reference_entropy"] or 0.0, 4) for run in runs}
+    if len(entropies) > 1:
+        said.append(f"The runs are matched at different entropies ({', '.join(map(str, sorted(entropies)))}).")
+    sizes = {name: min(r["n"] for r in run.table()) for run, name in zip(runs, names, strict=True) if run.table()}
+    if len(set(sizes.values())) > 1:
+        said.append(f"Samples per row differ: {', '.join(f'{name} {n:,}' for name, n in sizes.items())}.")
+    return said
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    names = [path.resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def shown(value: Mapping[str, Any] | None) -> str:
+    """An interval of a report as it is printed; a dash for none."""
+    if value is None or value["value"] is None:
+        return "–"
+    low, high = (float("nan") if value[end] is None else value[end] for end in ("low", "high"))
+    return estimate(Interval(value["value"], low, high, value["n"]))
+
+
+def _method(method: Mapping[str, Any]) -> str:
+    from didi_core.evaluation.rows import Method
+
+    return Method(**method).label

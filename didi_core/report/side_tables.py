@@ -1,0 +1,178 @@
+"""Tables of a report beside the two main ones: what plots are drawn from, cost, precision, diversity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from didi_core.evaluation.findings import figure, indistinct, table_rows
+from didi_core.evaluation.intervals import interval
+from didi_core.evaluation.rows import Method, MetricInfo, Row
+from didi_core.report.record import Report
+from didi_core.report.tables import estimate
+
+# What says whether a set is varied and natural, beside a domain's own metrics of which more is better.
+VARIETY = ("entropy", "distinct", "repeated", "length", "length_distance", "energy")
+CURVE_LINES = 20  # of a training curve's table
+LEGACY = "legacy_fp32"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; ``words`` are the columns of text, which stand on the left."""
+
+    title: str
+    about: str
+    headers: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    words: tuple[int, ...] = (0, 1)
+
+
+def frontier_data(report: Report) -> Table | None:
+    """Points of the frontier plot."""
+    quality, entropy = (report.evaluation.metrics + report.evaluation.metrics[-1:])[:2]
+    cells = []
+    for (model, method), curve in report.evaluation.frontiers.items():
+        for i, temperature in enumerate(curve.temperatures):
+            x = interval(float(curve.entropy[i]), curve.entropy_draws[:, i], curve.n)
+            y = interval(float(np.exp(curve.log_quality[i])), np.exp(curve.log_quality_draws[:, i]), curve.n)
+            cells.append((model, method.label, _steps(method), f"{temperature:g}", estimate(x), estimate(y)))
+    headers = ("", "method", "steps", "T", entropy.label, quality.label)
+    return Table("Data of the frontier", "", headers, tuple(cells)) if cells else None
+
+
+def steps_data(report: Report) -> Table | None:
+    """Points of the plot of quality over steps."""
+    quality = report.evaluation.metrics[0]
+    cells = [
+        (
+            row.model,
+            row.method.label,
+            _steps(row.method),
+            estimate(row.values.get(quality.name)),
+            estimate(found.quality) if (found := report.findings.matched.get((row.model, row.method))) and found.usable
+            else "–",
+        )
+        for row in table_rows(report.evaluation.rows)
+        if row.method is not None and row.method.steps is not None
+    ]
+    headers = ("", "method", "steps", f"{quality.label}, as sampled", f"{quality.label}, at matched entropy")
+    return Table("Data of quality over steps", "", headers, tuple(cells)) if cells else None
+
+
+def training_data(report: Report) -> Table | None:
+    """About twenty lines of the training curves."""
+    from didi_core.report.plots import TRAINING
+
+    known = [key for _, keys in TRAINING for key in keys if any(key in line for line in report.training)]
+    lines = report.training[:: max(len(report.training) // CURVE_LINES, 1)]
+    cells = tuple((f"{line['step']:g}", *(figure(line.get(key)) for key in known)) for line in lines if "step" in line)
+    headers = ("step", *(key.replace("_", " ") for key in known))
+    return Table("Data of the training curves", "", headers, cells, words=()) if known and cells else None
+
+
+def cost_table(report: Report) -> Table | None:
+    """Network calls and time of every model, method and number of steps."""
+    cells = []
+    for row in _model_rows(report):
+        if row.nfe is None or row.method is None:
+            continue
+        length = row.values.get("length")
+        tokens = row.rate * length.value if row.rate and length else None
+        cells.append(
+            (
+                row.model,
+                row.method.label,
+                _steps(row.method),
+                f"{row.nfe.denoiser:.4g}",
+                f"{row.nfe.scorer:.4g}",
+                f"{row.nfe.total:.4g}",
+                figure(row.seconds) if row.seconds is not None else "–",
+                f"{row.n:,}",
+                figure(row.rate) if row.rate else "–",
+                figure(tokens) if tokens else "–",
+            )
+        )
+    about = (
+        "NFE: calls per sample of every network, in forward equivalents (forward and backward are three). Seconds: in "
+        "the sampler, for all samples, after a warm-up, the device waited for. Samples per second: median over batches."
+    )
+    headers = (
+        "", "method", "steps", "denoiser", "scorer", "NFE", "seconds", "samples", "samples / s", "tokens / s"
+    )  # fmt: skip
+    return Table("Cost", about, headers, tuple(cells)) if cells else None
+
+
+def diversity_table(report: Report) -> Table:
+    """Variety, repetition, lengths and the distance of distributions, beside held-out data and its controls."""
+    chosen = [metric for metric in report.evaluation.metrics[1:] if _is_variety(metric)]
+    several = len({row.method.label for row in report.evaluation.rows if row.method}) > 1
+    cells = []
+    for row in table_rows(report.evaluation.rows):
+        values = [estimate(row.values.get(metric.name)) for metric in chosen]
+        method = [row.method.label if row.method else ""] if several else []
+        cells.append((row.model, *method, _steps(row.method), *values))
+    headers = ("", *(["method"] if several else []), "steps", *(metric.label for metric in chosen))
+    return Table("Diversity", _blind(report, chosen), headers, tuple(cells), words=(0, 1) if several else (0,))
+
+
+def precision_pairs(report: Report) -> list[tuple[Row, Row]]:
+    """Rows of the exact draw with those of the peers' fp32 joint draw of the same model, grid, steps, temperature."""
+    rows = [row for row in report.evaluation.rows if row.method is not None]
+    pairs = []
+    for legacy in rows:
+        if legacy.method is None or legacy.method.precision != LEGACY:
+            continue
+        wanted = replace(legacy.method, precision="exact")
+        pairs += [
+            (row, legacy)
+            for row in rows
+            if (row.model, row.method, row.temperature) == (legacy.model, wanted, legacy.temperature)
+        ]
+    return pairs
+
+
+def precision_table(report: Report) -> Table | None:
+    """The exact draw beside the peers'."""
+    quality, entropy = (report.evaluation.metrics + report.evaluation.metrics[-1:])[:2]
+    cells = tuple(
+        (
+            exact.model,
+            exact.method.grid if exact.method else "",
+            _steps(exact.method),
+            f"{exact.temperature:g}",
+            *(estimate(row.values.get(metric.name)) for metric in (quality, entropy) for row in (exact, legacy)),
+        )
+        for exact, legacy in precision_pairs(report)
+    )
+    columns = [f"{metric.label}, {name}" for metric in (quality, entropy) for name in ("exact", "fp32 joint")]
+    about = (
+        "The peers draw token and mask jointly from fp32 noise of 24 bits, which never draws tokens rarer than about "
+        "2^-24 at each step: with many steps, a lower temperature in disguise. See docs/precision.md."
+    )
+    return Table("Precision", about, ("", "grid", "steps", "T", *columns), cells) if cells else None
+
+
+def _is_variety(metric: MetricInfo) -> bool:
+    return metric.name in VARIETY or metric.name.startswith("distinct_") or metric.better == "higher"
+
+
+def _blind(report: Report, chosen: Sequence[MetricInfo]) -> str:
+    """Which controls the metrics with a direction do not tell from data: those say nothing against such a failure."""
+    told = []
+    for metric in chosen:
+        failed = indistinct(report.evaluation, metric)
+        if failed:
+            told.append(f"{metric.label} ({', '.join(failed)})")
+    known = "Not rated worse than held-out data: " + "; ".join(told) + ". " if told else ""
+    return known + "Numbers of a set (distinct, clusters) depend on its size: compare rows of equal size."
+
+
+def _model_rows(report: Report) -> list[Row]:
+    return [row for row in table_rows(report.evaluation.rows) if row.kind == "model"]
+
+
+def _steps(method: Method | None) -> str:
+    return str(method.steps) if method is not None and method.steps is not None else ""

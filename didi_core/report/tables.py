@@ -1,0 +1,104 @@
+"""The two main tables of a report, and how their cells are written."""
+
+from __future__ import annotations
+
+import math
+
+from didi_core.evaluation.findings import (
+    change,
+    diversity,
+    figure,
+    headed,
+    table_rows,
+)
+from didi_core.evaluation.frontier import Matched
+from didi_core.evaluation.intervals import Interval
+from didi_core.evaluation.rows import Row
+from didi_core.report.record import Report
+
+BOUNDS = {"": "", "at least": "≥ ", "at most": "≤ "}
+
+
+
+
+
+
+
+
+
+
+def main_table(report: Report) -> tuple[list[str], list[list[str]], list[Row]]:
+    """Headers, cells and rows of the table that everybody reads: one line per model, method and steps."""
+    evaluation = report.evaluation
+    rows = table_rows(evaluation.rows)
+    quality, entropy = evaluation.metrics[0], evaluation.metrics[1:2]
+    variety = diversity(evaluation.metrics)
+    several = len({row.method.label for row in rows if row.method}) > 1
+    headers = [
+        "",
+        *(["method"] if several else []),
+        "steps",
+        "NFE",
+        quality.label,
+        *(m.label for m in (*entropy, *variety)),
+        "seconds",
+    ]
+    cells = []
+    for row in rows:
+        line = [row.model, *([row.method.label if row.method else ""] if several else [])]
+        line += [str(row.method.steps) if row.method and row.method.steps is not None else ""]
+        line += [f"{row.nfe.total:.0f}" if row.nfe else "", estimate(row.values.get(quality.name))]
+        line += [figure(row.values[m.name].value) if m.name in row.values else "–" for m in (*entropy, *variety)]
+        line += [f"{row.seconds:.1f}" if row.seconds is not None else ""]
+        cells.append(line)
+    return headers, cells, rows
+
+
+def matched_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Headers and cells of the comparison at matched entropy, one line per method and steps of every compared model."""
+    findings = report.findings
+    headers = ["", "method", "steps", findings.baseline, "model", "difference", "verdict", "worth, steps"]
+    worth = {(w.model, w.method): w.acceleration for w in findings.worth}
+    cells = []
+    for item in findings.comparisons:
+        gain = worth.get((item.model, item.method))
+        cells.append(
+            [
+                item.model,
+                item.method.label,
+                str(item.method.steps) if item.method.steps is not None else "",
+                matched_cell(findings.matched[item.baseline, item.method]),
+                matched_cell(findings.matched[item.model, item.method]),
+                change(item.ratio) if item.ratio else "–",
+                item.verdict,
+                f"{BOUNDS[gain.bound]}{gain.teacher_steps:.0f} ({figure(gain.factor.value, 2)}×)" if gain else "–",
+            ]
+        )
+    return headers, cells
+
+
+def matched_cell(value: Matched) -> str:
+    """Quality at the matched entropy; what was not reached says where its nearest point is."""
+    if value.status == "reached":
+        return estimate(value.quality)
+    where = f"{value.entropy:.3f} nats, T={value.temperature:g}"
+    return (
+        f"{estimate(value.quality)} (near: {where})"
+        if value.usable
+        else f"not reached ({figure(value.quality.value)} at {where})"
+    )
+
+
+def estimate(value: Interval | None) -> str:
+    """``7.12 [6.98, 7.25]``."""
+    if value is None or math.isnan(value.value):
+        return "–"
+    if math.isnan(value.low) and math.isnan(value.high):  # of one run
+        return figure(value.value)
+    return f"{figure(value.value)} [{figure(value.low)}, {figure(value.high)}]"
+
+
+def described(report: Report) -> str:
+    """What the quality is, where its metric says so (the judge by name), as a sentence with a space behind it."""
+    quality = report.evaluation.metrics[0]
+    return f"{headed(quality.label)}: {quality.description}. " if quality.description else ""

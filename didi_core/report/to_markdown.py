@@ -1,0 +1,57 @@
+"""report.md: the report for a terminal, a pull request or a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from didi_core.evaluation.findings import headed
+from didi_core.report.pictures import Plot
+from didi_core.report.record import Report
+from didi_core.report.side_tables import Table, cost_table, diversity_table, precision_table
+from didi_core.report.tables import described, main_table, matched_table
+
+
+def markdown(report: Report, plots: Sequence[Plot]) -> str:
+    """The tables and the plots beside them."""
+    evaluation = report.evaluation
+    parts = [f"# {report.title}", report.sentence, *(f"> {note}" for note in report.notes)]
+    headers, cells, _ = main_table(report)
+    parts += [
+        "## Samples as they come",
+        "Intervals are 95 % bootstrap intervals. " + _explained(report),
+        markdown_table(headers, cells),
+    ]
+    if report.findings.comparisons:
+        headers, cells = matched_table(report)
+        parts += [
+            f"## {headed(evaluation.metrics[0].label)} at matched entropy "
+            f"({evaluation.at:.3f} nats, that of held-out data)",
+            markdown_table(headers, cells),
+        ]
+    parts += [f"![{plot.caption}](plots/{plot.name}.png)" for plot in plots]
+    for table in (cost_table(report), precision_table(report), diversity_table(report)):
+        parts += section(table) if table else []
+    parts.append("## A few samples")
+    for name, samples in evaluation.examples.items():
+        parts.append(f"**{name}**\n\n" + "\n".join(f"    {sample.text[:300]}" for sample in samples))
+    return "\n\n".join(parts) + "\n"
+
+
+def section(table: Table) -> list[str]:
+    """A heading, what to know, and the table."""
+    return [f"## {table.title}", table.about, markdown_table(table.headers, table.cells)]
+
+
+def _explained(report: Report) -> str:
+    """What the columns stand for."""
+    counts = sorted({row.n for row in report.evaluation.rows if row.kind != "control"})
+    said = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    return (
+        f"{described(report)}{said} samples per row. NFE counts the calls of every network per sample; "
+        "seconds are those of the sampler for all samples."
+    )
+
+
+def markdown_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *cells]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

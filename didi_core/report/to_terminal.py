@@ -1,0 +1,93 @@
+"""The tables of a report in a terminal, about 110 columns wide."""
+
+from __future__ import annotations
+
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from didi_core.evaluation.findings import indistinct
+from didi_core.report.record import Report
+from didi_core.report.tables import main_table, matched_table
+
+WIDTH = 112  # columns that the tables with their intervals need
+COLOURS = {"better": "green", "worse": "red", "not reached": "yellow", "no difference shown": "dim"}
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Main table, matched-entropy table, the sentence and what to know before believing it.
+
+    A terminal that is too narrow gets the values without their intervals, rather than cut in the middle.
+    """
+    console = console or (Console() if sys.stdout.isatty() else Console(width=WIDTH))
+    narrow = console.width < WIDTH
+    console.print(samples_table(report, narrow))
+    if report.findings.comparisons:
+        console.print(matched_entropy_table(report, narrow))
+    console.print(Text(report.sentence, style="bold"))
+    for note in report.notes:
+        console.print(Text(note, style="yellow"))
+
+
+def samples_table(report: Report, narrow: bool = False) -> Table:
+    """One line per model and steps; a control that the quality does not tell from data is marked."""
+    headers, cells, rows = main_table(report)
+    quality = report.evaluation.metrics[0]
+    blurred = set(indistinct(report.evaluation, quality))
+    table = _table("samples as they come" + ("" if narrow else "; 95 % intervals"), headers)
+    before = ""
+    for line, row in zip(cells, rows, strict=True):
+        group = row.model if row.kind in ("model", "file") else "references"
+        if before and group != before:
+            table.add_section()
+        before = group
+        line = [_bare(cell) for cell in line] if narrow else line
+        marked = [f"{line[0]} (≈ data)" if row.model in blurred else line[0], *line[1:]]
+        table.add_row(*marked, style="dim" if row.kind == "control" else None)
+    return table
+
+
+def matched_entropy_table(report: Report, narrow: bool = False) -> Table:
+    """Model against baseline at the data's entropy. The interval that counts is the difference's."""
+    headers, cells = matched_table(report)
+    keep = [i for i in range(len(headers)) if i != 1 or len({line[1] for line in cells}) > 1]
+    method = f"; {cells[0][1]}" if 1 not in keep else ""
+    table = _table(
+        f"{report.evaluation.metrics[0].label} at matched entropy ({report.evaluation.at:.3f} nats{method})",
+        [headers[i] for i in keep],
+    )
+    for line in cells:
+        line = [*line[:3], *map(_bare, line[3:5]), *line[5:]]
+        line = [_shorter(cell) for cell in line] if narrow else line
+        chosen = [Text(line[i], style=COLOURS.get(line[i], "") if headers[i] == "verdict" else "") for i in keep]
+        table.add_row(*chosen)
+    return table
+
+
+def _bare(cell: str) -> str:
+    """A value without its interval."""
+    return cell.partition(" [")[0]
+
+
+def _shorter(cell: str) -> str:
+    """A factor without its number of steps: ``≥ 8 (2.0×)`` becomes ``≥ 2.0×``."""
+    before, opened, factor = cell.partition(" (")
+    return f"{'≥ ' if before.startswith('≥') else ''}{factor.rstrip(')')}" if opened else cell
+
+
+def _table(title: str, headers: list[str]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for header in headers:
+        words = header in ("", "method", "verdict")
+        table.add_column(header, justify="left" if words else "right", no_wrap=not words)
+    return table

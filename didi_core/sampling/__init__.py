@@ -1,0 +1,1 @@
+"""Samplers, and generation as a user asks for it."""

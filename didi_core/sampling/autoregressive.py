@@ -1,0 +1,156 @@
+"""A causal language model as a generator, so that a student is compared with one of its own size in the same table.
+
+It fills the same templates as every other sampler, left to right, through transformers' ``generate`` with its cache of
+keys and values: one call a position, each over one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from didi_core.checkpoints.judge import load_judge
+from didi_core.errors import InputError
+from didi_core.sampling.ancestral import Sampled, TokenRule
+from didi_core.types import NFE, Vocabulary
+
+NAME = "autoregressive"
+
+
+class CausalGenerator(nn.Module):
+    """A causal model of transformers over a domain's tokens; the mask and forbidden tokens are never drawn."""
+
+    def __init__(self, network: nn.Module, vocabulary: Vocabulary, context: int) -> None:
+        super().__init__()
+        self.network, self.vocabulary, self.context = network, vocabulary, context
+
+    @torch.no_grad()
+    def fill(
+        self,
+        template: Int[Tensor, "B L"],
+        rule: TokenRule,
+        generator: torch.Generator,
+        progress: Callable[[], None] | None = None,
+    ) -> Sampled:
+        """Every mask of the template by a token drawn given those before it; pinned tokens stay and are read.
+
+        What stands right of a gap cannot be known to a causal model: only the end of a sequence is imposed on it.
+
+        Raises:
+            InputError: a template that begins with a mask, or is longer than the model's context.
+        """
+        from transformers import LogitsProcessorList
+
+        free = template == self.vocabulary.mask
+        if bool(free[:, 0].any()):
+            raise InputError("a causal model needs a first token to begin with, and this domain's templates have none.")
+        if template.shape[1] > self.context:
+            raise InputError(
+                f"a template of {template.shape[1]} tokens exceeds the causal model's context of {self.context}: "
+                "give a shorter length."
+            )
+        first = int(free.any(0).int().argmax())
+        last = int(free.any(0).nonzero().max()) + 1
+        forced = ForcedTokens(template, self.vocabulary, rule, progress)
+        devices = [template.device] if template.is_cuda else []
+        with torch.random.fork_rng(devices=devices):  # ``generate`` knows no generator: it reads the global one
+            torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator, device=generator.device)))
+            written = self.network.generate(  # type: ignore[operator]
+                template[:, :first],
+                attention_mask=torch.ones_like(template[:, :first]),
+                max_new_tokens=last - first,
+                min_new_tokens=last - first,
+                do_sample=True,
+                top_k=0,
+                top_p=rule.top_p,
+                temperature=1.0,  # it is in ``ForcedTokens``, before the nucleus and after the bias
+                use_cache=True,
+                eos_token_id=None,
+                pad_token_id=0,
+                logits_processor=LogitsProcessorList([forced]),
+            )
+        tokens = template.clone()
+        tokens[:, :last] = torch.where(free[:, :last], written, template[:, :last])
+        calls = (free * torch.arange(template.shape[1], device=free.device)).max(1).values - first + 1
+        return Sampled(tokens, NFE(denoiser=float(calls.float().mean())))
+
+
+class ForcedTokens:
+    """A logits processor: pinned tokens of the template are certain, others follow the rule over allowed tokens."""
+
+    def __init__(
+        self,
+        template: Int[Tensor, "B L"],
+        vocabulary: Vocabulary,
+        rule: TokenRule,
+        progress: Callable[[], None] | None,
+    ) -> None:
+        self.template, self.vocabulary, self.rule, self.progress = template, vocabulary, rule, progress
+        self.allowed = vocabulary.allowed(template.device)
+
+    def __call__(self, input_ids: Int[Tensor, "B n"], scores: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        wanted = self.template[:, input_ids.shape[1]]
+        logits = scores[:, : self.vocabulary.size].float()
+        if self.rule.bias is not None:
+            logits = logits + self.rule.bias
+        logits = (logits / self.rule.temperature).masked_fill(~self.allowed, -torch.inf)
+        pinned = wanted != self.vocabulary.mask
+        if bool(pinned.any()):
+            certain = torch.full_like(logits[pinned], -torch.inf).scatter(1, wanted[pinned, None], 0.0)
+            logits[pinned] = certain
+        if self.progress:
+            self.progress()
+        return torch.full_like(scores, -torch.inf, dtype=torch.float32).index_copy(
+            1, torch.arange(self.vocabulary.size, device=scores.device), logits
+        )
+
+
+def load_generator(name: str, vocabulary: Vocabulary, key: str = NAME) -> CausalGenerator:
+    """A causal model: a run or folder of ``pretrain objective=autoregressive``, or a folder or hub id of transformers.
+
+    Raises:
+        InputError: it cannot be had (which key to change), or writes other tokens than the domain's.
+    """
+    path = Path(name).expanduser()
+    own = next((folder for folder in (path, path / "judge") if (folder / "card.json").is_file()), None)
+    if own is not None:
+        judge = load_judge(own)
+        _check_tokens(f"{key}={name}", judge.vocabulary.size, vocabulary)
+        return CausalGenerator(judge.network, vocabulary, judge.config.context).eval()
+    from transformers import AutoModelForCausalLM
+
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split("\n")[0].split())[:160]
+        raise InputError(
+            f"{key}={name} cannot be loaded: {reason} Give a folder on this machine that holds a causal model, or "
+            "a run of pretrain objective=autoregressive."
+        ) from None
+    config = network.config
+    _check_tokens(f"{key}={name}", int(config.vocab_size), vocabulary)
+    context = int(getattr(config, "max_position_embeddings", 1 << 20))  # some architectures know no bound
+    return CausalGenerator(network, vocabulary, context).eval()
+
+
+def _check_tokens(what: str, size: int, vocabulary: Vocabulary) -> None:
+    """The model must write the domain's tokens; a few unused rows more are no harm."""
+    if not vocabulary.size <= size < vocabulary.size + 128:
+        raise InputError(
+            f"{what} has {size} tokens, this domain {vocabulary.size}: an autoregressive model is compared on the "
+            "domain's own tokens. Choose the tokenizer or the model to fit."
+        )
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two networks hold the same tensors, under whatever wrapper."""
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(
+        ours[k].shape == theirs[k].shape and torch.equal(ours[k].cpu(), theirs[k].cpu()) for k in ours
+    )

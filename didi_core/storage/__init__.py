@@ -1,0 +1,1 @@
+"""What lies on disk: files that are complete or absent, samples, run directories."""

@@ -1,0 +1,208 @@
+"""A run's directory: one process at a time, one configuration, and run.json: what ran and how long it took."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from didi_core.config import flatten
+from didi_core.errors import InputError
+from didi_core.storage.files import write_json
+
+RECORD, LOCK = "run.json", ".lock"
+# Keys that may differ when a run is continued: where it lies, how it continues, and how often it writes things down.
+HARMLESS = ("run_dir", "cache", "resume", "dry_run", "out", "training.log_every", "training.checkpoint_every")
+PACKAGES = (
+    "didi-core", "torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core", "safetensors", "biopython"
+)  # fmt: skip
+
+
+@dataclass
+class RunDirectory:
+    """An open run directory; ``record`` is the content of run.json.
+
+    ``current`` is the one opened last, for messages about a run that stopped.
+    writes: of several processes the first; the others know the directory and leave it as it is.
+    """
+
+    current: ClassVar[Path | None] = None
+
+    path: Path
+    record: dict[str, Any]
+    _lock: int | None = field(default=None, repr=False)
+    writes: bool = True
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        command_line: Sequence[str] = (),
+        world_size: int = 1,
+        key: str = "run_dir",
+    ) -> Iterator[RunDirectory]:
+        """Create the directory, or continue in it. ``key`` is the setting that names it, for messages.
+
+        Raises:
+            InputError: it belongs to another configuration (the keys that differ are named) or another number of
+                processes, another run works in it, or it holds something that is no run.
+        """
+        path = path.resolve()
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{key}={path} is a file. Name a directory.")
+        strange = path.is_dir() and not (path / RECORD).exists() and [p for p in path.iterdir() if p.name != LOCK]
+        if strange:
+            raise InputError(
+                f"{key}={path} is not empty and holds no run ({strange[0].name} is there, {RECORD} is not). "
+                "Name a new directory."
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _take_lock(path / LOCK, key)
+        try:
+            run = cls(path, _open_record(path / RECORD, config, command_line, world_size, key), lock)
+            run.save()
+            cls.current = path
+            yield run
+        finally:
+            os.close(lock)  # releases it; so does the end of the process, however it comes
+
+    @classmethod
+    def follow(cls, path: Path, record: dict[str, Any]) -> RunDirectory:
+        """The directory that another process of the same run has opened."""
+        cls.current = path
+        return cls(path, record, writes=False)
+
+    def note(self, **entries: Any) -> None:
+        """Put entries into run.json."""
+        self.record.update(entries)
+        self.save()
+
+    def save(self) -> None:
+        """Write run.json."""
+        if self.writes:
+            write_json(self.path / RECORD, self.record)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the wall time of a stage to run.json, and mark it done when it ends without an error."""
+        started = time.monotonic()
+        entry = self.record["stages"].setdefault(name, {"seconds": 0.0, "done": False})
+        try:
+            yield
+            entry["done"] = True
+        finally:
+            entry["seconds"] = round(entry["seconds"] + time.monotonic() - started, 3)
+            self.save()
+
+    def forget(self) -> None:
+        """Take back a run that left nothing but its record, so that the place is free for other settings."""
+        if self.writes and not [p for p in self.path.iterdir() if p.name not in (RECORD, LOCK)]:
+            (self.path / RECORD).unlink(missing_ok=True)
+
+    def done(self, name: str) -> bool:
+        """Whether a stage has been finished."""
+        return bool(self.record["stages"].get(name, {}).get("done"))
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """``key: old -> new`` for every key whose value differs, harmless ones left out."""
+    flat_old, flat_new = _leaves(old), _leaves(new)
+    told = []
+    for key in sorted({*flat_old, *flat_new} - {*HARMLESS}):
+        before, after = flat_old.get(key, "absent"), flat_new.get(key, "absent")
+        if before != after:
+            told.append(f"{key}: {before} -> {after}")
+    return told
+
+
+def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
+    plain = json.loads(json.dumps(config, default=str))
+    return {key: value for key, value in flatten(plain).items() if not isinstance(value, Mapping)}
+
+
+def _take_lock(path: Path, key: str) -> int:
+    """A lock that dies with its process, so that nothing has to be cleaned up after kill -9."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(f"another process works in {path.parent}. Wait for it, or name another {key}.") from None
+    return descriptor
+
+
+def _open_record(
+    path: Path, config: Mapping[str, Any], command_line: Sequence[str], world_size: int, key: str
+) -> dict[str, Any]:
+    """A new record, or the old one if it is of the same configuration and number of processes."""
+    plain = json.loads(json.dumps(config, default=str))
+    if not path.exists():
+        return {
+            "command_line": list(command_line),
+            "config": plain,
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "world_size": world_size,
+            "stages": {},
+        }
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        before = record["config"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error.__class__.__name__}): name another {key}.") from None
+    differing = differing_keys(before, plain)
+    if differing:
+        raise InputError(
+            f"{path.parent} belongs to another configuration: {'; '.join(differing[:8])}"
+            f"{f'; and {len(differing) - 8} more' if len(differing) > 8 else ''}. "
+            f"Give the same settings to go on with it, or name another {key}."
+        )
+    began = record.get("world_size", 1)
+    if began != world_size:
+        raise InputError(
+            f"{path.parent} was begun by {began} process(es), and {world_size} would go on with it: the batch would be "
+            f"drawn in other parts. Start {began} (torchrun --nproc-per-node), or name another {key}."
+        )
+    record["continued"] = [*record.get("continued", []), time.strftime("%Y-%m-%dT%H:%M:%S%z")]
+    return dict(record)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this code runs from, ``+changes`` when files differ; None in an installed wheel."""
+    root = Path(__file__).resolve().parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changed else "")
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.strip()

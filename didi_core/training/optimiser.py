@@ -1,0 +1,117 @@
+"""AdamW with warm-up, linear decay and clipping, and the exponential moving average of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from didi_core.errors import InputError
+from didi_core.processes import Average, keep_gradients
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """AdamW: rate after warm-up, steps of warm-up, fraction of the rate left at the end, decay, betas, gradient
+    norm."""
+
+    lr: float = 1e-3
+    warmup: int = 0
+    final: float = 0.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lr < float("inf"):
+            raise InputError(f"lr={self.lr} is out of range: it must be a number that is not negative.")
+        if self.warmup < 0:
+            raise InputError(f"warmup={self.warmup} is out of range: it must not be negative.")
+        if not 0 <= self.final <= 1:
+            raise InputError(f"final={self.final} is out of range: the fraction of lr left at the end is in [0, 1].")
+        if not self.clip > 0:
+            raise InputError(f"clip={self.clip} is out of range: the gradient norm it bounds is positive.")
+
+    def rate(self, step: int, total: int) -> float:
+        """Learning rate of step 0 .. total-1: linear warm-up, then linear decay to ``final`` * lr."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        left = (total - step) / max(total - self.warmup, 1)
+        return self.lr * (self.final + (1 - self.final) * left)
+
+
+def checked(group: str, make: Callable[[], OptimiserSettings]) -> None:
+    """Refuse what no optimiser can be made of before anything has run, under the dotted name of the key."""
+    try:
+        make()
+    except InputError as error:
+        raise InputError(f"{group}.{error}") from None
+
+
+def adamw(parameters: Iterable[nn.Parameter], settings: OptimiserSettings) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; matrices decay, vectors do not."""
+    trainable = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas, foreach=True)
+
+
+def apply_gradients(
+    optimiser: torch.optim.Optimizer, settings: OptimiserSettings, rate: float, average: Average = keep_gradients
+) -> float:
+    """Average over the processes, clip, step, clear. Returns the gradient norm before clipping."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    average(parameters)
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return norm
+
+
+class EMA:
+    """Exponential moving average of a module's parameters, in fp32, with bias correction by a growing decay.
+
+    The decay of update n is min(decay, (1 + n) / (10 + n)), as in MDLM's code base: early averages follow quickly.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"ema={decay} is out of range: it must be in [0, 1).")
+        self.decay, self.updates = decay, 0
+        self.shadow = {name: p.detach().float().clone() for name, p in module.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move the average towards the module's present weights."""
+        self.updates += 1
+        rate = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, parameter in module.named_parameters():
+            if name in self.shadow:
+                self.shadow[name].lerp_(parameter.detach().float(), rate)
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        """Overwrite the module's parameters with the average."""
+        for name, parameter in module.named_parameters():
+            if name in self.shadow:
+                parameter.copy_(self.shadow[name])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The average and the number of updates, as tensors."""
+        return {**self.shadow, "ema.updates": torch.tensor(self.updates)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Inverse of ``state_dict``; names must agree."""
+        names = {*state} - {"ema.updates"}
+        if names != {*self.shadow}:
+            raise InputError(
+                f"the checkpoint's average is of another network: {sorted(names ^ {*self.shadow})[:4]} ..."
+            )
+        self.updates = int(state["ema.updates"])
+        self.shadow = {name: state[name].clone() for name in self.shadow}

@@ -1,0 +1,177 @@
+"""What a run will need, before it is started: memory of each network, time of each stage, from a few real steps."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from didi_core.training.loop import Scalars, Stateful
+from didi_core.training.optimiser import EMA
+
+TIMED = 3  # steps that are timed, after a first one that is not
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Component:
+    """One network: parameters in number, the rest in bytes."""
+
+    name: str
+    parameters: int
+    trainable: int
+    weights: int
+    gradients: int
+    optimiser: int
+    average: int
+
+    @property
+    def bytes(self) -> int:
+        return self.weights + self.gradients + self.optimiser + self.average
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run: how many units of work, and the seconds of one."""
+
+    name: str
+    units: float
+    seconds_each: float
+
+    @property
+    def seconds(self) -> float:
+        return self.units * self.seconds_each
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was measured. peak: bytes on the accelerator, or of the whole process on a CPU."""
+
+    machine: str
+    components: tuple[Component, ...]
+    peak: int
+    batch: int
+    tokens: float  # positions of one optimiser step
+    stages: tuple[Stage, ...]
+
+
+@dataclass
+class Stopwatch:
+    """A keeper that keeps nothing and notes when each step was done (``didi_core.training.loop.Keeper``)."""
+
+    device: torch.device
+    parts: dict[str, Stateful] = field(default_factory=dict)
+    marks: list[float] = field(default_factory=list)
+
+    def restore(self, parts: Mapping[str, Stateful]) -> int:
+        self.parts = dict(parts)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        return 0
+
+    def save(self, step: int, parts: Mapping[str, Stateful]) -> None:
+        """Nothing."""
+
+    def record(self, step: int, scalars: Scalars) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.marks.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Mean time of a step, the first left out."""
+        return (self.marks[-1] - self.marks[0]) / (len(self.marks) - 1)
+
+    def peak(self) -> int:
+        """Most memory that was in use, in bytes."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def components(frozen: Mapping[str, nn.Module], parts: Mapping[str, Stateful]) -> tuple[Component, ...]:
+    """The networks of a run: frozen ones, and those among the parts of its checkpoint with what moves them."""
+    moving = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    states: dict[int, int] = {}
+    for part in parts.values():
+        if isinstance(part, torch.optim.Optimizer):
+            for parameter, state in part.state.items():
+                states[id(parameter)] = sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))
+    averages = [part for part in parts.values() if isinstance(part, EMA)]
+    made = []
+    for name, network in {**frozen, **moving}.items():
+        parameters = list(network.parameters())
+        learnt = [p for p in parameters if p.requires_grad] if name in moving else []
+        names = {n for n, p in network.named_parameters() if p.requires_grad}
+        own = [a for a in averages if name in moving and names == set(a.shadow)]
+        made.append(
+            Component(
+                name,
+                sum(p.numel() for p in parameters),
+                sum(p.numel() for p in learnt),
+                sum(p.nbytes for p in parameters),
+                sum(p.nbytes for p in learnt),
+                sum(states.get(id(p), 0) for p in learnt),
+                sum(t.nbytes for a in own[:1] for t in a.shadow.values()),
+            )
+        )
+        averages = [a for a in averages if a not in own[:1]]
+    return tuple(made)
+
+
+def print_plan(plan: Plan, console: Console | None = None) -> None:
+    """Two tables: memory by network, time by stage."""
+    console = console or Console()
+    headers = ("network", "size", "trained", "weights", "gradients", "AdamW", "average", "together")
+    memory = _table(f"memory in GiB ({plan.machine})", headers)
+    for one in plan.components:
+        sizes = (one.weights, one.gradients, one.optimiser, one.average, one.bytes)
+        memory.add_row(one.name, _millions(one.parameters), _millions(one.trainable), *map(_gib, sizes))
+    known = sum(one.bytes for one in plan.components)
+    memory.add_section()
+    memory.add_row("the rest", *[""] * 6, _gib(max(plan.peak - known, 0)))
+    memory.add_row("peak", *[""] * 6, _gib(plan.peak), style="bold")
+    console.print(memory)
+    console.print("The peak is measured. The rest is activations and buffers; on a CPU also Python and its libraries.")
+    stages = _table("time", ("stage", "units", "seconds each", "about"))
+    for stage in plan.stages:
+        stages.add_row(stage.name, f"{stage.units:,.0f}", f"{stage.seconds_each:.4g}", duration(stage.seconds))
+    stages.add_section()
+    stages.add_row("together", "", "", duration(sum(s.seconds for s in plan.stages)), style="bold")
+    console.print(stages)
+    step = next(s for s in plan.stages if s.name == "training steps")
+    console.print(
+        f"{plan.batch} sequences, {plan.tokens:,.0f} tokens a step, {plan.tokens / step.seconds_each:,.0f} a second. "
+        "Metrics and the first compilation of kernels are not counted. Nothing was written."
+    )
+
+
+def duration(seconds: float) -> str:
+    """``3 h 20 min``, ``5 min 10 s``, ``2.5 s``."""
+    if seconds >= 86_400:
+        return f"{seconds / 86_400:.1f} days"
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+    return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.2g} s"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M" if count else "–"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}" if size else "–"
+
+
+def _table(title: str, headers: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for i, header in enumerate(headers):
+        table.add_column(header, justify="right" if i else "left")
+    return table

@@ -1,0 +1,123 @@
+"""Checkpoints out and back: bit for bit, through the commands, as a user would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from didi_core.checkpoints.card import load_denoiser, load_scorer, read_card, save_model, save_scorer
+from didi_core.cli import main
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.models.scorer import scorer_from_trunk
+from didi_core.streams import seeded
+from didi_toy import ToyDomain
+
+TOKENS = ToyDomain().template([5, 9])
+
+
+def make_run(folder: Path, normed: bool = True, positions: int = 0) -> Path:
+    with seeded(0, "test"):
+        model = DiT(DiTConfig(16, 2, 2, 8, positions=positions), ToyDomain().vocabulary).eval()
+        scorer = scorer_from_trunk(model, 1, normed=normed)
+    card = {"domain": "toy", "data": {}, "lengths": {"32": 1}, "training": {"steps": 3}}
+    save_model(folder / "student", model, card)
+    save_scorer(folder / "student", scorer)
+    return folder
+
+
+def same_networks(first: Path, second: Path) -> bool:
+    pairs = [(load_denoiser(first), load_denoiser(second)), (load_scorer(first), load_scorer(second))]
+    states = [(a.state_dict(), b.state_dict()) for a, b in pairs if a is not None and b is not None]
+    assert len(states) == 2
+    return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in states)
+
+
+@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize("layout", ["hf", "didi"])
+def test_out_and_back_is_exact(
+    tmp_path: Path, layout: str, normed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out, back = make_run(tmp_path / "run", normed), tmp_path / "out", tmp_path / "back"
+    assert main(["export", f"run={run}", f"format={layout}", f"out={out}"]) == 0
+    said = capsys.readouterr().out
+    assert ("their discriminator has no place for" in said) == (layout == "didi" and normed)
+    assert main(["import", f"source={out}", f"run_dir={back}", "domain=toy"]) == 0
+    assert same_networks(run, back)
+    if layout == "hf":
+        assert read_card(back / "student")["training"] == {"steps": 3}
+    assert main(["sample", f"run={back}", "num=2", "steps=2", f"out={tmp_path / 'made.jsonl'}"]) == 0
+
+
+def test_a_hugging_face_folder_loads_like_any_other(tmp_path: Path) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    from didi_core.huggingface import DiTForMaskedDiffusion
+
+    run = make_run(tmp_path / "run", positions=16)
+    assert main(["export", f"run={run}", f"out={tmp_path / 'out'}"]) == 0
+    own, auto = (kind.from_pretrained(tmp_path / "out") for kind in (DiTForMaskedDiffusion, AutoModelForMaskedLM))
+    expected, scorer = load_denoiser(run)(TOKENS), load_scorer(run)
+    for model in (own, auto):
+        assert not model.training and torch.equal(model(input_ids=TOKENS).logits, expected)
+        assert scorer is not None and torch.equal(model.scorer(TOKENS), scorer(TOKENS))
+    labels = torch.full_like(TOKENS, -100)
+    labels[0, 1] = 3
+    assert own(TOKENS, labels=labels).loss == torch.nn.functional.cross_entropy(expected[0, 1:2], labels[0, 1:2])
+    own.save_pretrained(tmp_path / "again")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "again"))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_didi_layout_has_their_names(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", normed=False)
+    assert main(["export", f"run={run}", "format=didi", f"out={tmp_path / 'out'}"]) == 0
+    assert set(load_file(tmp_path / "out" / "model.safetensors")) == set(load_denoiser(run).state_dict())
+    names = set(load_file(tmp_path / "out" / "discriminator.safetensors"))
+    head = {name for name in names if name.startswith("output_layer.")}
+    classic = ("weight_orig", "weight_u", "weight_v", "bias")
+    assert head == {f"output_layer.main.{i}.{part}" for i in (0, 2) for part in classic}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["import"], "source is missing"),
+        (["import", "source=a.ckpt"], "domain is missing"),
+        (["import", "source=a.ckpt", "domain=toy"], "source=a.ckpt: there is no such file"),
+        (["import", "source=a.ckpt", "domain=toy", "weights=best"], "unknown weights 'best'"),
+        (["import", "source=a.ckpt", "domain=toy", "heads=0"], "heads=0 is out of range"),
+        (["export", "out=somewhere"], "run is missing"),
+        (["export", "run=nowhere", "out=somewhere"], "nowhere does not exist"),
+        (["export", "run=a", "out=b", "format=onnx"], "unknown format 'onnx'"),
+    ],
+)
+def test_wrong_input_is_told(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", positions=16)
+    assert main(["export", f"run={run}", "format=didi", f"out={tmp_path / 'out'}"]) == 2
+    assert "a table of 16 absolute positions" in capsys.readouterr().err
+    assert main(["export", f"run={run}", f"out={run}"]) == 2
+    assert "is there and not empty" in capsys.readouterr().err
+
+
+def test_a_damaged_export_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = make_run(tmp_path / "run"), tmp_path / "out"
+    assert main(["export", f"run={run}", f"out={out}"]) == 0
+    tensors = load_file(out / "model.safetensors")
+    tensors.pop("denoiser.blocks.0.attn_out.weight")
+    save_file(tensors, out / "model.safetensors")
+    assert main(["import", f"source={out}", "domain=toy", f"run_dir={tmp_path / 'back'}"]) == 2
+    assert "missing tensors denoiser.blocks.0.attn_out.weight" in capsys.readouterr().err
+    assert main(["import", f"source={run}", "domain=toy", "data.symbols=7", f"run_dir={tmp_path / 'back'}"]) == 2
+    assert "was made for a vocabulary of" in capsys.readouterr().err

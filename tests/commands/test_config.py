@@ -1,0 +1,232 @@
+"""Configuration: every key is a field and every field a key, and what is wrong is told with value and fix."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from didi_core.commands import COMMANDS
+from didi_core.commands.compose import compose_jobs, group_options
+from didi_core.config import build, flatten, unknown_key
+from didi_core.errors import InputError
+from didi_core.plugins.builtin import config_folder
+from didi_protein.domain import create as create_protein
+from didi_toy.domain import create as create_toy
+
+CONFIGURED = [name for name, command in COMMANDS.items() if command.configured]
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 1.0
+    pair: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Outer:
+    count: int
+    name: str = "x"
+    flag: bool = False
+    many: tuple[int, ...] = ()
+    where: Path | None = None
+    size: str | int | None = None
+    mode: Literal["a", "b"] = "a"
+    inner: Inner = field(default_factory=Inner)
+    free: dict[str, Any] = field(default_factory=dict)
+
+
+def test_build_converts_by_annotation() -> None:
+    made = build(
+        Outer,
+        {
+            "count": 3,
+            "many": [1, 2],
+            "where": "a/b",
+            "size": 120,
+            "mode": "b",
+            "inner": {"rate": 2, "pair": [1, 2.5]},
+            "free": {"k": [1]},
+        },
+    )
+    assert made == Outer(3, "x", False, (1, 2), Path("a/b"), 120, "b", Inner(2.0, (1.0, 2.5)), {"k": [1]})
+    assert build(Outer, {"count": 3, "many": 8}).many == (8,), "a lone value is a list of one"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"count": "many"}, "count='many' does not fit: count is an integer"),
+        ({"count": True}, "count=True does not fit"),
+        ({"count": 2.5}, "count=2.5 does not fit"),
+        ({"count": 1, "flag": 1}, "flag=1 does not fit: flag is true or false"),
+        ({"count": 1, "many": [1, "b"]}, "many=.* does not fit: many is a list, each an integer"),
+        ({"count": 1, "mode": "c"}, "mode='c' does not fit: mode is one of a, b"),
+        ({"count": 1, "inner": 5}, r"inner=5 does not fit: inner is a group of keys \(rate, pair\)"),
+        ({"count": 1, "inner": {"pair": [1, 2, 3]}}, r"inner.pair=\[1, 2, 3\] does not fit"),
+        ({"count": 1, "inner": {"rat": 2}}, "unknown key 'inner.rat'. Did you mean 'inner.rate'"),
+        ({}, "count is missing"),
+        ({"count": None}, "count=null does not fit"),
+    ],
+)
+def test_build_tells_key_value_and_what_would_fit(given: Mapping[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        build(Outer, given)
+
+
+def test_unknown_key_looks_for_the_same_last_word_elsewhere() -> None:
+    known = ["training", "training.steps", "training.lr", "seed"]
+    assert "'training.steps'" in str(unknown_key("steps", known))
+    assert "'seed'" in str(unknown_key("sed", known))
+    assert "Known: seed, training" in str(unknown_key("zzz", known))
+
+
+def _fields(kind: Any) -> set[str]:
+    """Dotted names of all fields, nested dataclasses included."""
+    names = set()
+    hints = typing.get_type_hints(kind)
+    for one in dataclasses.fields(kind):
+        names.add(one.name)
+        if dataclasses.is_dataclass(hints[one.name]):
+            names |= {f"{one.name}.{inner}" for inner in _fields(hints[one.name])}
+    return names
+
+
+@pytest.mark.parametrize("command", CONFIGURED)
+def test_yaml_and_dataclass_name_the_same_keys(command: str) -> None:
+    overrides = ["domain=toy"] if command in ("evaluate", "import") else []
+    keys = {key for key in flatten(compose_jobs(command, overrides)[0].config)}
+    open_nodes = tuple(f"{node}." for node in ("data", "model", "num_at", "evaluate.num_at"))
+    keys = {key for key in keys if not key.startswith(open_nodes)}
+    assert keys == _fields(COMMANDS[command].settings)
+
+
+@pytest.mark.parametrize("domain", ["toy", "protein"])
+def test_every_data_key_is_one_of_the_domain(domain: str) -> None:
+    data = compose_jobs("distill", [f"domain={domain}"])[0].config["data"]
+    made = {"toy": create_toy, "protein": create_protein}[domain](**data)
+    assert made.name == domain
+
+
+def test_every_setting_of_the_protein_domain_is_in_its_yaml() -> None:
+    from didi_protein import ProteinDomain
+
+    data = compose_jobs("distill", ["domain=protein"])[0].config["data"]
+    offered = {name for name in inspect.signature(ProteinDomain).parameters if name not in ("data_path", "judge")}
+    assert set(data) == offered | {"path"}
+
+
+@pytest.mark.parametrize("objective", [o for o in group_options("objective") if o not in ("nelbo", "autoregressive")])
+def test_every_objective_builds(objective: str) -> None:
+    config = compose_jobs("distill", [f"objective={objective}"])[0].config
+    assert config["objective"]["name"] == objective
+    build(COMMANDS["distill"].settings, config)
+
+
+@pytest.mark.parametrize("model", group_options("model"))
+def test_every_model_builds(model: str) -> None:
+    objective = "autoregressive" if model.startswith("judge") else "nelbo"
+    config = compose_jobs("pretrain", ["domain=toy", f"model={model}", f"objective={objective}"])[0].config
+    assert build(COMMANDS["pretrain"].settings, config).sizes.layers == config["model"]["layers"]
+
+
+def test_ablation_rows_differ_by_one_part_each() -> None:
+    rows = ["plain", "decomposed", "coupled", "omega", "density", "regularised"]
+    configs = [compose_jobs("distill", [f"objective=ablation_{row}"])[0].config["objective"] for row in rows]
+    leaves = [{k: v for k, v in flatten(c).items() if not isinstance(v, Mapping) and k != "name"} for c in configs]
+    changes = [{k for k in a if a[k] != b[k]} for a, b in zip(leaves, leaves[1:], strict=False)]
+    assert changes == [
+        {"rollout.states"},
+        {"reward.coupled"},
+        {"weighting.omega"},
+        {"weighting.divide_by_density"},
+        {"anchor.kl", "anchor.entropy"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "told"),
+    [
+        ("distill", ["domain=protien"], "unknown domain 'protien'. Did you mean 'protein'.*Known: language, pro"),
+        ("distill", ["objective=didi_papr"], "unknown objective 'didi_papr'. Did you mean 'didi_paper'"),
+        ("distill", ["training.step=5"], "unknown key 'training.step'. Did you mean 'training.steps'"),
+        ("distill", ["steps=5"], "unknown key 'steps'. Did you mean .*'training.steps'"),
+        ("distill", ["training.steps=3,4"], "several values: add --multirun"),
+        ("distill", ["fast"], "'fast' is no setting: write key=value"),
+        ("distill", ["teacher=a(b"], "cannot be read.*quotes"),
+        ("pretrain", ["model=tinny"], "unknown model 'tinny'. Did you mean 'tiny'"),
+        ("distill", ["domain=toy.yaml"], "write domain=toy"),
+    ],
+)
+def test_wrong_overrides_are_told_before_hydra_sees_them(command: str, overrides: list[str], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        compose_jobs(command, overrides)
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "told"),
+    [
+        ("distill", ["objective.baseline.group=3"], "objective.baseline.group=3 must divide the batch"),
+        ("distill", ["objective.rollout.law=dialated"], "unknown unmasking law 'dialated'.*Did you mean 'dilated'"),
+        ("distill", ["+training.foo=1"], "unknown key 'training.foo'"),
+        ("distill", ["device=gpu"], "unknown device 'gpu'"),
+        ("distill", ["precision=fp16"], "unknown precision 'fp16'"),
+        ("distill", ["resume=first"], "unknown resume 'first'"),
+        ("distill", ["objective=nelbo"], "objective='nelbo' does not fit: objective is a group of keys"),
+        ("distill", ["evaluate.steps=[0]"], "^evaluate.steps=0 is out of range"),
+        ("distill", ["evaluate.num=0"], "^evaluate.num=0 is out of range"),
+        ("sample", ["run=x", "contig=10,(A"], r"^'contig=10,\(A' cannot be read: Error parsing override 'contig=10"),
+        ("pretrain", ["objective=autoregressive"], "set model=judge"),
+        ("pretrain", ["model.heads=5"], "model.heads=5 must divide model.hidden"),
+        ("sample", [], "run is missing"),
+        ("sample", ["run=x", "steps=0"], "steps=0 is out of range"),
+        ("sample", ["run=x", "temperature=-1"], "temperature=-1.0 is out of range"),
+        ("sample", ["run=x", "sampler=rags"], "unknown sampler 'rags'.*Did you mean 'rgas'"),
+        ("sample", ["run=x", "length=5", "template=a_"], "length and template exclude each other"),
+        ("sample", ["run=x", "precision=legacy_fp32", "law=dilated"], "it needs sampler=ancestral and law=iid"),
+        ("evaluate", [], "give either run="),
+        ("evaluate", ["samples=x.fasta"], "give domain="),
+    ],
+)
+def test_settings_refuse_what_cannot_run(command: str, overrides: list[str], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        build(COMMANDS[command].settings, compose_jobs(command, overrides)[0].config)
+
+
+def test_sweep_gives_one_job_for_each_combination() -> None:
+    jobs = compose_jobs("distill", ["domain=toy,protein", "seed=1,2"], sweep=True)
+    assert [(job.config["domain"], job.config["seed"]) for job in jobs] == [
+        ("toy", 1),
+        ("toy", 2),
+        ("protein", 1),
+        ("protein", 2),
+    ]
+
+
+def test_domain_brings_sizes_of_its_own_and_the_user_has_the_last_word() -> None:
+    toy, protein = (compose_jobs("distill", [f"domain={name}"])[0].config["training"] for name in ("toy", "protein"))
+    assert toy != protein
+    assert compose_jobs("distill", ["domain=toy", "training.lr=0.5"])[0].config["training"]["lr"] == 0.5
+
+
+def test_configs_exist_for_every_command() -> None:
+    assert {path.stem for path in config_folder().glob("*.yaml")} == {*CONFIGURED, "common"}
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "made"),
+    [
+        ("evaluate", "num_at={4: 10}", {128: 200, 4: 10}),
+        ("evaluate", "num_at={128:10}", {128: 10}),
+        ("distill", "evaluate.num_at={4:10}", {4: 10}),
+    ],
+)
+def test_number_of_samples_by_steps_is_written_as_documented(command: str, word: str, made: dict[int, int]) -> None:
+    config = compose_jobs(command, [word, *(["domain=toy"] if command == "distill" else [])])[0].config
+    assert (config["evaluate"] if command == "distill" else config)["num_at"] == made

@@ -1,0 +1,62 @@
+"""What the command makes of its settings, before anything is trained."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from didi_core.checkpoints.card import save_model
+from didi_core.cli import main
+from didi_core.commands.common import make_domain
+from didi_core.commands.compose import compose_jobs
+from didi_core.commands.distill import Settings, make_reward
+from didi_core.config import build
+from didi_core.device import Machine
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.objectives.rewards import BothRewards
+from didi_core.storage.run_dir import RunDirectory
+from didi_core.types import Vocabulary
+
+
+def head_of(seed: int, tmp_path: Path) -> torch.Tensor:
+    """First weights of the scorer's head in a run of that seed."""
+    words = ["domain=toy", "objective.reference=data", f"seed={seed}"]
+    settings = build(Settings, compose_jobs("distill", words)[0].config)
+    domain = make_domain(settings.domain, settings.data)
+    teacher = domain.teacher(settings.teacher)
+    with RunDirectory.open(tmp_path / str(seed), {}, ()) as opened:
+        reward = make_reward(settings, domain, teacher, Machine.of("cpu", "fp32"), opened)
+    assert isinstance(reward, BothRewards)
+    return reward.scorer_reward.scorer.main[0].parametrizations.weight.original
+
+
+def test_the_seed_of_the_run_decides_the_first_weights_of_the_scorer(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    first, other = head_of(0, tmp_path), head_of(1, tmp_path)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, head_of(0, tmp_path / "again"))
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("made_for", "told"),
+    [
+        (Vocabulary(20), r"teacher=folder was made for a vocabulary of 20 tokens \(pinned \(\)\), this domain has 21"),
+        (
+            Vocabulary(21, forbidden=(20,), pad=20, tokens=(*"ABCDEFGHIJKLMNOPQRST", "<pad>")),
+            "teacher=folder was made for other tokens than this domain's: its token 0 is 'A', here it is 'a'",
+        ),
+    ],
+)
+def test_teacher_of_other_tokens_is_refused(
+    made_for: Vocabulary, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = DiTConfig(hidden=16, layers=1, heads=2, conditioning=8)
+    save_model(tmp_path / "folder", DiT(sizes, made_for), {"domain": "other"})
+    assert main(["distill", "domain=toy", "teacher=folder", "run_dir=run"]) == 2
+    assert re.search(told, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()

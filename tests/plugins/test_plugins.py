@@ -1,0 +1,277 @@
+"""Plugins: collected by entry points, told by name when they fail, refused when two offer one name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from didi_core import hookspecs
+from didi_core.catalogue import Catalogue
+from didi_core.diffusion.laws import LAWS, Iid
+from didi_core.errors import InputError
+from didi_core.hookspecs import hookimpl
+from didi_core.plugins import discovery as plugins
+from didi_core.plugins.discovery import collect
+from didi_core.sampling.base import Job
+
+
+class Point:
+    """An entry point of a distribution that is not installed."""
+
+    def __init__(self, name: str, module: Any, distribution: str = "other") -> None:
+        self.name, self._module = name, module
+        self.dist = types.SimpleNamespace(name=distribution, version="1.0")
+
+    def load(self) -> Any:
+        if isinstance(self._module, Exception):
+            raise self._module
+        return self._module
+
+
+def module(**functions: Any) -> types.ModuleType:
+    made = types.ModuleType("made_plugin")
+    for name, function in functions.items():
+        setattr(made, name, hookimpl(function))
+    return made
+
+
+def offers(name: str, value: Any = dict) -> types.ModuleType:
+    return module(didi_register_domains=lambda: {name: value})
+
+
+def test_own_domains_come_through_entry_points() -> None:
+    points = {p.name for p in importlib.metadata.entry_points(group=plugins.GROUP)}
+    assert {"protein", "toy"} <= points
+    assert {"protein", "toy"} <= set(plugins.registry().names("domains"))
+    assert plugins.registry().domain("toy", {"length": 5}).name == "toy"
+
+
+def test_core_offers_its_laws_through_the_same_hook() -> None:
+    found = collect([])
+    assert found.names("laws") == ["confidence", "dilated", "iid", "stratified"]
+    assert {offer.plugin for offer in found.offers["laws"].values()} == {"core"}
+    assert found.config_folders
+
+
+def test_two_plugins_with_one_name_are_refused_and_both_are_named() -> None:
+    points = [Point("a", offers("dna"), "didi-a"), Point("b", offers("dna"), "didi-b"), Point("c", offers("rna"))]
+    found = collect(points)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"domain 'dna': 'a' of didi-a 1.0 and 'b' of didi-b 1.0. Uninstall one"):
+        found.domain("dna", {})
+    assert found.names("domains") == ["rna"], "whoever uses neither is not stopped"
+    assert {p.name for p in found.plugins if p.health != "ok"} == {"a", "b"}
+
+
+def test_names_of_the_core_cannot_be_taken() -> None:
+    taken = module(didi_register_laws=lambda: {"iid": LAWS["dilated"]})
+    found = collect([Point("bold", taken)])  # type: ignore[list-item]
+    assert found.offers["laws"]["iid"].plugin == "core"
+    assert "is the core's own and cannot be replaced" in found.plugins[-1].health
+
+
+def test_plugin_that_fails_to_import_is_named_and_skipped() -> None:
+    points = [Point("broken", ImportError("no module named x"), "didi-broken"), Point("good", offers("dna"))]
+    found = collect(points)  # type: ignore[arg-type]
+    assert found.names("domains") == ["dna"]
+    problems = {p.name: p.problem for p in found.plugins if p.problem}
+    assert problems == {"broken": "ImportError: no module named x"}
+    with pytest.raises(InputError, match="unknown domain 'rna'.*Plugin skipped: 'broken' of didi-broken 1.0"):
+        found.domain("rna", {})
+
+
+def test_failed_plugin_that_was_asked_for_is_the_error() -> None:
+    found = collect([Point("dna", ImportError("no module named x"))])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="domain 'dna' is not there.*cannot be loaded.*no module named x"):
+        found.domain("dna", {})
+
+
+def test_misspelt_hook_is_an_error_of_that_plugin() -> None:
+    told = problem(module(didi_register_domain=lambda: {}))
+    assert "unknown hook 'didi_register_domain'. Did you mean 'didi_register_domains'" in told
+
+
+@dataclass(frozen=True)
+class Needy:
+    needs_scorer: ClassVar[bool] = False
+
+    def sample(self, job: Job) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("plugin", "told"),
+    [
+        (module(didi_on_step=lambda steps: None), "didi_on_step asks for steps, which it is not told: its arguments"),
+        (module(didi_register_domains=lambda: ["dna"]), r"_domains returned \['dna'\]: it returns a mapping"),
+        (module(didi_register_domains=lambda: {"dna": 3}), "offers 'dna', which cannot be called: 3"),
+        (module(didi_register_laws=lambda: {"l": Iid}), "offers 'l', which is a class: give an instance"),
+        (module(didi_register_samplers=lambda: {"s": Needy}), "offers 's', which lacks stepwise, uses_law"),
+        (module(didi_register_samplers=lambda: {"s": Needy()}), "is no dataclass: give the class itself"),
+        (module(didi_register_metrics=lambda: {"toy": []}), "a mapping of metrics there"),
+        (module(didi_register_config_folders=lambda: [Path("nowhere")]), "names a folder that is not there: nowhere"),
+        (module(didi_register_config_folders=lambda: "configs"), "it returns a list of folders"),
+        (module(didi_register_laws=lambda: 1 / 0), "ZeroDivisionError: division by zero"),
+        (types.SimpleNamespace(DIDI_INTERFACE=2), "for plugin interface 2, .* has 1: upgrade didi-core"),
+        (types.SimpleNamespace(DIDI_INTERFACE=0), "for plugin interface 0, .* has 1: install a newer version"),
+        (types.SimpleNamespace(didi_on_step=print), "not marked: put @hookimpl"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_plugin_is_its_problem_and_told_in_words(plugin: Any, told: str) -> None:
+    assert re.search(told, problem(plugin)), problem(plugin)
+
+
+def problem(plugin: Any) -> str:
+    found = collect([Point("odd", plugin), Point("good", offers("dna"))])  # type: ignore[list-item]
+    assert found.names("domains") == ["dna"]
+    assert not found.offered_by("odd")
+    return {p.name: p.problem for p in found.plugins}["odd"]
+
+
+def test_what_a_plugin_lacks_is_told_wherever_its_name_is_asked_for() -> None:
+    found = collect([Point("broken", ImportError("no module named x"), "didi-broken")])  # type: ignore[list-item]
+    for kind in plugins.KINDS:
+        with pytest.raises(InputError, match="'broken' of didi-broken 1.0: ImportError: no module named x"):
+            found.catalogue(kind).find("other")
+
+
+def test_metrics_of_a_plugin_come_after_those_of_the_domain() -> None:
+    domain = plugins.registry().domain("toy", {})
+
+
+    def having(name: str) -> plugins.Registry:
+        metric = types.SimpleNamespace(name=name)
+        offering = module(didi_register_metrics=lambda: {"toy": {name: lambda domain: metric}})
+        return collect([Point("m", offering)])  # type: ignore[list-item]
+
+    assert [m.name for m in having("extra").metrics(domain)] == [*(m.name for m in domain.metrics()), "extra"]
+    found = having("nll")
+    with pytest.raises(InputError, match="metric 'nll' of plugin 'm' of other 1.0 has a name that domain 'toy' uses"):
+        found.metrics(domain)
+
+
+def test_listener_that_fails_is_told_once_and_does_not_stop_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+
+    def didi_on_step(step: int) -> None:
+        raise ConnectionError("no network")
+
+    listening = module(didi_on_step=lambda step: seen.append(step))
+    points = [Point("bad", module(didi_on_step=didi_on_step)), Point("good", listening)]
+    found = collect(points)  # type: ignore[arg-type]
+    for step in (1, 2):
+        found.tell("step", run_dir=None, step=step, scalars={})
+    told = capsys.readouterr().err
+    assert seen == [1, 2]
+    assert told.count("plugin 'bad' of other 1.0 failed in didi_on_step and is not called again") == 1
+
+
+def test_trace_shows_every_hook_call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("DIDI_TRACE_PLUGINS", "1")
+    points = [Point("t", module(didi_on_step=lambda step: None)), Point("b", ImportError("gone"))]
+    found = collect(points)  # type: ignore[arg-type]
+    found.tell("step", run_dir=None, step=7, scalars={})
+    told = capsys.readouterr().err
+    assert "plugin core: didi_register_laws()" in told
+    assert "plugin t: didi_on_step(run_dir=None, step=7" in told
+    assert "Traceback" in told, "and where the one that cannot be loaded fails"
+
+
+def test_hooks_that_listen_are_called_with_what_they_ask_for() -> None:
+    seen = []
+
+    def didi_on_step(step: int, scalars: dict[str, float]) -> None:
+        seen.append((step, scalars))
+
+    found = collect([Point("tracker", module(didi_on_step=didi_on_step))])  # type: ignore[list-item]
+    found.tell("step", run_dir=None, step=3, scalars={"loss": 1.0})
+    assert seen == [(3, {"loss": 1.0})]
+
+
+def test_every_hook_is_typed_and_documented() -> None:
+    hooks = {name: value for name, value in vars(hookspecs).items() if name.startswith("didi_")}
+    assert len(hooks) >= 6
+    for name, hook in hooks.items():
+        assert hook.__doc__, name
+        assert "return" in hook.__annotations__, name
+
+
+def test_law_of_a_plugin_is_known_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    from didi_core.diffusion import laws as unmasking
+
+    law = unmasking.Iid(name="mine")
+    monkeypatch.setitem(plugins.CATALOGUES, "laws", Catalogue("unmasking law", unmasking.LAWS))
+    monkeypatch.setattr(unmasking, "LAWS", plugins.CATALOGUES["laws"])
+    points = [Point("laws", module(didi_register_laws=lambda: {"mine": law}))]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    plugins.registry.cache_clear()
+    try:
+        plugins.registry()
+        assert unmasking.law("mine") is law
+    finally:
+        plugins.registry.cache_clear()
+
+
+def configs(folder: Path, *names: str, text: str = "a: 1\n") -> types.ModuleType:
+    for name in names:
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return module(didi_register_config_folders=lambda: [folder])
+
+
+def test_objectives_of_plugins_are_configurations_by_name_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
+    first = configs(tmp_path / "a", "objective/mine", "objective/shared", "objective/didi")
+    second = configs(tmp_path / "b", "objective/shared")
+    found = collect([Point("a", first, "didi-a"), Point("b", second, "didi-b")])  # type: ignore[list-item]
+    assert found.offered_by("a") == {"configs": ["objective/mine"]}
+    told = found.conflicts["configs"]["objective/shared"]
+    assert told.startswith("two plugins offer configuration 'objective/shared': 'a' of didi-a 1.0 and 'b' of didi-b")
+    assert "'objective/didi' is the core's own and cannot be replaced" in found.plugins[1].health
+
+
+def test_choosing_a_configuration_that_two_plugins_offer_names_both(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from didi_core.cli import main
+
+    twins = [Point(name, configs(tmp_path / name, "objective/shared"), f"didi-{name}") for name in ("a", "b")]
+    points = [*importlib.metadata.entry_points(group=plugins.GROUP), *twins, Point("c", ImportError("gone"), "didi-c")]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    plugins.registry.cache_clear()
+    try:
+        assert main(["distill", "domain=toy", "objective=shared"]) == 2
+        assert "'a' of didi-a 1.0 and 'b' of didi-b 1.0. Uninstall one of them." in capsys.readouterr().err
+        assert main(["distill", "domain=toy", "objective=mine"]) == 2
+        told = capsys.readouterr().err
+        assert "unknown objective 'mine'" in told and "Plugin skipped: 'c' of didi-c 1.0: ImportError: gone." in told
+    finally:
+        plugins.registry.cache_clear()
+
+
+def test_file_of_a_config_folder_that_is_no_yaml_is_its_plugins_problem(tmp_path: Path) -> None:
+    told = problem(configs(tmp_path, "conditioning/odd", text="a: [\n"))
+    assert "didi_register_config_folders offers conditioning/odd.yaml, which is no YAML" in told
+
+
+def test_plugin_that_leaves_while_it_is_imported_does_not_end_the_run() -> None:
+    class Leaving(Point):
+        def load(self) -> Any:
+            raise SystemExit("no licence")
+
+    found = collect([Leaving("paid", None, "didi-paid"), Point("good", offers("dna"))])  # type: ignore[list-item]
+    assert found.names("domains") == ["dna"]
+    assert {p.name: p.problem for p in found.plugins}["paid"] == "SystemExit: no licence"
+
+
+def test_two_plugins_of_one_name_are_both_there_and_what_both_offer_is_refused() -> None:
+    both = [Point("dna", offers("dna"), "didi-dna"), Point("dna", offers("dna"), "my-dna")]
+    found = collect(both)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'dna' of didi-dna 1.0 and 'dna' of my-dna 1.0. Uninstall one of them"):
+        found.domain("dna", {})
+    other = collect([Point("dna", offers("dna"), "didi-dna"), Point("dna", offers("rna"), "my-dna")])  # type: ignore[list-item]
+    assert other.names("domains") == ["dna", "rna"], "different things by plugins of one name are no conflict"

@@ -1,0 +1,148 @@
+"""Several runs: side by side, and over the seeds of an ablation whose answer is known."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from didi_core.cli import main
+from didi_core.commands.report import Settings, run, spelled
+from didi_core.errors import InputError
+from didi_core.report.ablation import ablation, read_ablation
+from didi_core.report.runs import read_run, side_by_side
+from didi_core.report.to_json import SCHEMA
+
+METHOD = {
+    "sampler": "ancestral", "law": "iid", "grid": "uniform", "steps": 8, "precision": "exact", "top_p": 1.0
+}  # fmt: skip
+
+
+METRICS, BETTER = ("ppl", "entropy", "energy", "length"), ("lower", "neither", "lower", "neither")
+
+
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 1, "high": value + 1, "n": 50, "left_out": 0}
+
+
+def write(folder: Path, objective: str = "", quality: float = 10.0, domain: str = "toy", seed: int = 0) -> Path:
+    metrics = [{"name": n, "label": n, "better": b, "description": ""} for n, b in zip(METRICS, BETTER, strict=True)]
+    row = {
+        "model": "student", "kind": "model", "n": 50, "method": METHOD, "temperature": 1.0,
+        "nfe": {"denoiser": 8.0, "scorer": 0.0},
+        "values": {"ppl": interval(quality), "entropy": interval(2.0), "energy": interval(0.1), "length": interval(9)},
+    }  # fmt: skip
+    teacher = {**row, "model": "teacher", "values": {**row["values"], "ppl": interval(40.0)}}  # type: ignore[dict-item]
+    found = {"model": "student", "method": METHOD, "status": "reached", "quality": interval(quality + 0.5)}
+    report = {
+        "schema": SCHEMA, "domain": domain, "metrics": metrics, "rows": [row, {**row, "temperature": 0.5}, teacher],
+        "matched": [found, {**found, "model": "teacher", "quality": interval(42.0)}],
+        "reference_entropy": 2.0, "provenance": {"git_commit": "abc"},
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(report))
+    (folder / "run.json").write_text(json.dumps({"config": {"objective": {"name": objective}, "seed": seed}}))
+    return folder
+
+
+def test_runs_stand_side_by_side(tmp_path: Path) -> None:
+    runs = [read_run(write(tmp_path / name, quality=quality)) for name, quality in (("a", 10.0), ("b", 8.0))]
+    said, notes, (table,) = side_by_side(runs)
+    assert table.cells[1][:2] == ("a", "teacher")
+    assert said == "Best ppl of a student at matched entropy: 8.50, b at 8 steps."
+    assert notes == [] and [line[0] for line in table.cells[::2]] == ["a", "b"]
+    assert table.cells[0][3:] == ("8", "8", "10.0 [9.00, 11.0]", "2.00 [1.00, 3.00]", "10.5 [9.50, 11.5]")
+
+
+def test_runs_that_do_not_compare_are_told(tmp_path: Path) -> None:
+    runs = [read_run(write(tmp_path / name, domain=name)) for name in ("toy", "protein")]
+    with pytest.raises(InputError, match="different domains do not compare"):
+        side_by_side(runs)
+    with pytest.raises(InputError, match="at least two"):
+        side_by_side(runs[:1])
+    with pytest.raises(InputError, match="has no report.json"):
+        read_run(tmp_path / "absent")
+    (tmp_path / "toy" / "report.json").write_text('{"schema": "didi_core.report/1"}')
+    with pytest.raises(InputError, match="'didi_core.report/1', not 'didi_core.report/2'"):
+        read_run(tmp_path / "toy")
+
+
+def test_ablation_takes_means_over_seeds_and_compares_the_order(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path / f"{seed}", "ablation_plain", 20.0 + seed, seed=seed)
+        write(tmp_path / f"{3 + seed}", "ablation_decomposed", 30.0 + seed, seed=seed)
+    guided = write(tmp_path / "6", "ablation_full", 5.0) / "report.json"
+    report = json.loads(guided.read_text())
+    kept = {key: [row for row in report[key] if row["model"] != "teacher"] for key in ("rows", "matched")}
+    guided.write_text(json.dumps({**report, **kept}))
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "run.json").write_text("{}")
+    runs, told = read_ablation(tmp_path)
+    assert told == ["Without a report, left out: runs 7."]
+    said, notes, tables = ablation(runs)
+    sampled = tables[0]
+    assert sampled.headers == ("", "seeds", "8 steps", "published, 8")
+    assert [line[0] for line in sampled.cells] == ["teacher", "none of it", "+ score decomposition", "full (RGAS)"]
+    assert sampled.cells[0][1:] == ("", "40.0 [39.0, 41.0]", "")
+    assert sampled.cells[1][1:] == ("3", "21.0 [18.6, 23.6]", "804")  # 1 * 4.303 / sqrt(3), of logarithms
+    titles = ["Ppl, as sampled", "Ppl at matched entropy", "Ppl at matched entropy, over the teacher's"]
+    assert [table.title for table in tables] == [*titles, "Entropy", "Energy"]  # no side of length is better
+    assert tables[2].cells[2] == ("full (RGAS)", "1", "0.131")  # 5.5 over the 42 of another run: it has no teacher
+    assert tables[2].cells[0][1:] == ("3", "0.512 [0.456, 0.574]")  # 21.5 / 42, and no row of the teacher
+    assert tables[4].cells[1][1:] == ("3", "0.100 [0.100, 0.100]")
+    assert said == "At 8 steps the best ppl, as sampled, is that of 'full (RGAS)' (5.00); other than published: " + (
+        "+ score decomposition after none of it."
+    )
+    assert notes[0] == "Fewer than three seeds: full (RGAS)." and "coupled time" in notes[1]
+
+
+def test_a_seed_whose_sweep_did_not_reach_the_entropy_is_counted_out(tmp_path: Path) -> None:
+    for seed in range(3):
+        folder = write(tmp_path / f"{seed}", "didi", 20.0, seed=seed)
+        report = json.loads((folder / "report.json").read_text())
+        report["matched"][0]["status"] = "reached" if seed else "not reached"
+        (folder / "report.json").write_text(json.dumps(report))
+    tables = ablation(read_ablation(tmp_path)[0])[2]
+    assert tables[1].cells[1] == ("didi", "3", "20.5 [20.5, 20.5] (2 of 3)")
+
+
+def test_seeds_of_one_objective_are_a_claim_without_published_rows(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path / f"{seed}", "didi", 20.0 + seed, seed=seed)
+    said, notes, tables = ablation(read_ablation(tmp_path)[0])
+    assert said == "At 8 steps the best ppl, as sampled, is that of 'didi' (21.0)." and notes == []
+    assert tables[0].headers == ("", "seeds", "8 steps")
+
+
+def test_the_command_writes_all_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = tuple(write(tmp_path / name) for name in ("a", "b"))
+    run(Settings(compare=paths, out=tmp_path / "out"), {}, ("report",))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["runs.html", "runs.json", "runs.md"]
+    assert json.loads((tmp_path / "out" / "runs.json").read_text())["schema"] == "didi_core.runs/1"
+    assert "| a | student |" in capsys.readouterr().out
+    with pytest.raises(InputError, match="either compare"):
+        Settings()
+    with pytest.raises(InputError, match="no run with a report"):
+        read_ablation(tmp_path / "out")
+
+
+def test_runs_may_follow_the_word_compare() -> None:
+    assert spelled(["compare", "a run", "it's", "out=x"]) == ["compare=['a run','it\\'s']", "out=x"]
+    assert spelled(["ablation", "runs"]) == ["ablation='runs'"]
+    assert spelled(["compare=[a,b]"]) == ["compare=[a,b]"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["compare"], r"compare=\[\] is empty: give the run directories"),
+        (["ablation"], "give either compare="),
+        (["compare", "it's", "there"], "it's"),
+        (["sideways"], "'sideways' is no setting: write key=value"),
+    ],
+)
+def test_what_is_wrong_is_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", *words]) == 2
+    assert re.search(told, capsys.readouterr().err)

@@ -1,0 +1,237 @@
+"""Several processes: the same run as one with as many parts, resumed to the bit, one message when something fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from didi_core.cli import check_parallel, main
+from didi_core.errors import InputError
+from didi_core.objectives.distill import DistillSettings, mean_scalars
+from didi_core.objectives.settings import BaselineSettings, ObjectiveSettings
+from didi_core.processes import Processes
+from didi_core.storage.files import sha256
+from didi_core.storage.run_dir import RunDirectory
+from didi_core.training.settings import TrainingSettings
+
+STEPS = 8
+TOGETHER = """
+import json, sys, torch
+from didi_core.cli import guarded
+from didi_core.errors import InputError
+from didi_core import processes as runtime
+
+def gradients(here):
+    first, second, third = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((3,), (2, 2), (1,)))
+    half = torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))
+    first.grad = torch.arange(3.0) * (here.rank + 1)
+    half.grad = torch.full((2,), 1.0 + 2 * here.rank, dtype=torch.bfloat16)
+    if here.rank == 1:
+        second.grad = torch.full((2, 2), 4.0)
+    here.average([first, second, third, half])
+    assert third.grad is None
+    return [p.grad.float().flatten().tolist() for p in (first, second, half)]
+
+def act():
+    with runtime.joined() as here:
+        print("spoken by", here.rank)
+        if sys.argv[1] == "all":
+            raise InputError("the same mistake everywhere")
+        if sys.argv[1] == "one" and here.rank == 1:
+            raise InputError("only process 1 sees this")
+        if sys.argv[1] == "killed" and here.rank == 1:
+            import os, signal
+            os.kill(os.getpid(), signal.SIGKILL)
+        told = here.tell({"run": here.rank})
+        runtime.BUCKET = 3
+        found = {"rank": here.rank, "told": told, "mean": here.mean({"b": here.rank, "a": 1})}
+        print(json.dumps(found | {"gradients": gradients(here)}), file=sys.stderr)
+
+runtime.leave(guarded(act, ["distill"]))
+"""
+
+
+def start(arguments: Sequence[str], size: int = 2) -> tuple[list[subprocess.Popen[str]], object]:
+    """Processes with the environment that torchrun gives them, and the store that its agent would keep."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "OMP_NUM_THREADS": "1",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    return started, store
+
+
+def outcome(arguments: Sequence[str]) -> tuple[list[int], list[str], list[str]]:
+    """Exit codes, what went to stdout and to stderr, of two processes that ran to their end."""
+    started, store = start(arguments)
+    told = [process.communicate(timeout=240) for process in started]
+    del store
+    return [process.returncode for process in started], [out for out, _ in told], [err for _, err in told]
+
+
+def words(run_dir: Path, *more: str) -> list[str]:
+    small = ["training.batch_size=16", "objective.baseline.group=4", "objective.reward.warmup=2"]
+    return [
+        "distill", "domain=toy", f"run_dir={run_dir}", f"training.steps={STEPS}", "training.checkpoint_every=2",
+        "training.log_every=1", "objective.reference=data", "evaluate.enabled=false", *small, *more,
+    ]  # fmt: skip
+
+
+# --- who plays what
+
+
+def test_parts_of_all_processes_are_the_parts_of_one() -> None:
+    alone = Processes().parts(6)
+    shared = [part for rank in range(3) for part in Processes(rank, 3).parts(2)]
+    assert [(p.number, p.total) for p in shared] == [(p.number, p.total) for p in alone]
+    assert [p.turn for p in shared] == [0, 1] * 3 and {p.turns for p in shared} == {2}
+    assert [p.last for p in shared] == [False, True] * 3 and [p.first for p in shared] == [True, False] * 3
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    training = TrainingSettings(batch_size=24, accumulate=2)
+    assert training.part(3) == 4
+    with pytest.raises(InputError, match="batch_size=24 cannot be shared evenly by 5 processes in 2 part.*of 10"):
+        training.part(5)
+    settings = DistillSettings(ObjectiveSettings(baseline=BaselineSettings(group=12)), training)
+    with pytest.raises(InputError, match=r"group=12 must divide the batch: got 24 samples in 4 part\(s\) of 6"):
+        settings.part(2)
+
+
+def test_scalars_are_averaged_over_those_who_tell_them() -> None:
+    assert mean_scalars([{"a": 1.0}, {"a": 3.0, "norm": 5.0}]) == {"a": 2.0, "norm": 5.0}
+    assert Processes().mean({"a": 1.5}) == {"a": 1.5}
+
+
+@pytest.mark.parametrize("asked", [["sample"], ["distill", "seed=1,2", "--multirun"]])
+def test_what_runs_in_one_process_says_so(asked: list[str]) -> None:
+    with pytest.raises(InputError, match="runs in one process: start it with python -m didi_core .*distill, pretrain"):
+        check_parallel(asked)
+    check_parallel(["pretrain", "seed=1"])
+
+
+def test_a_gpu_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    Processes(0, 2).check_device(torch.device("cpu"))
+    with pytest.raises(InputError, match=r"started 2 processes on a machine with 1 GPU\(s\): use --nproc-per-node=1"):
+        Processes(0, 2).check_device(torch.device("cuda"))
+
+
+def test_a_run_goes_on_with_as_many_processes_as_it_began_with(tmp_path: Path) -> None:
+    with RunDirectory.open(tmp_path / "run", {}, (), 2):
+        pass
+    with pytest.raises(InputError, match=r"begun by 2 process\(es\), and 1 would go on.*Start 2"):
+        RunDirectory.open(tmp_path / "run", {}, ()).__enter__()
+    assert "continued" not in json.loads((tmp_path / "run" / "run.json").read_text())
+
+
+# --- two processes
+
+
+def test_gradients_scalars_and_what_the_first_tells(tmp_path: Path) -> None:
+    codes, out, err = outcome(["-c", TOGETHER, "works"])
+    assert codes == [0, 0], err
+    assert out == ["spoken by 0\n", ""]
+    found = [json.loads(text.splitlines()[-1]) for text in err]
+    for rank in (0, 1):
+        assert found[rank]["rank"] == rank and found[rank]["told"] == {"run": 0}
+        assert found[rank]["gradients"] == [[0.0, 1.5, 3.0], [2.0] * 4, [2.0, 2.0]]
+        assert found[rank]["mean"] == {"b": 0.5, "a": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("who", "codes", "message"),
+    [
+        pytest.param("all", [2, 2], "the same mistake everywhere", marks=pytest.mark.slow),
+        ("one", [2, 2], "only process 1 sees this"),
+        pytest.param("killed", [1, -signal.SIGKILL], "process 0 of 2 lost touch.*repeat", marks=pytest.mark.slow),
+    ],
+)
+def test_a_failure_ends_all_with_one_message(who: str, codes: list[int], message: str) -> None:
+    ended, _, err = outcome(["-c", TOGETHER, who])
+    assert ended == codes, err
+    said = [line for text in err for line in text.splitlines() if line.startswith("didi_core:")]
+    assert len(said) == 1 and re.search(message, said[0]), err
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_two_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also that a run killed in the middle and repeated ends with the same bytes."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    one, two, cut = (tmp_path / name for name in ("one", "two", "cut"))
+    assert main(words(one, "training.accumulate=2")) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "didi_core", *words(two)]
+    done = subprocess.run(torchrun, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run directory:") == 1 and done.stderr.count(f"{2 + STEPS}/{2 + STEPS}") == 1
+    for name in ("model.safetensors", "scorer.safetensors"):
+        torch.testing.assert_close(load_file(two / "student" / name), load_file(one / "student" / name))
+    record = json.loads((two / "run.json").read_text())
+    assert (record["world_size"], record["backend"], record["finished"]) == (2, "gloo", True)
+    steps = [json.loads(line)["step"] for line in (two / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 2 + STEPS + 1))
+
+    started, store = start(["-m", "didi_core", *words(cut)])
+    deadline = time.monotonic() + 240
+    while not (cut / "checkpoints" / "step_0000004").exists():
+        assert started[0].poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    for process in started:
+        process.kill()
+        process.communicate()
+    del store
+    assert not (cut / "student").exists()
+    codes, _, err = outcome(["-m", "didi_core", *words(cut)])
+    assert codes == [0, 0] and "continuing after step" in err[0] + err[1], err
+    for name in ("model.safetensors", "scorer.safetensors"):
+        assert sha256(cut / "student" / name) == sha256(two / "student" / name)
+
+
+@pytest.mark.slow
+def test_pretrain_with_two_processes(tmp_path: Path) -> None:
+    sizes = ["training.steps=3", "training.batch_size=8", "validate_every=3", "validation_batches=1"]
+    common = ["pretrain", "domain=toy", "model=nano", *sizes]
+    assert main([*common, f"run_dir={tmp_path / 'one'}", "training.accumulate=2"]) == 0
+    codes, out, err = outcome(["-m", "didi_core", *common, f"run_dir={tmp_path / 'two'}"])
+    assert codes == [0, 0], err
+    assert "validation loss" in out[0] and not out[1]
+    models = [load_file(tmp_path / run / "model" / "model.safetensors") for run in ("one", "two")]
+    torch.testing.assert_close(models[0], models[1])
+
+
+@pytest.mark.slow
+def test_a_wrong_setting_under_several_processes_is_one_message(tmp_path: Path) -> None:
+    codes, _, err = outcome(["-m", "didi_core", *words(tmp_path / "run", "training.stepz=3")])
+    assert codes == [2, 2]
+    assert sum(text.count("didi_core:") for text in err) == 1 and not any("Traceback" in text for text in err), err
+    codes, _, err = outcome(["-m", "didi_core", *words(tmp_path / "run", "objective.baseline.group=16")])
+    assert codes == [2, 2] and not (tmp_path / "run").exists()
+    assert "got 16 samples in 2 part(s) of 8" in err[0] + err[1]
