@@ -1,4 +1,4 @@
-"""What travels through a command: the domain, the machine, the processes, the seed, the folder and who shows progress."""
+"""What travels through a command: domain, machine, processes, seed, folder, and who shows progress."""
 
 from __future__ import annotations
 
