@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from didi_core.catalogue import PLUGINS
+
 if TYPE_CHECKING:
     from didi_core.api import distill, evaluate, load_student, sample, score, shortlist
 
 __all__ = ["distill", "evaluate", "load_student", "sample", "score", "shortlist"]
+
+
+PLUGINS.load = lambda: importlib.import_module("didi_core.plugins").registry()
 
 
 def __getattr__(name: str) -> Any:

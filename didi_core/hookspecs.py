@@ -2,23 +2,34 @@
 
 A plugin is a module (or object) named by an entry point in the group ``didi.plugins``. Each hook that it implements is
 a function marked with ``@hookimpl``; it implements the hooks it needs and may leave out arguments that it does not use.
-``DIDI_INTERFACE = 1`` in the module says which of these interfaces it was written for. docs/plugins.md is the tutorial.
+``DIDI_INTERFACE = 2`` in the module says which of these interfaces it was written for. docs/extending.md is the
+tutorial. This module imports nothing but pluggy, so that a plugin costs nothing where it is not used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pluggy
 
-from didi_core.diffusion.laws import Law
-from didi_core.objectives.reward_kinds import RewardKind
-from didi_core.sampling.base import Sampler
-from didi_core.types import Domain, Metric, Sample
+if TYPE_CHECKING:
+    from didi_core.diffusion.laws import Law
+    from didi_core.objectives.reward_kinds import RewardKind
+    from didi_core.sampling.base import Sampler
+    from didi_core.types import Domain, Metric, Sample
 
 PROJECT = "didi"
-INTERFACE = 1  # counts up when a hook or protocol changes in a way that breaks plugins
+INTERFACE = 2  # counts up when a hook or protocol changes in a way that breaks plugins
+# For each interface, what authors of the one before change. CHANGELOG.md has the details.
+CHANGES = MappingProxyType(
+    {
+        2: "modules have moved into packages (didi_core.sampling, .objectives, .diffusion), a reward is a function of "
+        "samples and no longer steps an optimiser, and an objective is a hook of its own, didi_register_objectives",
+    }
+)
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -59,8 +70,7 @@ def didi_register_rewards() -> Mapping[str, type[RewardKind]]:  # type: ignore[e
     """Rewards by name, for ``objective.reward.kind=<name>``: frozen dataclasses whose fields are set by
     ``+objective.reward.options.<field>=...``.
 
-    Fires once, when plugins are loaded. A whole objective is a file ``objective/<name>.yaml`` in a config folder: a
-    rollout, a reward, a baseline and an anchor by their settings.
+    Fires once, when plugins are loaded.
 
         return {"features": FeatureReward}
     """
@@ -115,5 +125,5 @@ def didi_on_run_end(run_dir: Path, record: Mapping[str, object]) -> None:
 
     Fires as the last thing of a command that opened a run directory; never for a run that failed.
 
-        notify(f"{run_dir} took {record['stages']['training']['seconds']} s")
+        print(f"{run_dir} took {record['stages']['training']['seconds']} s")
     """

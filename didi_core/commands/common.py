@@ -112,7 +112,7 @@ def open_run(
         print(f"run directory: {run.path}", flush=True)
         yield run
         run.note(finished=True)
-        registry().tell("run_end", run_dir=run.path, record=run.record)
+        registry().notify("run_end", run_dir=run.path, record=run.record)
 
 
 def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
@@ -170,7 +170,7 @@ class AnnouncingKeeper:
 
     def record(self, step: int, scalars: Scalars) -> None:
         self.keeper.record(step, scalars)
-        registry().tell("step", run_dir=self.run_dir, step=step, scalars=scalars)
+        registry().notify("step", run_dir=self.run_dir, step=step, scalars=scalars)
 
 
 @dataclass

@@ -273,5 +273,5 @@ def _write_samples(domain: Domain, examples: Mapping[str, Any], opened: RunDirec
     path: Path = opened.path / f"samples{domain.suffix}"
     if chosen:
         domain.write(path, chosen)
-        registry().tell("samples", run_dir=opened.path, samples=chosen, record={"file": path.name})
+        registry().notify("samples", run_dir=opened.path, samples=chosen, record={"file": path.name})
     sys.stdout.flush()

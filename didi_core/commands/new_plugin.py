@@ -12,16 +12,17 @@ from pathlib import Path
 from string import Template
 
 from didi_core.errors import InputError, unknown
+from didi_core.plugins import registry
+from didi_core.plugins.kinds import KINDS
 from didi_core.storage.files import write_atomic
 
-KINDS = ("domain", "objective", "sampler", "metric", "tracker")
-# Which kind of name of the registry a plugin of that kind will take; a tracker takes none.
-TAKES = {"domain": "domains", "objective": "rewards", "sampler": "samplers"}
+# Kinds of plugin to start from, and the kind of name that each will take; a tracker offers nothing.
+SCAFFOLDS = {scaffold: kind.name for kind in KINDS.values() for scaffold in kind.scaffolds} | {"tracker": ""}
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for: ``new-plugin NAME [kind=KIND] [out=FOLDER]``."""
+    """What is wanted: ``new-plugin NAME [kind=KIND] [out=FOLDER]``."""
 
     name: str
     kind: str = "domain"
@@ -30,8 +31,8 @@ class Wish:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or keyword.iskeyword(self.name):
             raise InputError(f"new-plugin {self.name!r}: give a name of lower-case letters, digits and '_', as in dna.")
-        if self.kind not in KINDS:
-            raise unknown("kind of plugin", self.kind, KINDS)
+        if self.kind not in SCAFFOLDS:
+            raise unknown("kind of plugin", self.kind, SCAFFOLDS)
 
     @property
     def folder(self) -> Path:
@@ -70,17 +71,15 @@ def parse(words: Sequence[str]) -> Wish:
             raise InputError(f"new-plugin takes one {key}: got {given[key]!r} and {value!r}.")
         given[key] = value
     if "name" not in given:
-        raise InputError(f"a plugin needs a name: new-plugin NAME [kind={'|'.join(KINDS)}].")
+        raise InputError(f"a plugin needs a name: new-plugin NAME [kind={'|'.join(SCAFFOLDS)}].")
     out = Path(given["out"]) if "out" in given else None
     return Wish(given["name"], given.get("kind", "domain"), out)
 
 
 def run(words: Sequence[str] = ()) -> None:
     """Write the distribution and say what to do with it."""
-    from didi_core.plugins import registry
-
     wish = parse(words)
-    taken = TAKES.get(wish.kind)
+    taken = SCAFFOLDS[wish.kind]
     if taken and wish.name in registry().names(taken):
         owner = registry().offers[taken][wish.name].plugin
         raise InputError(f"{wish.kind} {wish.name!r} is there already (plugin {owner}): choose another name.")

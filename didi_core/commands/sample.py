@@ -155,7 +155,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         where = index_map(made.samples, asked, domain.vocabulary)
         if where is not None:
             write_json(out.with_name(f"{out.name}.map.json"), where)
-        registry().tell("samples", run_dir=out.parent, samples=made.samples, record={"file": out.name})
+        registry().notify("samples", run_dir=out.parent, samples=made.samples, record={"file": out.name})
         speed = settings.num / made.seconds if made.seconds else float("inf")
         print(f"{len(made.samples)} samples, {made.nfe.total:g} network calls each, {speed:.1f} per second: {out}")
 

@@ -1,7 +1,7 @@
 """Finds plugins, asks them what they offer, and keeps what is wrong with one from stopping a run that does not use it.
 
 Discovery is by entry points in the group ``didi.plugins``. A plugin that cannot be loaded, or offers what does not fit,
-is remembered by name and left out; asking for something that it may have brought says so.
+is remembered by name and left out; the error for a name that it may have brought says so.
 ``DIDI_TRACE_PLUGINS=1`` shows every hook call, and the traceback of a plugin that cannot be loaded.
 """
 
@@ -20,19 +20,16 @@ from typing import Any
 import pluggy
 
 from didi_core import hookspecs
-from didi_core.catalogue import Catalogue
-from didi_core.diffusion.laws import LAWS
+from didi_core.catalogue import PLUGINS, Catalogue
 from didi_core.errors import InputError
-from didi_core.objectives.reward_kinds import REWARDS
 from didi_core.plugins import builtin
-from didi_core.plugins.checks import check_hooks, check_keys, check_offers, trace, tracing
-from didi_core.plugins.offers import KINDS, OWN, REGISTERED, Offer, Plugin, config_files, settle
-from didi_core.sampling.base import SAMPLERS
+from didi_core.plugins.checks import check_hooks, check_keys, import_fault, trace, tracing
+from didi_core.plugins.kinds import KINDS, Kind
+from didi_core.plugins.offers import OWN, Offer, Plugin, settle
 from didi_core.types import Domain, Metric
 
 GROUP = "didi.plugins"
 CORE = "core"  # name of the core's own plugin
-CATALOGUES: dict[str, Catalogue[Any]] = {"laws": LAWS, "samplers": SAMPLERS, "rewards": REWARDS}
 # A stranger's code may raise anything, and a module that calls sys.exit while it is imported must not end the run.
 FAILURES = (Exception, SystemExit)
 
@@ -64,14 +61,14 @@ class Registry:
 
     def catalogue(self, kind: str) -> Catalogue[Any]:
         """What there is of a kind, by name, with what to say of names that are not there."""
-        made: Catalogue[Any] = Catalogue(KINDS[kind], {})
+        made: Catalogue[Any] = Catalogue(KINDS[kind].word, {})
         self.fill(kind, made)
         return made
 
     def fill(self, kind: str, catalogue: Catalogue[Any]) -> None:
         """Put what the plugins offer into a catalogue."""
         failed = [p for p in self.plugins if p.problem]
-        absent = f"{KINDS[kind]} {{!r}} is not there because its plugin cannot be loaded: {{}}: {{}}."
+        absent = f"{KINDS[kind].word} {{!r}} is not there because its plugin cannot be loaded: {{}}: {{}}."
         refused = {
             p.name: absent.format(p.name, p.origin, p.problem) for p in failed if p.name not in self.offers[kind]
         }
@@ -108,10 +105,10 @@ class Registry:
                 found.append(metric)
         return found
 
-    def tell(self, event: str, **said: Any) -> None:
+    def notify(self, event: str, **arguments: Any) -> None:
         """Call ``didi_on_<event>`` of every plugin that listens.
 
-        One that raises is told on stderr with its distribution and is not called again: a tracker that lost its
+        One that raises is named on stderr with its distribution and is not called again: a tracker that lost its
         network must not end a training.
         """
         name = f"didi_on_{event}"
@@ -119,8 +116,8 @@ class Registry:
             if impl.plugin_name in self.silenced:
                 continue
             try:
-                trace(name, impl.plugin_name, said)
-                impl.function(**{key: said[key] for key in impl.argnames})
+                trace(name, impl.plugin_name, arguments)
+                impl.function(**{key: arguments[key] for key in impl.argnames})
             except FAILURES as error:
                 self.silenced.add(impl.plugin_name)
                 origin = {p.name: p.origin for p in self.plugins}[impl.plugin_name]
@@ -132,10 +129,12 @@ class Registry:
 
 @cache
 def registry() -> Registry:
-    """The plugins of this installation, loaded once. Their laws, samplers and rewards join the catalogues."""
-    found = collect(importlib.metadata.entry_points(group=GROUP))
-    for kind, catalogue in CATALOGUES.items():
-        found.fill(kind, catalogue)
+    """The plugins of this installation, loaded once. What they offer joins the catalogues of its kind."""
+    with PLUGINS.loading():
+        found = collect(importlib.metadata.entry_points(group=GROUP))
+    for kind in KINDS.values():
+        if kind.catalogue is not None:
+            found.fill(kind.name, kind.catalogue)
     return found
 
 
@@ -145,7 +144,7 @@ def collect(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Registry:
     manager.add_hookspecs(hookspecs)
     manager.register(builtin, CORE)
     plugins = [Plugin(CORE, OWN, _version(OWN))]
-    # The core's own come first, so that it is the others that are told when a name is taken.
+    # The core's own come first, so that the others lose a name that is taken.
     order = sorted(entry_points, key=lambda point: (_distribution(point)[0] != OWN, point.name, _distribution(point)))
     for point in order:
         if not _seen(plugins, manager, point):
@@ -159,7 +158,7 @@ def collect(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Registry:
     conflicts: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
     for kind, names in claims.items():
         for name, claimed in names.items():
-            offers[kind] |= settle(kind, name, claimed, plugins, conflicts[kind])
+            offers[kind] |= settle(KINDS[kind], name, claimed, plugins, conflicts[kind])
     frozen = MappingProxyType({kind: MappingProxyType(found) for kind, found in offers.items()})
     return Registry(manager, tuple(plugins), frozen, MappingProxyType(conflicts), tuple(dict.fromkeys(folders)))
 
@@ -191,7 +190,7 @@ def _load(manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -
         module = point.load()
         check_hooks(module)
         manager.register(module, name)
-    except FAILURES as error:  # it is told by name and the rest goes on
+    except FAILURES as error:  # the plugin is reported by name and the rest goes on
         return _failed(manager, found, error)
     return found
 
@@ -202,35 +201,38 @@ def _failed(manager: pluggy.PluginManager, plugin: Plugin, error: BaseException)
         traceback.print_exception(error)
     if manager.has_plugin(plugin.name):
         manager.unregister(name=plugin.name)
-    told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-    return replace(plugin, problem=" ".join(told.split()).rstrip("."))
+    said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, ImportError) and (error.name or "").split(".")[0] == "didi_core":
+        said = import_fault(error)
+    return replace(plugin, problem=" ".join(said.split()).rstrip("."))
 
 
 def _gather(
     manager: pluggy.PluginManager, plugin: Plugin, claims: dict[str, dict[str, list[Offer]]], folders: list[Path]
 ) -> Plugin:
     """Ask one plugin for everything it offers; nothing of it is kept when any of its answers does not fit."""
+    answers: dict[str, Any] = {}
     found: dict[str, Mapping[str, Any]] = {}
     try:
-        for kind in REGISTERED:
-            found[kind] = check_offers(kind, _ask(manager, plugin.name, kind) or {})
-        own = check_offers("config_folders", _ask(manager, plugin.name, "config_folders") or ())
-        found["configs"] = config_files(own)
+        for kind in KINDS.values():
+            answer = answers[kind.name] = _ask(manager, plugin.name, kind)
+            if answer is not None:
+                trusted = plugin.name == CORE  # its own files are tested, and reading them all takes a while
+                found[kind.name] = kind.read(kind.hook, answer) if trusted else kind.offers(answer)
     except FAILURES as error:
         return _failed(manager, plugin, error)
-    folders += own
-    for kind, things in found.items():
-        for name, value in things.items():
-            claims[kind].setdefault(name, []).append(Offer(value, plugin.name))
+    folders += map(Path, answers["configs"] or ())
+    for name, things in found.items():
+        for own, value in things.items():
+            claims[name].setdefault(own, []).append(Offer(value, plugin.name))
     return plugin
 
 
-def _ask(manager: pluggy.PluginManager, plugin: str, kind: str) -> Any:
-    """What a plugin answers to ``didi_register_<kind>``; None where it does not implement it."""
-    name = f"didi_register_{kind}"
-    for impl in getattr(manager.hook, name).get_hookimpls():
+def _ask(manager: pluggy.PluginManager, plugin: str, kind: Kind) -> Any:
+    """What a plugin answers to the hook of a kind; None where it does not implement it."""
+    for impl in getattr(manager.hook, kind.hook).get_hookimpls():
         if impl.plugin_name == plugin:
-            trace(name, plugin, {})
+            trace(kind.hook, plugin, {})
             return impl.function()
     return None
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from didi_core.plugins.kinds import Kind
+
 OWN = "didi-core"  # names of this distribution cannot be taken by another
-# What is registered by name, and what one of it is called. Configurations are the files of the config folders.
-REGISTERED = {
-    "domains": "domain",
-    "laws": "unmasking law",
-    "samplers": "sampler",
-    "rewards": "reward",
-    "metrics": "metric",
-}
-KINDS = REGISTERED | {"configs": "configuration"}
 
 
 @dataclass(frozen=True)
@@ -50,14 +42,8 @@ class Plugin:
         return self.problem or "; ".join(self.refused) or "ok"
 
 
-def config_files(folders: Iterable[Path]) -> dict[str, Path]:
-    """Configurations in config folders by ``<group>/<name>``: ``objective/mine`` for ``objective/mine.yaml``."""
-    files = [(folder, path) for folder in folders for path in sorted(folder.rglob("*/*.yaml"))]
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in files}
-
-
 def settle(
-    kind: str, name: str, claimed: Sequence[Offer], plugins: list[Plugin], conflicts: dict[str, str]
+    kind: Kind, name: str, claimed: Sequence[Offer], plugins: list[Plugin], conflicts: dict[str, str]
 ) -> Mapping[str, Offer]:
     """Who has a name that several claim: the core keeps its own; of two others nobody has it, and asking says why.
 
@@ -69,10 +55,10 @@ def settle(
         return {name: claimed[0]}
     own = first.distribution == OWN
     if own:
-        told = f"{KINDS[kind]} {name!r} is the core's own and cannot be replaced: give it another name"
+        told = f"{kind.word} {name!r} is the core's own and cannot be replaced: give it another name"
     else:
         origins = " and ".join(plugin.origin for plugin in (first, *others))
-        told = conflicts[name] = f"two plugins offer {KINDS[kind]} {name!r}: {origins}. Uninstall one of them."
+        told = conflicts[name] = f"two plugins offer {kind.word} {name!r}: {origins}. Uninstall one of them."
     for plugin in others if own else (first, *others):
         i = places[plugin.name]
         plugins[i] = replace(plugins[i], refused=(*plugins[i].refused, told))

@@ -10,7 +10,7 @@ from typing import Any
 from didi_core.hookspecs import hookimpl
 from didi_core.types import Sample
 
-DIDI_INTERFACE = 1
+DIDI_INTERFACE = 2
 
 
 @cache

@@ -1,7 +1,7 @@
 """Training curves and samples in Weights & Biases, one run there for each run directory here.
 
-Nothing is sent unless ``WANDB_PROJECT`` is set; wandb reads the rest of its settings from the environment too
-(``WANDB_MODE=offline``).
+Nothing is sent unless ``WANDB_PROJECT`` is set, and a run without it says so once; wandb reads the rest of its settings
+from the environment too (``WANDB_MODE=offline``).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from didi_core.hookspecs import hookimpl
 from didi_core.types import Sample
 
-DIDI_INTERFACE = 1
+DIDI_INTERFACE = 2
 
 
 @cache
@@ -31,7 +32,16 @@ def run(run_dir: Path) -> Any:
 
 
 def wanted() -> bool:
-    return bool(os.environ.get("WANDB_PROJECT"))
+    """Whether anything is to be sent."""
+    if not os.environ.get("WANDB_PROJECT"):
+        say_nothing_is_sent()
+        return False
+    return True
+
+
+@cache
+def say_nothing_is_sent() -> None:
+    print("didi_wandb: nothing is sent to wandb: set WANDB_PROJECT=<project>.", file=sys.stderr, flush=True)
 
 
 @hookimpl

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from didi_core.cli import main
-from didi_core.commands.new_plugin import KINDS, Wish, files, parse
+from didi_core.commands.new_plugin import SCAFFOLDS, Wish, files, parse
 from didi_core.errors import InputError
 
 
@@ -28,7 +28,7 @@ def fake_install(folder: Path, wish: Wish) -> Path:
     return site
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCAFFOLDS)
 @pytest.mark.slow
 def test_scaffold_is_listed_and_passes_its_own_tests(kind: str, tmp_path: Path) -> None:
     wish = Wish(f"my_{kind}", kind, tmp_path / "plugin")
@@ -50,7 +50,7 @@ def test_scaffold_is_listed_and_passes_its_own_tests(kind: str, tmp_path: Path) 
     assert tested.returncode == 0, tested.stdout[-3000:]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCAFFOLDS)
 def test_scaffold_has_every_file_and_no_name_left_open(kind: str) -> None:
     made = files(Wish("my_thing", kind))
     assert {"pyproject.toml", "README.md", "didi_my_thing/__init__.py", "tests/test_my_thing.py"} <= {*map(str, made)}

@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 
 from didi_core import sequences
-from didi_core.diffusion.laws import Law
-from didi_core.objectives.reward_kinds import RewardKind
-from didi_core.plugins.checks import HOOKS, members
-from didi_core.sampling.base import Sampler
-from didi_core.types import Domain, Metric
+from didi_core.plugins.checks import HOOKS
+from didi_core.plugins.kinds import KINDS, members
+from didi_core.types import Domain
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text()
 BLOCKS = re.findall(r"```(\w+) ?(\S*)\n(.*?)```", PAGE, re.DOTALL)  # language, file, text
@@ -30,7 +28,10 @@ def test_every_hook_is_in_the_reference() -> None:
     assert not {hook for hook in HOOKS if f"| `{hook}` |" not in PAGE}
 
 
-@pytest.mark.parametrize("protocol", [Domain, Metric, Law, Sampler, RewardKind], ids=lambda p: p.__name__)
+PROTOCOLS = [kind.protocol for name, kind in KINDS.items() if name != "configs"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.__name__)
 def test_every_member_of_a_protocol_is_in_the_reference(protocol: type) -> None:
     assert members(protocol)
     assert not {name for name in members(protocol) if f"`{name}`" not in PAGE}

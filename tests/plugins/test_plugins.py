@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import re
+import subprocess
+import sys
 import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,12 +16,13 @@ from typing import Any, ClassVar
 import pytest
 
 from didi_core import hookspecs
-from didi_core.catalogue import Catalogue
-from didi_core.diffusion.laws import LAWS, Iid
+from didi_core.diffusion.laws import BUILT_IN, LAWS, Iid
 from didi_core.errors import InputError
 from didi_core.hookspecs import hookimpl
 from didi_core.plugins import discovery as plugins
+from didi_core.plugins.checks import HOOKS
 from didi_core.plugins.discovery import collect
+from didi_core.plugins.kinds import KINDS, Kind
 from didi_core.sampling.base import Job
 
 
@@ -106,18 +111,23 @@ class Needy:
 @pytest.mark.parametrize(
     ("plugin", "told"),
     [
-        (module(didi_on_step=lambda steps: None), "didi_on_step asks for steps, which it is not told: its arguments"),
+        (module(didi_on_step=lambda steps: None), "didi_on_step asks for steps, which it is not given: its arguments"),
         (module(didi_register_domains=lambda: ["dna"]), r"_domains returned \['dna'\]: it returns a mapping"),
         (module(didi_register_domains=lambda: {"dna": 3}), "offers 'dna', which cannot be called: 3"),
         (module(didi_register_laws=lambda: {"l": Iid}), "offers 'l', which is a class: give an instance"),
         (module(didi_register_samplers=lambda: {"s": Needy}), "offers 's', which lacks stepwise, uses_law"),
-        (module(didi_register_samplers=lambda: {"s": Needy()}), "is no dataclass: give the class itself"),
+        (module(didi_register_samplers=lambda: {"s": Needy()}), "is not a dataclass: give the class itself"),
         (module(didi_register_metrics=lambda: {"toy": []}), "a mapping of metrics there"),
         (module(didi_register_config_folders=lambda: [Path("nowhere")]), "names a folder that is not there: nowhere"),
         (module(didi_register_config_folders=lambda: "configs"), "it returns a list of folders"),
         (module(didi_register_laws=lambda: 1 / 0), "ZeroDivisionError: division by zero"),
-        (types.SimpleNamespace(DIDI_INTERFACE=2), "for plugin interface 2, .* has 1: upgrade didi-core"),
-        (types.SimpleNamespace(DIDI_INTERFACE=0), "for plugin interface 0, .* has 1: install a newer version"),
+        (types.SimpleNamespace(DIDI_INTERFACE=3), "for plugin interface 3, .* has 2: upgrade didi-core"),
+        (types.SimpleNamespace(DIDI_INTERFACE="two"), "for plugin interface 'two', .* has 2: upgrade didi-core"),
+        (
+            types.SimpleNamespace(DIDI_INTERFACE=1),
+            "for plugin interface 1, .* has 2: install a newer version of the plugin. Its author: .*reward.*"
+            "then set DIDI_INTERFACE = 2 .CHANGELOG.md",
+        ),
         (types.SimpleNamespace(didi_on_step=print), "not marked: put @hookimpl"),
     ],
 )  # fmt: skip
@@ -134,14 +144,13 @@ def problem(plugin: Any) -> str:
 
 def test_what_a_plugin_lacks_is_told_wherever_its_name_is_asked_for() -> None:
     found = collect([Point("broken", ImportError("no module named x"), "didi-broken")])  # type: ignore[list-item]
-    for kind in plugins.KINDS:
+    for kind in KINDS:
         with pytest.raises(InputError, match="'broken' of didi-broken 1.0: ImportError: no module named x"):
             found.catalogue(kind).find("other")
 
 
 def test_metrics_of_a_plugin_come_after_those_of_the_domain() -> None:
     domain = plugins.registry().domain("toy", {})
-
 
     def having(name: str) -> plugins.Registry:
         metric = types.SimpleNamespace(name=name)
@@ -164,7 +173,7 @@ def test_listener_that_fails_is_told_once_and_does_not_stop_the_run(capsys: pyte
     points = [Point("bad", module(didi_on_step=didi_on_step)), Point("good", listening)]
     found = collect(points)  # type: ignore[arg-type]
     for step in (1, 2):
-        found.tell("step", run_dir=None, step=step, scalars={})
+        found.notify("step", run_dir=None, step=step, scalars={})
     told = capsys.readouterr().err
     assert seen == [1, 2]
     assert told.count("plugin 'bad' of other 1.0 failed in didi_on_step and is not called again") == 1
@@ -174,7 +183,7 @@ def test_trace_shows_every_hook_call(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setenv("DIDI_TRACE_PLUGINS", "1")
     points = [Point("t", module(didi_on_step=lambda step: None)), Point("b", ImportError("gone"))]
     found = collect(points)  # type: ignore[arg-type]
-    found.tell("step", run_dir=None, step=7, scalars={})
+    found.notify("step", run_dir=None, step=7, scalars={})
     told = capsys.readouterr().err
     assert "plugin core: didi_register_laws()" in told
     assert "plugin t: didi_on_step(run_dir=None, step=7" in told
@@ -188,7 +197,7 @@ def test_hooks_that_listen_are_called_with_what_they_ask_for() -> None:
         seen.append((step, scalars))
 
     found = collect([Point("tracker", module(didi_on_step=didi_on_step))])  # type: ignore[list-item]
-    found.tell("step", run_dir=None, step=3, scalars={"loss": 1.0})
+    found.notify("step", run_dir=None, step=3, scalars={"loss": 1.0})
     assert seen == [(3, {"loss": 1.0})]
 
 
@@ -200,20 +209,92 @@ def test_every_hook_is_typed_and_documented() -> None:
         assert "return" in hook.__annotations__, name
 
 
-def test_law_of_a_plugin_is_known_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    from didi_core.diffusion import laws as unmasking
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Makes these the plugins of the installation, beside the real ones, not yet loaded."""
+    real = [*importlib.metadata.entry_points(group=plugins.GROUP)]
 
-    law = unmasking.Iid(name="mine")
-    monkeypatch.setitem(plugins.CATALOGUES, "laws", Catalogue("unmasking law", unmasking.LAWS))
-    monkeypatch.setattr(unmasking, "LAWS", plugins.CATALOGUES["laws"])
-    points = [Point("laws", module(didi_register_laws=lambda: {"mine": law}))]
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
-    plugins.registry.cache_clear()
-    try:
-        plugins.registry()
-        assert unmasking.law("mine") is law
-    finally:
+    def install(*points: Point) -> None:
+        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [*real, *points])
         plugins.registry.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    plugins.registry.cache_clear()
+    plugins.registry()  # the catalogues forget what is no longer installed
+
+
+def test_catalogues_know_names_of_plugins_without_a_call_of_the_registry(installed: Callable[..., None]) -> None:
+    law = Iid(name="mine")
+    installed(Point("laws", module(didi_register_laws=lambda: {"mine": law})))
+    assert plugins.registry.cache_info().currsize == 0
+    assert LAWS.find("stratified").name == "stratified"
+    assert plugins.registry.cache_info().currsize == 0, "what is there costs nothing"
+    assert LAWS.find("mine") is law
+
+
+def test_listing_a_catalogue_loads_the_plugins(installed: Callable[..., None]) -> None:
+    installed(Point("laws", module(didi_register_laws=lambda: {"mine": Iid(name="mine")})))
+    assert "mine" in [*LAWS] and len(LAWS) == len([*LAWS])
+    with pytest.raises(InputError, match="unknown unmasking law 'mien'. Did you mean 'mine'"):
+        LAWS.find("mien")
+
+
+def test_python_api_samples_with_the_law_of_a_plugin(installed: Callable[..., None]) -> None:
+    import didi_core
+    from didi_toy import ToyDomain
+
+    installed(Point("laws", module(didi_register_laws=lambda: {"mine": Iid(name="mine")})))
+    domain = ToyDomain()
+    made = didi_core.sample(domain.teacher("bundled"), domain=domain, num=2, steps=3, law="mine")
+    assert len(made.samples) == 2 and made.nfe.denoiser == 3
+
+
+def test_plugin_that_asks_a_catalogue_while_it_is_loaded_does_not_wait_for_itself(
+    installed: Callable[..., None],
+) -> None:
+    class Curious(Point):
+        def load(self) -> Any:
+            known = [*LAWS]
+            return module(didi_register_laws=lambda: {"mine": Iid(name=f"mine_after_{len(known)}")})
+
+    installed(Curious("curious", None))
+    assert LAWS.find("mine").name == f"mine_after_{len(BUILT_IN)}"
+
+
+def test_names_that_are_no_longer_installed_leave_the_catalogues(installed: Callable[..., None]) -> None:
+    installed(Point("laws", module(didi_register_laws=lambda: {"mine": Iid(name="mine")})))
+    assert "mine" in LAWS
+    installed()
+    plugins.registry()
+    assert "mine" not in LAWS
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.catalogue is not None], ids=lambda k: k.name)
+def test_every_kind_with_a_catalogue_offers_what_the_core_has(kind: Kind) -> None:
+    assert kind.catalogue is not None
+    mine = {name for name, offer in plugins.registry().offers[kind.name].items() if offer.plugin == plugins.CORE}
+    assert mine and mine <= {*kind.catalogue}
+    assert kind.catalogue.kind == kind.word
+
+
+def test_every_kind_has_a_hook_of_its_own_and_every_hook_a_kind() -> None:
+    assert sorted(kind.hook for kind in KINDS.values()) == sorted(h for h in HOOKS if h.startswith("didi_register_"))
+
+
+def test_plugin_of_an_older_interface_that_imports_what_is_gone_says_so() -> None:
+    class Old(Point):
+        def load(self) -> Any:
+            return importlib.import_module("didi_core.rewards")
+
+    told = {p.name: p.problem for p in collect([Old("old", None)]).plugins}["old"]  # type: ignore[list-item]
+    assert told.startswith("No module named 'didi_core.rewards'. This didi_core has plugin interface 2; a plugin of")
+
+
+def test_hooks_cost_nothing_to_import() -> None:
+    told = "import sys, didi_core.hookspecs; print([m for m in ('torch', 'numpy', 'hydra') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def configs(folder: Path, *names: str, text: str = "a: 1\n") -> types.ModuleType:
@@ -235,27 +316,22 @@ def test_objectives_of_plugins_are_configurations_by_name_and_two_of_one_name_ar
 
 
 def test_choosing_a_configuration_that_two_plugins_offer_names_both(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    installed: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     from didi_core.cli import main
 
     twins = [Point(name, configs(tmp_path / name, "objective/shared"), f"didi-{name}") for name in ("a", "b")]
-    points = [*importlib.metadata.entry_points(group=plugins.GROUP), *twins, Point("c", ImportError("gone"), "didi-c")]
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
-    plugins.registry.cache_clear()
-    try:
-        assert main(["distill", "domain=toy", "objective=shared"]) == 2
-        assert "'a' of didi-a 1.0 and 'b' of didi-b 1.0. Uninstall one of them." in capsys.readouterr().err
-        assert main(["distill", "domain=toy", "objective=mine"]) == 2
-        told = capsys.readouterr().err
-        assert "unknown objective 'mine'" in told and "Plugin skipped: 'c' of didi-c 1.0: ImportError: gone." in told
-    finally:
-        plugins.registry.cache_clear()
+    installed(*twins, Point("c", ImportError("gone"), "didi-c"))
+    assert main(["distill", "domain=toy", "objective=shared"]) == 2
+    assert "'a' of didi-a 1.0 and 'b' of didi-b 1.0. Uninstall one of them." in capsys.readouterr().err
+    assert main(["distill", "domain=toy", "objective=mine"]) == 2
+    told = capsys.readouterr().err
+    assert "unknown objective 'mine'" in told and "Plugin skipped: 'c' of didi-c 1.0: ImportError: gone." in told
 
 
 def test_file_of_a_config_folder_that_is_no_yaml_is_its_plugins_problem(tmp_path: Path) -> None:
     told = problem(configs(tmp_path, "conditioning/odd", text="a: [\n"))
-    assert "didi_register_config_folders offers conditioning/odd.yaml, which is no YAML" in told
+    assert "didi_register_config_folders offers 'conditioning/odd', which is not YAML" in told
 
 
 def test_plugin_that_leaves_while_it_is_imported_does_not_end_the_run() -> None:

@@ -1,4 +1,4 @@
-"""The two trackers of plugins/: they fit the hooks, and pass on what they are told to the services of their names."""
+"""The two trackers of plugins/: they fit the hooks, and pass on what they are given to the services of their names."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def tracker(name: str) -> Registry:
     return found
 
 
-def tell(found: Registry, run_dir: Path) -> None:
-    """A short run, as the commands tell it."""
-    found.tell("step", run_dir=run_dir, step=3, scalars={"loss": 0.5})
-    found.tell("samples", run_dir=run_dir, samples=SAMPLES, record={"file": "samples.jsonl"})
-    found.tell("run_end", run_dir=run_dir, record={"stages": {"training": {"seconds": 1}}})
+def notify(found: Registry, run_dir: Path) -> None:
+    """A short run, as the commands announce it."""
+    found.notify("step", run_dir=run_dir, step=3, scalars={"loss": 0.5})
+    found.notify("samples", run_dir=run_dir, samples=SAMPLES, record={"file": "samples.jsonl"})
+    found.notify("run_end", run_dir=run_dir, record={"stages": {"training": {"seconds": 1}}})
     assert not found.silenced
 
 
@@ -55,14 +55,14 @@ def test_tensorboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake: Any = types.ModuleType("torch.utils.tensorboard")
     fake.SummaryWriter = lambda folder: made.append(Service(folder)) or made[-1]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
-    tell(tracker("didi_tensorboard"), tmp_path)
+    notify(tracker("didi_tensorboard"), tmp_path)
     (writer,) = made
     assert [name for name, _ in writer.calls] == ["made", "add_scalar", "add_text", "close"]
     assert writer.calls[1] == ("add_scalar", ("loss", 0.5, 3))
     assert writer.calls[0] == ("made", ((str(tmp_path / "tensorboard"),), {}))
 
 
-def test_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made: list[Service] = []
     fake: Any = types.ModuleType("wandb")
     fake.init = lambda **settings: made.append(Service(**settings)) or made[-1]
@@ -70,11 +70,12 @@ def test_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "wandb", fake)
     (tmp_path / "run.json").write_text(json.dumps({"config": {"seed": 7}}))
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    tell(tracker("didi_wandb"), tmp_path)
+    notify(tracker("didi_wandb"), tmp_path)
     assert not made, "nothing is sent unless WANDB_PROJECT is set"
+    assert capsys.readouterr().err.count("set WANDB_PROJECT=<project>") == 1, "and that is said once, not at every step"
     monkeypatch.setenv("WANDB_PROJECT", "mine")
-    tell(tracker("didi_wandb"), tmp_path)
-    tell(tracker("didi_wandb"), tmp_path)
+    notify(tracker("didi_wandb"), tmp_path)
+    notify(tracker("didi_wandb"), tmp_path)
     first, again = made
     _, settings = first.calls[0][1]
     assert settings["config"] == {"seed": 7}

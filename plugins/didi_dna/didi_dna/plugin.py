@@ -10,7 +10,7 @@ from didi_core.types import Domain
 
 from .domain import DnaDomain
 
-DIDI_INTERFACE = 1
+DIDI_INTERFACE = 2
 
 
 @hookimpl

@@ -1,0 +1,146 @@
+"""The kinds of things that plugins offer, one record each: everything that the core does with a kind follows from it.
+
+A new kind is a hook in ``hookspecs`` and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from didi_core.catalogue import Catalogue
+from didi_core.diffusion.laws import LAWS, Law
+from didi_core.errors import InputError
+from didi_core.objectives.reward_kinds import REWARDS, RewardKind
+from didi_core.sampling.base import SAMPLERS, Sampler
+from didi_core.types import Domain, Metric
+
+
+def by_name(hook: str, answer: Any) -> Mapping[str, Any]:
+    """Name -> thing, as most hooks answer."""
+    if not isinstance(answer, Mapping) or not all(isinstance(name, str) and name for name in answer):
+        raise InputError(f"{hook} returned {short(answer)}: it returns a mapping of names")
+    return answer
+
+
+def by_domain(hook: str, answer: Any) -> Mapping[str, Any]:
+    """Domain -> name -> thing, as ``<domain>/<name>`` -> thing."""
+    for domain, things in by_name(hook, answer).items():
+        if not isinstance(things, Mapping):
+            raise InputError(f"{hook} returned {short(things)} for domain {domain!r}: a mapping of metrics there")
+    return {f"{domain}/{name}": thing for domain, things in answer.items() for name, thing in things.items()}
+
+
+def by_folder(hook: str, answer: Any) -> Mapping[str, Path]:
+    """Folders, as the configurations in them: ``objective/mine`` -> ``objective/mine.yaml``."""
+    if isinstance(answer, str | Path) or not isinstance(answer, Sequence):
+        raise InputError(f"{hook} returned {answer!r}: it returns a list of folders")
+    missing = [str(folder) for folder in answer if not Path(folder).is_dir()]
+    if missing:
+        raise InputError(f"{hook} names a folder that is not there: {missing[0]} (is it in the wheel?)")
+    files = [(Path(folder), path) for folder in answer for path in sorted(Path(folder).rglob("*/*.yaml"))]
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in files}
+
+
+def instance(protocol: type, thing: Any) -> str:
+    """The fault of a thing that plugins give as it is."""
+    return "is a class: give an instance" if isinstance(thing, type) else _lacking(protocol, thing)
+
+
+def settings_class(protocol: type, thing: Any) -> str:
+    """The fault of a class that the core makes from settings."""
+    if not isinstance(thing, type) or not hasattr(thing, "__dataclass_fields__"):
+        return "is not a dataclass: give the class itself, made with @dataclass(frozen=True)"
+    return _lacking(protocol, thing)
+
+
+def factory(protocol: type, thing: Any) -> str:
+    """The fault of something that makes what has the protocol's members."""
+    del protocol
+    return "" if callable(thing) else "cannot be called"
+
+
+def readable(protocol: type, path: Path) -> str:
+    """Why a configuration cannot be read: some are read by runs that do not choose them."""
+    del protocol
+    try:
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return f"is not YAML ({' '.join(str(error).split())})"
+    return ""
+
+
+def _lacking(protocol: type, thing: Any) -> str:
+    missing = [name for name in members(protocol) if not hasattr(thing, name)]
+    return f"lacks {', '.join(missing)}" if missing else ""
+
+
+def members(protocol: type) -> list[str]:
+    """Names that a protocol asks for."""
+    return [name for name in {**protocol.__annotations__, **vars(protocol)} if not name.startswith("_")]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of thing that plugins offer.
+
+    name: the kind in tables and records. word: one of them in messages.
+    protocol: what one must have. form: what a plugin gives for it; called, it says what is wrong, '' where nothing is.
+    catalogue: where the core looks for it, beside its own. None: it is asked of the registry.
+    read: the hook's answer as name -> thing; raises InputError for an answer of another shape.
+    answers_to: the hook, where it is not called after ``name``.
+    conformance: the function of ``didi_core.testing`` that checks what one does. scaffolds: kinds of ``new-plugin``.
+    """
+
+    name: str
+    word: str
+    protocol: type
+    form: Callable[[type, Any], str]
+    catalogue: Catalogue[Any] | None = None
+    conformance: str = ""
+    scaffolds: tuple[str, ...] = ()
+    read: Callable[[str, Any], Mapping[str, Any]] = by_name
+    answers_to: str = ""
+
+    @property
+    def hook(self) -> str:
+        return self.answers_to or f"didi_register_{self.name}"
+
+    def offers(self, answer: Any) -> Mapping[str, Any]:
+        """What a plugin answered to the hook, as name -> thing.
+
+        Raises:
+            InputError: an answer, or a thing in it, that cannot be used.
+        """
+        found = self.read(self.hook, answer)
+        for name, thing in found.items():
+            fault = self.form(self.protocol, thing)
+            if fault:
+                raise InputError(f"{self.hook} offers {name!r}, which {fault}: {short(thing)}")
+        return found
+
+
+def table(kinds: Iterable[Kind]) -> Mapping[str, Kind]:
+    return MappingProxyType({kind.name: kind for kind in kinds})
+
+
+KINDS = table(
+    (
+        Kind("domains", "domain", Domain, factory, None, "faults", ("domain",)),
+        Kind("laws", "unmasking law", Law, instance, LAWS, "check_law", ("law",)),
+        Kind("samplers", "sampler", Sampler, settings_class, SAMPLERS, "check_sampler", ("sampler",)),
+        Kind("rewards", "reward", RewardKind, settings_class, REWARDS, "", ("objective",)),
+        Kind("metrics", "metric", Metric, factory, None, "check_metric", ("metric",), by_domain),
+        Kind("configs", "configuration", Path, readable, read=by_folder, answers_to="didi_register_config_folders"),
+    )
+)
+
+
+def short(thing: Any) -> str:
+    text = repr(thing)
+    return text if len(text) <= 80 else text[:77] + "..."
