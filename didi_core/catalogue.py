@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from didi_core.errors import InputError, unknown
 
@@ -45,7 +45,7 @@ class Loader:
 PLUGINS = Loader()  # ``didi_core/__init__.py`` says how
 
 
-class Catalogue(Mapping[str, T], Generic[T]):
+class Catalogue(Mapping[str, T]):
     """Named things of one kind. The error for a name that is not there lists those that are, and the plugins that
     failed to load.
 
@@ -80,6 +80,10 @@ class Catalogue(Mapping[str, T], Generic[T]):
         if name in self.refused:
             raise InputError(self.refused[name])
         raise InputError(" ".join([str(unknown(self.kind, name, self, where)), *self.notes]))
+
+    def __setitem__(self, name: str, thing: T) -> None:
+        """Add something of this process alone, such as a function that was given from Python."""
+        self._own[name] = thing
 
     def __getitem__(self, name: str) -> T:
         if name not in self._own and name not in self._joined:

@@ -58,6 +58,32 @@ def check_text(bench: Bench) -> None:
     promise(domain.decode(padded) == domain.decode(tokens), "decode does not drop padding.")
 
 
+def check_generated(bench: Bench) -> None:
+    """encode and decode are inverse on whatever a model may write: metrics and judges read its text.
+
+    Where the vocabulary has no spellings (subwords), other tokens may spell the same text; the text must then stay.
+    """
+    domain, vocabulary = bench.domain, bench.domain.vocabulary
+    free = domain.template([9] * SAMPLES)
+    drawn = torch.randint(len(vocabulary.generated), free.shape, generator=generator(0, "contract", "generated"))
+    written = torch.where(free == vocabulary.mask, torch.tensor(vocabulary.generated)[drawn], free)
+    for tokens in written.tolist():
+        text = domain.decode(tokens)
+        try:
+            again = domain.encode(text)
+        except InputError as error:
+            told = f"a model may write the tokens {tokens}, and encode refuses their text {text!r}: {error}"
+            raise Broken(told) from error
+        promise(
+            domain.decode(again) == text,
+            f"a model may write {text!r}, which becomes {domain.decode(again)!r} when it is read again.",
+        )
+        promise(
+            vocabulary.tokens is None or again == tokens,
+            f"encode does not undo decode: a model may write the tokens {tokens}, and their text {text!r} has {again}.",
+        )
+
+
 def check_template(bench: Bench) -> None:
     """A template has exactly the free positions asked for; all else is special; padding is on the right."""
     domain, vocabulary = bench.domain, bench.domain.vocabulary
