@@ -1,4 +1,4 @@
-"""Distils masked diffusion models into few-step generators. See README.md, and ``python -m didi_core --help``."""
+"""Distils masked diffusion models into few-step generators. See README.md, and ``didi --help``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from didi_core.catalogue import PLUGINS
 
 if TYPE_CHECKING:
-    from didi_core.api import distill, evaluate, load_student, sample, score, shortlist
+    from didi_core.api import distill, evaluate, load_student, pretrain, sample, score, shortlist
 
-__all__ = ["distill", "evaluate", "load_student", "sample", "score", "shortlist"]
+    __version__: str
+
+__all__ = ["distill", "evaluate", "load_student", "pretrain", "sample", "score", "shortlist"]
 
 
 PLUGINS.load = lambda: importlib.import_module("didi_core.plugins").registry()
@@ -20,4 +22,11 @@ def __getattr__(name: str) -> Any:
     """The Python API, imported when it is first used: torch takes seconds, and ``--help`` does not need it."""
     if name in __all__:
         return getattr(importlib.import_module("didi_core.api"), name)
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("didi-core")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What ``import didi_core`` offers, for completion; submodules where they have been imported."""
+    return sorted({*__all__, "__version__", *globals()})

@@ -1,9 +1,12 @@
-"""``python -m didi_core``."""
+"""``python -m didi_core``, and the program ``didi``."""
 
 from __future__ import annotations
 
 import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
+    sys.path.append(sys.path.pop(0))  # a datasets.py or token.py of the user's must not stand in for a library
 
 from didi_core.cli import main
 from didi_core.processes import leave

@@ -1,10 +1,16 @@
-"""didi_core from Python: what the commands do, as functions. ``import didi_core`` offers these names."""
+"""didi_core from Python: what the commands do, as functions. ``import didi_core`` offers these names.
+
+Settings are those of the command line, as values of Python: nested (``training={"steps": 50}``) or with dotted keys
+(``**{"training.steps": 50}``). A text for a group (``domain="toy"``, ``objective="didi_paper"``) chooses one of its
+files; a mapping changes values of it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,26 @@ from didi_core.domain.scoring import Scored
 from didi_core.errors import InputError
 from didi_core.sampling.generate import Generated, SamplerSettings, generate
 from didi_core.types import Domain, Sample
+
+OF_GENERATION = ("seed", "length", "batch_size", "templates", "scorer")
+
+
+class Report(dict[str, Any]):
+    """The content of a report.json, and the folder that it is in."""
+
+    folder: Path
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(json.loads((folder / "report.json").read_text(encoding="utf-8")))
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"Report({len(self.get('rows', ()))} rows, folder={str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        """The page of the report, in a notebook."""
+        page = (self.folder / "report.html").read_text(encoding="utf-8")
+        return f'<iframe srcdoc="{escape(page)}" width="100%" height="600" style="border:0"></iframe>'
 
 
 def load_student(run_dir: Path | str) -> nn.Module:
@@ -26,36 +52,54 @@ def load_student(run_dir: Path | str) -> nn.Module:
     return load_denoiser(run_dir)
 
 
-def sample(
-    source: Path | str | nn.Module, *, num: int = 10, steps: int = 16, domain: Domain | None = None, **settings: Any
-) -> Generated:
+def sample(source: Path | str | nn.Module, *, domain: Domain | str | None = None, **settings: Any) -> Generated:
     """Samples with text and network calls, from a run directory (or a denoiser and its ``domain``).
 
     Args:
-        settings: any key of ``configs/sample.yaml``: sampler, law, grid, temperature, length, template, seed ...
+        settings: any key of ``configs/sample.yaml``: num, steps, sampler, law, grid, temperature, length, seed ...
             With a run directory also the keys of its domain: ``contig``, ``prompt`` ... (``configs/conditioning``).
     """
     if isinstance(source, nn.Module):
         if domain is None:
             raise InputError("sample needs domain=... beside a network: only a run directory says what it writes.")
-        own = {key: settings.pop(key) for key in ("seed", "length", "batch_size", "templates") if key in settings}
-        return generate(domain, source, settings=SamplerSettings(steps=steps, **settings), num=num, **own)
-    from didi_core.commands.sample import Settings, Source, draw
+        return _sample_network(source, domain, settings)
+    if domain is not None:
+        raise InputError(f"sample takes the domain from {source}: leave domain out.")
+    from didi_core.commands.sample import Source, draw
 
-    wishes = {key: settings.pop(key) for key in list(settings) if key not in Settings.__dataclass_fields__}
-    asked = Settings(run=Path(source), num=num, steps=steps, conditioning=wishes, **settings)
+    asked, *_ = _composed("sample", {"run": source, **settings})
     return draw(asked, Source.open(asked))
 
 
+def _sample_network(network: nn.Module, domain: Domain | str, settings: Mapping[str, Any]) -> Generated:
+    """Samples of a network that is in memory."""
+    from didi_core.commands.common import make_domain
+    from didi_core.commands.compose import plain
+    from didi_core.config import build, unknown_key
+
+    own = {key: value for key, value in settings.items() if key in OF_GENERATION}
+    asked = {key: plain(value) for key, value in settings.items() if key not in (*OF_GENERATION, "num")}
+    known = SamplerSettings.__dataclass_fields__
+    for key in asked:
+        if key not in known:
+            raise unknown_key(key, [*known, *OF_GENERATION, "num"])
+    made = make_domain(domain, {}) if isinstance(domain, str) else domain
+    return generate(made, network, settings=build(SamplerSettings, asked), num=settings.get("num", 10), **own)
+
+
+def pretrain(**settings: Any) -> Path:
+    """Train a teacher or a judge from data (``pretrain``); returns the run directory."""
+    return _folder("pretrain", settings)
+
+
 def distill(**settings: Any) -> Path:
-    """Run ``distill`` with keys as on the command line (``**{"training.steps": 50}``); returns the run directory."""
-    return _command("distill", settings)
+    """Distil a teacher into a few-step student (``distill``); returns the run directory."""
+    return _folder("distill", settings)
 
 
-def evaluate(**settings: Any) -> dict[str, Any]:
-    """Run ``evaluate`` with keys as on the command line; returns the content of report.json."""
-    report: dict[str, Any] = json.loads((_command("evaluate", settings) / "report.json").read_text())
-    return report
+def evaluate(**settings: Any) -> Report:
+    """A student against its teacher, or files of samples (``evaluate``); returns the content of report.json."""
+    return Report(_folder("evaluate", settings))
 
 
 def score(designs: Path | str | Generated | Sequence[Sample], **settings: Any) -> Scored:
@@ -74,40 +118,29 @@ def score(designs: Path | str | Generated | Sequence[Sample], **settings: Any) -
 
 
 def shortlist(folder: Path | str | Scored, **settings: Any) -> Scored:
-    """The scored designs that pass: the command ``filter``, with its keys (``**{"min.plddt": 70}``, ``top=20``)."""
+    """The scored designs that pass: the command ``filter``, with its keys (``min={"plddt": 70}``, ``top=20``)."""
     from didi_core.commands.filter import filter_designs
 
     place = folder.folder if isinstance(folder, Scored) else folder
     return filter_designs(*_composed("filter", {"input": place, **settings}))
 
 
-def _composed(name: str, settings: dict[str, Any]) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+def _composed(name: str, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
     """Settings, configuration and command line of a command."""
     from didi_core.commands import find
-    from didi_core.commands.compose import compose_jobs
+    from didi_core.commands.compose import compose_mapping
     from didi_core.config import build
 
-    words = [f"{key}={_written(value)}" for key, value in settings.items()]
-    config = compose_jobs(name, words)[0].config
-    return build(find(name).settings, config), config, (name, *words)
+    job = compose_mapping(name, settings)
+    return build(find(name).settings, job.config), job.config, (name, *job.words)
 
 
-def _command(name: str, settings: dict[str, Any]) -> Path:
-    """Compose, run, and tell where the results are."""
+def _folder(name: str, settings: Mapping[str, Any]) -> Path:
+    """Compose and run a command; returns its folder."""
     from didi_core.commands import find
     from didi_core.processes import joined
-    from didi_core.storage.run_dir import RunDirectory
 
     command = find(name)
     with joined() if command.parallel else nullcontext():
-        command.run(*_composed(name, settings))
-    if RunDirectory.current is None:
-        raise RuntimeError(f"{name} opened no run directory")
-    return RunDirectory.current
-
-
-def _written(value: Any) -> str:
-    """A value as the command line writes it."""
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_written, value)) + "]"
-    return "null" if value is None else str(value)
+        folder: Path = command.run(*_composed(name, settings))
+    return folder

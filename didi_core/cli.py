@@ -6,39 +6,63 @@ Exit codes: 0 everything asked for was done; 1 the run failed; 2 input or config
 from __future__ import annotations
 
 import errno
+import importlib.metadata
+import os
 import shlex
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from didi_core.commands import COMMANDS, Command, find
 from didi_core.errors import DidiError, InputError
-from didi_core.processes import joined, launcher, spokesman
-from didi_core.storage.run_dir import RunDirectory
+from didi_core.processes import current, joined, launcher, spokesman
+from didi_core.storage.run_dir import stopped_in
 
-PROGRAM = "python -m didi_core"
+if TYPE_CHECKING:
+    from didi_core.commands.compose import Job
+
+PROGRAM, MODULE = "didi", "python -m didi_core"
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
-# Flags that Hydra answers by itself, without a run.
-SHOWING = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--resolve", "-r", "--package", "-p")
-SWEEPING = ("--multirun", "-m")
-UNWRITABLE = {
+HELP, SWEEP, SHOW = ("--help", "-h"), ("--multirun", "-m"), ("--cfg", "-c")
+FLAGS = "--help, --cfg job, --multirun"
+UNUSABLE = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "permission is denied",
     errno.EPERM: "permission is denied",
+    errno.EFBIG: "the file would be larger than the system allows (ulimit -f)",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "its links go round in a circle",
+    errno.ENOTDIR: "a part of it is a file where a folder should be",
+    errno.EISDIR: "it is a folder where a file should be",
 }
 
 
 def main(argv: Sequence[str]) -> int:
     """Run a command line (without the program's name); returns the exit code."""
     words = list(argv)
-    if not words or words[0] in ("--help", "-h", "help"):
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without some letter still shows the rest
+    if not words or words[0] in (*HELP, "help"):
         print(overview())
         return 0
+    if words[0] in ("--version", "-V"):
+        print(f"{PROGRAM} {importlib.metadata.version('didi-core')}")
+        return 0
+    if words[0] in ("--completion", "--complete"):
+        return guarded(lambda: _complete(words), words)
     return guarded(lambda: _together(words), words)
+
+
+def _complete(words: Sequence[str]) -> None:
+    from didi_core.commands.completion import candidates, script
+
+    print(script(words[1:]) if words[0] == "--completion" else "\n".join(candidates(words[1:])))
 
 
 def _together(words: Sequence[str]) -> None:
@@ -51,7 +75,7 @@ def _together(words: Sequence[str]) -> None:
 
 def check_parallel(words: Sequence[str]) -> None:
     """Refuse several processes of what runs in one."""
-    if not find(words[0]).parallel or any(word in SWEEPING for word in words):
+    if not find(words[0]).parallel or any(word in SWEEP for word in words):
         told = f"{words[0]} --multirun" if find(words[0]).parallel else words[0]
         parallel = ", ".join(command.name for command in COMMANDS.values() if command.parallel)
         raise InputError(
@@ -71,9 +95,14 @@ def overview() -> str:
     ]
     lines += [
         "",
-        f"{PROGRAM} COMMAND --help       its settings with their values, and the choices of each group",
-        f"{PROGRAM} COMMAND ... --cfg job        the configuration that would run",
-        f"{PROGRAM} COMMAND ... --multirun       one run for each combination of key=a,b",
+        f"{PROGRAM} COMMAND --help              its settings with their values, and the choices of each group",
+        f"{PROGRAM} COMMAND ... --cfg job       the configuration that would run",
+        f"{PROGRAM} COMMAND ... --multirun      one run for each combination of key=a,b",
+        f"{PROGRAM} --completion bash|zsh|fish  a script that completes commands, keys and choices",
+        f"{PROGRAM} --version",
+        "",
+        f"A value is what follows the first '=', up to the end of the word: quote it for the shell only. {MODULE} is "
+        "the same program.",
     ]
     return "\n".join(lines)
 
@@ -81,182 +110,166 @@ def overview() -> str:
 def _dispatch(words: Sequence[str]) -> None:
     command, rest = find(words[0]), list(words[1:])
     if not command.configured:
-        if any(word in ("--help", "-h") for word in rest):
+        if any(word in HELP for word in rest):
             print(f"usage: {PROGRAM} {command.name} {command.example}\n\n{command.about}")
         else:
             command.run(rest)
         return
-    flags, overrides = _split(command.spelled(rest))
-    if any(flag in ("--help", "-h") for flag in flags):
-        from didi_core.commands.compose import explained
+    flags, settings = _split(rest)
+    if any(flag in HELP for flag in flags):
+        from didi_core.commands.explain import explained
 
-        print(f"{PROGRAM} {command.name}: {command.about}\n\n{explained(command.name)}\n")
-    if any(flag.split("=")[0] in SHOWING for flag in flags):
-        _hydra(command, flags, overrides, lambda: None)
+        print(f"usage: {PROGRAM} {command.name} [key=value ...]\n\n{explained(command.name, settings)}")
         return
     from didi_core.commands.compose import compose_jobs
 
-    sweep = any(flag in SWEEPING for flag in flags)
-    others = [flag for flag in flags if flag not in SWEEPING]
-    if others:
-        raise InputError(
-            f"unknown flag {others[0]}. Settings are written key=value; see {PROGRAM} {command.name} --help."
-        )
-    jobs = compose_jobs(command.name, overrides, sweep)
-    if sweep:
-        _run_many(command, overrides)
+    settings = command.spelled(settings)
+    jobs = compose_jobs(command.name, settings, any(flag in SWEEP for flag in flags))
+    if any(flag in SHOW for flag in flags):
+        print("\n---\n".join(_as_yaml(job) for job in jobs))
+    elif any(flag in SWEEP for flag in flags):
+        _run_many(command, jobs)
     else:
-        _run_one(command, jobs[0].config, tuple(words))
+        _run_one(command, jobs[0], (command.name, *settings))
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags (with the word that belongs to them) and overrides; Hydra wants them apart."""
-    flags, overrides, waiting = [], [], False
+    """Flags and settings. Raises InputError for a flag that is not there."""
+    flags, settings, waiting = [], [], False
     for word in words:
-        if waiting or (word.startswith("-") and "=" not in word.split("-")[0]):
-            flags.append(word)
-            waiting = not waiting and word in ("--cfg", "-c", "--info", "-i", "--package", "-p")
+        if waiting:
+            waiting = False
+            if word != "job":
+                raise InputError(f"--cfg {word}: write --cfg job, which shows the configuration of the command.")
+        elif word.startswith("-"):
+            if word not in (*HELP, *SWEEP, *SHOW, "--cfg=job", "--resolve"):
+                raise InputError(f"unknown flag {word}. Settings are written key=value; the flags are {FLAGS}.")
+            flags.append(word.partition("=")[0])
+            waiting = word in SHOW
         else:
-            overrides.append(word)
-    return flags, overrides
+            settings.append(word)
+    return flags, settings
 
 
-def _run_one(command: Command, config: dict, command_line: tuple[str, ...]) -> None:
+def _as_yaml(job: Job) -> str:
+    import yaml
+
+    text: str = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
+    return text.rstrip()
+
+
+def _run_one(command: Command, job: Job, command_line: tuple[str, ...]) -> None:
     from didi_core.config import build
 
-    settings = build(command.settings, config)
-    command.run(settings, config, command_line)
+    command.run(build(command.settings, job.config), job.config, command_line)
 
 
-def _run_many(command: Command, overrides: Sequence[str]) -> None:
-    """Hydra's multirun. A job that fails does not stop the others; the worst exit code is kept."""
+def _run_many(command: Command, jobs: Sequence[Job]) -> None:
+    """One job after the other. One that fails does not stop the others; the worst exit code is kept."""
+    from dataclasses import replace
+
+    keys = command.settings.__dataclass_fields__
+    outs = {str(job.config.get("out")) for job in jobs}
+    if "out" in keys and len(jobs) > 1 and len(outs) < len(jobs) and outs != {"None"}:
+        raise InputError(f"out={outs.pop()} would be written by several jobs: leave it out, or give one for each job.")
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    given = jobs[0].config.get("run_dir")
+    root = Path(given).expanduser() if given else Path("outputs") / command.name / f"multirun_{stamp}"
     codes: list[int] = []
-    given = [word.partition("=")[2] for word in overrides if word.startswith("run_dir=")]
-    root = (
-        Path(given[-1]) if given else Path("outputs") / command.name / f"multirun_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-    )
-
-    def job() -> None:
-        from hydra.core.hydra_config import HydraConfig
-
-        from didi_core.commands.compose import compose_jobs
-
-        composed = HydraConfig.get()
-        own = [word for word in composed.overrides.task if not word.startswith("run_dir=")]
-        own += [f"run_dir={root / str(composed.job.num)}"] if _takes(command, "run_dir") else []
-        if _takes(command, "cache") and not any(word.startswith("cache=") for word in own):
-            own.append(f"cache={root / 'evaluation'}")
-        words = (command.name, *own)
-        codes.append(guarded(lambda: _run_one(command, compose_jobs(command.name, own)[0].config, words), words))
+    for number, job in enumerate(jobs):
+        own = {"run_dir": str(root / str(number))} if "run_dir" in keys else {}
+        if "cache" in keys and job.config.get("cache") is None:
+            own["cache"] = str(root / "evaluation")
+        bare = [word for word in job.words if word.partition("=")[0] not in own]
+        made = replace(job, words=(*bare, *(f"{key}={value}" for key, value in own.items())))
+        made.config.update(own)
+        print(f"job {number} of {len(jobs)}: {shlex.join(job.words)}", flush=True)
+        words = (command.name, *made.words)
+        codes.append(guarded(lambda made=made, words=words: _run_one(command, made, words), words))  # type: ignore[misc]
         if codes[-1] == INTERRUPTED:
             raise KeyboardInterrupt
-
-    _hydra(command, ["--multirun"], [*overrides, f"hydra.sweep.dir={root}"], job)
     if any(codes):
-        raise (
-            DidiError(f"{sum(map(bool, codes))} of {len(codes)} jobs failed.")
-            if WRONG not in codes
-            else InputError(f"{sum(map(bool, codes))} of {len(codes)} jobs failed.")
-        )
-
-
-def _takes(command: Command, key: str) -> bool:
-    return key in command.settings.__dataclass_fields__
-
-
-def _hydra(command: Command, flags: Sequence[str], overrides: Sequence[str], job: Callable[[], None]) -> None:
-    """Hand over to ``hydra.main``, with its own output folders and logs switched off."""
-    import hydra
-
-    from didi_core.commands.compose import VERSION_BASE, use_plugin_folders, with_wishes
-    from didi_core.plugins.builtin import config_folder
-
-    use_plugin_folders()
-    quiet = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.run.dir=."]
-    quiet.append(f"hydra.help.app_name='{PROGRAM} {command.name}'")
-    before = sys.argv
-    sys.argv = [f"{PROGRAM} {command.name}", *flags, *with_wishes(command.name, overrides), *quiet]
-    try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(config_folder()), config_name=command.name)(
-            lambda _: job()
-        )()
-    finally:
-        sys.argv = before
+        kind = InputError if WRONG in codes else DidiError
+        raise kind(f"{sum(map(bool, codes))} of {len(codes)} jobs failed.")
 
 
 def guarded(action: Callable[[], None], words: Sequence[str]) -> int:
     """Run something and turn whatever it raises into a message and an exit code."""
-    RunDirectory.current = None
     try:
         action()
     except DidiError as error:
         return _fail(error.exit_code, str(error))
-    except KeyboardInterrupt:
-        return _fail(INTERRUPTED, f"interrupted. What was written is whole. {_resume_hint(words)}")
+    except KeyboardInterrupt as error:
+        return _fail(INTERRUPTED, f"interrupted. What was written is whole. {_resume_hint(words, stopped_in(error))}")
     except BrokenPipeError:
         return FAILED
     except Exception as error:  # the last door: an unexpected failure keeps its traceback and gets an exit code
-        trouble = disk_trouble(error)
+        place = stopped_in(error)
+        trouble = disk_trouble(error, place)
         if trouble:
-            return _fail(WRONG, f"{trouble} {_resume_hint(words)}")
+            return _fail(WRONG, f"{trouble} {_resume_hint(words, place)}")
         speaks, code = spokesman(FAILED)
         if speaks:
             traceback.print_exc()
-            _say(f"unexpected {type(error).__name__}: {error}. {_keep_traceback()}{_resume_hint(words)}")
+            kept = _keep_traceback(place)
+            _say(f"unexpected {type(error).__name__}: {error}. {kept}{_resume_hint(words, place)}")
         return code
     return 0
 
 
 def _fail(code: int, text: str) -> int:
-    """Tell what went wrong, once for all processes. Returns the exit code, of the first that failed."""
+    """Print what went wrong, once for all processes. Returns the exit code, of the first that failed."""
     speaks, code = spokesman(code)
     if speaks:
-        _say(text)
+        _say(text.rstrip())
     return code
 
 
-def disk_trouble(error: BaseException) -> str | None:
-    """A message for a place that cannot be written (or read); None for any other error."""
+def disk_trouble(error: BaseException, place: Path | None = None) -> str | None:
+    """A message for a place that cannot be written or read; None for any other error."""
     seen: BaseException | None = error
     while seen is not None:
-        number = seen.errno if isinstance(seen, OSError) else _told_number(seen)
-        if number in UNWRITABLE:
-            place = getattr(seen, "filename", None) or getattr(seen, "filename2", None) or _place()
-            return f"{place}: {UNWRITABLE[number]}. What was written before is whole. Make room, or name another place."
+        number = seen.errno if isinstance(seen, OSError) else _number_in_words(seen)
+        if number in UNUSABLE:
+            named = getattr(seen, "filename", None) or getattr(seen, "filename2", None) or place or Path.cwd()
+            shown = os.fsdecode(named) if isinstance(named, str | bytes | Path) else str(named)
+            shown = shown if len(shown) <= 120 else f"{shown[:60]}...{shown[-40:]}"
+            return f"{shown}: {UNUSABLE[number]}. What was written before is whole. Make room, or name another place."
         seen = seen.__cause__ or seen.__context__
     return None
 
 
-def _told_number(error: BaseException) -> int | None:
-    """The error number that safetensors gives in words."""
-    for number in UNWRITABLE:
-        if f"os error {number})" in str(error):
+def _number_in_words(error: BaseException) -> int | None:
+    """The error number that safetensors and torch give in words."""
+    text = str(error)
+    for number in UNUSABLE:
+        if f"os error {number})" in text or (isinstance(error, RuntimeError) and os.strerror(number) in text):
             return number
     return None
 
 
-def _place() -> str:
-    return str(RunDirectory.current or Path.cwd())
-
-
-def _keep_traceback() -> str:
+def _keep_traceback(place: Path | None) -> str:
     """Write the traceback into the run directory, where there is one and it can be written."""
-    if RunDirectory.current is None:
+    if place is None:
         return ""
-    path = RunDirectory.current / "error.log"
+    path = place / "error.log"
     try:
-        path.write_text(traceback.format_exc())
+        path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
     except OSError:
         return ""
     return f"The traceback is in {path}. "
 
 
-def _resume_hint(words: Sequence[str]) -> str:
-    """The command line that goes on where this one stopped."""
-    if RunDirectory.current is None or words[0] not in ("distill", "pretrain"):
+def _resume_hint(words: Sequence[str], place: Path | None) -> str:
+    """The command line that goes on where this one stopped, quoted for the shell."""
+    key = COMMANDS[words[0]].goes_on if words and words[0] in COMMANDS else ""
+    if place is None or not key:
         return ""
-    rest = [word for word in words if not word.startswith("run_dir=")]
-    return f"To go on: {launcher(PROGRAM)} {shlex.join([*rest, f'run_dir={RunDirectory.current}'])}"
+    from didi_core.commands.grammar import written
+
+    rest = [word for word in words if word.partition("=")[0] != key]
+    program = PROGRAM if current().size == 1 else launcher(MODULE)
+    return f"To go on: {program} {shlex.join([*rest, f'{key}={written(place)}'])}"
 
 
 def _say(text: str) -> None:

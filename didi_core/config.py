@@ -21,6 +21,13 @@ _MISFIT = object()
 _NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
 
 
+def config_folder() -> Path:
+    """The project's configs: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
 def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
     """A dataclass from a mapping, nested ones included, by the annotations of its fields.
 
@@ -104,15 +111,42 @@ def _fit_plain(annotation: Any, value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is bool or annotation is type(None):
         return value if isinstance(value, annotation) else _MISFIT
-    if annotation is int:
-        return int(value) if number and value == int(value) else _MISFIT
-    if annotation is float:
-        return float(value) if number else _MISFIT
+    if annotation in (int, float):
+        return _number(annotation, value) if number or isinstance(value, str) else _MISFIT
     if annotation is str:
-        return str(value) if number or isinstance(value, str) else _MISFIT
+        return str(value) if number or isinstance(value, str | Path) else _MISFIT
     if annotation is Path:
-        return Path(str(value)).expanduser() if (number or isinstance(value, str)) and value != "" else _MISFIT
-    return _MISFIT
+        return _path(str(value)) if (number or isinstance(value, str | Path)) and value != "" else _MISFIT
+    return value if isinstance(annotation, type) and isinstance(value, annotation) else _MISFIT
+
+
+def _number(annotation: type, value: int | float | str) -> Any:
+    """A whole number that 64 bits hold, or any number; a text that spells one is one, and 007 is a name."""
+    made = _spelled(annotation, value) if isinstance(value, str) else value
+    if made is None:
+        return _MISFIT
+    if annotation is float:
+        return float(made) if isinstance(made, float) or abs(made) < 2**1023 else _MISFIT
+    whole = isinstance(made, int) or made.is_integer()
+    return int(made) if whole and abs(made) < 2**63 else _MISFIT
+
+
+def _spelled(annotation: type, text: str) -> int | float | None:
+    """The number that a text spells; None for any other text."""
+    try:
+        if not text.isascii() or (text[:1] == "0" and text[1:2].isdigit()):
+            return None
+        return int(text) if annotation is int else float(text)
+    except ValueError:
+        return None
+
+
+def _path(text: str) -> Path:
+    """A path, with ``~`` for the home folder; a ``~name`` that nobody here has is a name."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def describe(annotation: Any) -> str:

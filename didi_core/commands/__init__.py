@@ -25,6 +25,7 @@ class Command:
     module: str = ""  # of didi_core.commands; the command's name where that is no keyword of Python
     parallel: bool = False  # whether torchrun may start several processes of it
     words: bool = False  # whether plain words may stand for settings; its module's ``spelled`` says which
+    goes_on: str = ""  # key of the folder in which the same command goes on where it stopped
 
     def _load(self) -> ModuleType:
         return importlib.import_module(f"didi_core.commands.{self.module or self.name}")
@@ -41,22 +42,36 @@ class Command:
         return kind
 
     @property
-    def run(self) -> Callable[..., None]:
-        """``run(settings, config, command_line)``; for a command without configuration ``run(words)``."""
-        function: Callable[..., None] = self._load().run
+    def run(self) -> Callable[..., Any]:
+        """``run(settings, config, command_line)``, which returns the result; without configuration ``run(words)``."""
+        function: Callable[..., Any] = self._load().run
         return function
 
 
 COMMANDS = {
     command.name: command
     for command in (
-        Command("distill", "a few-step student from a teacher, compared with it", "domain=protein", parallel=True),
         Command(
-            "pretrain", "a teacher or a judge from your own data", "domain=protein data.path=my.fasta", parallel=True
+            "distill",
+            "a few-step student from a teacher, compared with it",
+            "domain=protein",
+            parallel=True,
+            goes_on="run_dir",
+        ),
+        Command(
+            "pretrain",
+            "a teacher or a judge from your own data",
+            "domain=protein data.path=my.fasta",
+            parallel=True,
+            goes_on="run_dir",
         ),
         Command("sample", "sequences from a model", "run=<run directory> num=100 steps=16"),
-        Command("evaluate", "student against teacher over steps, with error bars", "run=<run directory>"),
-        Command("score", "designs judged one by one: structure, confidence, novelty", "input=designs.fasta"),
+        Command(
+            "evaluate", "student against teacher over steps, with error bars", "run=<run directory>", goes_on="out"
+        ),
+        Command(
+            "score", "designs judged one by one: structure, confidence, novelty", "input=designs.fasta", goes_on="out"
+        ),
         Command("filter", "a shortlist of scored designs, with reasons", "input=<score folder> preset=standard top=20"),
         Command("report", "runs side by side, or the table of an ablation", "compare <run> <run>", words=True),
         Command("import", "a peer's checkpoint as a run", "source=mdlm.ckpt domain=language", True, "importing"),

@@ -20,7 +20,7 @@ from didi_core.models.attention import resolve_backend
 from didi_core.plugins import registry
 from didi_core.processes import Processes, current
 from didi_core.progress import Bar, Reporter, Silent
-from didi_core.storage.run_dir import RunDirectory
+from didi_core.storage.run_dir import RunDirectory, named
 from didi_core.streams import generator
 from didi_core.training.loop import Keeper, Scalars, Stateful
 from didi_core.training.state import FolderKeeper
@@ -104,7 +104,9 @@ def open_run(
     """
     processes = current()
     if not processes.first:
-        yield RunDirectory.follow(*processes.tell(NOTHING))
+        followed = RunDirectory.follow(*processes.tell(NOTHING))
+        with named(followed.path):
+            yield followed
         return
     path = run_dir or default_run_dir(command, domain)
     with RunDirectory.open(path, {"command": command, **config}, command_line, processes.size, key) as run:

@@ -1,38 +1,41 @@
-"""Hydra at the door: composes a command's configuration and turns every way of getting it wrong into one message.
+"""From settings, as words or as a mapping, to one plain configuration; every way of getting it wrong is one message.
 
-Overrides are checked here before Hydra sees them, because only here is it known which names a user may have meant.
+Hydra composes the files that the chosen groups name. Values are put in here, as they are: text never passes through a
+second grammar, and only here is it known which names a user may have meant.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
-import re
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from didi_core.config import flatten, unknown_key
+from didi_core.commands import find
+from didi_core.commands.grammar import MISSING, Unreadable, annotation_of, choices, quoted, read, takes_text, written
+from didi_core.config import config_folder, flatten, unknown_key
 from didi_core.errors import InputError, unknown
 from didi_core.plugins import registry
-from didi_core.plugins.builtin import config_folder
 
 VERSION_BASE = "1.3"
 WISHES = ("conditioning", "scoring", "filtering")  # nodes of commands for the keys of domains
 OPEN = ("num_at",)  # nodes whose keys are free
-PROSE = ("prompt", "suffix", "template")  # keys whose value is a text: commas and colons in it are no syntax
+PROSE = ("prompt", "suffix", "template")  # keys whose value is a text, even "null"
+GENERATORS = ("range", "choice", "glob", "interval", "shuffle", "sort")  # Hydra's words for values of a sweep
 
 
 class PluginFolders(SearchPathPlugin):
@@ -45,7 +48,7 @@ class PluginFolders(SearchPathPlugin):
 
 
 def use_plugin_folders() -> None:
-    """Tell Hydra of the plugins' config folders; before anything is composed."""
+    """Show Hydra the plugins' config folders; before anything is composed."""
     if PluginFolders not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(PluginFolders)
 
@@ -57,75 +60,340 @@ def group_options(group: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run of a command: its overrides and the plain configuration that they compose to."""
+class Setting:
+    """One thing that a user asks for.
 
-    overrides: tuple[str, ...]
+    key: dotted; a group or a value. value: text as typed (``typed``), or an object of Python. add: ``+key``, which need
+    not be there. delete: ``~key``, which is taken out.
+    """
+
+    key: str
+    value: Any = None
+    typed: bool = False
+    add: bool = False
+    delete: bool = False
+
+    @property
+    def word(self) -> str:
+        """The setting as a command line has it."""
+        if self.delete:
+            return f"~{self.key}"
+        return f"{'+' * self.add}{self.key}={self.value if self.typed else written(self.value)}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a command: its settings as words and the plain configuration that they compose to."""
+
+    words: tuple[str, ...]
     config: dict[str, Any]
 
 
-def compose_jobs(command: str, overrides: Sequence[str], sweep: bool = False) -> list[Job]:
+def compose_jobs(command: str, words: Sequence[str], sweep: bool = False) -> list[Job]:
     """The configurations of a command line: one, or with ``sweep`` one for each combination of comma-separated values.
 
     Raises:
-        InputError: an override that does not parse, or names a key or choice that is not there.
+        InputError: a word that cannot be read, or names a key or choice that is not there.
     """
-    use_plugin_folders()
-    overrides = with_wishes(command, overrides)
-    parsed = _parse(overrides)
+    settings = [parse(word) for word in words]
     if not sweep:
-        swept = [o for o in parsed if o.is_sweep_override()]
-        if swept:
+        return [Job(tuple(words), compose_settings(command, settings))]
+    given = {setting.key for setting in settings}
+    groups, _ = _apart([s for s in settings if len(_values(s)) == 1])
+    params = _compose(command, groups, whole=True).hydra.sweeper.params or {}
+    settings += [parse(f"{key}={value}") for key, value in params.items() if key not in given]
+    combinations = itertools.product(*([replace(s, value=v) for v in _values(s)] for s in settings))
+    return [Job(tuple(s.word for s in each), compose_settings(command, each)) for each in combinations]
+
+
+def compose_mapping(command: str, given: Mapping[str, Any]) -> Job:
+    """The configuration of settings that are Python's: nested, or with dotted keys.
+
+    A text that stands for a group (``domain="toy"``) chooses one of its files; a mapping changes values of it.
+    """
+    settings = []
+    for key, value in given.items():
+        bare = key.lstrip("+")
+        settings.append(Setting(bare, plain(value), add=key != bare))
+    return Job(tuple(setting.word for setting in settings), compose_settings(command, settings))
+
+
+def plain(value: Any) -> Any:
+    """A value of Python as configurations have it: paths as text, tuples as lists, numpy's numbers as Python's.
+
+    What is no configuration (a function, a network) stays what it is.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    return value
+
+
+def parse(word: str) -> Setting:
+    """``key=value``, ``+key=value`` or ``~key``."""
+    if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in word):
+        shown = word.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+        raise InputError(f"{shown!r} holds bytes that are no UTF-8 text. Give the name in UTF-8.")
+    if word.startswith("~"):
+        if "=" in word:
+            raise InputError(f"{word!r}: ~key takes a key out, and has no value. Write {word.partition('=')[0]}.")
+        return Setting(word[1:], delete=True)
+    key, equals, value = word.partition("=")
+    if not equals or not key.lstrip("+"):
+        raise InputError(f"{word!r} is no setting: write key=value.")
+    return Setting(key.lstrip("+").strip(), value, True, key.startswith("+"))
+
+
+def compose_settings(command: str, settings: Sequence[Setting]) -> dict[str, Any]:
+    """One configuration as plain containers.
+
+    Raises:
+        InputError: what does not fit, with what would.
+    """
+    groups, values = _apart(settings)
+    base: Any = OmegaConf.to_container(_compose(command, groups))
+    config: dict[str, Any] = copy.deepcopy(base)
+    merging = _Merging(command, config)
+    for setting in values:
+        merging.apply(setting)
+    config = _followed(config, base)
+    for key, value in flatten(config).items():
+        if isinstance(value, str) and value == "???":
+            raise InputError(f"{key} is missing: give {key}=<value>.")
+    return config
+
+
+def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
+    """Choices of groups, checked, and values."""
+    groups, values = [], []
+    for setting in settings:
+        if setting.key.split(".")[0].split("/")[0] == "hydra":
             raise InputError(
-                f"{swept[0].input_line} gives several values: add --multirun to run each of them, "
-                "or write a list as key=[a,b]."
+                f"{setting.word}: settings of Hydra's own have no effect here. run_dir=<folder> (or out=) says where "
+                "results go, and --multirun runs one job after the other."
             )
+        if setting.delete and group_options(setting.key):
+            raise InputError(f"~{setting.key}: a group is not taken out. Write {setting.key}=null, or choose another.")
+        if _is_choice(setting):
+            groups.append(replace(setting, value=_choice(setting)))
+        else:
+            values.append(setting)
+    return groups, values
+
+
+def _is_choice(setting: Setting) -> bool:
+    """Whether a setting chooses files of a group; a mapping sets values of it instead."""
+    if setting.delete or not group_options(setting.key.partition("@")[0]):
+        return False
+    if setting.typed:
+        return not str(setting.value).startswith("{")
+    chosen = setting.value if isinstance(setting.value, list) else [setting.value]
+    return all(name is None or isinstance(name, str) for name in chosen)
+
+
+def _choice(setting: Setting) -> Any:
+    """The names that a setting chooses, checked."""
+    group = setting.key.partition("@")[0]
+    value = _read(setting, tuple[str, ...] | str | None) if setting.typed else setting.value
+    for name in value if isinstance(value, list) else [value]:
+        if name is not None:
+            _check_choice(group, name, setting)
+    return value
+
+
+def _check_choice(group: str, name: str, setting: Setting) -> None:
+    """A group's choice must be one of its files."""
+    claimed = registry().conflicts["configs"].get(f"{group}/{name}")
+    if claimed:
+        raise InputError(claimed)
+    options = group_options(group)
+    if name in options:
+        return
+    if setting.typed and len(choices(name)) > 1:
+        raise _several(setting)
+    if Path(name).suffix in (".yaml", ".yml"):
+        raise InputError(f"{group}={name}: write {group}={Path(name).stem}.")
+    if group == "domain":
+        registry().catalogue("domains").find(name)
+        raise InputError(
+            f"domain {name!r} has no configuration: its plugin must offer a folder with domain/{name}.yaml "
+            "(didi_register_config_folders)."
+        )
+    raise InputError(" ".join([str(unknown(group, name, options)), *registry().catalogue("configs").notes]))
+
+
+def _several(setting: Setting) -> InputError:
+    return InputError(
+        f"{setting.word} gives several values: add --multirun to run each of them, or write a list as key=[a,b]."
+    )
+
+
+def _compose(command: str, groups: Sequence[Setting], whole: bool = False) -> DictConfig:
+    """What the files of the chosen groups say; ``whole``: Hydra's own settings too."""
+    use_plugin_folders()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(config_folder())):
-        combinations = BasicSweeper.split_arguments(parsed, None)[0] if sweep else [list(overrides)]
-        return [Job(tuple(each), _compose(command, each)) for each in combinations]
+    words = []
+    for setting in groups:
+        chosen = setting.value if isinstance(setting.value, list) else [setting.value]
+        names = ",".join("null" if name is None else name for name in chosen)
+        words.append(f"{'+' * setting.add}{setting.key}={f'[{names}]' if isinstance(setting.value, list) else names}")
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(config_folder())):
+            return compose(command, words, return_hydra_config=whole)
+    except (HydraException, OmegaConfBaseException) as error:
+        told = " ".join(str(error).split())
+        lost = next((s for s in groups if f"override '{s.key}'" in told), None)
+        if lost is not None:
+            raise InputError(f"{lost.key} is no key of {command}, which takes it from its input.") from None
+        raise InputError(f"the configuration cannot be composed: {told}") from None
 
 
-def quoted(text: str) -> str:
-    """An override whose value is prose, in the quotes that Hydra wants; any other as it is.
-
-    ``prompt=Who, me?`` would be a sweep over two values. A value of one word, or one that has quotes, is left alone.
-    """
-    key, _, value = text.partition("=")
-    if key.lstrip("+") not in PROSE or value[:1] in ("'", '"') or not (set(value) & set(" \n[]")):
-        return text
-    # Hydra reads a backslash as an escape only before a quote, or in a run that ends at one; ${ would interpolate.
-    escaped = re.sub(r"(\\*)'", lambda run: run[1] * 2 + "\\'", value).replace("${", "\\${")
-    escaped += "\\" * (len(escaped) - len(escaped.rstrip("\\")))
-    return f"{key}='{escaped}'"
-
-
-def opened(text: str) -> str:
-    """``num_at={4: 100}`` as Hydra wants it of a node whose keys are free: ``+num_at={4: 100}``, which adds to it."""
-    key, _, value = text.partition("=")
-    free = key.rpartition(".")[2] in OPEN and value.startswith("{") and key[0] not in "+~"
-    return f"+{text}" if free else text
+def _followed(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the references (``${key}``) followed that its files hold; a user's text holds none."""
+    now = flatten(config)
+    references = [k for k, v in flatten(base).items() if isinstance(v, str) and "${" in v and now.get(k) is v]
+    if not references:
+        return config
+    tree = OmegaConf.create(config, flags={"allow_objects": True})
+    try:
+        for key in references:
+            value = OmegaConf.select(tree, key)
+            put(config, key, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
+    except OmegaConfBaseException as error:
+        raise InputError(f"the configuration cannot be composed: {' '.join(str(error).split())}") from None
+    return config
 
 
-def with_wishes(command: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides with keys of domains moved to where they belong: ``contig=...`` to ``+conditioning.contig=...``.
+def put(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, its groups made where they are not there."""
+    *groups, last = key.split(".")
+    for name in groups:
+        if not isinstance(config.get(name), dict):
+            config[name] = {}
+        config = config[name]
+    config[last] = value
 
-    Only for a command with such a node, and only keys that some ``<node>/<domain>.yaml`` declares.
-    """
-    overrides = [opened(quoted(text)) for text in overrides]
-    node = wish_node(OmegaConf.load(config_folder() / f"{command}.yaml"))
-    if node is None:
-        return list(overrides)
-    known = wish_keys(node)
-    made = []
-    for text in overrides:
-        key = text.partition("=")[0].lstrip("+")
-        if key.split(".")[0] in known:
-            text = f"+{node}.{text.lstrip('+')}"
-        elif key.startswith(f"{node}."):
-            text = f"+{text.lstrip('+')}"
-        made.append(text)
-    return made
+
+class _Merging:
+    """Puts values into a configuration, each under a key that is known."""
+
+    def __init__(self, command: str, config: dict[str, Any]) -> None:
+        self.command, self.config, self.known = command, config, flatten(config)
+        self.kind = find(command).settings
+        self.node = wish_node(config)
+        self.wishes = wish_values(self.node) if self.node else {}
+
+    def apply(self, setting: Setting) -> None:
+        """Put one setting in. Raises InputError."""
+        key, default = setting.key, self.known.get(setting.key, MISSING)
+        if key.split(".")[0] in self.wishes:
+            default = flatten(self.wishes).get(key, MISSING)
+            key = f"{self.node}.{key}"
+        if setting.delete:
+            self._take_out(key)
+            return
+        self._check(key, setting.add)
+        value = _read(setting, annotation_of(self.kind, key), default) if setting.typed else setting.value
+        self._put(key, value, setting.add)
+
+    def _put(self, key: str, value: Any, add: bool) -> None:
+        """A mapping is merged into the group of that name, key by key; any other value takes the place of the old."""
+        now = self.known.get(key)
+        if not isinstance(value, Mapping) or not isinstance(now, Mapping):
+            put(self.config, key, value)
+            return
+        for name, inner in value.items():
+            if self._is_open(key):
+                _leaf(self.config, key)[name] = inner
+                continue
+            self._check(f"{key}.{name}", add)
+            self._put(f"{key}.{name}", inner, add)
+
+    def _check(self, key: str, add: bool) -> None:
+        """Every key must be there; ``+key`` adds one to a group and is checked by whoever reads that group."""
+        group = key.rpartition(".")[0]
+        if key in self.known or any(self._is_open(above) for above in _above(key)):
+            return
+        if add and isinstance(self.known.get(group), Mapping):
+            return
+        raise unknown_key(key, [*self.known, *self.wishes])
+
+    def _is_open(self, key: str) -> bool:
+        """Whether a group takes any key: one of a domain or of a plugin, who check it."""
+        now = self.known.get(key)
+        return key == self.node or key.rpartition(".")[2] in OPEN or (isinstance(now, Mapping) and not now)
+
+    def _take_out(self, key: str) -> None:
+        if key not in self.known:
+            raise unknown_key(key, self.known)
+        group, _, last = key.rpartition(".")
+        _leaf(self.config, group).pop(last, None)
+
+
+def _leaf(config: dict[str, Any], group: str) -> dict[Any, Any]:
+    """The group of a dotted key."""
+    for name in group.split(".") if group else ():
+        config = config[name]
+    return config
+
+
+def _above(key: str) -> list[str]:
+    """All groups that a dotted key lies in."""
+    words = key.split(".")
+    return [".".join(words[:i]) for i in range(1, len(words))]
+
+
+def _read(setting: Setting, annotation: Any, default: Any = MISSING) -> Any:
+    """The value of a word as its key wants it."""
+    text, prose = setting.value, setting.key in PROSE
+    try:
+        several = not prose and not takes_text(annotation, default) and len(choices(text)) > 1
+        if several or (not takes_text(annotation, default) and _generator(text)):
+            raise _several(setting)
+        return read(text, annotation, default, prose)
+    except Unreadable as error:
+        raise InputError(
+            f"{setting.word!r} cannot be read: {error}. Put values with commas or brackets in quotes: "
+            f"""'{setting.key}="..."'."""
+        ) from None
+
+
+def _generator(text: str) -> bool:
+    """Whether a value is one of Hydra's words for several: ``range(1,5)``."""
+    name, bracket, _ = text.partition("(")
+    return bool(bracket) and name.strip() in GENERATORS and text.rstrip().endswith(")")
+
+
+def _values(setting: Setting) -> list[Any]:
+    """The values that a sweep gives a setting; of a text only those that are all in quotes."""
+    if not setting.typed:
+        return [setting.value]
+    if _generator(setting.value):
+        return _generated(setting)
+    try:
+        found = choices(setting.value)
+    except Unreadable:
+        found = [setting.value]
+    if setting.key in PROSE and any(quoted(one) is None for one in found):
+        return [setting.value]
+    return found
+
+
+def _generated(setting: Setting) -> list[str]:
+    """What one of Hydra's words for several values stands for."""
+    try:
+        override = OverridesParser.create().parse_override(f"{setting.key}={setting.value}")
+        value = override.value()
+        if isinstance(value, Glob):
+            return list(value.filter(group_options(setting.key)))
+        return list(override.sweep_string_iterator()) if override.is_sweep_override() else [setting.value]
+    except HydraException as error:
+        raise InputError(f"{setting.word!r} cannot be read: {str(error).splitlines()[0]}.") from None
 
 
 def wish_node(known: Iterable[Any]) -> str | None:
@@ -133,119 +401,10 @@ def wish_node(known: Iterable[Any]) -> str | None:
     return next((node for node in WISHES if node in known), None)
 
 
-def wish_keys(node: str = WISHES[0]) -> set[str]:
-    """Keys that the domains declare in ``<node>/<domain>.yaml``, over all config folders."""
-    return {str(key) for path in _wish_files(node) for key in OmegaConf.load(path)}
-
-
-def _wish_files(node: str) -> list[Path]:
-    return [path for folder in registry().config_folders for path in sorted((folder / node).glob("*.yaml"))]
-
-
-def explained(command: str) -> str:
-    """A command's keys as its files explain them, those of domains included: what ``--help`` begins with."""
-    own = config_folder() / f"{command}.yaml"
-    told = [_without_defaults(own.read_text(encoding="utf-8"))]
-    node = wish_node(OmegaConf.load(own))
-    for path in _wish_files(node) if node else []:
-        told.append(f"# domain={path.stem}, written bare: key=value\n{path.read_text(encoding='utf-8').strip()}")
-    told.append((config_folder() / "common.yaml").read_text(encoding="utf-8").strip())
-    return "\n\n".join(told)
-
-
-def _without_defaults(text: str) -> str:
-    """A YAML file's text without its list ``defaults``, which is Hydra's business."""
-    lines, kept, inside = text.strip().splitlines(), [], False
-    for line in lines:
-        inside = line == "defaults:" or (inside and line.startswith((" ", "\t")))
-        if not inside:
-            kept.append(line)
-    return "\n".join(kept)
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    parsed = []
-    for text in overrides:
-        if "=" not in text and not text.startswith("~"):
-            raise InputError(f"{text!r} is no setting: write key=value.")
-        try:
-            parsed += parser.parse_overrides([text])
-        except HydraException as error:
-            typed = _typed(text)
-            reason = str(error).splitlines()[0].replace(text, typed)
-            raise InputError(
-                f"{typed!r} cannot be read: {reason}. Put values with spaces, commas or brackets in quotes: "
-                f"""'{typed.partition("=")[0]}="..."'."""
-            ) from None
-    return parsed
-
-
-def _typed(text: str) -> str:
-    """An override as its user wrote it: a domain's key without the node that it was moved to."""
-    for node in WISHES:
-        text = text.removeprefix(f"+{node}.")
-    return text
-
-
-def _compose(command: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """One configuration as plain containers."""
-    parsed = _parse(overrides)
-    groups = [o for o in parsed if _is_group(o)]
-    for override in groups:
-        _check_choice(override)
-    try:
-        base = OmegaConf.to_container(compose(command, [o.input_line or "" for o in groups]))
-        _check_keys([o for o in parsed if not _is_group(o)], flatten(base))  # type: ignore[arg-type]
-        composed = OmegaConf.to_container(compose(command, list(overrides)), resolve=True, throw_on_missing=False)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"the configuration cannot be composed: {' '.join(str(error).split())}") from None
-    if not isinstance(composed, dict):
-        raise InputError(f"the configuration of {command} is no mapping.")
-    for key, value in flatten(composed).items():  # type: ignore[arg-type]
-        if value == "???":
-            raise InputError(f"{key} is missing: give {key}=<value>.")
-    return {str(key): value for key, value in composed.items()}
-
-
-def _is_group(override: Override) -> bool:
-    return bool(group_options(override.key_or_group)) and not override.is_delete()
-
-
-def _check_choice(override: Override) -> None:
-    """A group's choice must be one of its files."""
-    group, options = override.key_or_group, group_options(override.key_or_group)
-    value = override.value()
-    chosen: Iterable[Any] = value if isinstance(value, list) else [value]
-    for name in chosen:
-        claimed = registry().conflicts["configs"].get(f"{group}/{name}")
-        if claimed:
-            raise InputError(claimed)
-    for name in itertools.filterfalse(options.__contains__, map(str, chosen)):
-        if Path(name).suffix in (".yaml", ".yml"):
-            raise InputError(f"{group}={name}: write {group}={Path(name).stem}.")
-        if group == "domain":
-            registry().catalogue("domains").find(name)
-            raise InputError(
-                f"domain {name!r} has no configuration: its plugin must offer a folder with domain/{name}.yaml "
-                "(didi_register_config_folders)."
-            )
-        raise InputError(" ".join([str(unknown(group, name, options)), *registry().catalogue("configs").notes]))
-
-
-def _check_keys(overrides: Iterable[Override], known: Mapping[str, Any]) -> None:
-    """Every key must be there; ``+key`` adds one to a group and is checked by whoever reads that group."""
-    groups = {key for key, value in known.items() if isinstance(value, dict)}
-    node = wish_node(known)
-    for override in overrides:
-        key = override.key_or_group
-        if node is not None and key.startswith(f"{node}."):
-            continue  # the domain checks it
-        if key in known or key.split(".", 1)[0] == "hydra":
-            continue
-        group = key.rpartition(".")[0]
-        if override.is_add() and group in groups:
-            continue
-        if group in groups and not known[group]:
-            raise InputError(f"{key} is not among the keys that every {group.rpartition('.')[2]} has: write +{key}=...")
-        raise unknown_key(key, [*known, *(wish_keys(node) if node is not None else ())])
+def wish_values(node: str) -> dict[str, Any]:
+    """Keys that the domains declare in ``<node>/<domain>.yaml``, over all config folders, with their values."""
+    found: dict[str, Any] = {}
+    for folder in registry().config_folders:
+        for path in sorted((folder / node).glob("*.yaml")):
+            found |= {str(key): value for key, value in OmegaConf.to_container(OmegaConf.load(path)).items()}  # type: ignore[union-attr]
+    return found

@@ -67,7 +67,7 @@ class Settings(RunSettings, DistillSettings):
         DistillSettings.__post_init__(self)
 
 
-def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path | Plan:
     """Distil, write ``student/``, and compare with the teacher unless ``evaluate.enabled=false``."""
     machine, processes = Machine.of(settings.device, settings.precision), current()
     processes.check_device(machine.device)
@@ -75,8 +75,9 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     domain = make_domain(settings.domain, settings.data)
     teacher = load_teacher(domain, settings.teacher).to(machine.device).eval().requires_grad_(False)
     if settings.dry_run:
-        print_plan(plan(settings, domain, teacher, machine))
-        return
+        found = plan(settings, domain, teacher, machine)
+        print_plan(found)
+        return found
     if settings.evaluate.enabled and processes.first:
         check_reference(domain)
     with open_run("distill", settings.domain, settings.run_dir, config, command_line) as opened:
@@ -100,7 +101,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
                 processes=processes,
             )
         if not processes.first:
-            return
+            return opened.path
         learnt = reward.parts().get("scorer")
         scorer = learnt if isinstance(learnt, TokenScorer) else None
         save_student(settings, domain, student, scorer, teacher, opened)
@@ -109,9 +110,10 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             with opened.stage("evaluation"):
                 networks = Compared(student=student, scorer=scorer, teacher=teacher)
                 cache = settings.cache or opened.path / "evaluation"
-                found = compare_models(domain, networks, settings.evaluate, machine, cache_dir=cache)
-                publish(opened.path, found, opened.record, opened.path)
-                _write_samples(domain, found.examples, opened)
+                measured = compare_models(domain, networks, settings.evaluate, machine, cache_dir=cache)
+                publish(opened.path, measured, opened.record, opened.path)
+                _write_samples(domain, measured.examples, opened)
+    return opened.path
 
 
 def plan(settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine) -> Plan:

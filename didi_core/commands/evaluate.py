@@ -62,15 +62,13 @@ class Settings(CommonSettings, PlanSettings):
         super().check_precision((*known, LEGACY))
 
 
-def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
-    """Measure, write report.json, report.html and plots, and print the tables."""
-    if settings.samples:
-        _evaluate_files(settings, config, command_line)
-    else:
-        _evaluate_run(settings, config, command_line)
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
+    """Measure, write report.json, report.html and plots, and print the tables; returns the folder."""
+    measure = _evaluate_files if settings.samples else _evaluate_run
+    return measure(settings, config, command_line)
 
 
-def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
     domain = make_domain(settings.domain or "", settings.data)
     sets = read_sets(domain, settings.samples or (), settings.labels)
     reference = read_samples(domain, settings.reference) if settings.reference else ()
@@ -85,9 +83,10 @@ def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line:
             reporter=Bar(),
         )
         publish(opened.path, found, opened.record)
+    return opened.path
 
 
-def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
     folder = model_folder(settings.run or Path())
     card, made_by = read_card(folder), _made_by(folder)
     machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
@@ -116,6 +115,7 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
                 sampling_precision=LEGACY if settings.precision == LEGACY else "exact",
             )
             publish(opened.path, found, opened.record, folder.parent)
+    return opened.path
 
 
 def _causal(name: str, domain: Domain) -> CausalGenerator:

@@ -29,7 +29,9 @@ class Settings(CommonSettings):
             raise unknown("format", self.format, FORMATS)
 
 
-def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
-    """Write the folder and tell how to load it."""
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
+    """Write the folder and print how to load it."""
     del config, command_line  # an export is files, not a run
-    print(FORMATS[settings.format](settings.run or Path(), settings.out or Path()))
+    out = settings.out or Path()
+    print(FORMATS[settings.format](settings.run or Path(), out))
+    return out

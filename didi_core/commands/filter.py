@@ -29,10 +29,11 @@ class Settings(CommonSettings):
             raise InputError("input is missing: give input=<output folder of score>.")
 
 
-def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
-    """Write the shortlist, and tell where it is."""
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Scored:
+    """Write the shortlist, and print where it is."""
     kept = filter_designs(settings, config, command_line)
     print(f"{len(kept.rows):,} designs: {kept.folder}")
+    return kept
 
 
 def filter_designs(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Scored:

@@ -38,7 +38,7 @@ class Settings(CommonSettings):
             raise InputError(f"heads={self.heads} is out of range: it must be at least 1.")
 
 
-def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
     """Read the checkpoint, write ``student/``, and tell what was taken and what was left out."""
     domain = make_domain(settings.domain or "", settings.data)
     source = settings.source or ""
@@ -63,6 +63,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         opened.note(hashes={"model": card["sha256"]})
         _tell(found)
         print(f"model: {folder / MODEL}")
+    return opened.path
 
 
 def _tell(found: Imported) -> None:

@@ -67,15 +67,16 @@ class Settings(RunSettings, PretrainSettings):
         return made
 
 
-def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path | Plan:
     """Train, and write ``model/`` (a teacher) or ``judge/`` into the run directory."""
     machine, processes = Machine.of(settings.device, settings.precision), current()
     processes.check_device(machine.device)
     settings.training.part(processes.size)
     domain = make_domain(settings.domain, settings.data)
     if settings.dry_run:
-        print_plan(plan(settings, domain, machine))
-        return
+        found = plan(settings, domain, machine)
+        print_plan(found)
+        return found
     with open_run("pretrain", settings.domain, settings.run_dir, config, command_line) as opened:
         model = new_model(settings.sizes, domain, settings.seed)
         note_machine(opened, machine, model)
@@ -94,9 +95,10 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
                 processes=processes,
             )
         if not processes.first:
-            return
+            return opened.path
         folder = _save(settings, domain, model, curve, opened)
         print(f"validation loss {list(curve.values())[-1]:.4f} nats per position. Model: {folder}")
+    return opened.path
 
 
 def make_loss(settings: Settings) -> Loss:

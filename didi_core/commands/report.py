@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from didi_core.commands.common import CommonSettings
+from didi_core.commands.grammar import written
 from didi_core.errors import InputError
 from didi_core.report.ablation import ablation, read_ablation
 from didi_core.report.page import page, provenance, table_of, table_row
@@ -44,11 +45,12 @@ def spelled(words: Sequence[str]) -> list[str]:
         return list(words)
     named = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
     rest = [word for word in words[1:] if word not in named]
-    quoted = ",".join("'" + name.replace("'", "\\'") + "'" for name in named)
-    return [f"compare=[{quoted}]" if words[0] == "compare" else f"ablation={quoted or 'null'}", *rest]
+    if words[0] == "compare":
+        return [f"compare={written(named)}", *rest]
+    return [f"ablation={written(name)}" for name in named] + rest
 
 
-def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
     """Write runs.json, runs.md and runs.html, and print the tables."""
     del config
     notes: list[str] = []
@@ -72,6 +74,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     write_atomic(folder / "runs.html", _html(title, runs[0].report["domain"], sentence, notes, tables, record))
     print(text)
     print(f"report: {folder / 'runs.html'}")
+    return folder
 
 
 def _flat(parts: Any) -> list[str]:

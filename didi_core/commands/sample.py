@@ -135,7 +135,7 @@ def draw(
     return Generated(samples, made.nfe, made.seconds)
 
 
-def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Generated:
     """Write ``num`` samples to ``out``, else into a run directory of its own."""
     source = Source.open(settings)
     domain = source.domain
@@ -158,6 +158,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         registry().notify("samples", run_dir=out.parent, samples=made.samples, record={"file": out.name})
         speed = settings.num / made.seconds if made.seconds else float("inf")
         print(f"{len(made.samples)} samples, {made.nfe.total:g} network calls each, {speed:.1f} per second: {out}")
+    return made
 
 
 def lay_out(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Conditioning:

@@ -39,10 +39,11 @@ class Settings(CommonSettings):
             )
 
 
-def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
-    """Score, and tell where the table is."""
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Scored:
+    """Score, and print where the table is."""
     scored = score_designs(settings, config, command_line)
     print(f"{len(scored.rows):,} designs scored: {scored.folder}")
+    return scored
 
 
 def score_designs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from didi_core.config import config_folder
 from didi_core.diffusion import laws as unmasking
 from didi_core.diffusion.laws import Law
 from didi_core.hookspecs import hookimpl
@@ -32,10 +33,3 @@ def didi_register_rewards() -> Mapping[str, type[RewardKind]]:
 @hookimpl
 def didi_register_config_folders() -> Sequence[Path]:
     return [config_folder()]
-
-
-def config_folder() -> Path:
-    """The project's configs: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"

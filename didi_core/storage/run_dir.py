@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from didi_core.config import flatten
 from didi_core.errors import InputError
@@ -31,11 +31,8 @@ PACKAGES = (
 class RunDirectory:
     """An open run directory; ``record`` is the content of run.json.
 
-    ``current`` is the one opened last, for messages about a run that stopped.
     writes: of several processes the first; the others know the directory and leave it as it is.
     """
-
-    current: ClassVar[Path | None] = None
 
     path: Path
     record: dict[str, Any]
@@ -72,15 +69,14 @@ class RunDirectory:
         try:
             run = cls(path, _open_record(path / RECORD, config, command_line, world_size, key), lock)
             run.save()
-            cls.current = path
-            yield run
+            with named(path):
+                yield run
         finally:
             os.close(lock)  # releases it; so does the end of the process, however it comes
 
     @classmethod
     def follow(cls, path: Path, record: dict[str, Any]) -> RunDirectory:
         """The directory that another process of the same run has opened."""
-        cls.current = path
         return cls(path, record, writes=False)
 
     def note(self, **entries: Any) -> None:
@@ -113,6 +109,23 @@ class RunDirectory:
     def done(self, name: str) -> bool:
         """Whether a stage has been finished."""
         return bool(self.record["stages"].get(name, {}).get("done"))
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """What is raised in here says in which run directory: ``stopped_in`` reads it."""
+    try:
+        yield
+    except BaseException as error:
+        if stopped_in(error) is None:
+            error.run_dir = path  # type: ignore[attr-defined]
+        raise
+
+
+def stopped_in(error: BaseException) -> Path | None:
+    """The run directory that an error or an interruption came out of."""
+    found: Path | None = getattr(error, "run_dir", None)
+    return found
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

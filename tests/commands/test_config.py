@@ -16,7 +16,7 @@ from didi_core.commands import COMMANDS
 from didi_core.commands.compose import compose_jobs, group_options
 from didi_core.config import build, flatten, unknown_key
 from didi_core.errors import InputError
-from didi_core.plugins.builtin import config_folder
+from didi_core.config import config_folder
 from didi_protein.domain import create as create_protein
 from didi_toy.domain import create as create_toy
 

@@ -243,7 +243,7 @@ def test_settings_that_are_wrong(given: dict, told: str) -> None:
 def test_the_yaml_declares_exactly_the_keys_of_the_domain() -> None:
     from omegaconf import OmegaConf
 
-    from didi_core.plugins.builtin import config_folder
+    from didi_core.config import config_folder
 
     declared = set(OmegaConf.load(config_folder() / "conditioning/protein.yaml"))
     assert declared == set(ProteinConditioning.__dataclass_fields__) <= wish_keys()

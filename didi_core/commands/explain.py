@@ -1,0 +1,119 @@
+"""What ``COMMAND --help`` says: every key once, with the value that it would have and what its file says of it.
+
+Reads files only: neither torch nor plugins are imported, unless a word names a choice that only a plugin has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from didi_core.commands import find
+from didi_core.commands.grammar import written
+from didi_core.config import config_folder, flatten
+from didi_core.errors import InputError
+
+WISHES = ("conditioning", "scoring", "filtering")  # nodes of commands for the keys of domains
+COMMENT_AT = 44  # column
+_LINE = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:\s#\s(?P<comment>.*))?$")
+
+
+def explained(command: str, words: Sequence[str] = ()) -> str:
+    """The help of a command, its settings as ``words`` make them."""
+    about = find(command)
+    config = shown_config(command, words)
+    comments = _comments(command, config)
+    lines = [about.about, "", "settings, key=value"]
+    flat = flatten(config)
+    lines += [_line(key, value, comments.get(key, "")) for key, value in flat.items() if _is_leaf(value)]
+    chosen = groups_of(command)
+    if chosen:
+        lines += ["", "groups, key=choice; each choice is a file of settings"]
+        lines += [f"  {group}={' | '.join(names)}" for group, names in chosen.items()]
+    node = next((name for name in WISHES if name in config), None)
+    for path in sorted((config_folder() / node).glob("*.yaml")) if node else ():
+        lines += ["", f"settings of domain {path.stem}"]
+        told = comments_of(path)
+        lines += [_line(k, v, told.get(k, "")) for k, v in flatten(_load(path)).items() if _is_leaf(v)]
+    lines += ["", "Plugins may add choices and keys: didi plugins lists them."]
+    return "\n".join(lines)
+
+
+def shown_config(command: str, words: Sequence[str] = ()) -> dict[str, Any]:
+    """The configuration that words make, from the core's own files where they have all choices that are named."""
+    groups = groups_of(command)
+    named = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    light = all(value in groups[key] for key, value in named.items() if key in groups)
+    if not light or set(named) - {*groups}:
+        from didi_core.commands.compose import compose_jobs
+
+        return compose_jobs(command, words)[0].config
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        made = OmegaConf.to_container(compose(command, list(words)))
+    if not isinstance(made, dict):
+        raise InputError(f"the configuration of {command} is no mapping.")
+    return {str(key): value for key, value in made.items()}
+
+
+def groups_of(command: str) -> dict[str, list[str]]:
+    """The groups that a command's file names in its defaults, with the core's own choices of each."""
+    found = {}
+    for entry in _load(config_folder() / f"{command}.yaml").get("defaults", []):
+        for name in entry if isinstance(entry, Mapping) else ():
+            group = str(name).split()[-1]
+            found[group] = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+    return {group: names for group, names in found.items() if names}
+
+
+def _comments(command: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """What the files of a command say of its keys."""
+    folder = config_folder()
+    found = comments_of(folder / f"{command}.yaml") | comments_of(folder / "common.yaml")
+    for group in groups_of(command):
+        for path in sorted((folder / group).glob("*.yaml")):
+            text = path.read_text(encoding="utf-8")
+            at = "" if text.startswith("# @package _global_") else f"{group}."
+            for key, comment in comments_of(path).items():
+                found.setdefault(f"{at}{key}", comment)
+    domain = folder / "domain" / f"{config.get('domain')}.yaml"
+    return found | (comments_of(domain) if domain.is_file() else {})
+
+
+def comments_of(path: Path) -> dict[str, str]:
+    """The comment behind each key of a YAML file, by dotted key."""
+    found: dict[str, str] = {}
+    above: list[tuple[int, str]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        made = _LINE.fullmatch(line)
+        if made is None:
+            continue
+        depth = len(made["indent"])
+        while above and above[-1][0] >= depth:
+            above.pop()
+        above.append((depth, made["key"]))
+        if made["comment"]:
+            found[".".join(key for _, key in above)] = made["comment"]
+    return found
+
+
+def _line(key: str, value: Any, comment: str) -> str:
+    setting = f"  {key}={written(value)}"
+    return f"{setting:<{COMMENT_AT}}  # {comment}" if comment else setting
+
+
+def _is_leaf(value: Any) -> bool:
+    return not isinstance(value, Mapping) or not value
+
+
+def _load(path: Path) -> dict[str, Any]:
+    made = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return made if isinstance(made, dict) else {}
