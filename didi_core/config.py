@@ -18,7 +18,7 @@ from didi_core.errors import InputError
 
 T = TypeVar("T")
 _MISFIT = object()
-_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
+_NAMES = {int: "an integer", float: "a finite number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
 
 
 def config_folder() -> Path:
@@ -126,7 +126,7 @@ def _number(annotation: type, value: int | float | str) -> Any:
     if made is None:
         return _MISFIT
     if annotation is float:
-        return float(made) if isinstance(made, float) or abs(made) < 2**1023 else _MISFIT
+        return float(made) if abs(made) < 2**1023 else _MISFIT  # which nan is not either
     whole = isinstance(made, int) or made.is_integer()
     return int(made) if whole and abs(made) < 2**63 else _MISFIT
 

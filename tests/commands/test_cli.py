@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,8 @@ import torch
 from didi_core import cli
 from didi_core.cli import INTERRUPTED, WRONG, disk_trouble, guarded, main
 from didi_core.commands import COMMANDS
-from didi_core.commands.compose import explained
+from didi_core.commands.completion import candidates
+from didi_core.commands.explain import explained
 from didi_core.errors import DidiError, InputError
 from didi_core.storage.run_dir import RunDirectory, differing_keys
 
@@ -40,12 +41,10 @@ DISTILL = [
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands run in an empty folder."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    yield
-    RunDirectory.current = None
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +63,42 @@ def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_of_a_command_explains_its_keys_and_those_of_domains() -> None:
     told = explained("score")
-    assert "input: null # FASTA file of designs" in told and "defaults" not in told
-    assert "# domain=protein, written bare" in told and "fold: auto # auto | esmfold" in told
-    assert "seed: 0" in told
+    assert re.search("  input=null +# FASTA file of designs", told) and "defaults" not in told
+    assert "settings of domain protein" in told and re.search(r"  fold=auto +# auto \| esmfold", told)
+    assert "  seed=0" in told
+
+
+@pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.configured])
+def test_help_has_one_value_of_every_key(command: str) -> None:
+    keys = re.findall(r"^  ([\w.]+)=", explained(command).partition("groups, key=choice")[0], re.MULTILINE)
+    assert keys and len(keys) == len(set(keys))
+
+
+def test_help_shows_the_values_that_the_words_make() -> None:
+    assert "  training.steps=100" in explained("distill", ["domain=toy"])
+    assert "  training.steps=7" in explained("distill", ["domain=toy", "training.steps=7"])
+
+
+def test_help_version_and_completion_do_not_wait_for_torch() -> None:
+    program = "import sys; from didi_core.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    asked = ["distill --help", "--version", "--complete distill training.s", "--completion zsh"]
+    for words in map(str.split, asked):
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "False", words
+        assert done.stdout.count("\n") > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["dist"], ["distill"]),
+        (["distill", "training.st"], ["training.steps="]),
+        (["distill", "objective=didi_"], ["objective=didi_paper"]),
+        (["plugins", ""], []),
+    ],
+)
+def test_completion(words: list[str], found: list[str]) -> None:
+    assert candidates(words) == found
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -90,10 +122,10 @@ def test_help_lists_the_commands(words: list[str], capsys: pytest.CaptureFixture
         (["distill", "domain=toy", "teacher=nowhere"], "unknown teacher 'nowhere'"),
         (["distill", "domain=toy", "data.symbols=1"], "data.symbols=1"),
         (["distill", "domain=toy", "training.lr=-1"], "training.lr=-1.0 is out of range"),
-        (["distill", "domain=toy", "training.lr=nan"], "training.lr=nan is out of range"),
+        (["distill", "domain=toy", "training.lr=nan"], "training.lr=nan does not fit: training.lr is a finite"),
         (["distill", "domain=toy", "training.ema=1.5"], "training.ema=1.5 is out of range"),
         (["distill", "domain=toy", "objective.reward.lr=-1"], "objective.reward.lr=-1.0 is out of range"),
-        (["distill", "domain=toy", "objective.anchor.kl=nan"], "objective.anchor.kl=nan is out of range"),
+        (["distill", "domain=toy", "objective.anchor.kl=nan"], "objective.anchor.kl=nan does not fit"),
         (["pretrain", "domain=protein"], "set data.path"),
     ],
 )
@@ -340,7 +372,7 @@ def test_unwritable_place_is_one_message_and_exit_code_2(number: int, capsys: py
 
     assert guarded(fail, ["distill"]) == WRONG
     err = capsys.readouterr().err
-    assert "/data/run/x" in err and cli.UNWRITABLE[number] in err and "Traceback" not in err
+    assert "/data/run/x" in err and cli.UNUSABLE[number] in err and "Traceback" not in err
 
 
 def test_disk_trouble_told_in_words() -> None:

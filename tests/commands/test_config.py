@@ -14,9 +14,8 @@ import pytest
 
 from didi_core.commands import COMMANDS
 from didi_core.commands.compose import compose_jobs, group_options
-from didi_core.config import build, flatten, unknown_key
+from didi_core.config import build, config_folder, flatten, unknown_key
 from didi_core.errors import InputError
-from didi_core.config import config_folder
 from didi_protein.domain import create as create_protein
 from didi_toy.domain import create as create_toy
 
@@ -159,7 +158,13 @@ def test_ablation_rows_differ_by_one_part_each() -> None:
         ("distill", ["steps=5"], "unknown key 'steps'. Did you mean .*'training.steps'"),
         ("distill", ["training.steps=3,4"], "several values: add --multirun"),
         ("distill", ["fast"], "'fast' is no setting: write key=value"),
-        ("distill", ["teacher=a(b"], "cannot be read.*quotes"),
+        ("distill", ["training.steps=[3"], "cannot be read: a ']' is missing.*quotes"),
+        ("distill", ["~domain=[[1]]"], "~key takes a key out, and has no value"),
+        ("distill", ["~domain"], "a group is not taken out"),
+        ("distill", ["~training.setps"], "unknown key 'training.setps'. Did you mean 'training.steps'"),
+        ("distill", ["hydra.run.dir=x"], "Hydra's own have no effect here"),
+        ("distill", ["hydra/launcher=joblib"], "Hydra's own have no effect here"),
+        ("sample", ["domain=toy"], "domain is no key of sample"),
         ("pretrain", ["model=tinny"], "unknown model 'tinny'. Did you mean 'tiny'"),
         ("distill", ["domain=toy.yaml"], "write domain=toy"),
     ],
@@ -181,7 +186,7 @@ def test_wrong_overrides_are_told_before_hydra_sees_them(command: str, overrides
         ("distill", ["objective=nelbo"], "objective='nelbo' does not fit: objective is a group of keys"),
         ("distill", ["evaluate.steps=[0]"], "^evaluate.steps=0 is out of range"),
         ("distill", ["evaluate.num=0"], "^evaluate.num=0 is out of range"),
-        ("sample", ["run=x", "contig=10,(A"], r"^'contig=10,\(A' cannot be read: Error parsing override 'contig=10"),
+        ("sample", ["run=x", "contig=[10,(A"], r"^'contig=\[10,\(A' cannot be read"),
         ("pretrain", ["objective=autoregressive"], "set model=judge"),
         ("pretrain", ["model.heads=5"], "model.heads=5 must divide model.hidden"),
         ("sample", [], "run is missing"),

@@ -13,7 +13,7 @@ from Bio.Data.PDBData import protein_letters_1to3
 
 import didi_core
 from didi_core.cli import WRONG, main
-from didi_core.commands.compose import compose_jobs, wish_keys
+from didi_core.commands.compose import compose_jobs, wish_values
 from didi_core.domain.conditioning import Conditioning, HasConditioning, ranges, read_template, verify
 from didi_core.errors import DidiError, InputError
 from didi_core.sampling.generate import length_ranges, parse_length
@@ -246,9 +246,9 @@ def test_the_yaml_declares_exactly_the_keys_of_the_domain() -> None:
     from didi_core.config import config_folder
 
     declared = set(OmegaConf.load(config_folder() / "conditioning/protein.yaml"))
-    assert declared == set(ProteinConditioning.__dataclass_fields__) <= wish_keys()
+    assert declared == set(ProteinConditioning.__dataclass_fields__) <= wish_values("conditioning").keys()
     taken = set(OmegaConf.load(config_folder() / "sample.yaml")) | set(OmegaConf.load(config_folder() / "common.yaml"))
-    assert not wish_keys() & taken, "a bare key means one thing"
+    assert not wish_values("conditioning").keys() & taken, "a bare key means one thing"
 
 
 # --- the seam

@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from dplm_files import random_model, write_folder
 from safetensors.torch import load_file
 
 from didi_core.cli import main
-from didi_core.storage.run_dir import RunDirectory
 
 LIMIT = 12e9  # bytes: a student of DPLM's 150M must fit a machine of this size
 
@@ -42,11 +40,9 @@ def distill_words(folder: Path, run_dir: Path, longest: int = 300) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    yield
-    RunDirectory.current = None
 
 
 @pytest.fixture(scope="module")
