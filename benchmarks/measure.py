@@ -1,4 +1,4 @@
-"""Two ways to the same result, measured in turns: time ratios in one process, peak memory in fresh ones.
+"""Two ways to the same result, measured in turns: ratios of CPU time in one process, peak memory in fresh ones.
 
 Absolute times belong to a machine and an hour; ratios of interleaved pairs survive a busy machine, so these are what is
 reported. A script lists its cases and calls ``main``.
@@ -86,10 +86,10 @@ def compare(name: str, case: Case, repeats: int) -> Comparison:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """Wall-clock seconds of one run."""
-    started = time.perf_counter()
+    """CPU seconds of one run, all threads of the process together; waiting for a shared core is not counted."""
+    started = time.process_time()
     action()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def peak_bytes(action: Callable[[], object]) -> int:

@@ -73,11 +73,24 @@ class Vocabulary:
         never = {*self.forbidden, *self.pinned}
         return tuple(i for i in range(self.size) if i not in never)
 
+    @property
+    def all_generated(self) -> bool:
+        """Every id may be drawn."""
+        return len(self.generated) == self.size
+
     def allowed(self, device: torch.device | str = "cpu") -> Bool[Tensor, "V"]:
-        """True at the ids that may be generated."""
-        allowed = torch.zeros(self.size, dtype=torch.bool, device=device)
-        allowed[list(self.generated)] = True
-        return allowed
+        """True at the ids that may be generated. One tensor a device, made at its first use: read it only."""
+        key = torch.device(device)
+        if key not in self._allowed:
+            with torch.inference_mode(False):  # it may first be needed there and be saved for a backward pass later
+                allowed = torch.zeros(self.size, dtype=torch.bool)
+                allowed[list(self.generated)] = True
+                self._allowed[key] = allowed.to(key)
+        return self._allowed[key]
+
+    @cached_property
+    def _allowed(self) -> dict[torch.device, Bool[Tensor, "V"]]:
+        return {}
 
     def maskable(self, tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
         """True where the forward process may put a mask: everywhere but at BOS, EOS and padding."""

@@ -13,7 +13,7 @@ import torch
 import didi_core
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("sampling", "first_call", "pieces", "log_probabilities", "packing")
+SCRIPTS = ("sampling", "first_call", "pieces", "log_probabilities", "packing", "large_vocabulary")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -36,6 +37,20 @@ def jeffreys(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> Fl
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 DIVERGENCES: dict[str, Divergence] = {"forward": forward_kl, "reverse": reverse_kl, "jeffreys": jeffreys}
+
+
+class Mixture(NamedTuple):
+    """A divergence of a model q from its reference p as weights of KL(q || p) and KL(p || q)."""
+
+    reverse: float
+    forward: float
+
+
+MIXTURES: dict[Divergence, Mixture] = {
+    forward_kl: Mixture(0.0, 1.0),
+    reverse_kl: Mixture(1.0, 0.0),
+    jeffreys: Mixture(1.0, 1.0),
+}
 
 
 def divergence(name: str) -> Divergence:

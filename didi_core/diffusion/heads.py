@@ -7,7 +7,9 @@ recomputed in the backward pass, so memory grows with the chunk and not with N t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -15,16 +17,23 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from didi_core.diffusion import divergences
+from didi_core.diffusion.closed_forms import ExpectedRatio, Memory, RowStatistics
 from didi_core.diffusion.masking import log_p_x0
 from didi_core.types import Denoiser
 
-CHUNK_ELEMENTS = 1 << 25  # logits of one chunk: 128 MB in fp32
+CHUNK_ELEMENTS = 1 << 25  # logits of one chunk of a draw: 128 MB in fp32
+CLOSED_ELEMENTS = 1 << 24  # logits of one chunk with a gradient, of which three are held at once
 CACHE_POSITIONS = 2048  # of one trunk call on a CPU, so that its activations stay in the cache
 
 
 def chunk_rows(vocabulary_size: int) -> int:
     """Positions whose logits are held at once."""
     return max(CHUNK_ELEMENTS // vocabulary_size, 1)
+
+
+def closed_rows(vocabulary_size: int) -> int:
+    """Positions up to which autograd traces their statistics; more go in chunks of so many, with closed forms."""
+    return max(CLOSED_ELEMENTS // vocabulary_size, 1)
 
 
 @dataclass(frozen=True)
@@ -48,28 +57,53 @@ def token_statistics(
     divergence: divergences.Divergence = divergences.reverse_kl,
     chunk: int | None = None,
 ) -> TokenStatistics:
-    """Log-probability of M tokens each, entropy, and divergence from ``reference`` at N masked positions."""
-    rows = chunk or chunk_rows(denoiser.vocabulary.size)
+    """Log-probability of M tokens each, entropy, and divergence from ``reference`` at N masked positions.
 
-    def one(part: Tensor, chosen: Tensor, reference_part: Tensor | None) -> tuple[Tensor, ...]:
-        log_p = log_p_x0(denoiser.head(part), denoiser.vocabulary)
-        own = log_p.gather(1, chosen)
-        spread = divergences.entropy(log_p)
-        if reference is None or reference_part is None:
-            return own, spread, torch.zeros_like(spread), torch.zeros_like(spread)
+    Where they do not fit into one chunk, gradients come from closed forms (``closed_forms``): equal to autograd's up to
+    rounding, and first derivatives only.
+    """
+    vocabulary = denoiser.vocabulary
+    mixture = divergences.MIXTURES.get(divergence)
+
+    def compared(part: Tensor | None) -> Tensor | None:
+        if reference is None or part is None:
+            return None
         with torch.no_grad():
-            log_q = log_p_x0(reference.head(reference_part), denoiser.vocabulary)
+            return reference.head(part)
+
+    def traced(part: Tensor, chosen: Tensor, other: Tensor | None) -> tuple[Tensor, ...]:
+        log_p = log_p_x0(denoiser.head(part), vocabulary)
+        own, spread, logits = log_p.gather(1, chosen), divergences.entropy(log_p), compared(other)
+        if logits is None:
+            return own, spread, torch.zeros_like(spread), torch.zeros_like(spread)
+        log_q = log_p_x0(logits, vocabulary)
         return own, spread, divergence(log_q, log_p), divergences.entropy(log_q)
 
-    pieces = []
-    for start in range(0, max(hidden.shape[0], 1), rows):
-        part, chosen = hidden[start : start + rows], tokens[start : start + rows]
-        other = None if reference_hidden is None else reference_hidden[start : start + rows]
-        if torch.is_grad_enabled() and hidden.shape[0] > rows:
-            pieces.append(checkpoint(one, part, chosen, other, use_reentrant=False))
-        else:
-            pieces.append(one(part, chosen, other))
-    return TokenStatistics(*(torch.cat(column) for column in zip(*pieces, strict=True)))
+    def closed(memory: Memory, part: Tensor, chosen: Tensor, other: Tensor | None) -> tuple[Tensor, ...]:
+        return RowStatistics.apply(denoiser.head(part), chosen, compared(other), vocabulary, mixture, memory)  # type: ignore[no-any-return]
+
+    rows = chunk or closed_rows(vocabulary.size)
+    found = _in_chunks(rows, traced, closed if mixture else None, hidden, tokens, reference_hidden)
+    return TokenStatistics(*found)
+
+
+def _in_chunks(
+    rows: int,
+    traced: Callable[..., tuple[Tensor, ...]],
+    closed: Callable[..., tuple[Tensor, ...]] | None,
+    hidden: Float[Tensor, "N D"],
+    *others: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """What ``traced`` finds where N is at most ``rows``; else what ``closed`` (``traced`` without one) finds chunk by
+    chunk, with the logits made anew in the backward pass."""
+    if hidden.shape[0] <= rows:
+        return traced(hidden, *others)
+    found = []
+    for start in range(0, hidden.shape[0], rows):
+        parts = [None if part is None else part[start : start + rows] for part in (hidden, *others)]
+        one = traced if closed is None else partial(closed, Memory())
+        found.append(checkpoint(one, *parts, use_reentrant=False) if torch.is_grad_enabled() else one(*parts))
+    return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
 
 def sharpen(log_p: Float[Tensor, "N V"], temperature: float = 1.0, top_p: float = 1.0) -> Float[Tensor, "N V"]:
@@ -179,25 +213,26 @@ def expected_log_ratio(
     """Expectation under the denoiser of the clipped log p_target(a) - log p_proposal(a), and its spread, per position.
 
     The log-ratio is a constant for the gradient: this is the policy gradient over a single token with every action
-    weighted by its probability instead of one drawn (no sampling noise from that token).
+    weighted by its probability instead of one drawn (no sampling noise from that token). The spread has no gradient.
     """
-    rows = chunk_rows(denoiser.vocabulary.size)
+    vocabulary = denoiser.vocabulary
 
-    def one(part: Tensor, wanted: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-        p = log_p_x0(denoiser.head(part), denoiser.vocabulary).exp()
+    def constants(wanted: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            ratio = log_p_x0(target.head(wanted), denoiser.vocabulary).clamp_min(-1e4)
-            ratio = (ratio - log_p_x0(proposal.head(made), denoiser.vocabulary).clamp_min(-1e4)).clamp(-clip, clip)
+            return target.head(wanted), proposal.head(made)
+
+    def traced(part: Tensor, wanted: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        p = log_p_x0(denoiser.head(part), vocabulary).exp()
+        with torch.no_grad():
+            log_t, log_f = (log_p_x0(logits, vocabulary).clamp_min(-1e4) for logits in constants(wanted, made))
+            ratio = (log_t - log_f).clamp(-clip, clip)
             ratio = ratio - (p * ratio).sum(-1, keepdim=True)
             spread = (p * ratio.square()).sum(-1).sqrt()
         return (p * ratio).sum(-1), spread
 
-    pieces = []
-    for start in range(0, max(hidden.shape[0], 1), rows):
-        parts = [h[start : start + rows] for h in (hidden, target_hidden, proposal_hidden)]
-        if torch.is_grad_enabled() and hidden.shape[0] > rows:
-            pieces.append(checkpoint(one, *parts, use_reentrant=False))
-        else:
-            pieces.append(one(*parts))
-    values, spreads = (torch.cat(column) for column in zip(*pieces, strict=True))
-    return values, spreads
+    def closed(memory: Memory, part: Tensor, wanted: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        return ExpectedRatio.apply(denoiser.head(part), *constants(wanted, made), vocabulary, clip, memory)  # type: ignore[no-any-return]
+
+    rows = closed_rows(vocabulary.size)
+    value, spread = _in_chunks(rows, traced, closed, hidden, target_hidden, proposal_hidden)
+    return value, spread

@@ -34,8 +34,9 @@ def log_p_x0(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Te
     The mask and forbidden tokens get no mass (-inf) and the rest is normalised (MDLM, section 3.2.3). Visible positions
     are copied by the caller, who never asks for them here.
     """
-    allowed = vocabulary.allowed(logits.device)
-    raw = logits[..., : vocabulary.size].float().masked_fill(~allowed, -torch.inf)
+    raw = logits[..., : vocabulary.size].float()
+    if not vocabulary.all_generated:
+        raw = raw.masked_fill(~vocabulary.allowed(logits.device), -torch.inf)
     return torch.log_softmax(raw, dim=-1)
 
 

@@ -1,0 +1,217 @@
+"""Numbers about rows of categorical logits whose gradients are written down instead of traced.
+
+Autograd keeps and reads again some twenty arrays of the size of the logits for an entropy and a divergence. With p the
+softmax of the logits z of the model and q that of the reference, the derivatives by z are
+
+    log p_i:     onehot_i - p             entropy H:    -p (log p + H)
+    KL(p || q):  p (log p - log q - KL)   KL(q || p):   p - q
+
+so that one product with p makes all of them. On a CPU the arithmetic runs over blocks of rows that stay in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from didi_core.diffusion.divergences import Mixture
+from didi_core.types import Vocabulary
+
+BLOCK_ELEMENTS = 1 << 17  # logits worked on at once on a CPU: 512 KB in fp32
+FLOOR = -1e9  # stands for log 0: times the probability 0 it is 0
+
+
+@dataclass
+class Memory:
+    """What a chunk's first run found, per row. Its second run, in the backward pass, only needs the logits anew."""
+
+    found: tuple[Tensor, ...] = ()
+
+
+class Rows(NamedTuple):
+    """Log-probabilities (finite), probabilities and log-normalisers of a block."""
+
+    log_p: Float[Tensor, "n V"]
+    p: Float[Tensor, "n V"]
+    normaliser: Float[Tensor, "n"]
+
+
+class RowStatistics(torch.autograd.Function):
+    """Log-probability of the chosen tokens, entropy, divergence from the reference and the reference's entropy.
+
+    ``apply(logits [n, K], chosen [n, M], reference logits [n, J] or None, vocabulary, mixture, memory)``; columns from
+    V on are ignored. First derivatives only, and none for the reference.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Float[Tensor, "n K"],
+        chosen: Int[Tensor, "n M"],
+        reference: Float[Tensor, "n J"] | None,
+        vocabulary: Vocabulary,
+        mixture: Mixture,
+        memory: Memory,
+    ) -> tuple[Tensor, ...]:
+        if not memory.found:
+            tensors = (logits, chosen) if reference is None else (logits, chosen, reference)
+            memory.found = _by_block(_statistics, tensors, vocabulary, mixture)
+        own, entropy, value, reference_entropy, *rest = memory.found
+        ctx.vocabulary, ctx.mixture = vocabulary, mixture
+        ctx.save_for_backward(logits, chosen, reference, entropy, *rest)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(reference_entropy)
+        return own.clone(), entropy.clone(), value.clone(), reference_entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        logits, chosen, reference, entropy, normaliser, reverse, reference_normaliser = ctx.saved_tensors
+        own_grad, entropy_grad, value_grad, _ = grads
+        zero = torch.zeros_like(entropy)
+        of_own = zero if own_grad is None else own_grad.to(zero).sum(1)
+        of_entropy = zero if entropy_grad is None else entropy_grad.to(zero)
+        of_value = zero if value_grad is None or reference is None else value_grad.to(zero)
+        pull, push = ctx.mixture.reverse * of_value, ctx.mixture.forward * of_value
+        # p * (slope * log p - pull * log q + constant) - push * q, and the chosen tokens' own
+        slope, constant = pull - of_entropy, push - of_own - of_entropy * entropy - pull * reverse
+        pulled = reference is not None and value_grad is not None and bool(ctx.mixture.reverse)
+        pushed = reference is not None and value_grad is not None and bool(ctx.mixture.forward)
+        result = torch.empty_like(logits)
+        result[:, ctx.vocabulary.size :] = 0
+        for rows in _blocks(logits):
+            inner = _log_p(logits[rows], normaliser[rows], ctx.vocabulary)
+            p = inner.exp()
+            inner.mul_(slope[rows, None]).add_(constant[rows, None])
+            if pulled or pushed:
+                log_q = _log_p(reference[rows], reference_normaliser[rows], ctx.vocabulary)
+            if pulled:
+                inner.addcmul_(log_q, pull[rows, None], value=-1.0)
+            inner.mul_(p)
+            if pushed:
+                inner.addcmul_(log_q.exp_(), push[rows, None], value=-1.0)
+            if own_grad is not None:
+                inner.scatter_add_(1, chosen[rows], own_grad[rows].to(inner))
+            result[rows, : inner.shape[1]] = inner
+        return result, None, None, None, None, None
+
+
+def _statistics(
+    vocabulary: Vocabulary, mixture: Mixture, logits: Tensor, chosen: Tensor, reference: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """The four results for a block, then the log-normaliser, KL(p || q) and the reference's log-normaliser."""
+    log_p, p, normaliser = _normalised(logits, vocabulary)
+    own, entropy = log_p.gather(1, chosen), -_dot(p, log_p)
+    if reference is None:
+        zero = torch.zeros_like(entropy)
+        return own, entropy, zero, zero, normaliser, zero, zero
+    log_q, q, reference_normaliser = _normalised(reference, vocabulary)
+    reference_entropy = -_dot(q, log_q)
+    log_ratio = log_p.sub_(log_q)
+    reverse = _dot(p, log_ratio)
+    value = mixture.reverse * reverse
+    if mixture.forward:
+        value = value - mixture.forward * _dot(q, log_ratio)
+    return own, entropy, value, reference_entropy, normaliser, reverse, reference_normaliser
+
+
+class ExpectedRatio(torch.autograd.Function):
+    """Mean and standard deviation under p of a clipped log-ratio that is a constant; the mean is taken off before.
+
+    ``apply(logits [n, K], target logits [n, J], proposal logits [n, I], vocabulary, clip, memory)``. With r the centred
+    ratio the mean's derivative is p (r - mean); the deviation has none.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Float[Tensor, "n K"],
+        target: Float[Tensor, "n J"],
+        proposal: Float[Tensor, "n I"],
+        vocabulary: Vocabulary,
+        clip: float,
+        memory: Memory,
+    ) -> tuple[Tensor, Tensor]:
+        if not memory.found:
+            memory.found = _by_block(_expected, (logits, target, proposal), vocabulary, clip)
+        value, spread, *rest = memory.found
+        ctx.vocabulary, ctx.clip = vocabulary, clip
+        ctx.save_for_backward(logits, target, proposal, value, *rest)
+        ctx.mark_non_differentiable(spread)
+        return value.clone(), spread
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        logits, target, proposal, value, mean, *normalisers = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        result[:, ctx.vocabulary.size :] = 0
+        for rows in _blocks(logits):
+            parts = zip((logits, target, proposal), normalisers, strict=True)
+            log_p, log_t, log_f = (_log_p(z[rows], known[rows], ctx.vocabulary) for z, known in parts)
+            ratio = _ratio(log_t, log_f, ctx.clip)
+            ratio.sub_((mean + value)[rows, None]).mul_(grad[rows, None].to(ratio)).mul_(log_p.exp_())
+            result[rows, : ratio.shape[1]] = ratio
+        return result, None, None, None, None, None
+
+
+def _expected(
+    vocabulary: Vocabulary, clip: float, logits: Tensor, target: Tensor, proposal: Tensor
+) -> tuple[Tensor, ...]:
+    """Centred mean, deviation, mean before centring, and the three log-normalisers of a block."""
+    rows, wanted, made = (_normalised(part, vocabulary) for part in (logits, target, proposal))
+    ratio = _ratio(wanted.log_p, made.log_p, clip)
+    mean = _dot(rows.p, ratio)
+    ratio.sub_(mean[:, None])
+    value, spread = _dot(rows.p, ratio), _dot(rows.p, ratio.square()).sqrt()
+    return value, spread, mean, rows.normaliser, wanted.normaliser, made.normaliser
+
+
+def _ratio(target: Tensor, proposal: Tensor, clip: float) -> Tensor:
+    """target - proposal, clipped; a token without mass in both counts as equal. Overwrites its arguments."""
+    return target.clamp_min_(-1e4).sub_(proposal.clamp_min_(-1e4)).clamp_(-clip, clip)
+
+
+def _blocks(logits: Tensor) -> Iterator[slice]:
+    """Rows to work on together: all of them where there is no cache to stay in."""
+    count = max(logits.shape[0], 1)
+    step = max(BLOCK_ELEMENTS // logits.shape[1], 1) if logits.device.type == "cpu" else count
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def _by_block(
+    one: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor], *settings: object
+) -> tuple[Tensor, ...]:
+    """The columns that ``one`` finds for each block of rows, joined."""
+    found = [one(*settings, *(tensor[rows] for tensor in tensors)) for rows in _blocks(tensors[0])]
+    return tuple(torch.cat(column) for column in zip(*found, strict=True))
+
+
+def _raw(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """The tokens' columns in fp32 at least, forbidden ones without mass. May share memory with ``logits``."""
+    raw = logits[:, : vocabulary.size].to(torch.promote_types(logits.dtype, torch.float32))
+    return raw if vocabulary.all_generated else raw.masked_fill(~vocabulary.allowed(raw.device), -torch.inf)
+
+
+def _normalised(logits: Tensor, vocabulary: Vocabulary) -> Rows:
+    raw = _raw(logits, vocabulary)
+    best = raw.amax(-1, keepdim=True)
+    log_p = raw - best
+    p = log_p.exp()
+    total = p.sum(-1, keepdim=True)
+    return Rows(log_p.sub_(total.log()).clamp_min_(FLOOR), p.div_(total), (best + total.log()).squeeze(1))
+
+
+def _log_p(logits: Tensor, normaliser: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Log-probabilities with the log-normaliser known; finite."""
+    return (_raw(logits, vocabulary) - normaliser[:, None]).clamp_min_(FLOOR)
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum(-1)
