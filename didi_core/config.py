@@ -18,7 +18,8 @@ from didi_core.errors import InputError
 
 T = TypeVar("T")
 _MISFIT = object()
-_NAMES = {int: "an integer", float: "a finite number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
+_NAMES = {int: "an integer", float: "a finite number", bool: "true or false", str: "text", Path: "a path"}
+_NAMES[type(None)] = "null"
 
 
 def config_folder() -> Path:

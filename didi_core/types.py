@@ -19,6 +19,7 @@ Shapes in signatures follow jaxtyping: ``Int[Tensor, "B L"]`` is a batch of sequ
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -106,37 +107,38 @@ class Vocabulary:
         return (tokens != self.pad).sum(dim=1)
 
 
-class Denoiser(Protocol):
+class Denoiser(nn.Module, ABC):
     """A trunk (hidden states of all positions) and a head (raw logits of the chosen ones).
 
     The split is the interface because the head is where the memory goes: losses, rollouts and samplers call it only
-    at the positions they need, so nothing of size [B, L, V] is built. Implementations are ``nn.Module``s.
+    at the positions they need, so nothing of size [B, L, V] is built.
     """
 
     vocabulary: Vocabulary
 
+    @abstractmethod
     def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """Hidden states. Padding (the vocabulary's pad id) changes nothing at the other positions."""
-        ...
 
+    @abstractmethod
     def head(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... K"]:
         """Raw logits of the given hidden states; K >= V, column i is token i, further columns are ignored."""
-        ...
 
-    def __call__(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
+    def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
         """``head(trunk(tokens))``: raw logits at every position."""
-        ...
+        return self.head(self.trunk(tokens))
 
 
-class Scorer(Protocol):
-    """One logit per position: higher means more like the reference. Implementations are ``nn.Module``s."""
+class Scorer(nn.Module, ABC):
+    """One logit per position: higher means more like the reference."""
 
     vocabulary: Vocabulary
 
-    def __call__(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    @abstractmethod
+    def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
         """Logits for sequences of tokens."""
-        ...
 
+    @abstractmethod
     def soft(
         self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
     ) -> Float[Tensor, "B L"]:
@@ -144,7 +146,6 @@ class Scorer(Protocol):
 
         One-hot weights give exactly the logits of the corresponding tokens. Differentiable in ``weights``.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -229,11 +230,11 @@ class Domain(Protocol):
         """Inverse of ``encode`` on generated sequences; BOS, EOS and padding are dropped."""
         ...
 
-    def teacher(self, name: str) -> nn.Module:
+    def teacher(self, name: str) -> Denoiser:
         """A denoiser, by bundled name, run directory, file or hub id; on the CPU, in eval mode."""
         ...
 
-    def scorer(self, teacher: nn.Module, trainable_blocks: int) -> nn.Module:
+    def scorer(self, teacher: Denoiser, trainable_blocks: int) -> Scorer:
         """A fresh scorer whose trunk is a copy of the teacher's with the last blocks and norms trainable."""
         ...
 

@@ -7,7 +7,7 @@ No pickle.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from didi_core.models.esm import Esm, EsmConfig
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 from didi_core.storage.files import sha256, write_atomic, write_json
 from didi_core.streams import seeded
-from didi_core.types import Vocabulary
+from didi_core.types import Denoiser, Vocabulary
 
 MODEL, SCORER, CARD = "model.safetensors", "scorer.safetensors", "card.json"
 FOLDERS = ("student", "model")  # where in a run directory a network lies
@@ -37,10 +37,10 @@ class Architecture:
         ``vocabulary``, and which can carry a scorer (``didi_core.models.scorer.ScorerTrunk``).
     """
 
-    network: type[nn.Module]
+    network: Callable[..., Denoiser]
     settings: type
 
-    def build(self, config: Mapping[str, Any], vocabulary: Vocabulary) -> nn.Module:
+    def build(self, config: Mapping[str, Any], vocabulary: Vocabulary) -> Denoiser:
         """A network with weights of no meaning."""
         return self.network(self.settings(**config), vocabulary)
 
@@ -62,7 +62,7 @@ def amend_card(folder: Path, **entries: Any) -> None:
     write_json(folder / CARD, {**card, **entries})
 
 
-def save_model(folder: Path, model: nn.Module, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def save_model(folder: Path, model: Denoiser, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Write a denoiser's weights and its card; returns the card.
 
     Args:
@@ -76,7 +76,7 @@ def save_model(folder: Path, model: nn.Module, about: Mapping[str, Any] | None =
         "kind": "denoiser",
         "architecture": name,
         "config": {key: value for key, value in asdict(model.config).items() if key not in NOT_IN_CARD},  # type: ignore[call-overload]
-        "vocabulary": asdict(model.vocabulary),  # type: ignore[call-overload]
+        "vocabulary": asdict(model.vocabulary),
         "sha256": {MODEL: sha256(folder / MODEL)},
         **(about or {}),
     }
@@ -84,7 +84,7 @@ def save_model(folder: Path, model: nn.Module, about: Mapping[str, Any] | None =
     return card
 
 
-def save_scorer(folder: Path, scorer: nn.Module) -> None:
+def save_scorer(folder: Path, scorer: TokenScorer) -> None:
     """Write a scorer beside the denoiser that it guides, and its hash into their card."""
     card = read_card(folder)
     _write_weights(folder / SCORER, scorer)
@@ -93,7 +93,7 @@ def save_scorer(folder: Path, scorer: nn.Module) -> None:
     write_json(folder / CARD, card)
 
 
-def load_denoiser(path: Path | str) -> nn.Module:
+def load_denoiser(path: Path | str) -> Denoiser:
     """The denoiser in a folder with card.json, or in a run directory (its ``student`` or ``model``).
 
     It is on the CPU and in eval mode.
@@ -110,7 +110,7 @@ def load_denoiser(path: Path | str) -> nn.Module:
     return model.eval()
 
 
-def load_scorer(path: Path | str) -> nn.Module | None:
+def load_scorer(path: Path | str) -> TokenScorer | None:
     """The scorer that was saved with a denoiser, in eval mode; None where there is none."""
     folder = model_folder(Path(path))
     card = read_card(folder)
@@ -161,7 +161,7 @@ def read_vocabulary(written: Mapping[str, Any]) -> Vocabulary:
     return Vocabulary(**given)
 
 
-def _build(folder: Path, card: Mapping[str, Any]) -> nn.Module:
+def _build(folder: Path, card: Mapping[str, Any]) -> Denoiser:
     if card["architecture"] not in ARCHITECTURES:
         raise unknown("architecture", card["architecture"], ARCHITECTURES, str(folder / CARD))
     try:

@@ -24,7 +24,7 @@ from didi_core.storage.run_dir import RunDirectory, named
 from didi_core.streams import generator
 from didi_core.training.loop import Keeper, Scalars, Stateful
 from didi_core.training.state import FolderKeeper
-from didi_core.types import Domain
+from didi_core.types import Denoiser, Domain
 
 LENGTHS_IN_CARD = 2000
 RESUME = ("latest", "previous")
@@ -72,10 +72,10 @@ def make_domain(name: str, data: Mapping[str, Any]) -> Domain:
     return registry().domain(name, data)
 
 
-def load_teacher(domain: Domain, name: str) -> nn.Module:
+def load_teacher(domain: Domain, name: str) -> Denoiser:
     """The domain's teacher of that name. Raises InputError for one that was made for other tokens."""
     teacher = domain.teacher(name)
-    check_vocabulary(teacher.vocabulary, domain.vocabulary, f"teacher={name}")  # type: ignore[arg-type]
+    check_vocabulary(teacher.vocabulary, domain.vocabulary, f"teacher={name}")
     return teacher
 
 

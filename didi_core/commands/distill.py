@@ -40,7 +40,7 @@ from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import derive_seed, generator, seeded
 from didi_core.training.planning import TIMED, Plan, Stage, Stopwatch, components, print_plan
-from didi_core.types import Domain, Sample
+from didi_core.types import Denoiser, Domain, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     return opened.path
 
 
-def plan(settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine) -> Plan:
+def plan(settings: Settings, domain: Domain, teacher: Denoiser, machine: Machine) -> Plan:
     """Memory and time of the run, from a few steps of it on a reference made in one call; nothing is written."""
     training, rules = settings.training, settings.objective
     few = replace(
@@ -145,7 +145,7 @@ def plan(settings: Settings, domain: Domain, teacher: nn.Module, machine: Machin
     return Plan(f"{machine.label}, {machine.precision}", found, peak, training.batch_size, tokens, tuple(stages))
 
 
-def seconds_per_call(settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine) -> float:
+def seconds_per_call(settings: Settings, domain: Domain, teacher: Denoiser, machine: Machine) -> float:
     """Of one sample: the first call of a generation, which all samples share, is as good as free."""
     num = settings.training.batch_size
     with autocast(machine.device, machine.precision):
@@ -154,7 +154,7 @@ def seconds_per_call(settings: Settings, domain: Domain, teacher: nn.Module, mac
 
 
 def make_reward(
-    settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine, kept: Path | None
+    settings: Settings, domain: Domain, teacher: Denoiser, machine: Machine, kept: Path | None
 ) -> Reward:
     """The reward that the objective asks for, with its networks on the machine. kept: folder of reference samples."""
     rules = settings.objective.reward
@@ -175,7 +175,7 @@ def make_reward(
 
 
 def make_reference(
-    settings: Settings, domain: Domain, teacher: nn.Module, machine: Machine, kept: Path | None
+    settings: Settings, domain: Domain, teacher: Denoiser, machine: Machine, kept: Path | None
 ) -> Reference:
     """What the scorer calls real: the domain's data, or the teacher's samples, made once and kept with the run.
 
@@ -211,7 +211,7 @@ def make_reference(
 
 def _draw_reference(
     domain: Domain,
-    teacher: nn.Module,
+    teacher: Denoiser,
     sampler: SamplerSettings,
     num: int,
     seed: int,
@@ -231,9 +231,9 @@ def _draw_reference(
 def save_student(
     settings: Settings,
     domain: Domain,
-    student: nn.Module,
-    scorer: nn.Module | None,
-    teacher: nn.Module,
+    student: Denoiser,
+    scorer: TokenScorer | None,
+    teacher: Denoiser,
     opened: RunDirectory,
 ) -> None:
     """``student/``: weights, scorer and the card that ``sample`` reads."""

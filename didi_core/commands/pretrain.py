@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from didi_core.checkpoints.card import save_model
 from didi_core.checkpoints.judge import save_judge
 from didi_core.commands.common import (
@@ -126,14 +124,14 @@ def plan(settings: Settings, domain: Domain, machine: Machine) -> Plan:
     return Plan(f"{machine.label}, {machine.precision}", found, watch.peak(), len(batch), batch.numel(), stages)
 
 
-def new_model(sizes: DiTConfig | JudgeConfig, domain: Domain, seed: int) -> nn.Module:
+def new_model(sizes: DiTConfig | JudgeConfig, domain: Domain, seed: int) -> DiT | Judge:
     """A network with weights drawn from a stream of its own."""
     with seeded(seed, "weights"):
         return DiT(sizes, domain.vocabulary) if isinstance(sizes, DiTConfig) else Judge(sizes, domain.vocabulary)
 
 
 def _save(
-    settings: Settings, domain: Domain, model: nn.Module, curve: Mapping[int, float], opened: RunDirectory
+    settings: Settings, domain: Domain, model: DiT | Judge, curve: Mapping[int, float], opened: RunDirectory
 ) -> Path:
     """The finished network with its card."""
     about = {

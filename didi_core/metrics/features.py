@@ -15,7 +15,6 @@ from functools import cached_property
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
 
 from didi_core.diffusion.heads import trunk_in_pieces
 from didi_core.storage.fingerprint import model_hash
@@ -29,7 +28,7 @@ class TrunkFeatures:
     A text without a free position is undefined (nan). Longest first, at most ``token_budget`` tokens at a time.
     """
 
-    denoiser: nn.Module
+    denoiser: Denoiser
     encode: Callable[[str], list[int]]
     token_budget: int = 8192
     _known: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
@@ -47,29 +46,24 @@ class TrunkFeatures:
         while start < len(rows):
             size = max(self.token_budget // max(len(rows[start][1]), 1), 1)
             same = rows[start : start + size]
-            if self._model.vocabulary.pad is None:  # without padding only equal lengths go together
+            if self.denoiser.vocabulary.pad is None:  # without padding only equal lengths go together
                 same = [row for row in same if len(row[1]) == len(same[0][1])]
             self._compute(same)
             start += len(same)
         return np.stack([self._known[sample.text] for sample in samples])
 
-    @property
-    def _model(self) -> Denoiser:
-        model: Denoiser = self.denoiser  # type: ignore[assignment]
-        return model
-
     @torch.no_grad()
     def _compute(self, rows: Sequence[tuple[str, list[int]]]) -> None:
-        vocabulary, width = self._model.vocabulary, max(len(ids) for _, ids in rows)
+        vocabulary, width = self.denoiser.vocabulary, max(len(ids) for _, ids in rows)
         device = next(self.denoiser.parameters()).device
         pad = vocabulary.pad or 0
         tokens = torch.tensor([[*ids, *([pad] * (width - len(ids)))] for _, ids in rows], device=device)
         if not width:
-            hidden_width = self._model.trunk(torch.tensor([[0]], device=device)).shape[-1]
+            hidden_width = self.denoiser.trunk(torch.tensor([[0]], device=device)).shape[-1]
             self._known |= {text: np.full(hidden_width, np.nan) for text, _ in rows}
             return
         with torch.autocast(device.type, enabled=False):
-            hidden = trunk_in_pieces(self._model, tokens).double()
+            hidden = trunk_in_pieces(self.denoiser, tokens).double()
         free = vocabulary.maskable(tokens)[..., None]
         means = (hidden * free).sum(1) / free.sum(1)  # 0 / 0 is nan: no free position
         for (text, _), row in zip(rows, means.cpu().numpy(), strict=True):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from didi_core.errors import InputError, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
-from didi_core.types import Vocabulary
+from didi_core.types import Denoiser, Vocabulary
 
 FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
 
@@ -199,7 +199,7 @@ class OutputLayer(nn.Module):
         return normed
 
 
-class DiT(nn.Module):
+class DiT(Denoiser):
     """A denoiser (``didi_core.types.Denoiser``): packed transformer trunk, modulated head.
 
     Args:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from didi_core.errors import InputError, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
-from didi_core.types import Vocabulary
+from didi_core.types import Denoiser, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import EsmConfig as HuggingFaceConfig
@@ -112,7 +112,7 @@ def _register() -> None:
     AttentionMaskInterface.register(RAGGED, sdpa_mask)
 
 
-class Esm(nn.Module):
+class Esm(Denoiser):
     """A denoiser (``didi_core.types.Denoiser``) of ESM-2's architecture.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from didi_core.errors import InputError
-from didi_core.types import Vocabulary
+from didi_core.types import Scorer, Vocabulary
 
 
 class HasWidth(Protocol):
@@ -48,7 +48,7 @@ class ScorerTrunk(Protocol):
     def drop_head(self, normed: bool) -> None: ...
 
 
-class TokenScorer(nn.Module):
+class TokenScorer(Scorer):
     """D_lambda (``didi_core.types.Scorer``): trunk, then two spectral-normed linear layers with SiLU between.
 
     The spectral norms are refined by one power iteration per call in training mode and fixed in eval mode.

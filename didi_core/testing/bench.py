@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.streams import seeded
-from didi_core.types import Domain, Sample
+from didi_core.types import Denoiser, Domain, Sample
 
 SAMPLES = 24
 
@@ -31,7 +31,7 @@ class Bench:
     folder: Path
 
     @cached_property
-    def network(self) -> nn.Module:
+    def network(self) -> Denoiser:
         """The teacher given, else a tiny untrained one."""
         if self.given is not None:
             return self.given.eval()

@@ -20,7 +20,7 @@ from didi_core.metrics.controls import negative_controls
 from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.streams import generator
 from didi_core.testing.bench import SAMPLES, Bench, Broken, promise, refuses
-from didi_core.types import Domain, Metric, Sample, Scorer
+from didi_core.types import Domain, Metric, Sample
 
 
 def check_vocabulary(bench: Bench) -> None:
@@ -173,13 +173,13 @@ def check_teacher(bench: Bench) -> None:
     named = getattr(network, "vocabulary", None)
     promise(named == vocabulary, "the teacher's vocabulary is not the domain's.")
     with torch.no_grad():
-        logits, hidden = network(batch), network.trunk(batch)  # type: ignore[operator]
+        logits, hidden = network(batch), network.trunk(batch)
     promise(
         logits.shape[:2] == batch.shape and logits.shape[2] >= vocabulary.size,
         f"the teacher gave logits {tuple(logits.shape)} for tokens {tuple(batch.shape)}; [B, L, >= {vocabulary.size}].",
     )
     with torch.no_grad():
-        parts = network.head(hidden)  # type: ignore[operator]
+        parts = network.head(hidden)
     inside = vocabulary.maskable(batch)
     promise(torch.allclose(parts[inside], logits[inside], atol=1e-4), "head(trunk(tokens)) is not what the call gives.")
     promise(bool(torch.isfinite(logits[inside]).all()), "the teacher gave logits that are no numbers.")
@@ -194,7 +194,7 @@ def check_teacher(bench: Bench) -> None:
 def check_scorer(bench: Bench) -> None:
     """A logit a position; one-hot soft tokens are the tokens; it learns."""
     made, batch = bench.domain.scorer(bench.network, 1), bench.batch
-    scorer: Scorer = made.eval()  # type: ignore[assignment]
+    scorer = made.eval()
     logits = scorer(batch)
     promise(logits.shape == batch.shape, f"the scorer gave {tuple(logits.shape)} for tokens {tuple(batch.shape)}.")
     where = bench.domain.vocabulary.maskable(batch)

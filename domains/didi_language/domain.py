@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from didi_core.config import build
 from didi_core.domain.conditioning import Conditioning, Request
@@ -24,7 +24,7 @@ from didi_core.metrics.features import TrunkFeatures
 from didi_core.progress import Bar, counting
 from didi_core.storage.jsonl import read_jsonl, write_jsonl
 from didi_core.streams import generator
-from didi_core.types import Metric, Sample, Vocabulary
+from didi_core.types import Denoiser, Metric, Sample, Scorer, Vocabulary
 
 from .assets import BUNDLED, asset
 from .conditioning import TextConditioning, gapped
@@ -107,7 +107,7 @@ class LanguageDomain:
 
     # --- networks
 
-    def teacher(self, name: str = BUNDLED) -> nn.Module:
+    def teacher(self, name: str = BUNDLED) -> Denoiser:
         """The bundled teacher, a run directory or folder of ours, or a peer's checkpoint by file, folder or hub id."""
         from didi_core.checkpoints.importers import is_hub_id, load_denoiser_from
 
@@ -119,7 +119,7 @@ class LanguageDomain:
             raise InputError(f"the bundled teacher is not in this installation ({asset('teacher')}). Give teacher=...")
         return load_denoiser_from(asset("teacher"), self.vocabulary).eval()
 
-    def scorer(self, teacher: nn.Module, trainable_blocks: int = 4) -> nn.Module:
+    def scorer(self, teacher: Denoiser, trainable_blocks: int = 4) -> Scorer:
         """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
         from didi_core.models.scorer import scorer_from_trunk
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from didi_core.checkpoints.judge import load_judge
 from didi_core.config import build
@@ -25,7 +25,7 @@ from didi_core.metrics.features import TrunkFeatures
 from didi_core.metrics.judge import JudgePerplexity
 from didi_core.progress import Bar
 from didi_core.streams import generator
-from didi_core.types import Metric, Sample
+from didi_core.types import Denoiser, Metric, Sample, Scorer
 
 from . import vocabulary
 from .conditioning import ProteinConditioning, condition
@@ -139,11 +139,11 @@ class ProteinDomain:
 
     # --- networks
 
-    def teacher(self, name: str = BUNDLED) -> nn.Module:
+    def teacher(self, name: str = BUNDLED) -> Denoiser:
         """The bundled teacher, DPLM by name, a run directory, a checkpoint or a hub id; see ``load_teacher``."""
         return load_teacher(name, asset("teacher"))
 
-    def scorer(self, teacher: nn.Module, trainable_blocks: int = 4) -> nn.Module:
+    def scorer(self, teacher: Denoiser, trainable_blocks: int = 4) -> Scorer:
         """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
         from didi_core.models.scorer import scorer_from_trunk
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
 from didi_core.errors import InputError, unknown
+from didi_core.types import Denoiser
 
 from .vocabulary import VOCABULARY
 
@@ -21,7 +20,7 @@ DPLM = {
 PLACES = ("<run directory>", "<folder or file of a checkpoint>", "<hub id owner/name>")
 
 
-def load_teacher(name: str, bundled: Path) -> nn.Module:
+def load_teacher(name: str, bundled: Path) -> Denoiser:
     """A denoiser on the CPU, in eval mode.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from didi_core.errors import InputError, unknown
 from didi_core.metrics import DistinctFraction
@@ -22,7 +22,7 @@ from didi_core.metrics.energy import EnergyDistance, FeatureReference
 from didi_core.metrics.features import TrunkFeatures
 from didi_core.storage.jsonl import read_jsonl, write_jsonl
 from didi_core.streams import generator
-from didi_core.types import Metric, Sample
+from didi_core.types import Denoiser, Metric, Sample, Scorer
 
 from .chain import MarkovChain, default_chain
 from .metrics import ChainNLL, PairDivergence, TokenEntropy
@@ -124,7 +124,7 @@ class ToyDomain:
 
     # --- networks
 
-    def teacher(self, name: str = BUNDLED) -> nn.Module:
+    def teacher(self, name: str = BUNDLED) -> Denoiser:
         """``bundled``: a small trained network; ``exact``: the chain's posterior; else a folder or run directory."""
         if name == EXACT:
             return ExactTeacher(self.chain).eval()
@@ -142,7 +142,7 @@ class ToyDomain:
 
         return load_denoiser(folder).eval()
 
-    def scorer(self, teacher: nn.Module, trainable_blocks: int = 1) -> nn.Module:
+    def scorer(self, teacher: Denoiser, trainable_blocks: int = 1) -> Scorer:
         """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
         if isinstance(teacher, ExactTeacher):
             raise InputError("the exact teacher is no network to make a scorer of. Set teacher=bundled.")

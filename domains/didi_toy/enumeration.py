@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from didi_core.diffusion.masking import log_p_x0
-from didi_core.types import Denoiser
+from didi_core.types import Denoiser, Scorer
 
 from .teacher import toy_vocabulary
 
@@ -24,7 +24,7 @@ def state_index(tokens: Int[Tensor, "B L"], symbols: int) -> Int[Tensor, B]:
     return index
 
 
-class TableDenoiser(nn.Module):
+class TableDenoiser(Denoiser):
     """A free logit for every state, position and token: any conditional distributions, mutually consistent or not."""
 
     def __init__(self, symbols: int, length: int, generator: torch.Generator, spread: float = 1.0) -> None:
@@ -44,7 +44,7 @@ class TableDenoiser(nn.Module):
         return self.head(self.trunk(tokens))
 
 
-class TableScorer(nn.Module):
+class TableScorer(Scorer):
     """A free logit for every state and position; soft tokens are expanded over all states they may stand for."""
 
     def __init__(self, symbols: int, length: int) -> None:

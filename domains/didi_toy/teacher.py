@@ -6,10 +6,10 @@ from string import ascii_letters
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from didi_core.errors import InputError
-from didi_core.types import Vocabulary
+from didi_core.types import Denoiser, Vocabulary
 
 from .chain import MarkovChain
 
@@ -26,7 +26,7 @@ def toy_vocabulary(symbols: int) -> Vocabulary:
     )
 
 
-class ExactTeacher(nn.Module):
+class ExactTeacher(Denoiser):
     """p(x0_l | xt) by forward-backward; no parameters. The hidden states are the logits and the head passes them on."""
 
     initial: Tensor

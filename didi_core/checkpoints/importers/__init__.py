@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
 from didi_core.checkpoints.card import has_card, load_denoiser, load_scorer, model_folder, read_card
 from didi_core.checkpoints.importers import didi, esm, exported, mdlm
 from didi_core.checkpoints.importers.parts import Imported, build_denoiser, build_scorer, check_vocabulary
 from didi_core.checkpoints.importers.refusals import looks_like, refuse_other_processes
 from didi_core.checkpoints.importers.sources import Held, is_hub_id, locate, read
 from didi_core.errors import InputError, unknown
-from didi_core.types import Vocabulary
+from didi_core.types import Denoiser, Vocabulary
 
 LAYOUTS = (didi, mdlm)  # the first that recognises a checkpoint reads it
 WEIGHTS = ("auto", "ema", "raw")
@@ -60,7 +58,7 @@ def import_checkpoint(
     return Imported(denoiser, scorer, found.layout, found.weights, found.ignored)
 
 
-def load_denoiser_from(source: str | Path, vocabulary: Vocabulary, key: str = "teacher") -> nn.Module:
+def load_denoiser_from(source: str | Path, vocabulary: Vocabulary, key: str = "teacher") -> Denoiser:
     """The denoiser of ``import_checkpoint``: what a domain's ``teacher`` calls for names that are not its own."""
     return import_checkpoint(str(source), vocabulary, key=key).denoiser
 
@@ -68,7 +66,7 @@ def load_denoiser_from(source: str | Path, vocabulary: Vocabulary, key: str = "t
 def _own(path: Path, vocabulary: Vocabulary, key: str) -> Imported:
     """A run directory or a folder with card.json."""
     denoiser = load_denoiser(path)
-    check_vocabulary(denoiser.vocabulary, vocabulary, f"{key}={path}")  # type: ignore[arg-type]
+    check_vocabulary(denoiser.vocabulary, vocabulary, f"{key}={path}")
     return Imported(denoiser, load_scorer(path), "didi_core", "as they are", card=read_card(model_folder(path)))
 
 

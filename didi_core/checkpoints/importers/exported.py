@@ -14,7 +14,7 @@ from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.streams import seeded
-from didi_core.types import Vocabulary
+from didi_core.types import Denoiser, Vocabulary
 
 MODEL_TYPE = "didi_dit"
 
@@ -32,7 +32,7 @@ def read_export(held: Held, vocabulary: Vocabulary, key: str) -> Imported:
         raise InputError(f"{where}: config.json describes no network: {error}.") from None
     check_vocabulary(own, vocabulary, where)
     with seeded(0, "weights that the file replaces"):
-        denoiser: nn.Module = DiT(sizes, own)
+        denoiser: Denoiser = DiT(sizes, own)
         told = held.setting("scorer")
         scorer = scorer_from_trunk(denoiser, normed=bool(told["normed"])) if isinstance(told, Mapping) else None
     both = nn.ModuleDict({"denoiser": denoiser, **({"scorer": scorer} if scorer is not None else {})})

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from didi_core.errors import InputError
 from didi_core.models.dit import FREQUENCIES, DiT, DiTConfig, Rotary
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 from didi_core.streams import seeded
-from didi_core.types import Vocabulary
+from didi_core.types import Denoiser, Vocabulary
 
 INV_FREQ = "rotary_emb.inv_freq"
 # Classic spectral norm to that of torch.nn.utils.parametrizations: the same three tensors.
@@ -49,8 +49,8 @@ class Imported:
     card: entries of the card that came with it, where it is one of our own.
     """
 
-    denoiser: nn.Module
-    scorer: nn.Module | None
+    denoiser: Denoiser
+    scorer: TokenScorer | None
     layout: str
     weights: str
     ignored: Mapping[str, str] = field(default_factory=dict)
