@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
@@ -27,7 +27,7 @@ class Bench:
     """A domain on the bench, with the networks and samples that several checks share."""
 
     domain: Domain
-    given: nn.Module | None
+    given: Denoiser | None
     folder: Path
 
     @cached_property

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from torch import nn
 
 from didi_core.testing.bench import Bench
 from didi_core.testing.domain_checks import CHECKS
-from didi_core.types import Domain
+from didi_core.types import Denoiser, Domain
 
 
 class DomainContract:
@@ -25,7 +24,7 @@ class DomainContract:
         """The domain, with enough data for a few batches."""
         raise NotImplementedError(f"{type(self).__name__}.make must return the domain to check")
 
-    def teacher(self, domain: Domain) -> nn.Module | None:
+    def teacher(self, domain: Domain) -> Denoiser | None:
         """A teacher to check instead of the tiny network, say ``domain.teacher("bundled")``."""
         del domain
         return None

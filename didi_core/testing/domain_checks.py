@@ -20,7 +20,7 @@ from didi_core.metrics.controls import negative_controls
 from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.streams import generator
 from didi_core.testing.bench import SAMPLES, Bench, Broken, promise, refuses
-from didi_core.types import Domain, Metric, Sample
+from didi_core.types import Denoiser, Domain, Metric, Sample
 
 
 def check_vocabulary(bench: Bench) -> None:
@@ -335,7 +335,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
 }
 
 
-def faults(domain: Domain, teacher: nn.Module | None = None) -> dict[str, str]:
+def faults(domain: Domain, teacher: Denoiser | None = None) -> dict[str, str]:
     """What is wrong with a domain, by check; empty when it keeps the whole contract."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -132,7 +132,7 @@ def test_scalars_are_averaged_over_those_who_tell_them() -> None:
 
 @pytest.mark.parametrize("asked", [["sample"], ["distill", "seed=1,2", "--multirun"]])
 def test_what_runs_in_one_process_says_so(asked: list[str]) -> None:
-    with pytest.raises(InputError, match="runs in one process: start it with python -m didi_core .*distill, pretrain"):
+    with pytest.raises(InputError, match="runs in one process: start it with didi .*distill, pretrain"):
         check_parallel(asked)
     check_parallel(["pretrain", "seed=1"])
 
