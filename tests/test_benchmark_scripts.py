@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import didi_core
 
@@ -128,3 +131,74 @@ def test_a_claim_is_told_for_each_seed_and_for_all(load, tmp_path: Path, monkeyp
     assert list(row) == ["seed 0", "seed 1", "pooled", "t over seeds"]
     low, high = sorted(float(row[f"seed {seed}"].split(" %")[0]) for seed in (0, 1))
     assert low - 0.5 <= float(row["pooled"].split(" %")[0]) <= high + 0.5
+
+
+# --- the comparison of two trees
+
+
+def test_a_part_under_another_name_has_not_moved(load) -> None:
+    moved = load("baseline").moved
+    assert moved({"a": "1", "b": "2"}, {"a": "1", "c": "2"}) == []
+    assert moved({"a": "1", "b": "2"}, {"a": "3", "b": "2"}) == ["a"]
+    assert moved({"a": "1", "b": "2", "c": "2"}, {"a": "1", "d": "2", "e": "5"}) == ["c (gone)", "e (new)"]
+
+
+def test_weights_are_compared_by_content(load, tmp_path: Path) -> None:
+    script, one, other = load("baseline"), tmp_path / "one", tmp_path / "other"
+    state = {"w": torch.arange(6.0).view(2, 3), "b": torch.ones(3, dtype=torch.bfloat16)}
+    for run, step, final in ((one, "average", state), (other, "ema", {**state, "w": state["w"].view(3, 2)})):
+        for folder, name, content in (("checkpoints/step_1", step, state), ("student", "model", final)):
+            (run / folder).mkdir(parents=True)
+            save_file(content, run / folder / f"{name}.safetensors", {"written by": name})
+    assert set(script.weights(one)) == {"checkpoints/step_1/ema", "student/model"}
+    assert script.moved(script.weights(one), script.weights(other)) == ["student/model"]
+
+
+def test_samples_have_texts_and_a_record(load, tmp_path: Path) -> None:
+    script, path = load("baseline"), tmp_path / "a.fasta"
+    digests = []
+    for content in (">1 steps=4\nMKV\n", ">1 steps=8\nMKV\n", ">1 steps=4\nMKA\n"):
+        path.write_text(content)
+        digests.append(script.samples(path))
+    assert script.moved(digests[0], digests[1]) == ["record"]
+    assert script.moved(digests[0], digests[2]) == ["texts", "record"]
+
+
+TREE = """
+import json, pathlib, sys
+import torch
+from safetensors.torch import save_file
+
+given = dict(word.split("=", 1) for word in sys.argv[2:])
+if "{refused}" in given:
+    sys.exit(2)
+if sys.argv[1] == "sample":
+    pathlib.Path(given["out"]).write_text(json.dumps({{"text": "as ever"}}))
+else:
+    folder = pathlib.Path(given["run_dir"]) / "student"
+    folder.mkdir(parents=True)
+    save_file({{"w": torch.full((2,), {value})}}, folder / "model.safetensors")
+"""
+
+
+@pytest.mark.slow
+def test_each_tree_runs_its_own_code_in_its_own_words(tmp_path: Path) -> None:
+    """Trees that are not installed, beside a didi_core that is; the old one does not know a newer word."""
+    for name, value, refused in (("old", 1, "sampler"), ("same", 1, ""), ("new", 2, ""), ("deaf", 1, "device")):
+        package = tmp_path / name / "didi_core"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text(TREE.format(value=float(value), refused=refused))
+        (tmp_path / name / "pyproject.toml").write_text('[project]\nname = "didi-core"\nversion = "1"\n')
+
+    def against(name: str) -> subprocess.CompletedProcess[str]:
+        cases = ["--only", "distill/toy/didi/1", "--only", "sample/toy/joint draw"]
+        words = ["--before", str(tmp_path / "old"), "--after", str(tmp_path / name), *cases]
+        return subprocess.run([sys.executable, BENCHMARKS / "baseline.py", *words], capture_output=True, text=True)
+
+    same, new, deaf = (against(name) for name in ("same", "new", "deaf"))
+    assert same.returncode == 0, same.stdout + same.stderr
+    assert "equal (1 parts)" in same.stdout and "equal (2 parts)" in same.stdout
+    assert f"didi_core of {tmp_path / 'same'}" in same.stdout
+    assert new.returncode == 1 and "MOVED student/model" in new.stdout, new.stdout + new.stderr
+    assert deaf.returncode == 1 and "FAILED after: exit code 2: nothing was said" in deaf.stdout, deaf.stdout
