@@ -21,16 +21,17 @@ from torch import nn
 
 from didi_core.checkpoints.card import load_denoiser, model_folder, read_card
 from didi_core.commands.common import load_teacher, make_domain
-from didi_core.evaluation.cache import SampleCache, StatisticsCache
+from didi_core.evaluation.cache import StatisticsCache
+from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.drawing import Drawing
 from didi_core.evaluation.evaluate import sweep
 from didi_core.evaluation.frontier import SweepPoint, frontier, matched, matched_difference
 from didi_core.evaluation.held_out import reference_rows
 from didi_core.evaluation.intervals import Interval, over_runs
 from didi_core.progress import Bar
+from didi_core.run import Run
 from didi_core.sampling.generate import SamplerSettings
 from didi_core.storage.files import write_json
-from didi_core.storage.fingerprint import model_hash
 from didi_core.types import Domain, Metric
 
 
@@ -49,12 +50,13 @@ def points(
 ) -> list[SweepPoint]:
     """Quality and entropy statistics of a model's samples at each temperature."""
     metrics, cache = domain.metrics()[:2], StatisticsCache(one.run / "evaluation")
-    bar = Bar()
-    drawing = Drawing(domain, lambda _: num, (one.seed,), SampleCache(one.run / "evaluation"), bar, None, batch_size)
+    bar, contender = Bar(), Contender(model, plan)
+    how = Measuring(num, seeds=(one.seed,), batch_size=batch_size, cache_dir=one.run / "evaluation")
+    drawing = Drawing(Run(domain, reporter=bar), how)
     bar.start(f"{one.run.name}, {plan[0].steps} steps (denoiser calls)", sum(map(drawing.cost, plan)))
-    found, digests = [], (model_hash(model), "")
+    found = []
     for settings in plan:
-        made = drawing.all_seeds(model, None, settings, digests, None)
+        made = drawing.all_seeds(contender, settings)
         quality, entropy = (cache.statistics(metric, made.samples) for metric in metrics)
         found.append(SweepPoint(settings.temperature, quality, entropy))
     bar.stop()

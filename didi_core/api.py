@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 
 from didi_core.domain.scoring import Scored
 from didi_core.errors import InputError
+from didi_core.progress import Bar, Reporter, Silent
 from didi_core.sampling.generate import Generated, SamplerSettings, generate
 from didi_core.types import Domain, Sample
 
@@ -68,7 +70,14 @@ def sample(source: Path | str | nn.Module, *, domain: Domain | str | None = None
     from didi_core.commands.sample import Source, draw
 
     asked, *_ = _composed("sample", {"run": source, **settings})
-    return draw(asked, Source.open(asked))
+    opened = Source.open(asked)
+    return draw(asked, replace(opened, run=replace(opened.run, reporter=_reporter())))
+
+
+def _reporter() -> Reporter:
+    """A live bar where somebody watches: in a terminal or a notebook."""
+    bar = Bar()
+    return bar if bar.live else Silent()
 
 
 def _sample_network(network: nn.Module, domain: Domain | str, settings: Mapping[str, Any]) -> Generated:

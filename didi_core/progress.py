@@ -58,7 +58,7 @@ class Silent:
 class Bar:
     """A ``didi_core.progress.Reporter`` for people."""
 
-    console: Console = field(default_factory=lambda: Console(stderr=True))
+    console: Console = field(default_factory=lambda: Console(stderr=True, markup=False))
     _progress: Progress | None = None
     _task: TaskID | None = None
     _title: str = ""
@@ -68,11 +68,16 @@ class Bar:
     _started: float = 0.0
     _before: int = 0
 
+    @property
+    def live(self) -> bool:
+        """Whether somebody watches: a terminal, or a notebook."""
+        return self.console.is_terminal or self.console.is_jupyter
+
     def start(self, title: str, total: int, done: int = 0) -> None:
         """Begin a bar of ``total`` steps (0: nobody knows how many) of which ``done`` are behind."""
         self._title, self._total, self._done, self._before = title, total, done, done
         self._last_line = self._started = time.monotonic()
-        if not self.console.is_terminal:
+        if not self.live:
             self.console.print(f"{title}: {total - done} steps" if total else title, highlight=False)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -116,7 +121,7 @@ def tell(scalars: Mapping[str, float]) -> str:
     return " ".join(f"{name}={scalars[name]:.4g}" for name in SHOWN if name in scalars)
 
 
-def counting(bar: Bar) -> Callable[[int], None]:
+def counting(bar: Reporter) -> Callable[[int], None]:
     """A callback that is told how many are finished so far, and advances the bar by the new ones."""
     done = 0
 

@@ -20,6 +20,7 @@ from didi_core.models.attention import resolve_backend
 from didi_core.plugins import registry
 from didi_core.processes import Processes, current
 from didi_core.progress import Bar, Reporter, Silent
+from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory, named
 from didi_core.streams import generator
 from didi_core.training.loop import Keeper, Scalars, Stateful
@@ -87,6 +88,16 @@ def default_run_dir(command: str, domain: str) -> Path:
         number += 1
         path = base.with_name(f"{base.name}_{number}")
     return path
+
+
+def make_run(settings: CommonSettings, domain: Domain, machine: Machine | None = None) -> Run:
+    """The context of a command, before it has a folder.
+
+    Args:
+        machine: where it is not what ``device`` and ``precision`` say.
+    """
+    machine = machine or Machine.of(settings.device, settings.precision)
+    return Run(domain, machine, settings.seed, None, current(), make_reporter())
 
 
 @contextmanager

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from didi_core.device import Machine, autocast
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import carried_samples
-from didi_core.evaluation.drawing import Curve
+from didi_core.evaluation.contenders import Contender, Curve, Measuring
 from didi_core.evaluation.evaluate import evaluate_models
 from didi_core.evaluation.rows import Evaluation
-from didi_core.progress import Bar
 from didi_core.report.record import build_report, read_training
 from didi_core.report.to_terminal import print_report
 from didi_core.report.write import write_report
+from didi_core.run import Run
 from didi_core.sampling import autoregressive
+from didi_core.sampling.autoregressive import CausalGenerator
 from didi_core.sampling.base import SAMPLERS
 from didi_core.sampling.generate import DEFAULT_LAW, SamplerSettings, nll_curve
-from didi_core.types import Domain, Sample
+from didi_core.types import Denoiser, Domain, Sample, Scorer
 
 CURVE_SAMPLES = 128  # held-out sequences that the NLL curve of grid=optimised is measured on
 
@@ -110,64 +110,59 @@ def _law(sampler: str, law: str) -> str:
 class Compared:
     """The networks of a comparison; without a teacher only the student is measured.
 
-    autoregressive: a ``didi_core.sampling.autoregressive.CausalGenerator`` to compare with.
+    autoregressive: a causal model to compare with.
     """
 
-    student: nn.Module
-    scorer: nn.Module | None
-    teacher: nn.Module | None
-    autoregressive: nn.Module | None = None
+    student: Denoiser
+    scorer: Scorer | None
+    teacher: Denoiser | None
+    autoregressive: CausalGenerator | None = None
 
 
 def compare_models(
-    domain: Domain,
+    run: Run,
     networks: Compared,
     settings: PlanSettings,
-    machine: Machine,
     *,
     cache_dir: Path,
     length: str | None = None,
     sampling_precision: str = "exact",
     reference: Sequence[Sample] = (),
 ) -> Evaluation:
-    """Sample and measure all that the plan asks for, in the machine's precision."""
-    models: dict[str, tuple[nn.Module, nn.Module | None]] = {}
-    plan: dict[str, list[SamplerSettings]] = {}
+    """Sample and measure all that the plan asks for, in the run's precision."""
+    how = Measuring(
+        settings.num, settings.counts(), settings.seeds, length, settings.batch_size, reference, cache_dir=cache_dir
+    )
+    with run.autocast():
+        return evaluate_models(run, contenders(run, networks, settings, sampling_precision), how)
+
+
+def contenders(run: Run, networks: Compared, settings: PlanSettings, precision: str) -> dict[str, Contender]:
+    """The networks on the run's device, each with its plan; an autoregressive one has its own sampler."""
+    found: dict[str, Contender] = {}
     if networks.teacher is not None:
-        models["teacher"] = (networks.teacher, None)
-        own = settings.plan(settings.teacher_steps, guided=False, precision=sampling_precision)
-        plan["teacher"] = list(dict.fromkeys([*own, *settings.legacy_plan()]))
+        own = settings.plan(settings.teacher_steps, guided=False, precision=precision)
+        found["teacher"] = Contender(networks.teacher, list(dict.fromkeys([*own, *settings.legacy_plan()])))
     if networks.autoregressive is not None:
-        models[autoregressive.NAME] = (networks.autoregressive, None)
-        plan[autoregressive.NAME] = [
-            SamplerSettings(autoregressive.NAME, temperature=temperature) for temperature in settings.temperatures
-        ]
-    models["student"] = (networks.student, networks.scorer)
-    plan["student"] = settings.plan(settings.steps, networks.scorer is not None, sampling_precision)
-    for network in (network for pair in models.values() for network in pair if network is not None):
-        network.to(machine.device).eval()
-    curves: dict[str, Curve] = {}
-    with autocast(machine.device, machine.precision):
-        if "optimised" in settings.grids:
-            masked = {name: model for name, (model, _) in models.items() if name != autoregressive.NAME}
-            curves = {name: measured_curve(domain, model, settings.seeds[0]) for name, model in masked.items()}
-        return evaluate_models(
-            domain,
-            models,
-            plan,
-            num=settings.num,
-            num_at=settings.counts(),
-            seeds=settings.seeds,
-            cache_dir=cache_dir,
-            reporter=Bar(),
-            length=length,
-            batch_size=settings.batch_size,
-            entropy_at=curves,
-            reference=reference,
-        )
+        plan = [SamplerSettings(autoregressive.NAME, temperature=temperature) for temperature in settings.temperatures]
+        found[autoregressive.NAME] = Contender(networks.autoregressive, plan)
+    plan = settings.plan(settings.steps, networks.scorer is not None, precision)
+    found["student"] = Contender(networks.student, plan, networks.scorer)
+    for model in found.values():
+        for network in (model.denoiser, model.scorer):
+            if network is not None:
+                network.to(run.device).eval()
+    if "optimised" not in settings.grids:
+        return found
+    return {
+        name: replace(model, entropy_at=measured_curve(run.domain, model.denoiser, settings.seeds[0]))
+        if isinstance(model.denoiser, Denoiser)
+        else model
+        for name, model in found.items()
+    }
 
 
-def measured_curve(domain: Domain, model: nn.Module, seed: int) -> Curve:
+def measured_curve(domain: Domain, model: Denoiser, seed: int) -> Curve:
     """The NLL curve that ``grid=optimised`` needs, on held-out sequences, else on samples that the domain carries."""
     carried = carried_samples(domain)[:CURVE_SAMPLES]
     try:
@@ -184,7 +179,7 @@ def measured_curve(domain: Domain, model: nn.Module, seed: int) -> Curve:
         nn.utils.rnn.pad_sequence(rows[i : i + 32], batch_first=True, padding_value=0 if pad is None else pad)
         for i in range(0, len(rows), 32)
     ]
-    return nll_curve(model, batches, seed)  # type: ignore[arg-type]
+    return nll_curve(model, batches, seed)
 
 
 def publish(folder: Path, evaluation: Evaluation, record: Mapping[str, Any], training_of: Path | None = None) -> None:

@@ -21,6 +21,7 @@ from didi_core.commands.common import (
     make_domain,
     make_keeper,
     make_reporter,
+    make_run,
     note_machine,
     open_run,
 )
@@ -110,7 +111,9 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             with opened.stage("evaluation"):
                 networks = Compared(student=student, scorer=scorer, teacher=teacher)
                 cache = settings.cache or opened.path / "evaluation"
-                measured = compare_models(domain, networks, settings.evaluate, machine, cache_dir=cache)
+                measured = compare_models(
+                    make_run(settings, domain, machine), networks, settings.evaluate, cache_dir=cache
+                )
                 publish(opened.path, measured, opened.record, opened.path)
                 _write_samples(domain, measured.examples, opened)
     return opened.path

@@ -12,14 +12,15 @@ from typing import Any
 from torch import nn
 
 from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, read_card
-from didi_core.commands.common import CommonSettings, load_teacher, make_domain, note_machine, open_run
+from didi_core.commands.common import CommonSettings, load_teacher, make_domain, make_run, note_machine, open_run
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
 from didi_core.commands.sample import LEGACY, check_reach
 from didi_core.device import Machine
 from didi_core.errors import InputError
+from didi_core.evaluation.contenders import Measuring
 from didi_core.evaluation.evaluate import evaluate_files
 from didi_core.metrics.judge import JudgePerplexity
-from didi_core.progress import Bar
+from didi_core.run import Run
 from didi_core.sampling.autoregressive import CausalGenerator, load_generator, same_weights
 from didi_core.sampling.generate import length_ranges
 from didi_core.storage.run_dir import RECORD
@@ -69,52 +70,73 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 
 
 def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
-    domain = make_domain(settings.domain or "", settings.data)
-    sets = read_sets(domain, settings.samples or (), settings.labels)
-    reference = read_samples(domain, settings.reference) if settings.reference else ()
-    with open_run("evaluate", domain.name, settings.out, config, command_line) as opened, opened.stage("evaluation"):
-        found = evaluate_files(
-            domain,
-            sets,
-            num=settings.num,
-            reference=reference,
-            seed=settings.seeds[0],
-            cache_dir=opened.path / "evaluation",
-            reporter=Bar(),
-        )
-        publish(opened.path, found, opened.record)
+    """Files of samples beside held-out data."""
+    run = make_run(settings, make_domain(settings.domain or "", settings.data))
+    sets = read_sets(run.domain, settings.samples or (), settings.labels)
+    reference = read_samples(run.domain, settings.reference) if settings.reference else ()
+    with (
+        open_run("evaluate", run.domain.name, settings.out, config, command_line, "out") as opened,
+        opened.stage("evaluation"),
+    ):
+        kept = opened.path / "evaluation"
+        how = Measuring(settings.num, seeds=settings.seeds[:1], reference=reference, cache_dir=kept)
+        publish(opened.path, evaluate_files(run, sets, how), opened.record)
     return opened.path
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A run to evaluate: its folder of networks, what made it, and the networks.
+
+    made_by: the configuration of its run; empty for a model on its own.
+    """
+
+    folder: Path
+    card: Mapping[str, Any]
+    made_by: Mapping[str, Any]
+    run: Run
+    networks: Compared
+
+    @classmethod
+    def of(cls, settings: Settings) -> Opened:
+        """Load what the settings name."""
+        folder = model_folder(settings.run or Path())
+        card, made_by = read_card(folder), _made_by(folder)
+        if settings.domain not in (None, card["domain"]):
+            raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {card['domain']}.")
+        if settings.length is not None:
+            check_reach([high for _, high in length_ranges(settings.length)], card)
+        domain = make_domain(card["domain"], settings.data or made_by.get("data") or card.get("data", {}))
+        named = settings.teacher or made_by.get("teacher")
+        networks = Compared(
+            student=load_denoiser(folder),
+            scorer=load_scorer(folder),
+            teacher=load_teacher(domain, named) if named else None,
+            autoregressive=_causal(settings.autoregressive, domain) if settings.autoregressive else None,
+        )
+        machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
+        return cls(folder, card, made_by, make_run(settings, domain, machine), networks)
+
+
 def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
-    folder = model_folder(settings.run or Path())
-    card, made_by = read_card(folder), _made_by(folder)
-    machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
-    if settings.domain not in (None, card["domain"]):
-        raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {card['domain']}.")
-    if settings.length is not None:
-        check_reach([high for _, high in length_ranges(settings.length)], card)
-    domain = make_domain(card["domain"], settings.data or made_by.get("data") or card.get("data", {}))
-    student, scorer = load_denoiser(folder), load_scorer(folder)
-    named = settings.teacher or made_by.get("teacher")
-    teacher = load_teacher(domain, named) if named else None
-    causal = _causal(settings.autoregressive, domain) if settings.autoregressive else None
-    reference = read_samples(domain, settings.reference) if settings.reference else ()
-    with open_run("evaluate", domain.name, settings.out, config, command_line) as opened:
-        note_machine(opened, machine, student)
-        opened.note(hashes={"student": card["sha256"]})
+    """The networks of a run beside their teacher."""
+    source = Opened.of(settings)
+    run = source.run
+    reference = read_samples(run.domain, settings.reference) if settings.reference else ()
+    with open_run("evaluate", run.domain.name, settings.out, config, command_line, "out") as opened:
+        note_machine(opened, run.machine, source.networks.student)
+        opened.note(hashes={"student": source.card["sha256"]})
         with opened.stage("evaluation"):
             found = compare_models(
-                domain,
-                Compared(student=student, scorer=scorer, teacher=teacher, autoregressive=causal),
+                run,
+                source.networks,
                 settings,
-                machine,
-                cache_dir=_cache_dir(folder, made_by.get("cache"), opened.path),
+                cache_dir=_cache_dir(source.folder, source.made_by.get("cache"), opened.path),
                 reference=reference,
                 length=settings.length,
                 sampling_precision=LEGACY if settings.precision == LEGACY else "exact",
             )
-            publish(opened.path, found, opened.record, folder.parent)
+            publish(opened.path, found, opened.record, source.folder.parent)
     return opened.path
 
 

@@ -43,7 +43,7 @@ def spelled(words: Sequence[str]) -> list[str]:
     """The words of ``report compare RUN RUN`` and ``report ablation DIRECTORY`` as settings; others as they are."""
     if not words or words[0] not in ("compare", "ablation"):
         return list(words)
-    named = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+    named = [word for word in words[1:] if "=" not in word or Path(word).exists()]
     rest = [word for word in words[1:] if word not in named]
     if words[0] == "compare":
         return [f"compare={written(named)}", *rest]

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, read_card
-from didi_core.commands.common import CommonSettings, make_domain, note_machine, open_run
+from didi_core.commands.common import CommonSettings, make_domain, make_run, note_machine, open_run
 from didi_core.commands.comparison import measured_curve
-from didi_core.device import Machine, autocast
+from didi_core.device import Machine
 from didi_core.domain.conditioning import Conditioning, Request, condition, index_map, read_template, verify
 from didi_core.errors import InputError
 from didi_core.plugins import registry
-from didi_core.progress import Bar, counting
+from didi_core.progress import counting
+from didi_core.run import Run
 from didi_core.sampling.generate import Generated, SamplerSettings, generate, length_ranges
 from didi_core.storage.files import write_json
 from didi_core.streams import generator
-from didi_core.types import Domain, Sample
+from didi_core.types import Denoiser, Domain, Sample, Scorer
 
 LEGACY = "legacy_fp32"
 REACH = 8  # a length may be so many times the longest that a model was trained on
@@ -68,13 +68,12 @@ class Settings(CommonSettings, SamplerSettings):
 
 @dataclass(frozen=True)
 class Source:
-    """A model on disk, ready to be sampled: its folder's card, domain, networks and machine."""
+    """A model on disk, ready to be sampled: its folder's card, its networks, and where they run."""
 
     card: Mapping[str, Any]
-    domain: Domain
-    denoiser: nn.Module
-    scorer: nn.Module | None
-    machine: Machine
+    denoiser: Denoiser
+    scorer: Scorer | None
+    run: Run
 
     @classmethod
     def open(cls, settings: Settings) -> Source:
@@ -82,32 +81,29 @@ class Source:
         folder = model_folder(settings.run or Path())
         card = read_card(folder)
         machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
+        run = make_run(settings, make_domain(card["domain"], card.get("data", {})), machine)
         scorer = load_scorer(folder)
         return cls(
             card,
-            make_domain(card["domain"], card.get("data", {})),
             load_denoiser(folder).to(machine.device),
             scorer.to(machine.device) if scorer is not None else None,
-            machine,
+            run,
         )
 
 
-def draw(
-    settings: Settings,
-    source: Source,
-    progress: Callable[[int], None] | None = None,
-    asked: Conditioning | None = None,
-) -> Generated:
+def draw(settings: Settings, source: Source, asked: Conditioning | None = None) -> Generated:
     """The samples that the settings ask for, each with the record of its making and its pinned positions verified.
 
     Args:
         asked: from ``lay_out``, where the caller needs it too.
     """
-    how, domain = settings.sampler_settings(), source.domain
-    asked = asked or lay_out(settings, domain, source.card)
-    with autocast(source.machine.device, source.machine.precision):
+    how, run = settings.sampler_settings(), source.run
+    asked = asked or lay_out(settings, run.domain, source.card)
+    run.reporter.start("sample", settings.num)
+    with run.autocast():
+        curve = measured_curve(run.domain, source.denoiser, settings.seed) if how.grid == "optimised" else None
         made = generate(
-            domain,
+            run.domain,
             source.denoiser,
             source.scorer,
             settings=how,
@@ -117,9 +113,10 @@ def draw(
             bias=asked.bias,
             seed=settings.seed,
             batch_size=settings.batch_size,
-            entropy_at=measured_curve(domain, source.denoiser, settings.seed) if how.grid == "optimised" else None,
-            progress=progress,
+            entropy_at=curve,
+            progress=counting(run.reporter),
         )
+    run.reporter.stop()
     record = {
         **how.record(),
         "seed": settings.seed,
@@ -127,7 +124,7 @@ def draw(
         **({"scorer_nfe": round(made.nfe.scorer, 2)} if made.nfe.scorer else {}),
         "model": source.card["sha256"]["model.safetensors"][:12],
     }
-    verify(made.samples, asked, domain.vocabulary)
+    verify(made.samples, asked, run.domain.vocabulary)
     own = [asked.info[i % len(asked.info)] if asked.info else {} for i in range(settings.num)]
     samples = [
         Sample(s.text, s.id, s.tokens, {**s.info, **said, **record}) for s, said in zip(made.samples, own, strict=True)
@@ -138,19 +135,16 @@ def draw(
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Generated:
     """Write ``num`` samples to ``out``, else into a run directory of its own."""
     source = Source.open(settings)
-    domain = source.domain
+    domain = source.run.domain
     asked = lay_out(settings, domain, source.card)
     with ExitStack() as stack:
-        opened = None
+        place = settings.out
         if settings.out is None or settings.run_dir is not None:
             opened = stack.enter_context(open_run("sample", domain.name, settings.run_dir, config, command_line))
-            note_machine(opened, source.machine, source.denoiser)
+            note_machine(opened, source.run.machine, source.denoiser)
             opened.note(hashes={"model": source.card["sha256"]})
-        bar = Bar()
-        bar.start("sample", settings.num)
-        made = draw(settings, source, counting(bar), asked)
-        bar.stop()
-        out = settings.out or opened.path / f"samples{domain.suffix}"  # type: ignore[union-attr]
+            place = place or opened.path / f"samples{domain.suffix}"
+        made, out = draw(settings, source, asked), place or Path()
         domain.write(out, made.samples)
         where = index_map(made.samples, asked, domain.vocabulary)
         if where is not None:

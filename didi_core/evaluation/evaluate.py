@@ -10,21 +10,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-from torch import nn
 
 from didi_core.errors import InputError
-from didi_core.evaluation.cache import SampleCache, StatisticsCache
-from didi_core.evaluation.drawing import Curve, Drawing
+from didi_core.evaluation.cache import StatisticsCache
+from didi_core.evaluation.contenders import Contender, Measuring
+from didi_core.evaluation.drawing import Drawing
 from didi_core.evaluation.frontier import Frontier, SweepPoint, frontier
 from didi_core.evaluation.held_out import overlap_notes, reference_rows
-from didi_core.evaluation.intervals import RESAMPLES
-from didi_core.evaluation.measure import all_metrics, described, evaluate_samples
+from didi_core.evaluation.measure import Measured, all_metrics, described, evaluate_samples
 from didi_core.evaluation.rows import HELD_OUT, Evaluation, Method, Row
-from didi_core.progress import Reporter, Silent
+from didi_core.run import Run
 from didi_core.sampling.generate import Generated, SamplerSettings
-from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.sample_files import SampleSet
 from didi_core.types import Domain, Metric, Sample
 
@@ -36,104 +32,56 @@ def sweep(base: SamplerSettings, steps: Sequence[int], temperatures: Sequence[fl
     return [replace(base, steps=k, temperature=t) for k, t in itertools.product(steps, temperatures)]
 
 
-def evaluate_files(
-    domain: Domain,
-    sets: Mapping[str, SampleSet | Sequence[Sample]],
-    *,
-    num: int,
-    reference: Sequence[Sample] = (),
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    cache_dir: Path | None = None,
-    reporter: Reporter | None = None,
-) -> Evaluation:
+def evaluate_files(run: Run, sets: Mapping[str, SampleSet | Sequence[Sample]], how: Measuring) -> Evaluation:
     """Rows for named sets of samples, whoever made them, beside the reference and its controls.
 
-    The reference is ``num`` held-out samples of the domain, or the ``reference`` samples that are given.
+    The reference is ``how.num`` held-out samples of the domain, or the ``how.reference`` that are given.
     """
-    metrics, cache, reporter = all_metrics(domain), StatisticsCache(cache_dir), reporter or Silent()
-    reporter.start("evaluate", sum(len(_samples(found)) for found in sets.values()))
-    rows, held_out = reference_rows(
-        domain, metrics, num, given=reference, seed=seed, resamples=resamples, cache=cache
-    )
-    notes = list(overlap_notes(domain, held_out))
-    examples: dict[str, Sequence[Sample]] = {HELD_OUT: held_out[:EXAMPLES]} if held_out else {}
+    findings, held_out = _begin(run.domain, how, how.num)
+    notes = list(overlap_notes(run.domain, held_out))
+    run.reporter.start("evaluate", sum(len(_samples(found)) for found in sets.values()))
     for name, found in sets.items():
-        samples = _samples(found)
-        measured = evaluate_samples(metrics, samples, resamples=resamples, seed=seed, cache=cache)
-        rows.append(Row(name, "file", len(samples), measured.values, skipped=measured.skipped))
+        findings.add_file(name, _samples(found))
         notes += found.notes if isinstance(found, SampleSet) else ()
-        examples[name] = samples[:EXAMPLES]
-        reporter.advance(by=len(samples))
-    reporter.stop()
-    return Evaluation(
-        domain.name, described(metrics), tuple(rows), {}, _entropy(metrics, rows), examples, tuple(notes)
-    )
+        run.reporter.advance(by=len(_samples(found)))
+    run.reporter.stop()
+    return findings.together(run.domain, notes)
 
 
 def _samples(found: SampleSet | Sequence[Sample]) -> Sequence[Sample]:
     return found.samples if isinstance(found, SampleSet) else found
 
 
-def evaluate_models(
-    domain: Domain,
-    models: Mapping[str, tuple[nn.Module, nn.Module | None]],
-    plan: Mapping[str, Sequence[SamplerSettings]] | Sequence[SamplerSettings],
-    *,
-    num: int,
-    num_at: Mapping[int, int] | None = None,
-    seeds: Sequence[int] = (0,),
-    cache_dir: Path | None = None,
-    reporter: Reporter | None = None,
-    length: str | int | None = None,
-    batch_size: int = 64,
-    entropy_at: Mapping[str, Curve] | None = None,
-    reference: Sequence[Sample] = (),
-    resamples: int = RESAMPLES,
-) -> Evaluation:
-    """Sample every model by its plan, ``num`` samples for each seed, and measure all of it.
+def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -> Evaluation:
+    """Sample every model by its plan and measure all of it.
 
     Args:
-        models: (denoiser, scorer or None) by name; by custom ``teacher`` and ``student``.
-        plan: settings by model, or one list for all. Settings that differ in temperature only make a frontier.
-        num_at: another number of samples for some numbers of steps.
-        seeds: sampling seeds; their samples are pooled in one row.
-        cache_dir: where samples and costly statistics are kept (``<run>/evaluation``); nothing there is made again.
-        entropy_at: NLL curves by model, for ``grid=optimised``.
-        reference: natural samples that stand in for the domain's held-out ones.
+        models: by name; by custom ``teacher`` and ``student``.
     """
-    if not models or not seeds:
-        raise InputError("nothing to evaluate: give at least one model and one seed.")
-    plans = {name: list(plan[name] if isinstance(plan, Mapping) else plan) for name in models}
-    reporter = reporter or Silent()
+    if not models:
+        raise InputError("nothing to evaluate: give at least one model.")
+    drawing = Drawing(run, how)
+    findings, held_out = _begin(run.domain, how, how.num * len(how.seeds))
+    plan = [settings for model in models.values() for settings in model.plan]
+    run.reporter.start("evaluate (denoiser calls)", sum(map(drawing.cost, plan)))
+    for name, model in models.items():
+        for settings in model.plan:
+            made = drawing.all_seeds(model, settings)
+            findings.add(name, model.digest, settings, made, _is_table(settings, model.plan))
+    run.reporter.stop()
+    return findings.together(run.domain, overlap_notes(run.domain, held_out))
 
-    def counts(settings: SamplerSettings) -> int:
-        return (num_at or {}).get(settings.steps, num)
 
-    drawing = Drawing(domain, counts, tuple(seeds), SampleCache(cache_dir), reporter, length, batch_size)
-    metrics, cache = all_metrics(domain), StatisticsCache(cache_dir)
+def _begin(domain: Domain, how: Measuring, num: int) -> tuple[_Findings, list[Sample]]:
+    """Findings that hold the reference rows, and the held-out samples where they are known."""
+    metrics, cache = all_metrics(domain), StatisticsCache(how.cache_dir)
     rows, held_out = reference_rows(
-        domain, metrics, num * len(seeds), given=reference, seed=seeds[0], resamples=resamples, cache=cache
+        domain, metrics, num, given=how.reference, seed=how.seeds[0], resamples=how.resamples, cache=cache
     )
-    findings = _Findings(metrics, cache, seeds, resamples, rows)
+    findings = _Findings(metrics, cache, how, rows)
     if held_out:
         findings.examples[HELD_OUT] = held_out[:EXAMPLES]
-    reporter.start("evaluate (denoiser calls)", sum(drawing.cost(each) for plan in plans.values() for each in plan))
-    for name, (denoiser, scorer) in models.items():
-        digests = (model_hash(denoiser), model_hash(scorer))
-        for settings in plans[name]:
-            made = drawing.all_seeds(denoiser, scorer, settings, digests, (entropy_at or {}).get(name))
-            findings.add(name, settings, made, digests[0], _is_table(settings, plans[name]))
-    reporter.stop()
-    return Evaluation(
-        domain.name,
-        described(metrics),
-        tuple(findings.rows),
-        findings.frontiers(),
-        _entropy(metrics, findings.rows),
-        findings.examples,
-        overlap_notes(domain, held_out),
-    )
+    return findings, held_out
 
 
 @dataclass
@@ -142,18 +90,25 @@ class _Findings:
 
     metrics: Sequence[Metric]
     cache: StatisticsCache
-    seeds: Sequence[int]
-    resamples: int
+    how: Measuring
     rows: list[Row]
     points: dict[tuple[str, Method], list[SweepPoint]] = field(default_factory=dict)
     examples: dict[str, Sequence[Sample]] = field(default_factory=dict)
 
-    def add(self, name: str, settings: SamplerSettings, made: Generated, digest: str, in_table: bool) -> None:
+    def measured(self, metrics: Sequence[Metric], samples: Sequence[Sample]) -> Measured:
+        """The metrics of one set."""
+        how = self.how
+        return evaluate_samples(metrics, samples, resamples=how.resamples, seed=how.seeds[0], cache=self.cache)
+
+    def add_file(self, name: str, samples: Sequence[Sample]) -> None:
+        """Measure a set that somebody else made."""
+        measured = self.measured(self.metrics, samples)
+        self.rows.append(Row(name, "file", len(samples), measured.values, skipped=measured.skipped))
+        self.examples[name] = samples[:EXAMPLES]
+
+    def add(self, name: str, digest: str, settings: SamplerSettings, made: Generated, in_table: bool) -> None:
         """Measure one set of a model's samples: quality and entropy, and where it makes a row of the table the rest."""
-        read = self.metrics if in_table else self.metrics[:2]
-        measured = evaluate_samples(
-            read, made.samples, resamples=self.resamples, seed=self.seeds[0], cache=self.cache
-        )
+        measured = self.measured(self.metrics if in_table else self.metrics[:2], made.samples)
         method = method_of(settings)
         self.rows.append(
             Row(
@@ -163,7 +118,7 @@ class _Findings:
                 measured.values,
                 method,
                 settings.temperature,
-                tuple(self.seeds),
+                self.how.seeds,
                 made.nfe,
                 made.seconds,
                 digest,
@@ -180,13 +135,25 @@ class _Findings:
 
     def frontiers(self) -> dict[tuple[str, Method], Frontier]:
         """Quality against entropy over the temperatures of each method; of a quality that is better the lower it is."""
-        if self.metrics[0].better != "lower":
+        if not self.points or self.metrics[0].better != "lower":
             return {}
         quality, entropy = self.metrics[:2]
         return {
-            key: frontier(quality, entropy, found, seed=self.seeds[0], resamples=self.resamples)
+            key: frontier(quality, entropy, found, seed=self.how.seeds[0], resamples=self.how.resamples)
             for key, found in self.points.items()
         }
+
+    def together(self, domain: Domain, notes: Sequence[str]) -> Evaluation:
+        """Everything that was measured."""
+        return Evaluation(
+            domain.name,
+            described(self.metrics),
+            tuple(self.rows),
+            self.frontiers(),
+            _entropy(self.metrics, self.rows),
+            self.examples,
+            tuple(notes),
+        )
 
 
 def method_of(settings: SamplerSettings) -> Method:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.evaluate import evaluate_models
 from didi_core.evaluation.intervals import bootstrap
 from didi_core.evaluation.measure import Measured, all_metrics, evaluate_samples
@@ -13,6 +14,7 @@ from didi_core.metrics.energy import EnergyDistance, FeatureReference
 from didi_core.metrics.features import TrunkFeatures
 from didi_core.report.record import build_report
 from didi_core.report.to_json import report_json
+from didi_core.run import Run
 from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.types import Sample
 from didi_toy import ToyDomain
@@ -98,9 +100,8 @@ def test_parts_merge_to_the_whole(domain: ToyDomain) -> None:
 
 def test_same_seed_same_json(domain: ToyDomain) -> None:
     def once() -> dict[str, object]:
-        found = evaluate_models(
-            domain, {"m": (domain.teacher(), None)}, [SamplerSettings(steps=2)], num=20, resamples=20
-        )
+        model = Contender(domain.teacher(), [SamplerSettings(steps=2)])
+        found = evaluate_models(Run(domain), {"m": model}, Measuring(20, resamples=20))
         plain = report_json(build_report(found))
         del plain["timing"]
         return plain

@@ -16,6 +16,7 @@ import torch
 import didi_core.evaluation.drawing
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache, StatisticsCache
+from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.evaluate import evaluate_files, evaluate_models, method_of, sweep
 from didi_core.evaluation.findings import change, compare, diversity, figure, indistinct, notes, sentence, table_rows
 from didi_core.evaluation.intervals import Interval
@@ -23,6 +24,7 @@ from didi_core.evaluation.measure import all_metrics, evaluate_samples
 from didi_core.evaluation.rows import HELD_OUT, Evaluation, MetricInfo
 from didi_core.metrics.controls import negative_controls
 from didi_core.progress import Silent
+from didi_core.run import Run
 from didi_core.sampling.generate import Generated, SamplerSettings
 from didi_core.storage.fingerprint import model_hash
 from didi_core.types import NFE, Sample
@@ -51,10 +53,12 @@ def wrong() -> ExactTeacher:
 
 @pytest.fixture(scope="module")
 def evaluation(domain: ToyDomain) -> Evaluation:
-    models = {"teacher": (wrong(), None), "student": (ExactTeacher(CHAIN).eval(), None)}
     base = SamplerSettings(law="dilated")
-    plan = {"teacher": sweep(base, (4, 8, 16), TEMPERATURES), "student": sweep(base, (4, 8), TEMPERATURES)}
-    return evaluate_models(domain, models, plan, num=300, resamples=200)
+    models = {
+        "teacher": Contender(wrong(), sweep(base, (4, 8, 16), TEMPERATURES)),
+        "student": Contender(ExactTeacher(CHAIN).eval(), sweep(base, (4, 8), TEMPERATURES)),
+    }
+    return evaluate_models(Run(domain), models, Measuring(300, resamples=200))
 
 
 def test_rows_are_references_then_the_plan_in_order(evaluation: Evaluation) -> None:
@@ -83,7 +87,8 @@ def test_costly_metrics_only_at_the_tables_temperature(evaluation: Evaluation) -
 
 def test_table_takes_the_nearest_temperature_where_one_is_absent(domain: ToyDomain) -> None:
     plan = sweep(SamplerSettings(), (4,), (0.5, 0.9, 1.4))
-    found = evaluate_models(domain, {"m": (ExactTeacher(CHAIN).eval(), None)}, plan, num=20, resamples=20)
+    model = Contender(ExactTeacher(CHAIN).eval(), plan)
+    found = evaluate_models(Run(domain), {"m": model}, Measuring(20, resamples=20))
     assert [row.temperature for row in table_rows(found.rows) if row.kind == "model"] == [0.9]
     assert [row.temperature for row in found.rows if "distinct" in row.values and row.kind == "model"] == [0.9]
 
@@ -102,7 +107,8 @@ def test_better_model_wins_at_matched_entropy(evaluation: Evaluation) -> None:
 def test_a_model_against_itself_shows_no_difference(domain: ToyDomain) -> None:
     teacher = ExactTeacher(CHAIN).eval()
     plan = sweep(SamplerSettings(law="dilated"), (8,), TEMPERATURES)
-    found = evaluate_models(domain, {"a": (teacher, None), "b": (teacher, None)}, plan, num=200, resamples=100)
+    models = {"a": Contender(teacher, plan), "b": Contender(teacher, plan)}
+    found = evaluate_models(Run(domain), models, Measuring(200, resamples=100))
     findings = compare(found)
     assert findings.baseline == "a"
     assert [c.verdict for c in findings.comparisons] == ["no difference shown"]
@@ -110,8 +116,9 @@ def test_a_model_against_itself_shows_no_difference(domain: ToyDomain) -> None:
 
 
 def test_sweep_that_misses_the_entropy_claims_nothing(domain: ToyDomain) -> None:
-    models = {"teacher": (wrong(), None), "student": (ExactTeacher(CHAIN).eval(), None)}
-    found = evaluate_models(domain, models, sweep(SamplerSettings(), (4,), (0.2, 0.3)), num=60, resamples=50)
+    plan = sweep(SamplerSettings(), (4,), (0.2, 0.3))
+    models = {"teacher": Contender(wrong(), plan), "student": Contender(ExactTeacher(CHAIN).eval(), plan)}
+    found = evaluate_models(Run(domain), models, Measuring(60, resamples=50))
     findings = compare(found)
     assert [c.verdict for c in findings.comparisons] == ["not reached"]
     assert sentence(found, findings).startswith("No verdict")
@@ -138,18 +145,16 @@ def test_quality_tells_shuffled_from_data_and_says_where_it_does_not(evaluation:
 
 
 def test_seeds_are_pooled(domain: ToyDomain) -> None:
-    found = evaluate_models(
-        domain, {"m": (wrong(), None)}, [SamplerSettings(steps=4)], num=30, seeds=(0, 1), resamples=20
-    )
+    model = Contender(wrong(), [SamplerSettings(steps=4)])
+    found = evaluate_models(Run(domain), {"m": model}, Measuring(30, seeds=(0, 1), resamples=20))
     row = found.rows[-1]
     assert (row.n, row.seeds) == (60, (0, 1)) and row.nfe == NFE(denoiser=4.0)
     assert found.rows[0].n == 60
 
 
 def test_first_hitting_has_no_number_of_steps(domain: ToyDomain) -> None:
-    found = evaluate_models(
-        domain, {"m": (wrong(), None)}, [SamplerSettings(sampler="first_hitting")], num=10, resamples=20
-    )
+    model = Contender(wrong(), [SamplerSettings(sampler="first_hitting")])
+    found = evaluate_models(Run(domain), {"m": model}, Measuring(10, resamples=20))
     row = found.rows[-1]
     assert row.method is not None and row.method.steps is None and row.method.label == "first hitting"
     assert row.nfe == NFE(denoiser=16.0)
@@ -158,7 +163,7 @@ def test_first_hitting_has_no_number_of_steps(domain: ToyDomain) -> None:
 
 def test_files_get_the_same_numbers_as_models(domain: ToyDomain, evaluation: Evaluation) -> None:
     held_out = domain.held_out(100, 5)
-    found = evaluate_files(domain, {"peer.jsonl": held_out}, num=50, resamples=50)
+    found = evaluate_files(Run(domain), {"peer.jsonl": held_out}, Measuring(50, resamples=50))
     row = found.rows[-1]
     assert (row.model, row.kind, row.n) == ("peer.jsonl", "file", 100)
     direct = evaluate_samples(all_metrics(domain), held_out, resamples=50)
@@ -174,7 +179,9 @@ def test_metric_that_needs_more_samples_is_skipped_by_name(domain: ToyDomain) ->
 
 def test_nothing_to_evaluate_is_an_error(domain: ToyDomain) -> None:
     with pytest.raises(InputError, match="at least one model"):
-        evaluate_models(domain, {}, [], num=3)
+        evaluate_models(Run(domain), {}, Measuring(3))
+    with pytest.raises(InputError, match="at least one seed"):
+        Measuring(3, seeds=())
 
 
 # --- the cache
@@ -183,7 +190,9 @@ def test_nothing_to_evaluate_is_an_error(domain: ToyDomain) -> None:
 def run(domain: ToyDomain, folder: Path | None, **changes: Any) -> Evaluation:
     settings: dict[str, Any] = {"num": 20, "resamples": 20, "cache_dir": folder} | changes
     plan = settings.pop("plan", [SamplerSettings(steps=4)])
-    return evaluate_models(domain, {"m": (settings.pop("model", wrong()), None)}, plan, **settings)
+    about = Run(domain, reporter=settings.pop("reporter", Silent()))
+    model = Contender(settings.pop("model", wrong()), plan)
+    return evaluate_models(about, {"m": model}, Measuring(**settings))
 
 
 @pytest.fixture

@@ -128,9 +128,11 @@ def test_the_command_writes_all_three(tmp_path: Path, capsys: pytest.CaptureFixt
         read_ablation(tmp_path / "out")
 
 
-def test_runs_may_follow_the_word_compare() -> None:
+def test_runs_may_follow_the_word_compare(tmp_path: Path) -> None:
+    (tmp_path / "seed=1").mkdir()
+    assert spelled(["compare", f"{tmp_path}/seed=1"]) == [f"compare=['{tmp_path}/seed=1']"]
     assert spelled(["compare", "a run", "it's", "out=x"]) == ["compare=['a run','it\\'s']", "out=x"]
-    assert spelled(["ablation", "runs"]) == ["ablation='runs'"]
+    assert spelled(["ablation", "runs"]) == ["ablation=runs"]
     assert spelled(["compare=[a,b]"]) == ["compare=[a,b]"]
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from didi_core.errors import InputError
+from didi_core.evaluation.contenders import Measuring
 from didi_core.evaluation.evaluate import evaluate_files
 from didi_core.evaluation.held_out import overlap_notes
+from didi_core.run import Run
 from didi_core.storage.sample_files import read_samples, read_sets
 from didi_core.types import Sample
 from didi_toy import ToyDomain
@@ -74,7 +76,7 @@ def test_parts_of_one_label_are_the_whole(domain: ToyDomain, texts: list[str], t
         (tmp_path / f"{name}.txt").write_text("\n".join(part) + "\n")
     paths = [tmp_path / f"{name}.txt" for name in ("whole", "one", "two")]
     sets = read_sets(domain, paths, ["whole", "parts", "parts"])
-    found = evaluate_files(domain, sets, num=30, resamples=50)
+    found = evaluate_files(Run(domain), sets, Measuring(30, resamples=50))
     rows = {row.model: row for row in found.rows}
     assert rows["parts"].n == rows["whole"].n == 60
     assert rows["parts"].values == rows["whole"].values
@@ -83,7 +85,8 @@ def test_parts_of_one_label_are_the_whole(domain: ToyDomain, texts: list[str], t
 def test_empty_samples_and_one_length_are_told(domain: ToyDomain, texts: list[str], tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(["", *texts]) + "\n")
     (tmp_path / "b.txt").write_text("\n".join(texts) + "\n")
-    found = evaluate_files(domain, read_sets(domain, [tmp_path / "a.txt", tmp_path / "b.txt"]), num=30, resamples=20)
+    sets = read_sets(domain, [tmp_path / "a.txt", tmp_path / "b.txt"])
+    found = evaluate_files(Run(domain), sets, Measuring(30, resamples=20))
     assert "a.txt: 1 of 61 samples are empty, and left out by metrics that need tokens." in found.notes
     assert any(note.startswith("b.txt: all samples have 32 characters") for note in found.notes)
     row = next(row for row in found.rows if row.model == "a.txt")
@@ -92,7 +95,7 @@ def test_empty_samples_and_one_length_are_told(domain: ToyDomain, texts: list[st
 
 def test_metric_is_skipped_where_too_few_samples_define_it(domain: ToyDomain) -> None:
     few = [Sample("")] * 8 + [Sample("ab" * 16)] * 4
-    found = evaluate_files(domain, {"few": few}, num=30, resamples=20)
+    found = evaluate_files(Run(domain), {"few": few}, Measuring(30, resamples=20))
     skipped = found.rows[-1].skipped
     assert skipped["pair_kl"] == "needs at least 10 samples, and is defined for 4 of 12"
     assert skipped["energy"] == "needs at least 20 samples, got 12"
@@ -107,5 +110,5 @@ def test_reference_that_overlaps_the_training_set_is_told_with_the_count(domain:
     (note,) = overlap_notes(Trained(), samples)
     assert note.startswith("7 of the 60 reference sequences are in the training set")
     assert overlap_notes(domain, samples) == ()
-    found = evaluate_files(Trained(), {"a": samples[30:]}, num=30, reference=samples[:30], resamples=20)
+    found = evaluate_files(Run(Trained()), {"a": samples[30:]}, Measuring(30, reference=samples[:30], resamples=20))
     assert found.rows[0].n == 30 and found.notes[0].startswith("7 of the 30")

@@ -1,0 +1,69 @@
+"""What an evaluation compares, and how: models with the settings of their samples, and the rules for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from didi_core.errors import InputError
+from didi_core.evaluation.intervals import RESAMPLES
+from didi_core.sampling.generate import Length, SamplerSettings
+from didi_core.storage.fingerprint import model_hash
+from didi_core.types import Sample, Scorer
+
+Curve = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A model of an evaluation.
+
+    plan: settings of its sets of samples; those that differ in temperature only make a frontier. scorer: for samplers
+    that need one. entropy_at: its NLL curve, for ``grid=optimised``.
+    """
+
+    denoiser: nn.Module
+    plan: Sequence[SamplerSettings]
+    scorer: Scorer | None = None
+    entropy_at: Curve | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the denoiser, under which results are kept."""
+        return model_hash(self.denoiser)
+
+    @cached_property
+    def scorer_digest(self) -> str:
+        """Hash of the scorer; empty where there is none."""
+        return model_hash(self.scorer)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How sets are drawn and measured, the same for every model of one evaluation.
+
+    num: samples of each set and seed; num_at: another number for some numbers of steps. seeds: their samples are pooled
+    in one row. reference: natural samples that stand in for the domain's held-out ones. cache_dir: where samples and
+    costly statistics are kept (``<run>/evaluation``); nothing there is made again.
+    """
+
+    num: int
+    num_at: Mapping[int, int] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    length: Length | None = None
+    batch_size: int = 64
+    reference: Sequence[Sample] = ()
+    resamples: int = RESAMPLES
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError("seeds=[] is empty: give at least one seed.")
+
+    def count(self, settings: SamplerSettings) -> int:
+        """Samples of a set, of each seed."""
+        return self.num_at.get(settings.steps, self.num)
