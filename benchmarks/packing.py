@@ -19,8 +19,8 @@ from torch import Tensor
 
 from didi_core.models import dit
 from didi_core.models.attention import Layout
+from didi_core.sequences import epoch_batches
 from didi_core.streams import generator
-from didi_protein.data import bucketed
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def build(number: int, batch: int, longest: int, sort: bool, hidden: int, layers
     lengths = torch.randint(30, longest + 1, (number,), generator=generator(0, "lengths"))
     rows = [torch.randint(4, 24, (n,), generator=generator(0, "row", i)) for i, n in enumerate(lengths.tolist())]
     mixed = list(torch.arange(number).split(batch))
-    like = bucketed(lengths, batch, number, generator(0, "buckets")) if sort else mixed
+    like = epoch_batches(lengths, batch, number, generator(0, "buckets")) if sort else mixed
 
     def run(layout: type[Layout], batches: Sequence[Tensor]) -> Tensor:
         """Loss of each sequence, in order, and the gradient of their sum for the embedding."""

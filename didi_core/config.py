@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,8 +30,10 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
-    """A dataclass from a mapping, nested ones included, by the annotations of its fields.
+def build(kind: Callable[..., T], given: Mapping[str, Any], where: str = "") -> T:
+    """What a dataclass, or any function or class with annotated arguments, makes of a mapping; nested dataclasses too.
+
+    One that takes any keyword (``**data``) gets further keys as they are and checks them itself.
 
     Args:
         where: dotted key of the mapping, for messages.
@@ -38,21 +41,24 @@ def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
     Raises:
         InputError: an unknown key (near misses named), a missing one, or a value of another type.
     """
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
-    for key in given:
-        if key not in fields:
+    taken = inspect.signature(kind).parameters
+    fields = {name: field for name, field in taken.items() if field.kind is not field.VAR_KEYWORD}
+    extra = {key: value for key, value in given.items() if key not in fields}
+    for key in extra:
+        if len(fields) == len(taken):
             raise unknown_key(_dotted(where, str(key)), [_dotted(where, name) for name in fields])
-    annotations = typing.get_type_hints(kind)
+    plain = isinstance(kind, type) and not dataclasses.is_dataclass(kind)
+    annotations = typing.get_type_hints(kind.__init__ if plain else kind)  # type: ignore[misc]
     values = {}
     for name, field in fields.items():
         if name in given:
-            values[name] = convert(annotations[name], given[name], _dotted(where, name))
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            values[name] = convert(annotations.get(name, Any), given[name], _dotted(where, name))
+        elif field.default is inspect.Parameter.empty:
             raise InputError(
                 f"{_dotted(where, name)} is missing: give {_dotted(where, name)}=<{describe(annotations[name])}>."
             )
     try:
-        return kind(**values)
+        return kind(**values, **extra)
     except InputError as error:
         text = str(error)
         bare = any(text.startswith(f"{name}=") for name in fields)
@@ -80,6 +86,8 @@ def _fit(annotation: Any, value: Any, where: str) -> Any:
         return build(annotation, value, where) if isinstance(value, Mapping) else _MISFIT  # type: ignore[arg-type]
     if origin is tuple:
         return _fit_tuple(arguments, value, where)
+    if origin is Sequence:
+        return _fit_tuple((*arguments, ...), value, where)
     if origin in (dict, Mapping):
         return dict(value) if isinstance(value, Mapping) else _MISFIT
     return _fit_plain(annotation, value)
@@ -161,6 +169,8 @@ def describe(annotation: Any) -> str:
         if arguments[-1] is Ellipsis:
             return f"a list, each {describe(arguments[0])}"
         return "a list of " + ", ".join(describe(item) for item in arguments)
+    if origin is Sequence:
+        return f"a list, each {describe(arguments[0])}"
     if dataclasses.is_dataclass(annotation):
         return "a group of keys (" + ", ".join(field.name for field in dataclasses.fields(annotation)) + ")"
     return _NAMES.get(annotation, "a group of keys" if origin in (dict, Mapping) else str(annotation))

@@ -12,7 +12,8 @@ CORE = sorted((ROOT / "didi_core").rglob("*.py"))
 DOMAINS = sorted(p.name for p in (ROOT / "domains").iterdir() if (p / "__init__.py").exists())
 DOOR = ("cli", "commands", "__main__", "api")  # may know Hydra
 LAYERS = {
-    **dict.fromkeys(("types", "errors", "streams", "config", "catalogue", "device", "progress", "processes", "run"), 1),
+    **dict.fromkeys(("types", "errors", "letters", "streams", "config", "catalogue"), 1),
+    **dict.fromkeys(("device", "progress", "processes", "run"), 1),
     **dict.fromkeys(("storage", "diffusion", "models"), 2),
     **dict.fromkeys(("training", "checkpoints", "metrics", "domain"), 3),
     **dict.fromkeys(("sampling", "objectives", "sequences", "huggingface"), 4),

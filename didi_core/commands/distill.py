@@ -27,7 +27,8 @@ from didi_core.commands.common import (
 )
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
 from didi_core.device import Machine, autocast
-from didi_core.evaluation.cache import HasSampleCache, SampleCache
+from didi_core.domain.abilities import HasSampleCache
+from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import check_reference
 from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.distill import DistillSettings, distill

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from didi_core.domain.abilities import HasConditioning, ReadsTemplates
 from didi_core.errors import DidiError, InputError
 from didi_core.types import Domain, Sample, Vocabulary
 
@@ -53,26 +54,6 @@ class Conditioning:
     maps: Sequence[Mapping[str, Any]] = ()
 
 
-@runtime_checkable
-class HasConditioning(Protocol):
-    """A domain with keys of its own for what a sample must hold."""
-
-    free_letters: str  # letters that mark a position to fill in a template, beside "_"
-
-    def condition(self, wishes: Mapping[str, Any], request: Request) -> Conditioning:
-        """Templates and bias for the keys given. Raises InputError, also for a key that it does not know."""
-        ...
-
-
-@runtime_checkable
-class ReadsTemplates(Protocol):
-    """A domain whose tokens are no single letters, and which reads ``template`` in a notation of its own."""
-
-    def read_template(self, text: str) -> list[int]:
-        """Token ids with the mask at the positions to fill. Raises InputError."""
-        ...
-
-
 def condition(domain: Domain, wishes: Mapping[str, Any], request: Request) -> Conditioning:
     """What the domain makes of the user's keys; nothing is fixed where none is given.
 
@@ -90,11 +71,13 @@ def condition(domain: Domain, wishes: Mapping[str, Any], request: Request) -> Co
 def read_template(domain: Domain, text: str, where: str = "template") -> list[int]:
     """Token ids of a text in which ``_`` marks a position to fill; everything else is pinned.
 
+    What stands between two positions to fill is encoded on its own, and the whole is put into the domain's frame.
+
     Args:
         where: the key that the text comes from, for messages.
 
     Raises:
-        InputError: nothing to fill, or a domain whose tokens are not single characters.
+        InputError: nothing to fill, or what the domain cannot encode.
     """
     vocabulary = domain.vocabulary
     if isinstance(domain, ReadsTemplates):
@@ -103,18 +86,20 @@ def read_template(domain: Domain, text: str, where: str = "template") -> list[in
         text = text.translate({ord(letter): FREE for letter in domain.free_letters})
     if FREE not in text:
         raise InputError(f"{where}={text!r} has no position to fill: mark each with {FREE!r}.")
-    single = [t for i in vocabulary.generated if vocabulary.tokens and len(t := vocabulary.tokens[i]) == 1]
-    if not single:
-        raise InputError(f"domain {domain.name!r} has no tokens of one character, so {where} cannot be used with it.")
-    tokens = domain.encode(text.replace(FREE, single[0]))
-    free = vocabulary.maskable(torch.tensor([tokens]))[0].tolist()
-    if sum(free) != len(text):
-        raise InputError(f"{where}={text!r} does not have one token a character in domain {domain.name!r}.")
-    letters = iter(text)
-    return [
-        vocabulary.mask if inside and next(letters) == FREE else token
-        for token, inside in zip(tokens, free, strict=True)
-    ]
+    inner: list[int] = []
+    at = 0
+    for number, piece in enumerate(text.split(FREE)):
+        inner += [vocabulary.mask] * (number > 0)
+        try:
+            tokens = torch.tensor([domain.encode(piece) if piece else []], dtype=torch.long)
+        except InputError as error:
+            place = f", in {piece!r} after {at} characters" if at else ""
+            raise InputError(f"{where}={text!r}{place}: {error}") from None
+        inner += tokens[vocabulary.maskable(tokens)].tolist()
+        at += len(piece) + 1
+    frame = domain.template([len(inner)])[0]
+    frame[frame == vocabulary.mask] = torch.tensor(inner)
+    return frame.tolist()
 
 
 def verify(samples: Sequence[Sample], conditioning: Conditioning, vocabulary: Vocabulary) -> None:

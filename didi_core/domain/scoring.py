@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from didi_core.device import Machine
+from didi_core.domain.abilities import ScoresDesigns
 from didi_core.errors import InputError
 from didi_core.progress import Bar
 from didi_core.storage.frame import frame
 from didi_core.storage.run_dir import RunDirectory
-from didi_core.types import Domain, Sample
+from didi_core.types import Domain
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -49,25 +50,6 @@ class Scored:
     def to_frame(self) -> DataFrame:
         """A pandas DataFrame, a line per design. Raises InputError without pandas."""
         return frame(self.rows)
-
-
-@runtime_checkable
-class ScoresDesigns(Protocol):
-    """A domain whose samples can be scored one by one."""
-
-    name: str
-
-    def read_designs(self, files: Sequence[Path], labels: Sequence[str]) -> list[Sample]:
-        """The designs of some files, ids unique. ``labels``: who wrote each file, or none. Raises InputError."""
-        ...
-
-    def score(self, designs: Sequence[Sample], wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
-        """Score designs that were not scored before, write everything, and return all rows, the best first."""
-        ...
-
-    def shortlist(self, folder: Path, wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
-        """Write the designs of a score folder that pass; returns their rows, the best first."""
-        ...
 
 
 def scoring_of(domain: Domain) -> ScoresDesigns:

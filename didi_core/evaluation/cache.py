@@ -17,18 +17,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from didi_core.domain.abilities import HasSampleCache
 from didi_core.sampling.generate import Generated
 from didi_core.storage.files import write_atomic
 from didi_core.types import NFE, Domain, Metric, Sample
 
 FORMAT = "didi_core.samples/1"
-
-
-@runtime_checkable
-class HasSampleCache(Protocol):
-    """A domain that carries samples of its bundled teacher in a cache folder, so that a run need not draw them."""
-
-    sample_cache: Path
 
 
 def carried_samples(domain: Domain) -> list[Sample]:

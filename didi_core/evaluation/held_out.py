@@ -4,38 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from didi_core.domain.abilities import HasReferenceStatistics, HasTrainingSet
+from didi_core.domain.controls import negative_controls
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import StatisticsCache
 from didi_core.evaluation.intervals import RESAMPLES, bootstrap
 from didi_core.evaluation.measure import all_metrics, evaluate_samples
 from didi_core.evaluation.rows import HELD_OUT, Row
-from didi_core.metrics.controls import negative_controls
 from didi_core.storage.files import write_atomic
 from didi_core.storage.sample_files import overlap
 from didi_core.streams import derive_seed
 from didi_core.types import Domain, Metric, Sample
-
-
-@runtime_checkable
-class HasReferenceStatistics(Protocol):
-    """A domain that carries statistics of held-out data instead of the data, whose licence may not let it."""
-
-    def reference_statistics(self) -> Mapping[str, Mapping[str, np.ndarray]] | None:
-        """Statistics [n, k] by set and metric name, held-out data first; None where it has the data itself."""
-        ...
-
-
-@runtime_checkable
-class HasTrainingSet(Protocol):
-    """A domain that can list what its models are trained on."""
-
-    def training_set(self) -> Sequence[str]:
-        """Texts; none where it has no data."""
-        ...
 
 
 def save_reference(path: Path, domain: Domain, held_out: Sequence[Sample], seed: int = 0) -> None:

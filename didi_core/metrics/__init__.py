@@ -5,9 +5,19 @@ from didi_core.metrics.samples import (
     DistinctFraction,
     KmerDivergence,
     Mean,
+    TokenEntropy,
     entropy_of_counts,
     letter_entropy,
     word_counts,
 )
 
-__all__ = ["Better", "DistinctFraction", "KmerDivergence", "Mean", "entropy_of_counts", "letter_entropy", "word_counts"]
+__all__ = [
+    "Better",
+    "DistinctFraction",
+    "KmerDivergence",
+    "Mean",
+    "TokenEntropy",
+    "entropy_of_counts",
+    "letter_entropy",
+    "word_counts",
+]

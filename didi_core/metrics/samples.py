@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Num
 
+from didi_core.letters import letters
 from didi_core.types import Sample
 
 Better = Literal["lower", "higher", "neither"]
@@ -62,8 +63,31 @@ def entropy_of_counts(counts: Num[np.ndarray, "... k"]) -> Float[np.ndarray, "..
 
 
 def letter_entropy(text: str) -> float:
-    """Entropy in nats of the text's histogram of letters."""
+    """Entropy in nats of the text's histogram of characters."""
     return float(entropy_of_counts(np.array(list(Counter(text).values()))))
+
+
+@dataclass(frozen=True)
+class TokenEntropy:
+    """Mean over samples of the Shannon entropy (nats) of the sample's token histogram, as in the published tables.
+
+    It depends on the length and on the tokens, and sees neither order nor duplicates. A sample without tokens is
+    undefined.
+    """
+
+    tokens: Callable[[Sample], Sequence[int] | np.ndarray] = field(repr=False)
+    name: str = "entropy"
+    label: str = "entropy"
+    better: Better = "neither"
+    minimum: int = 1
+
+    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
+        """[n, 1]."""
+        counts = (np.unique(np.asarray(self.tokens(s)), return_counts=True)[1] for s in samples)
+        return np.array([float(entropy_of_counts(c)) if len(c) else np.nan for c in counts]).reshape(-1, 1)
+
+    def aggregate(self, means: np.ndarray) -> np.ndarray:
+        return means[..., 0]
 
 
 @dataclass(frozen=True)
@@ -74,7 +98,7 @@ class KmerDivergence:
     upwards by about V^k / (2 * words counted); intervals have that taken off.
     """
 
-    alphabet: str
+    alphabet: str | tuple[str, ...]
     k: int
     reference: Float[np.ndarray, "words"] = field(repr=False)  # counts
     normalise: Callable[[str], str] = field(default=str, repr=False)
@@ -89,7 +113,7 @@ class KmerDivergence:
 
     @classmethod
     def against(
-        cls, texts: Iterable[str], alphabet: str, k: int, normalise: Callable[[str], str] = str
+        cls, texts: Iterable[str], alphabet: str | tuple[str, ...], k: int, normalise: Callable[[str], str] = str
     ) -> KmerDivergence:
         """Against reference texts. One count is added to every word, so that a new one costs much but not infinity."""
         counts = np.ones(len(alphabet) ** k)
@@ -100,8 +124,9 @@ class KmerDivergence:
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
         rows = np.full((len(samples), len(self.reference)), np.nan)
         for row, sample in zip(rows, samples, strict=True):
-            if len(text := self.normalise(sample.text)) >= self.k:
-                row[:] = word_counts(text, self.alphabet, self.k)
+            counts = word_counts(self.normalise(sample.text), self.alphabet, self.k)
+            if counts.any():
+                row[:] = counts
         return rows
 
     def aggregate(self, means: np.ndarray) -> np.ndarray:
@@ -111,9 +136,9 @@ class KmerDivergence:
         return np.asarray(np.where(share > 0, terms, 0.0).sum(axis=-1))
 
 
-def word_counts(text: str, alphabet: str, k: int) -> Float[np.ndarray, "words"]:
-    """How often each of the V^k words occurs, overlaps counted, in the order of the alphabet."""
-    index = np.array([alphabet.index(letter) for letter in text], dtype=np.int64)
+def word_counts(text: str, alphabet: str | tuple[str, ...], k: int) -> Float[np.ndarray, "words"]:
+    """How often each of the V^k words of k letters occurs, overlaps counted, in the order of the alphabet."""
+    index = np.array(letters(alphabet).ids(text), dtype=np.int64)
     width, n = len(alphabet), max(len(index) - k + 1, 0)
     codes = sum((index[i : i + n] * width ** (k - 1 - i) for i in range(k)), np.zeros(n, dtype=np.int64))
     return np.bincount(codes, minlength=width**k).astype(np.float64)

@@ -81,16 +81,6 @@ def _check_arguments(name: str, function: Callable[..., Any]) -> None:
         )
 
 
-def check_keys(factory: Callable[..., Any], data: Mapping[str, Any], domain: str) -> None:
-    """Refuse a key of the config node ``data`` that a domain's factory does not take."""
-    taken = inspect.signature(factory).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-        return  # it checks them itself
-    for key in data:
-        if key not in taken:
-            raise unknown("setting", f"data.{key}", [f"data.{name}" for name in taken], f"domain {domain}")
-
-
 def tracing() -> bool:
     """Whether hook calls are shown."""
     return os.environ.get(TRACE, "") not in ("", "0")

@@ -21,9 +21,10 @@ import pluggy
 
 from didi_core import hookspecs
 from didi_core.catalogue import PLUGINS, Catalogue
+from didi_core.config import build
 from didi_core.errors import InputError
 from didi_core.plugins import builtin
-from didi_core.plugins.checks import check_hooks, check_keys, import_fault, trace, tracing
+from didi_core.plugins.checks import check_hooks, import_fault, trace, tracing
 from didi_core.plugins.kinds import KINDS, Kind
 from didi_core.plugins.offers import OWN, Offer, Plugin, settle
 from didi_core.types import Domain, Metric
@@ -79,9 +80,8 @@ class Registry:
     def domain(self, name: str, data: Mapping[str, Any]) -> Domain:
         """The domain of that name, made from the keys of the config node ``data``."""
         factory = self.catalogue("domains").find(name)
-        check_keys(factory, data, name)
         try:
-            domain: Domain = factory(**data)
+            domain: Domain = build(factory, data, "data")
         except Exception as error:  # whatever it is, it goes on upwards with the plugin's name
             error.add_note(f"(while domain {name!r} was made, by plugin {self._origin('domains', name)})")
             raise

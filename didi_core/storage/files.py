@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 
@@ -51,3 +52,8 @@ def sha256(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def packaged(package: str, name: str) -> Path:
+    """Path of a file or folder of ``assets``, which ships inside a package."""
+    return Path(str(resources.files(package).joinpath("assets", name)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from didi_core.errors import InputError
 from didi_core.storage.files import write_atomic
+from didi_core.storage.records import Record
+from didi_core.storage.text_file import UNPACKED, numbered_lines
 from didi_core.types import Sample
 
 KEPT = ("id", "text", "tokens")  # keys of a row that are not the sample's info
@@ -39,42 +41,33 @@ def _line(sample: Sample, number: int) -> str:
         raise InputError(f"sample {number} ({row['id']!r}) cannot be written as JSON: {error}") from error
 
 
-def read_jsonl(path: str | Path, check: Callable[[str], Any] | None = None) -> list[Sample]:
-    """Read what ``write_jsonl`` wrote; only ``text`` is required. ``check(text)`` may raise InputError.
+def jsonl_records(path: Path, column: str = "text", unpacked: int = UNPACKED) -> Iterator[Record]:
+    """Rows of JSON lines as records: ``column``, ``id``, ``tokens``, and the other keys as info. Blank lines are none.
 
-    Raises InputError with file and line for a missing, empty or binary file, a line that is no JSON object, a bad text.
+    A row that is no JSON object with a text has a ``problem``. Raises InputError for what ``numbered_lines`` refuses.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason}). Give the path of a JSON-lines file.") from error
-    samples = []
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    for number, line in numbered_lines(path, unpacked=unpacked):
         if line.strip():
-            samples.append(_parse(line, f"{path}, line {number}", check))
-    if not samples:
-        raise InputError(f"{path}: the file has no samples. A JSON-lines file has one object with a 'text' per line.")
-    return samples
+            yield _record(line, number, column)
 
 
-def _parse(line: bytes, where: str, check: Callable[[str], Any] | None) -> Sample:
+def _record(line: str, number: int, column: str) -> Record:
     try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: byte 0x{line[error.start]:02x} is not UTF-8 text.") from error
+        row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno}).") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        shown = line[:40].decode("utf-8", "replace")
-        raise InputError(f"{where}: expected an object with a string 'text', got {shown!r}.")
-    text, name, tokens = row.pop("text"), row.pop("id", ""), row.pop("tokens", None)
+        return Record(number, "", problem=f"not JSON ({error.msg} at column {error.colno})")
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a list in a list in a list ...
+        return Record(number, "", problem=f"no JSON that can be read ({error})")
+    if not isinstance(row, dict) or not isinstance(row.get(column), str):
+        return Record(number, "", problem=_no_text(row, line, column))
+    text, name, tokens = row.pop(column), row.pop("id", ""), row.pop("tokens", None)
     if tokens is not None and not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):
-        raise InputError(f"{where}: 'tokens' is not a list of whole numbers.")
-    if check is not None:
-        try:
-            check(text)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from error
-    return Sample(text=text, id=str(name), tokens=None if tokens is None else tuple(tokens), info=row)
+        return Record(number, "", str(name), problem="'tokens' is not a list of whole numbers")
+    return Record(number, text, str(name), row, None if tokens is None else tuple(tokens))
+
+
+def _no_text(row: Any, line: str, column: str) -> str:
+    if isinstance(row, dict) and column in row:
+        shown = json.dumps(row[column], ensure_ascii=False)
+        return f"column {column!r} is {shown[:40]}, not text"
+    return f"expected an object with a string {column!r}, got {line[:40]!r}"

@@ -1,4 +1,4 @@
-"""Anybody's samples: JSON lines, FASTA or plain text, read by their suffix and checked token by token.
+"""Anybody's samples: FASTA, JSON lines or plain text, one reader for each format whatever the file is named.
 
 Evaluation reads samples, not models, so a peer's output gets the same numbers as ours. Files of one label are parts of
 one set: they are measured together, and the numbers are those of the whole.
@@ -12,12 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from didi_core.errors import InputError
-from didi_core.storage.jsonl import read_jsonl
+from didi_core.storage.fasta import fasta_records
+from didi_core.storage.jsonl import jsonl_records
+from didi_core.storage.records import Reading, Record, Skipped, unique
+from didi_core.storage.text_file import UNPACKED, numbered_lines
 from didi_core.types import Domain, Sample
 
-JSONL = (".jsonl", ".ndjson")
-TEXT = (".txt", ".text")
-FASTA = (".fasta", ".fa", ".faa", ".fna")
+FASTA, JSONL, TEXT = "FASTA", "JSON lines", "plain text"
+SUFFIXES = {
+    FASTA: (".fasta", ".fa", ".faa", ".fna", ".fas", ".ffn", ".mpfa"),
+    JSONL: (".jsonl", ".ndjson"),
+    TEXT: (".txt", ".text"),
+}
+ON_BAD = ("skip", "error")
+REPEATED = ("rename", "error")
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,108 @@ class SampleSet:
 
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
+
+
+def format_of(path: Path) -> str | None:
+    """The format that a file's name tells, ``.gz`` apart; None for a suffix of no meaning here."""
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    return next((kind for kind, known in SUFFIXES.items() if suffix in known), None)
+
+
+def records_of(path: Path, *, unpacked: int = UNPACKED) -> Iterator[Record]:
+    """The records of a file, one after the other, by the format that its name tells, else by its first line.
+
+    Plain text has a sample a line, an empty line too; what follows the last line break is none.
+    """
+    kind = format_of(path) or sniffed(path, unpacked)
+    if kind == FASTA:
+        return fasta_records(path, unpacked)
+    if kind == JSONL:
+        return jsonl_records(path, unpacked=unpacked)
+    return _plain_lines(path, unpacked)
+
+
+def sniffed(path: Path, unpacked: int = UNPACKED) -> str:
+    """The format of a file by the first line that is not blank: ``>`` begins FASTA, ``{`` JSON lines."""
+    for _, line in numbered_lines(path, unpacked=unpacked):
+        if text := line.strip():
+            return {">": FASTA, "{": JSONL}.get(text[0], TEXT)
+    return TEXT
+
+
+def read_file(
+    path: str | Path,
+    check: Callable[[str], str] = str,
+    *,
+    on_bad: str = "error",
+    repeated: str = "rename",
+    empty: str = "",
+    advice: str = "Mend or remove the record.",
+    unpacked: int = UNPACKED,
+) -> Reading:
+    """All samples of a file, each text as ``check`` returns it.
+
+    Args:
+        check: a text as it is to be kept; raises InputError for one that cannot be.
+        on_bad: a record that cannot be read is listed (``skip``) or an error. repeated: a second record of an id gets a
+            number (``rename``), which is counted, or is an error.
+        empty: why a record without a text cannot be kept; by custom it is. advice: ends the message of an error.
+
+    Raises:
+        InputError: with file, line and record; or where no record is left.
+    """
+    if on_bad not in ON_BAD:
+        raise InputError(f"data.on_bad={on_bad!r}: choose 'skip' or 'error'.")
+    path = Path(path)
+    samples: list[Sample] = []
+    skipped: list[Skipped] = []
+    used: dict[str, int] = {}
+    first: dict[str, int] = {}
+    renamed = 0
+    for record in records_of(path, unpacked=unpacked):
+        if empty and not record.text and format_of(path) == TEXT:
+            continue  # a blank line of plain text
+        text, problem = _checked(record, check, empty)
+        if problem:
+            if on_bad == "error":
+                shown = f", record {record.id!r}" if record.id else ""
+                raise InputError(f"{path}, line {record.line}{shown}: {problem}. {advice}")
+            skipped.append(Skipped(record.line, record.id, problem))
+            continue
+        name = record.id
+        if repeated == "error" and name and first.setdefault(name, record.line) != record.line:
+            raise InputError(
+                f"{path}, line {record.line}: the id {name!r} is there already, in line {first[name]}. "
+                "Give each its own id."
+            )
+        made = unique(name or f"seq_{len(samples) + 1}", used)
+        renamed += made != name
+        samples.append(Sample(text, made, record.tokens, record.info))
+    if not samples:
+        raise InputError(_nothing_left(path, skipped))
+    return Reading(tuple(samples), tuple(skipped), renamed)
+
+
+def _checked(record: Record, check: Callable[[str], str], empty: str) -> tuple[str, str]:
+    """(text, what is wrong with it or '')."""
+    if record.problem:
+        return "", record.problem
+    try:
+        text = check(record.text)
+    except InputError as error:
+        return "", str(error).rstrip(".")
+    return text, "" if text else empty
+
+
+def _nothing_left(path: Path, skipped: Sequence[Skipped]) -> str:
+    if not skipped:
+        size = path.stat().st_size
+        return f"{path}: " + ("there is no record in it." if size else "the file is empty.")
+    first = skipped[0]
+    return (
+        f"{path}: all {len(skipped):,} records were skipped, so nothing is left. "
+        f"The first, line {first.line}, record {first.id!r}: {first.reason}."
+    )
 
 
 def read_sets(domain: Domain, paths: Sequence[Path], labels: Sequence[str] = ()) -> dict[str, SampleSet]:
@@ -48,25 +158,24 @@ def read_sets(domain: Domain, paths: Sequence[Path], labels: Sequence[str] = ())
 
 
 def read_samples(domain: Domain, path: Path) -> list[Sample]:
-    """Samples of a file, by suffix; the domain itself reads its own kind, and whatever has a suffix of no meaning.
+    """Samples of a file; the domain itself reads its own format, and whatever has a suffix of no meaning here.
 
-    JSON lines have a string ``text`` each; plain text has one sample a line; FASTA has records. A sample that is empty
-    is kept: metrics that need a token leave it out and say so.
+    A sample that is empty is kept: metrics that need a token leave it out and say so.
 
     Raises:
         InputError: with file and line: unreadable, truncated, or of another domain or tokenizer.
     """
-    kind = path.suffix.lower()
-    if kind == domain.suffix:
+
+    def check(text: str) -> str:
+        domain.encode(text)
+        return text
+
+    kind = format_of(path)
+    if kind is None or kind == format_of(Path(f"x{domain.suffix}")):
         samples = domain.read(path)
-    elif kind in JSONL:
-        samples = read_jsonl(path, check=domain.encode)
-    elif kind in TEXT:
-        samples = list(_checked(domain, path, _plain_lines(path)))
-    elif kind in FASTA:
-        samples = list(_checked(domain, path, _fasta_records(path)))
     else:
-        samples = domain.read(path)
+        advice = f"Mend or remove the record. Is the file of another domain than {domain.name}?"
+        samples = list(read_file(path, check, advice=advice).samples)
     if not any(sample.text for sample in samples):
         raise InputError(f"{path}: all of its {len(samples)} samples are empty: there is nothing to measure.")
     return samples
@@ -89,55 +198,13 @@ def _notes(label: str, samples: Sequence[Sample]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _checked(domain: Domain, path: Path, found: Iterator[tuple[int, str, str]]) -> Iterator[Sample]:
-    """Samples whose text the domain can encode; the error names the line, and what to suspect when it is the first."""
-    encode: Callable[[str], list[int]] = domain.encode
-    number = 0
-    for number, (line, name, text) in enumerate(found, start=1):
-        try:
-            encode(text)
-        except InputError as error:
-            hint = f" Is the file of another domain than {domain.name}?" if number == 1 else ""
-            raise InputError(f"{path}, line {line}: {error}{hint}") from None
-        yield Sample(text, name or f"seq_{number}")
-    if not number:
-        raise InputError(f"{path}: the file has no samples.")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason}). Give the path of a file of samples.") from None
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        try:
-            yield number, line.decode("utf-8").rstrip("\r")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}, line {number}: byte 0x{line[error.start]:02x} is not UTF-8 text.") from None
-
-
-def _plain_lines(path: Path) -> Iterator[tuple[int, str, str]]:
+def _plain_lines(path: Path, unpacked: int) -> Iterator[Record]:
     """Every line is a sample, an empty one too; what follows the last line break is none."""
-    lines = list(_lines(path))
-    while lines and not lines[-1][1]:
-        lines.pop()
-    for number, text in lines:
-        yield number, "", text
-
-
-def _fasta_records(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line of the header, first word of the header, sequence)."""
-    header: tuple[int, str] | None = None
-    parts: list[str] = []
-    for number, line in _lines(path):
-        if line.startswith(">"):
-            if header is not None:
-                yield *header, "".join(parts)
-            header, parts = (number, (line[1:].split() or [""])[0]), []
-        elif line.strip():
-            if header is None:
-                raise InputError(f"{path}, line {number}: a FASTA record begins with '>', got {line[:40]!r}.")
-            parts.append(line.strip())
-    if header is not None:
-        yield *header, "".join(parts)
+    blank: list[int] = []
+    for number, line in numbered_lines(path, unpacked=unpacked):
+        if not line:
+            blank.append(number)
+            continue
+        yield from (Record(n, "") for n in blank)
+        blank.clear()
+        yield Record(number, line)

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from didi_core.domain.controls import negative_controls
 from didi_core.errors import InputError
 from didi_core.evaluation.intervals import bootstrap
 from didi_core.evaluation.measure import evaluate_samples
-from didi_core.metrics.controls import negative_controls
 from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.streams import generator
 from didi_core.testing.bench import SAMPLES, Bench, Broken, promise, refuses

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
+from functools import partial
 
-BUNDLED = "bundled"
+from didi_core.storage.files import packaged
 
-
-def asset(name: str) -> Path:
-    """Path of a file or folder that ships inside the package."""
-    return Path(str(resources.files(__package__).joinpath("assets", name)))
+BUNDLED = "bundled"  # the name of tokenizer and judge; the teacher's is the core's
+asset = partial(packaged, __package__)

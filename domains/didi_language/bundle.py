@@ -18,7 +18,7 @@ from didi_core.metrics.features import TrunkFeatures
 from didi_core.storage.files import write_atomic
 
 from .assets import asset
-from .domain import FEATURES, REFERENCE, LanguageDomain
+from .domain import REFERENCE, LanguageDomain
 from .packing import SPLITS
 from .settings import LanguageSettings
 from .tokenizer import FILE, train_tokenizer
@@ -59,7 +59,7 @@ def main() -> None:
     with_data = LanguageDomain(LanguageSettings(path=(str(given.data),)))
     domain = LanguageDomain()
     features = TrunkFeatures(domain.teacher(), domain.encode)
-    with_data.feature_reference(features).save(asset(FEATURES))
+    with_data.feature_reference(features).save(asset("features.npz"))
     save_reference(asset(REFERENCE), LanguageDomain(), with_data.held_out(HELD_OUT, 0))
     for name in ("teacher", "judge"):
         amend_card(asset(name), data_attribution=given.source, licence="Apache-2.0")

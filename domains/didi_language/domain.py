@@ -19,14 +19,11 @@ from didi_core.config import build
 from didi_core.domain.conditioning import Conditioning, Request
 from didi_core.errors import InputError, unknown
 from didi_core.evaluation.held_out import load_reference
-from didi_core.metrics.energy import EnergyDistance, FeatureReference
-from didi_core.metrics.features import TrunkFeatures
 from didi_core.progress import Bar, counting
-from didi_core.storage.jsonl import read_jsonl, write_jsonl
-from didi_core.streams import generator
-from didi_core.types import Denoiser, Metric, Sample, Scorer, Vocabulary
+from didi_core.sequences import TokenDomain
+from didi_core.types import Metric, Sample, Vocabulary
 
-from .assets import BUNDLED, asset
+from .assets import asset
 from .conditioning import TextConditioning, gapped
 from .controls import controls
 from .judge import text_judge
@@ -35,12 +32,12 @@ from .packing import SPLITS, Blocks, Packed
 from .settings import LanguageSettings
 from .tokenizer import TextTokenizer, load_tokenizer
 
-FEATURES, REFERENCE = "features.npz", "reference.npz"
+REFERENCE = "reference.npz"
 FEATURE_BLOCKS = 1024  # training blocks that the energy distance's reference is made of
 WHERE = "data.path=<text, JSONL or Parquet file, or hub id>, or data.path=pydoc (the manual that every Python carries)"
 
 
-class LanguageDomain:
+class LanguageDomain(TokenDomain):
     """Blocks of ``length`` tokens: begin token, a piece of documents joined by end tokens, end token.
 
     No natural text is bundled: without ``path`` reports read statistics of held-out blocks, and ``batches`` and
@@ -49,7 +46,8 @@ class LanguageDomain:
     """
 
     name = "language"
-    suffix = ".jsonl"
+    bundled, features = asset("teacher"), asset("features.npz")
+    between = " "  # as when the bundled teacher was trained
     free_letters = ""  # gaps are written [[n]]
     sample_cache = asset("samples")  # of the bundled teacher: the scorer's reference in a default run
 
@@ -105,26 +103,6 @@ class LanguageDomain:
         """Token ids of a sample without their frame: its own, or those of its text."""
         return self._inside(sample.tokens) if sample.tokens is not None else self.tokenizer.ids(sample.text)
 
-    # --- networks
-
-    def teacher(self, name: str = BUNDLED) -> Denoiser:
-        """The bundled teacher, a run directory or folder of ours, or a peer's checkpoint by file, folder or hub id."""
-        from didi_core.checkpoints.importers import is_hub_id, load_denoiser_from
-
-        if name != BUNDLED:
-            if not Path(name).expanduser().exists() and not is_hub_id(name):
-                raise unknown("teacher", name, [BUNDLED, "<run directory>", "<checkpoint file or folder>", "<hub id>"])
-            return load_denoiser_from(name, self.vocabulary).eval()
-        if not asset("teacher").exists():
-            raise InputError(f"the bundled teacher is not in this installation ({asset('teacher')}). Give teacher=...")
-        return load_denoiser_from(asset("teacher"), self.vocabulary).eval()
-
-    def scorer(self, teacher: Denoiser, trainable_blocks: int = 4) -> Scorer:
-        """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
-        from didi_core.models.scorer import scorer_from_trunk
-
-        return scorer_from_trunk(teacher, trainable_blocks)
-
     # --- data
 
     @cached_property
@@ -165,14 +143,13 @@ class LanguageDomain:
             )
         return made
 
-    def batches(self, split: str, batch_size: int, seed: int, start: int = 0) -> Iterator[Int[Tensor, "B L"]]:
-        """Endless batches of blocks; see ``Blocks.batches``."""
+    def _endless(self, split: str, batch_size: int, seed: int, start: int) -> Iterator[Int[Tensor, "B L"]]:
         return self.blocks(split).batches(batch_size, seed, split, start)
 
     def held_out(self, n: int, seed: int = 0) -> list[Sample]:
         """Up to n blocks of the validation split of ``path``, shuffled."""
         blocks = self.blocks(SPLITS[1])
-        order = torch.randperm(len(blocks), generator=generator(seed, "language held out"))
+        order = torch.randperm(len(blocks), generator=self.stream(seed, "held out"))
         rows = blocks.rows(order[:n]).tolist()
         return [Sample(self.decode(row), f"held_out_{i}", tuple(row)) for i, row in enumerate(rows, start=1)]
 
@@ -191,14 +168,10 @@ class LanguageDomain:
             return found
         return {name: {key: x for key, x in row.items() if key != self._judge.name} for name, row in found.items()}
 
-    def write(self, path: Path, samples: Sequence[Sample]) -> None:
-        """JSON lines with text, token ids and what else is known; complete or absent."""
-        write_jsonl(path, samples)
-
     def read(self, path: Path) -> list[Sample]:
-        """What ``write`` wrote, or any JSON lines with a ``text``. Token ids that do not spell the text are of another
-        tokenizer and are left out: the text is what counts."""
-        return [s if self._spells(s) else Sample(s.text, s.id, None, s.info) for s in read_jsonl(path)]
+        """What ``write`` wrote, or anybody's texts. Token ids that do not spell the text are of another tokenizer and
+        are left out: the text is what counts."""
+        return [s if self._spells(s) else Sample(s.text, s.id, None, s.info) for s in super().read(path)]
 
     def _spells(self, sample: Sample) -> bool:
         if sample.tokens is None or not all(0 <= token < self.tokenizer.size for token in sample.tokens):
@@ -209,30 +182,21 @@ class LanguageDomain:
 
     def metrics(self) -> list[Metric]:
         """Perplexity under the judge, entropy per sample, then repetition, variety and the distance in features."""
-        return [*language_metrics(self._judge, self._own_tokens), *self._energy]
+        energy = self.energy if self._has_bundled_tokens else []
+        return [*language_metrics(self._judge, self._own_tokens), *energy]
 
     @property
     def _has_bundled_tokens(self) -> bool:
         """Whether texts have the tokens of the bundled networks."""
         return self.tokenizer.digest == load_tokenizer().digest
 
-    @cached_property
-    def _energy(self) -> list[Metric]:
-        """Energy distance in the bundled teacher's features, where texts have its tokens."""
-        if not self._has_bundled_tokens or not asset("teacher").exists():
-            return []
-        if self.settings.path is None and not asset(FEATURES).exists():
-            return []
-        features = TrunkFeatures(self.teacher(BUNDLED), self.encode)
-        return [EnergyDistance(features, lambda: self.feature_reference(features))]
-
-    def feature_reference(self, features: TrunkFeatures) -> FeatureReference:
-        """Of up to ``FEATURE_BLOCKS`` training blocks of ``path``, or the bundled one."""
+    def feature_samples(self) -> Sequence[Sample]:
+        """Up to ``FEATURE_BLOCKS`` training blocks; none without ``path``."""
         if self.settings.path is None:
-            return FeatureReference.load(asset(FEATURES))
+            return ()
         blocks = self.blocks(SPLITS[0])
-        order = torch.randperm(len(blocks), generator=generator(0, "language features"))[:FEATURE_BLOCKS]
-        return FeatureReference.fit(features([Sample(self.decode(row)) for row in blocks.rows(order).tolist()]))
+        order = torch.randperm(len(blocks), generator=self.stream(0, "features"))[:FEATURE_BLOCKS]
+        return [Sample(self.decode(row)) for row in blocks.rows(order).tolist()]
 
     @cached_property
     def _judge(self) -> Metric:

@@ -15,10 +15,10 @@ from didi_core.checkpoints.card import amend_card
 from didi_core.evaluation.held_out import save_reference
 from didi_core.evaluation.step_curve import step_curve
 from didi_core.metrics.features import TrunkFeatures
+from didi_core.sequences import BUNDLED
 
-from .domain import FEATURES, REFERENCE, ProteinDomain, asset
+from .domain import REFERENCE, ProteinDomain, asset
 from .statistics import BundledStatistics
-from .teachers import BUNDLED
 
 
 def main() -> None:
@@ -36,12 +36,10 @@ def main() -> None:
         shutil.copytree(getattr(given, name), asset(name))
         amend_card(asset(name), data_attribution=given.source, licence="Apache-2.0")
     domain = ProteinDomain(given.data, similarity=given.similarity)
-    if domain.data is None:
-        raise ValueError("a domain with a data path has data")
-    BundledStatistics.of([s.text for s in domain.data.part("train")], given.source).save(asset("statistics.json"))
-    domain.feature_reference(TrunkFeatures(domain.teacher(BUNDLED), domain.encode)).save(asset(FEATURES))
+    BundledStatistics.of(domain.training_set(), given.source).save(asset("statistics.json"))
+    domain.feature_reference(TrunkFeatures(domain.teacher(BUNDLED), domain.encode)).save(asset("features.npz"))
     bundled = ProteinDomain()
-    save_reference(asset(REFERENCE), bundled, domain.data.part("validation"))
+    save_reference(asset(REFERENCE), bundled, domain.splits["validation"])
     curve = step_curve(bundled, bundled.teacher(BUNDLED), bundled.metrics()[:2], num=given.num)
     amend_card(asset("teacher"), steps_matter=curve)
 

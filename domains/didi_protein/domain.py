@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from importlib import resources
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from didi_core.checkpoints.judge import load_judge
 from didi_core.config import build
 from didi_core.domain.conditioning import Conditioning, Request, read_template
 from didi_core.domain.scoring import Job
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError
 from didi_core.evaluation.held_out import load_reference
-from didi_core.metrics.energy import EnergyDistance, FeatureReference
-from didi_core.metrics.features import TrunkFeatures
 from didi_core.metrics.judge import JudgePerplexity
 from didi_core.progress import Bar
-from didi_core.streams import generator
-from didi_core.types import Denoiser, Metric, Sample, Scorer
+from didi_core.sequences import AlphabetDomain
+from didi_core.storage.files import packaged
+from didi_core.types import Metric, Sample, Vocabulary
 
-from . import vocabulary
+from .clustering import split_by_similarity
 from .conditioning import ProteinConditioning, condition
 from .contig import FREE_LETTERS
 from .controls import controls
-from .data import SPLITS, ProteinData
-from .fasta import read_fasta, write_fasta
 from .metrics import protein_metrics
 from .metrics.neighbours import Neighbours
 from .scoring.filtering import ProteinFilter, shortlist
@@ -40,34 +33,39 @@ from .scoring.reading import read_designs
 from .scoring.running import score_designs
 from .scoring.settings import ProteinScoring
 from .statistics import BundledStatistics
-from .teachers import BUNDLED, load_teacher
+from .teachers import DPLM
+from .vocabulary import RESIDUES, VOCABULARY, residue_ids
 
-FEATURES, REFERENCE = "features.npz", "reference.npz"
+asset = partial(packaged, __package__)
+REFERENCE = "reference.npz"
 FEATURE_SEQUENCES = 1000  # that the energy distance is taken from
 
 
-def asset(name: str) -> Path:
-    """Path of a file or folder that ships inside the package."""
-    return Path(str(resources.files(__package__).joinpath("assets", name)))
-
-
-class ProteinDomain:
+class ProteinDomain(AlphabetDomain):
     """Proteins of the 20 amino acids, ``<cls> residues <eos>``, in ESM's 33 tokens.
 
-    Without ``data_path`` the lengths, reference statistics and held-out sequences are the bundled ones, and ``batches``
-    raises, naming the key to set. ``judge`` is a metric (perplexity under a model that is not the teacher); where it is
-    given it is the quality, else dipeptide divergence is.
+    Without ``path`` the lengths, reference statistics and held-out sequences are the bundled ones, and ``batches``
+    raises, naming the key to set.
+
+    Args:
+        path: FASTA file or files. min_length, max_length, on_bad, split_seed: see ``AlphabetDomain``.
+        validation_fraction: share of the sequences that is held out, relatives together.
+        similarity: the 5-mer containment at which two sequences count as relatives (see ``clustering``).
     """
 
-    name = "protein"
-    vocabulary = vocabulary.VOCABULARY
-    suffix = ".fasta"
+    name, alphabet, suffix = "protein", RESIDUES, ".fasta"
+    bundled, features = asset("teacher"), asset("features.npz")
+    teachers = DPLM
+    between = " "  # as when the bundled teacher was trained
+    # Length tells the family: batches sorted over more than one hold one family each, and a small model then learns
+    # next to nothing.
+    pool = 1
     free_letters = FREE_LETTERS
     sample_cache = asset("samples")  # of the bundled teacher: the scorer's reference in a default run
 
     def __init__(
         self,
-        data_path: str | Path | Sequence[str | Path] | None = None,
+        path: str | Path | Sequence[str | Path] | None = None,
         *,
         min_length: int = 30,
         max_length: int = 300,
@@ -75,103 +73,76 @@ class ProteinDomain:
         validation_fraction: float = 0.05,
         similarity: float = 0.5,
         split_seed: int = 0,
-        judge: Metric | None = None,
     ) -> None:
-        self.min_length, self.max_length = min_length, max_length
-        self.judge, self.on_bad = judge, on_bad
-        self.data = None if data_path is None else ProteinData(
-            path=data_path if isinstance(data_path, str | Path) else tuple(data_path),
+        if not 0 < validation_fraction < 1:
+            raise InputError(f"data.validation_fraction={validation_fraction}: need a number between 0 and 1.")
+        if not 0 < similarity <= 1:
+            raise InputError(f"data.similarity={similarity}: need a number above 0, at most 1.")
+        self.similarity = similarity
+        super().__init__(
+            path,
             min_length=min_length,
             max_length=max_length,
             on_bad=on_bad,
-            validation_fraction=validation_fraction,
-            similarity=similarity,
+            validation=validation_fraction,
             split_seed=split_seed,
-        )  # fmt: skip
+        )
+
+    def make_vocabulary(self) -> Vocabulary:
+        """ESM's."""
+        return VOCABULARY
 
     # --- sequences
 
-    def template(self, lengths: Sequence[int]) -> Int[Tensor, "B L"]:
-        """``<cls>``, as many masks as asked for, ``<eos>``, padding on the right."""
-        bad = [length for length in lengths if length < 1]
-        if bad or not len(lengths):
-            raise InputError(f"lengths={list(lengths)[:5]}: a protein has at least one residue.")
-        tokens = torch.full((len(lengths), max(lengths) + 2), vocabulary.PAD, dtype=torch.long)
-        tokens[:, 0] = vocabulary.CLS
-        for row, length in zip(tokens, lengths, strict=True):
-            row[1 : length + 1] = vocabulary.MASK
-            row[length + 1] = vocabulary.EOS
-        return tokens
+    def normalise(self, text: str) -> str:
+        """Upper case."""
+        return text.upper() if text.isascii() else text
 
-    def encode(self, text: str) -> list[int]:
-        """``[<cls>, residues..., <eos>]``; any letter but the 20 amino acids (either case) raises InputError."""
-        return vocabulary.encode(text)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The residues as letters, specials dropped, a mask as ``_``."""
-        return vocabulary.decode(tokens)
+    def inner_ids(self, text: str) -> list[int]:
+        """Ids of the residues, without ``<cls>`` and ``<eos>``; any letter but the 20 amino acids raises InputError."""
+        return residue_ids(text).tolist()
 
     def condition(self, wishes: Mapping[str, Any], request: Request) -> Conditioning:
         """Templates and bias for the keys of ``configs/conditioning/protein.yaml``."""
         return condition(build(ProteinConditioning, wishes), request, partial(read_template, self))
 
-    def lengths(self, n: int, generator: torch.Generator) -> list[int]:
-        """n lengths drawn from those of the training data (``data_path``), else of the bundled teacher's."""
-        values, weights = self._length_prior
-        drawn = torch.multinomial(weights, n, replacement=True, generator=generator)
-        return values[drawn].tolist()
+    @property
+    def known_lengths(self) -> dict[int, int]:
+        """Of the training data, else of the bundled teacher's, within the limits."""
+        return super().known_lengths if self.paths else self._bundled_lengths
 
     @cached_property
-    def _length_prior(self) -> tuple[Tensor, Tensor]:
-        if self.data is None:
-            histogram = BundledStatistics.load(asset("statistics.json")).lengths
-            kept = {length: n for length, n in histogram.items() if self.min_length <= length <= self.max_length}
-            if not kept:
-                raise InputError(
-                    f"no bundled length lies in [{self.min_length}, {self.max_length}]: "
-                    f"they go from {min(histogram)} to {max(histogram)}. Give length=... or data.path=..."
-                )
-            values, counts = torch.tensor(sorted(kept)), torch.tensor([kept[length] for length in sorted(kept)])
-        else:
-            lengths = torch.tensor([len(sample.text) for sample in self.data.part("train")])
-            values, counts = torch.unique(lengths, return_counts=True)
-        return values, counts.double()
+    def _bundled_lengths(self) -> dict[int, int]:
+        histogram = self._statistics.lengths
+        kept = {length: n for length, n in sorted(histogram.items()) if self.min_length <= length <= self.max_length}
+        if not kept:
+            raise InputError(
+                f"no bundled length lies in [{self.min_length}, {self.max_length}]: "
+                f"they go from {min(histogram)} to {max(histogram)}. Give length=... or data.path=..."
+            )
+        return kept
 
-    # --- networks
-
-    def teacher(self, name: str = BUNDLED) -> Denoiser:
-        """The bundled teacher, DPLM by name, a run directory, a checkpoint or a hub id; see ``load_teacher``."""
-        return load_teacher(name, asset("teacher"))
-
-    def scorer(self, teacher: Denoiser, trainable_blocks: int = 4) -> Scorer:
-        """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
-        from didi_core.models.scorer import scorer_from_trunk
-
-        return scorer_from_trunk(teacher, trainable_blocks)
+    @cached_property
+    def _statistics(self) -> BundledStatistics:
+        return BundledStatistics.load(asset("statistics.json"))
 
     # --- data
 
-    def batches(self, split: str, batch_size: int, seed: int, start: int = 0) -> Iterator[Int[Tensor, "B L"]]:
-        """Endless batches of similar lengths from ``data_path``; see ``ProteinData.batches``."""
-        if self.data is None:
-            raise InputError("no data to train on: set data.path to a FASTA file of proteins.")
-        return self.data.batches(split, batch_size, seed, start)
+    def load(self) -> list[Sample]:
+        """The proteins of the files. No natural sequence is bundled."""
+        if not self.paths:
+            raise InputError("no proteins without data: set data.path to a FASTA file.")
+        return super().load()
 
-    def held_out(self, n: int, seed: int = 0) -> list[Sample]:
-        """Up to n sequences of the validation split of ``data_path``, shuffled. No natural sequence is bundled."""
-        if self.data is None:
-            raise InputError("no held-out proteins without data: set data.path to a FASTA file.")
-        samples = self.data.part(SPLITS[1])
-        order = torch.randperm(len(samples), generator=generator(seed, "protein held out"))
-        return [samples[i] for i in order[:n].tolist()]
-
-    def write(self, path: Path, samples: Sequence[Sample]) -> None:
-        """FASTA with the samples' info as ``key=value`` words; complete or absent."""
-        write_fasta(path, samples)
-
-    def read(self, path: Path) -> list[Sample]:
-        """Strictly: a record that is not a protein of the 20 amino acids raises InputError with its line."""
-        return list(read_fasta(path, on_bad="error").samples)
+    def divide(self, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+        """Relatives stay in one split; those of held-out proteins that cannot are in neither."""
+        split = split_by_similarity(
+            [sample.text for sample in samples],
+            fraction=self.validation,
+            threshold=self.similarity,
+            seed=self.split_seed,
+        )
+        return {name: [samples[i] for i in getattr(split, name)] for name in ("train", "validation")}
 
     # --- single designs
 
@@ -190,38 +161,20 @@ class ProteinDomain:
     # --- evaluation
 
     def metrics(self, judge: Metric | None = None) -> list[Metric]:
-        """Quality (``judge``, else the constructor's, else the bundled one's perplexity), entropy, then the rest.
+        """Quality (``judge``, else the bundled one's perplexity), entropy, then the rest.
 
-        References: the training split of ``data_path``. Without it, the bundled dipeptide table, and for nearest
-        neighbours the nothing: no natural sequence is bundled, so those metrics are left out.
+        References: the training split of ``path``. Without it there is the bundled dipeptide table, and no metric of
+        nearest neighbours, as no natural sequence is bundled.
         """
-        reference: Sequence[str] | np.ndarray
-        if self.data is None:
-            reference = BundledStatistics.load(asset("statistics.json")).dipeptides
-        else:
-            reference = self.training_set()
-        chosen = judge or self.judge or self._bundled_judge
-        return [*protein_metrics(reference, judge=chosen, neighbours=self._neighbours), *self._energy]
+        reference = self.training_set() if self.paths else self._statistics.dipeptides
+        chosen = judge or self._bundled_judge
+        return [*protein_metrics(reference, judge=chosen, neighbours=self._neighbours), *self.energy]
 
-    def training_set(self) -> list[str]:
-        """Sequences of the training split of ``data_path``; none without it."""
-        return [] if self.data is None else [sample.text for sample in self.data.part(SPLITS[0])]
-
-    @cached_property
-    def _energy(self) -> list[Metric]:
-        """Energy distance in the bundled teacher's features, from the training split or from the bundled reference."""
-        if not asset("teacher").exists() or (self.data is None and not asset(FEATURES).exists()):
-            return []
-        features = TrunkFeatures(self.teacher(BUNDLED), self.encode)
-        return [EnergyDistance(features, lambda: self.feature_reference(features))]
-
-    def feature_reference(self, features: TrunkFeatures) -> FeatureReference:
-        """Of up to ``FEATURE_SEQUENCES`` training sequences, or the bundled one."""
+    def feature_samples(self) -> Sequence[Sample]:
+        """Up to ``FEATURE_SEQUENCES`` training sequences; none without ``path``."""
         texts = self.training_set()
-        if not texts:
-            return FeatureReference.load(asset(FEATURES))
-        order = torch.randperm(len(texts), generator=generator(0, "protein features"))[:FEATURE_SEQUENCES].tolist()
-        return FeatureReference.fit(features([Sample(texts[i]) for i in order]))
+        order = torch.randperm(len(texts), generator=self.stream(0, "features"))[:FEATURE_SEQUENCES].tolist()
+        return [Sample(texts[i]) for i in order]
 
     @cached_property
     def _bundled_judge(self) -> Metric | None:
@@ -231,17 +184,13 @@ class ProteinDomain:
         return JudgePerplexity(load_judge(asset("judge")), self.encode)
 
     def reference_statistics(self) -> dict[str, dict[str, np.ndarray]] | None:
-        """Statistics of held-out proteins and their controls under the bundled metrics; None with ``data_path``."""
-        if self.data is not None:
-            return None
-        return load_reference(asset(REFERENCE))
+        """Statistics of held-out proteins and their controls under the bundled metrics; None with ``path``."""
+        return None if self.paths else load_reference(asset(REFERENCE))
 
     @cached_property
     def _neighbours(self) -> Neighbours | None:
         """Kept, so that rows of one evaluation share the index and the alignments already made."""
-        if self.data is not None:
-            return Neighbours(tuple(sample.text for sample in self.data.part("train")))
-        return None
+        return Neighbours(tuple(self.training_set())) if self.paths else None
 
     def controls(self, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:
         """The negative controls ``shuffled``, ``random`` and ``repeats`` of the samples."""
@@ -250,8 +199,4 @@ class ProteinDomain:
 
 def create(**data: Any) -> ProteinDomain:
     """The domain from the keys of the ``data`` config group: ``path`` (one file or several) and its settings."""
-    known = ["path", *(name for name in signature(ProteinDomain).parameters if name not in ("data_path", "judge"))]
-    for key in data:
-        if key not in known:
-            raise unknown("setting", f"data.{key}", [f"data.{name}" for name in known], "protein domain")
-    return ProteinDomain(data.pop("path", None), **data)
+    return build(ProteinDomain, data, "data")

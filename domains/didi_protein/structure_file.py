@@ -20,8 +20,7 @@ from Bio.PDB.PDBExceptions import PDBConstructionException
 from Bio.PDB.PDBParser import PDBParser
 
 from didi_core.errors import InputError
-
-from .fasta import GZIP_MAGIC
+from didi_core.storage.text_file import GZIP_MAGIC
 
 LETTERS = {**{name.strip(): letter for name, letter in protein_letters_3to1.items()}, "MSE": "M"}
 WATER = "W"

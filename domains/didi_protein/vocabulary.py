@@ -8,7 +8,6 @@ silence.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -72,22 +71,3 @@ def residue_ids(sequence: str) -> np.ndarray:
     if bad is not None:
         raise InputError(describe_letter(*bad))
     return _ID_OF_BYTE[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
-
-
-def encode(sequence: str) -> list[int]:
-    """``[<cls>, residues..., <eos>]``. Lower case is read as upper case; any other letter raises InputError."""
-    return [CLS, *residue_ids(sequence).tolist(), EOS]
-
-
-def decode(tokens: Iterable[int] | Sequence[int]) -> str:
-    """The residues as letters; <cls>, <eos> and <pad> are dropped, a mask is ``_``; other ids raise InputError."""
-    letters = []
-    for token in map(int, tokens):
-        if FIRST_RESIDUE <= token <= LAST_RESIDUE:
-            letters.append(TOKENS[token])
-        elif token == MASK:
-            letters.append("_")
-        elif token not in (CLS, PAD, EOS):
-            name = TOKENS[token] if 0 <= token < len(TOKENS) else "outside the vocabulary"
-            raise InputError(f"token {token} ({name}) is not a residue: a protein is made of ids 4 to 23 only")
-    return "".join(letters)

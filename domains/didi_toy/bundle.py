@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from didi_core.metrics.energy import FeatureReference
 from didi_core.metrics.features import TrunkFeatures
+from didi_core.sequences import BUNDLED
 
-from .domain import BUNDLED, FEATURES, ToyDomain, asset
+from .domain import ToyDomain, asset
 
 SEQUENCES = 2000
 
@@ -15,7 +16,7 @@ def main() -> None:
     domain = ToyDomain()
     features = TrunkFeatures(domain.teacher(BUNDLED), domain.encode)
     drawn = domain.held_out(SEQUENCES, seed=-1)
-    FeatureReference.fit(features(drawn)).save(asset(FEATURES))
+    FeatureReference.fit(features(drawn)).save(asset("features.npz"))
 
 
 if __name__ == "__main__":

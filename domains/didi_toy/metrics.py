@@ -44,29 +44,6 @@ class ChainNLL:
 
 
 @dataclass(frozen=True)
-class TokenEntropy:
-    """Shannon entropy (nats) of a sample's symbol histogram, mean over samples."""
-
-    encode: Encode
-    name: str = "entropy"
-    label: str = "entropy"
-    better: Literal["lower", "higher", "neither"] = "neither"
-    minimum: int = 1
-
-    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
-        rows = np.full((len(samples), 1), np.nan)
-        for i, sample in enumerate(samples):
-            counts = np.bincount(self.encode(sample.text)) if sample.text else np.zeros(0)
-            share = counts[counts > 0] / max(counts.sum(), 1)
-            if len(share):
-                rows[i] = -(share * np.log(share)).sum()
-        return rows
-
-    def aggregate(self, means: np.ndarray) -> np.ndarray:
-        return np.asarray(means[..., 0])
-
-
-@dataclass(frozen=True)
 class PairDivergence:
     """KL(empirical || exact), nats, of the pairs of symbols at a distance; lag 0 is the single symbols.
 

@@ -9,21 +9,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from didi_core.errors import InputError
+from didi_core.sequences import alphabet_vocabulary
 from didi_core.types import Denoiser, Vocabulary
 
 from .chain import MarkovChain
 
-PAD_SPELLING = "<pad>"
 _NEVER = -1e4  # exp of it is exactly zero in single precision, and differences of two stay finite
+
+
+def toy_letters(symbols: int) -> str:
+    """A letter for each symbol of the chain. Raises InputError for more symbols than there are letters."""
+    if not 2 <= symbols <= len(ascii_letters):
+        raise InputError(f"data.symbols={symbols}: choose 2 to {len(ascii_letters)}, one letter for each")
+    return ascii_letters[:symbols]
 
 
 def toy_vocabulary(symbols: int) -> Vocabulary:
     """``symbols`` letters and a pad token; the mask is ``symbols + 1``."""
-    if not 2 <= symbols <= len(ascii_letters):
-        raise InputError(f"data.symbols={symbols}: choose 2 to {len(ascii_letters)}, one letter for each")
-    return Vocabulary(
-        size=symbols + 1, pad=symbols, forbidden=(symbols,), tokens=(*ascii_letters[:symbols], PAD_SPELLING)
-    )
+    return alphabet_vocabulary(toy_letters(symbols))
 
 
 class ExactTeacher(Denoiser):

@@ -9,8 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from didi_core.domain.conditioning import read_template
+from didi_core.domain.controls import negative_controls
 from didi_core.errors import InputError
+from didi_core.letters import Letters as Letters_
 from didi_core.metrics import KmerDivergence, word_counts
 from didi_core.sequences import AlphabetDomain
 from didi_core.testing import DomainContract
@@ -52,7 +57,7 @@ class TestLetters(DomainContract):
 
 def test_files_of_every_kind_hold_the_same_sequences(tmp_path: Path) -> None:
     texts = ["abca", "ddab"]
-    plain = written(tmp_path, ["", *texts])
+    plain = written(tmp_path, texts)
     fasta = written(tmp_path, [">one first", "ab", "ca", ">two", "ddab"], "x.fa")
     packed = tmp_path / "x.fa.gz"
     packed.write_bytes(gzip.compress(fasta.read_bytes()))
@@ -65,11 +70,11 @@ def test_files_of_every_kind_hold_the_same_sequences(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("x.txt", "ab\nabXb\n", r"x.txt, line 2: letter 'x' at position 3 is not in the alphabet of letters: abcd"),
-        ("x.fa", ">one\nab\n>two\nq\n", r"x.fa, record 2 \(two\): letter 'q' at position 1"),
-        ("x.fa", "ab\n", "is no FASTA file: its first line does not begin with '>'"),
+        ("x.txt", "ab\nabXb\n", r"x.txt, line 2: letter 'X' at position 3 is not in the alphabet of letters: abcd"),
+        ("x.fa", ">one\nab\n>two\nq\n", r"x.fa, line 3, record 'two': letter 'q' at position 1"),
+        ("x.fa", "ab\n", "line 1: 'ab' stands before the first '>'"),
         ("x.jsonl", '{"text": "abe"}\n', "line 1: letter 'e' at position 3"),
-        ("x.txt", "\n\n", "the file has no sequences"),
+        ("x.txt", "\n\n", "there is no record in it"),
     ],
 )
 def test_bad_files_are_told_with_their_place(tmp_path: Path, name: str, content: str, told: str) -> None:
@@ -81,16 +86,16 @@ def test_bad_files_are_told_with_their_place(tmp_path: Path, name: str, content:
 def test_split_keeps_equal_sequences_together_and_does_not_move_when_the_file_grows(tmp_path: Path) -> None:
     small = Letters(written(tmp_path, [*words(100), *(word.upper() for word in words(100))]))
     large = Letters(written(tmp_path, [*words(100), *words(300, seed=1)], "y.txt"))
-    assert not {s.text.lower() for s in small.parts["train"]} & {s.text.lower() for s in small.parts["validation"]}
-    assert {s.text for s in small.parts["validation"]} <= {s.text for s in large.parts["validation"]}
+    assert not {s.text.lower() for s in small.splits["train"]} & {s.text.lower() for s in small.splits["validation"]}
+    assert {s.text for s in small.splits["validation"]} <= {s.text for s in large.splits["validation"]}
 
 
 def test_lengths_outside_are_left_out_and_nothing_left_is_told(tmp_path: Path) -> None:
     path = written(tmp_path, words(120))
     kept = Letters(path, min_length=8, max_length=12)
-    assert all(8 <= len(s.text) <= 12 for part in kept.parts.values() for s in part)
+    assert all(8 <= len(s.text) <= 12 for part in kept.splits.values() for s in part)
     with pytest.raises(InputError, match="split of .*x.txt is empty: 0 different sequences of 50 to 60 letters"):
-        Letters(path, min_length=50, max_length=60).parts  # noqa: B018
+        Letters(path, min_length=50, max_length=60).splits  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -122,7 +127,7 @@ def test_alphabets_that_cannot_be_read_back_are_refused(alphabet: str) -> None:
 def test_sorting_in_pools_shows_the_same_sequences_with_less_padding(domain: Letters) -> None:
     def epoch(pool: int) -> list[torch.Tensor]:
         made = type("Pooled", (Letters,), {"pool": pool})(domain.paths)
-        count = -(-len(made.parts["train"]) // 8)
+        count = -(-len(made.splits["train"]) // 8)
         batches = made.batches("train", 8, seed=0)
         return [next(batches) for _ in range(count)]
 
@@ -143,3 +148,59 @@ def test_word_counts_and_their_divergence_by_hand() -> None:
     rows = metric.statistics([Sample("aabb"), Sample("ab")])
     expected = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75)
     assert metric.aggregate(rows.mean(0)) == pytest.approx(expected)
+
+
+# --- letters of several characters
+
+
+class Molecules(AlphabetDomain):
+    name, alphabet = "molecules", ("C", "N", "O", "Cl", "Br", "(", ")")
+
+
+class TestMolecules(DomainContract):
+    @pytest.fixture(autouse=True)
+    def at(self, tmp_path: Path) -> None:
+        random = np.random.default_rng(0)
+        texts = ["".join(random.choice(Molecules.alphabet, size=random.integers(4, 20))) for _ in range(200)]
+        self.path = written(tmp_path, texts)
+
+    def make(self) -> Molecules:
+        return Molecules(self.path)
+
+
+def test_letters_of_several_characters_are_read_by_the_longest_match() -> None:
+    domain = Molecules()
+    tokens = domain.encode("CClBr(N)")
+    assert tokens == [0, 3, 4, 5, 1, 6] and domain.decode(tokens) == "CClBr(N)"
+    assert domain.decode([3, domain.vocabulary.mask, 4, domain.vocabulary.pad]) == "Cl_Br"
+    with pytest.raises(InputError, match=r"letter 'l' at position 2 is not in the alphabet of molecules: C N O Cl Br"):
+        domain.encode("Nl")
+
+
+def test_templates_entropy_words_and_controls_count_letters_not_characters() -> None:
+    domain, mask = Molecules(), Molecules().vocabulary.mask
+    assert read_template(domain, "Cl_Br__C") == [3, mask, 4, mask, mask, 0]
+    assert (domain.template([2, 3]) == mask).sum(1).tolist() == [2, 3]
+    entropy = domain.entropy().statistics([Sample("ClClBrBr"), Sample("ClCl"), Sample("")])[:, 0]
+    assert entropy[:2] == pytest.approx([np.log(2), 0.0], abs=1e-12) and np.isnan(entropy[2])
+    assert word_counts("ClClBr", ("Cl", "Br"), 2).tolist() == [1, 1, 0, 0]
+    natural = [Sample("ClBrCNO(Cl)Br" * 3)]
+    made = negative_controls(domain, natural)
+    assert sorted(domain.encode(made["shuffled"][0].text)) == sorted(domain.encode(natural[0].text))
+    assert len(domain.encode(made["repeats"][0].text)) == len(domain.encode(natural[0].text))
+
+
+@pytest.mark.parametrize("alphabet", [("C", "l", "Cl"), ("a", "ab", "bc"), ("ab", "aba", "b"), ("a", "b c"), ("a", "")])
+def test_letters_that_would_be_read_as_others_are_refused(alphabet: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="could not be read back|at least two different letters"):
+        Letters_(alphabet)
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=2, max_size=4, unique=True), st.data())
+def test_an_alphabet_that_is_accepted_reads_back_whatever_it_writes(alphabet: list[str], data: st.DataObject) -> None:
+    try:
+        made = Letters_(tuple(alphabet))
+    except InputError:
+        return
+    ids = data.draw(st.lists(st.integers(0, len(alphabet) - 1), max_size=8))
+    assert made.ids("".join(alphabet[i] for i in ids)) == ids

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from didi_core.domain.controls import negative_controls
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.evaluate import evaluate_models
 from didi_core.evaluation.intervals import bootstrap
 from didi_core.evaluation.measure import Measured, all_metrics, evaluate_samples
-from didi_core.metrics.controls import negative_controls
 from didi_core.metrics.energy import EnergyDistance, FeatureReference
 from didi_core.metrics.features import TrunkFeatures
 from didi_core.report.record import build_report

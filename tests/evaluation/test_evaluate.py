@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import didi_core.evaluation.drawing
+from didi_core.domain.controls import negative_controls
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache, StatisticsCache
 from didi_core.evaluation.contenders import Contender, Measuring
@@ -22,7 +23,6 @@ from didi_core.evaluation.findings import change, compare, diversity, figure, in
 from didi_core.evaluation.intervals import Interval
 from didi_core.evaluation.measure import all_metrics, evaluate_samples
 from didi_core.evaluation.rows import HELD_OUT, Evaluation, MetricInfo
-from didi_core.metrics.controls import negative_controls
 from didi_core.progress import Silent
 from didi_core.run import Run
 from didi_core.sampling.generate import Generated, SamplerSettings

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from didi_core import sequences
+from didi_core.domain import abilities
 from didi_core.plugins.checks import HOOKS
 from didi_core.plugins.kinds import KINDS, members
 from didi_core.types import Domain
@@ -38,8 +39,18 @@ def test_every_member_of_a_protocol_is_in_the_reference(protocol: type) -> None:
 
 
 def test_what_an_alphabet_domain_adds_is_in_the_reference() -> None:
-    own = {name for name in vars(sequences.AlphabetDomain) if not name.startswith("_") and name != "parts"}
+    data = {"readings", "samples", "splits"}  # what a domain has read, not for replacing
+    own = {name for name in vars(sequences.AlphabetDomain) if not name.startswith("_")} - data
     assert not {name for name in own - {*members(Domain)} if f"`{name}`" not in PAGE}
+
+
+def test_every_ability_of_a_domain_is_in_the_reference() -> None:
+    known = {name: thing for name, thing in vars(abilities).items() if getattr(thing, "_is_protocol", False)}
+    known.pop("Protocol")
+    assert len(known) >= 7
+    for name, protocol in known.items():
+        assert f"``{name}``" in (abilities.__doc__ or "") and f"`{name}`" in PAGE
+        assert not {member for member in {*members(protocol)} - {"name"} if f"`{member}`" not in PAGE}
 
 
 def test_number_of_lines_is_as_stated_and_under_sixty() -> None:

@@ -41,10 +41,10 @@ def test_every_format_gives_the_same_samples(domain: ToyDomain, texts: list[str]
         ("a.txt", b"abc\nabZ\n", "a.txt, line 2: letter 'Z'"),
         ("a.txt", b"MKT\n", r"line 1: .*another domain than toy"),
         ("a.txt", b"ab\n\xffc\n", "a.txt, line 2: byte 0xff is not UTF-8"),
-        ("a.txt", b"", "no samples"),
+        ("a.txt", b"", "the file is empty"),
         ("a.txt", b"\n\nab", None),
-        ("a.fasta", b"ab\n>x\nab\n", "line 1: a FASTA record begins with '>'"),
-        ("a.fasta", b">x\nab\n>y\nabZ\n", "a.fasta, line 3: letter 'Z'"),
+        ("a.fasta", b"ab\n>x\nab\n", "line 1: 'ab' stands before the first '>'"),
+        ("a.fasta", b">x\nab\n>y\nabZ\n", "a.fasta, line 3, record 'y': letter 'Z'"),
         ("a.fasta", b">x\n>y\n", "all of its 2 samples are empty"),
         ("a.jsonl", b'{"text": "ab"}\n{"text": "a', "a.jsonl, line 2: not JSON"),
         ("a.jsonl", b'{"text": ""}\n', "all of its 1 samples are empty"),
@@ -62,7 +62,7 @@ def test_bad_files_are_told_with_their_line(
 
 
 def test_missing_file(domain: ToyDomain, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.txt: cannot be read"):
+    with pytest.raises(InputError, match=r"none\.txt: no such file"):
         read_samples(domain, tmp_path / "none.txt")
 
 

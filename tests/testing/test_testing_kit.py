@@ -93,7 +93,7 @@ class MasksItself(Sound):
 
 class Leaks(Sound):
     def held_out(self, n: int, seed: int = 0) -> list[Sample]:
-        return self.parts["train"][:n]
+        return self.splits["train"][:n]
 
 
 class AnyTeacher(Sound):
@@ -125,7 +125,7 @@ class Strange(Sound):
 
 class Guesses(Sound):
     def encode(self, text: str) -> list[int]:
-        return [self._ids.get(letter, 0) for letter in text]
+        return [max(self.alphabet.find(letter), 0) for letter in text]
 
 
 class Stuck(Sound):

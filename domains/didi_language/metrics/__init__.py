@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from didi_core.metrics import DistinctFraction
+from didi_core.metrics import DistinctFraction, TokenEntropy
 from didi_core.types import Metric, Sample
 
-from .entropy import TokenEntropy
 from .words import distinct_words, mean_characters, repeated_words, shared_words, top_share
 
 

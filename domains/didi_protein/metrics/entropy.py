@@ -7,20 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from didi_core.metrics import Better, Mean, entropy_of_counts
+from didi_core.metrics import Better, TokenEntropy, entropy_of_counts
 from didi_core.types import Sample
 
 from ..kmers import residue_index
 
 
-def residue_entropy(sequence: str) -> float:
-    """Entropy in nats of the sequence's residue histogram. It sees neither order nor duplicates, and grows with L."""
-    return float(entropy_of_counts(np.bincount(residue_index(sequence), minlength=20)))
-
-
-def token_entropy() -> Mean:
+def token_entropy() -> TokenEntropy:
     """Mean over samples of the entropy of each one's residues."""
-    return Mean("entropy", "entropy", residue_entropy)
+    return TokenEntropy(lambda sample: residue_index(sample.text))
 
 
 @dataclass(frozen=True)

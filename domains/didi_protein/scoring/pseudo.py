@@ -18,9 +18,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from didi_core.errors import InputError
+from didi_core.sequences.batches import padded
 from didi_core.streams import derive_seed
 
-from ..vocabulary import MASK, encode
+from ..vocabulary import MASK, VOCABULARY, residue_ids
 from .models import config_of, load_strictly
 
 KINDS = {"esm": "EsmForMaskedLM", "esmc": "EsmcForMaskedLM"}
@@ -37,7 +38,7 @@ def pseudo_perplexity(logits: Logits, sequence: str, positions: int | None = Non
     Args:
         logits: tokens [B, L] with <cls> and <eos>, no padding, to raw logits in the order of ESM's vocabulary.
     """
-    tokens = torch.tensor(encode(sequence))
+    tokens = padded([residue_ids(sequence)], VOCABULARY)[0]
     chosen = np.arange(len(sequence))
     if positions is not None and positions < len(sequence):
         stream = np.random.default_rng(derive_seed(seed, "pppl", sequence))

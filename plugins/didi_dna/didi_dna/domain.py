@@ -55,7 +55,7 @@ class DnaDomain(AlphabetDomain):
 
     def quality(self) -> Metric:
         """Distance of the 4-mer spectrum from the training data's, both strands counted."""
-        texts = [self.normalise(sample.text) for sample in self.parts["train"]]
+        texts = [self.normalise(sample.text) for sample in self.splits["train"]]
         both = chain(texts, map(reverse_complement, texts))
         return SpectrumDistance.against(both, self.alphabet, self.word, self.normalise)
 

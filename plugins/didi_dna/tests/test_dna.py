@@ -23,14 +23,14 @@ class TestDna(DomainContract):
 
 def test_it_is_found_by_its_entry_point() -> None:
     assert registry().domain("dna", {}).name == "dna"
-    with pytest.raises(InputError, match="unknown setting 'data.max_lenght'.* Did you mean 'data.max_length'"):
+    with pytest.raises(InputError, match="unknown key 'data.max_lenght'. Did you mean 'data.max_length'"):
         registry().domain("dna", {"max_lenght": 3})
 
 
 def test_both_strands_are_one_sequence() -> None:
     assert reverse_complement("AACG") == "CGTT"
     domain = DnaDomain()
-    texts = [s.text for part in domain.parts.values() for s in part]
+    texts = [s.text for part in domain.splits.values() for s in part]
     assert not {*texts} & {reverse_complement(text) for text in texts if reverse_complement(text) != text}
     row = np.array(domain.encode("AACG"))
     seen = {domain.decode(domain.augment(row, torch.Generator().manual_seed(i))) for i in range(20)}

@@ -72,6 +72,8 @@ def test_the_bundler_makes_a_package_that_works(tmp_path: Path, monkeypatch: pyt
     places = ["assets", "tokenizer", "judge", "domain", "bundle"]
     for place in places:
         monkeypatch.setattr(f"didi_language.{place}.asset", lambda name: tmp_path / "assets" / name)
+    monkeypatch.setattr(LanguageDomain, "bundled", tmp_path / "assets" / "teacher")
+    monkeypatch.setattr(LanguageDomain, "features", tmp_path / "assets" / "features.npz")
     monkeypatch.setattr(bundle, "STEPS", (1, 2))
     data = tmp_path / "data.txt"
     data.write_text("\n\n\n".join(f"the cat sat on the mat {i} times" * 20 for i in range(100)))

@@ -11,13 +11,13 @@ import torch
 
 from didi_core.checkpoints.judge import save_judge
 from didi_core.errors import InputError
+from didi_core.metrics import TokenEntropy
 from didi_core.metrics.judge import JudgePerplexity
 from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.types import Metric, Sample
 from didi_language import LanguageDomain, TextTokenizer, load_tokenizer, train_tokenizer
 from didi_language.judge import text_judge
 from didi_language.metrics import language_metrics
-from didi_language.metrics.entropy import TokenEntropy
 from didi_language.metrics.words import distinct_words, repeated_words, shared_words, top_share, words
 from didi_language.tokenizer import END
 

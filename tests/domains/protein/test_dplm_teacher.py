@@ -17,7 +17,7 @@ from didi_core.checkpoints.importers import import_checkpoint
 from didi_core.errors import InputError
 from didi_protein.domain import ProteinDomain
 from didi_protein.teachers import DPLM
-from didi_protein.vocabulary import EOS, MASK, PAD
+from didi_protein.vocabulary import EOS, MASK, PAD, VOCABULARY
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def check_same(original: EsmForMaskedLM, teacher: torch.nn.Module) -> None:
 
 def test_hub_layout_with_its_old_names(original: EsmForMaskedLM, folder: Path) -> None:
     check_same(original, ProteinDomain().teacher(str(folder)))
-    told = import_checkpoint(str(folder), ProteinDomain.vocabulary)
+    told = import_checkpoint(str(folder), VOCABULARY)
     assert {name.split(".")[1] for name in told.ignored} == {"embeddings", "contact_head"}
 
 

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from didi_core.errors import InputError
+from didi_core.sequences.batches import epoch_batches, padded
 from didi_core.streams import generator
 from didi_core.types import Sample
 from didi_protein.clustering import greedy_clusters, split_by_similarity
-from didi_protein.data import ProteinData, bucketed, pad
+from didi_protein.domain import ProteinDomain
 from didi_protein.fasta import write_fasta
 from didi_protein.kmers import KmerIndex, kmer_codes
 from didi_protein.vocabulary import RESIDUES, VOCABULARY, residue_ids
@@ -116,12 +117,11 @@ def test_tiny_sets_still_give_something_to_train_on(sequences: list[str]):
 
 @pytest.mark.parametrize("name", ["train_amr_families", "train_pdb_chains"])
 def test_no_relatives_across_the_split_of_real_proteins(data_dir: Path, name: str):
-    data = ProteinData(data_dir / "protein" / f"{name}.fasta")
-    assert data.split.by_similarity
-    train = KmerIndex([sample.text for sample in data.part("train")])
-    validation = data.part("validation")
+    data = ProteinDomain(data_dir / "protein" / f"{name}.fasta")
+    train = KmerIndex(data.training_set())
+    validation = data.splits["validation"]
     assert 0.04 * len(data.samples) < len(validation) < 0.07 * len(data.samples)
-    assert len(data.split.left_out) < 0.05 * len(data.samples)
+    assert 0.95 * len(data.samples) < len(validation) + len(data.training_set()) <= len(data.samples)
     for sample in validation[:100]:
         assert train.containment(np.unique(kmer_codes(sample.text, 5))).max() < data.similarity
 
@@ -129,28 +129,28 @@ def test_no_relatives_across_the_split_of_real_proteins(data_dir: Path, name: st
 # --- batches
 
 
-def take(data: ProteinData, count: int, **options: int) -> list[torch.Tensor]:
+def take(data: ProteinDomain, count: int, **options: int) -> list[torch.Tensor]:
     return list(islice(data.batches("train", **{"batch_size": 8, "seed": 0, **options}), count))
 
 
 def test_rows_are_cls_residues_eos_padding():
-    tokens = pad([residue_ids("MKV"), residue_ids("A")])
+    tokens = padded([residue_ids("MKV"), residue_ids("A")], VOCABULARY)
     assert tokens.tolist() == [[0, 20, 15, 7, 2], [0, 5, 2, 1, 1]]
     assert VOCABULARY.lengths(tokens).tolist() == [5, 3]
 
 
 @pytest.mark.parametrize("start", [1, 7, 12, 13, 14, 40])
 def test_start_skips_exactly_that_many_batches(fasta: Path, start: int):
-    data = ProteinData(fasta)
+    data = ProteinDomain(fasta)
     straight = take(data, start + 3)[start:]
     for a, b in zip(straight, take(data, 3, start=start), strict=True):
         assert torch.equal(a, b)
 
 
 def test_batches_depend_on_the_seed_alone(fasta: Path):
-    first, again = take(ProteinData(fasta), 20), take(ProteinData(fasta), 20)
+    first, again = take(ProteinDomain(fasta), 20), take(ProteinDomain(fasta), 20)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    other = take(ProteinData(fasta), 20, seed=1)
+    other = take(ProteinDomain(fasta), 20, seed=1)
     assert not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
@@ -158,7 +158,7 @@ def test_batches_depend_on_the_seed_alone(fasta: Path):
 @given(st.integers(1, 60), st.integers(1, 13), st.integers(1, 4), st.integers(0, 3))
 def test_an_epoch_shows_everything_in_full_batches(n: int, batch_size: int, pool: int, seed: int):
     lengths = torch.randint(5, 50, (n,), generator=generator(seed, "lengths"))
-    batches = bucketed(lengths, batch_size, pool, generator(seed, "epoch"))
+    batches = epoch_batches(lengths, batch_size, pool, generator(seed, "epoch"))
     assert len(batches) == -(-n // batch_size) and all(len(rows) == batch_size for rows in batches)
     seen = Counter(torch.cat(batches).tolist())
     assert set(seen) == set(range(n))
@@ -166,7 +166,8 @@ def test_an_epoch_shows_everything_in_full_batches(n: int, batch_size: int, pool
 
 
 def test_buckets_waste_little_on_padding(data_dir: Path):
-    data = ProteinData(data_dir / "protein" / "train_pdb_chains.fasta", pool=32)
+    pooled = type("Pooled", (ProteinDomain,), {"pool": 32})
+    data = pooled(data_dir / "protein" / "train_pdb_chains.fasta")
     padding = np.mean([(tokens == 1).float().mean().item() for tokens in take(data, 100)])
     spread = np.mean([len(set((tokens != 1).sum(1).tolist())) for tokens in take(data, 100)])
     assert padding < 0.04 and spread > 2  # similar lengths, yet not the same sequences together every epoch
@@ -174,28 +175,27 @@ def test_buckets_waste_little_on_padding(data_dir: Path):
 
 def test_several_files_and_repeated_sequences(tmp_path: Path, fasta: Path):
     write_fasta(tmp_path / "y.fasta", [Sample("MKVACDEFGH" * 4, "new")])
-    both = ProteinData((fasta, tmp_path / "y.fasta", fasta))
+    both = ProteinDomain((fasta, tmp_path / "y.fasta", fasta))
     assert len(both.samples) == 104
 
 
 @pytest.mark.parametrize(
     "settings_, message",
     [
-        ({"min_length": 50, "max_length": 40}, "data.min_length=50 and data.max_length=40"),
+        ({"min_length": 50, "max_length": 40}, "data.min_length=50, data.max_length=40"),
         ({"on_bad": "ignore"}, "data.on_bad='ignore'"),
         ({"validation_fraction": 1.0}, "data.validation_fraction=1.0"),
         ({"similarity": 0.0}, "data.similarity=0.0"),
-        ({"pool": 0}, "data.pool=0"),
         ({"path": ()}, "data.path is empty"),
     ],
 )
 def test_settings_are_checked(settings_: dict, message: str):
     with pytest.raises(InputError, match=message):
-        ProteinData(**{"path": "x.fasta", **settings_})
+        ProteinDomain(**{"path": "x.fasta", **settings_})
 
 
 def test_unknown_split_and_batch_size_are_told_at_once(fasta: Path):
-    data = ProteinData(fasta)
+    data = ProteinDomain(fasta)
     with pytest.raises(InputError, match="unknown split 'valid'. Did you mean 'validation'"):
         data.batches("valid", 8, 0)
     with pytest.raises(InputError, match="batch_size=0"):

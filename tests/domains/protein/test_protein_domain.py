@@ -29,7 +29,7 @@ def test_template_masks_what_is_free_and_pins_the_rest():
 
 @pytest.mark.parametrize("lengths", [[], [3, 0], [-1]])
 def test_template_of_nothing_is_refused(lengths: list[int]):
-    with pytest.raises(InputError, match="at least one residue"):
+    with pytest.raises(InputError, match="at least one letter"):
         ProteinDomain().template(lengths)
 
 
@@ -48,7 +48,7 @@ def test_lengths_of_own_data_have_its_frequencies(tmp_path: Path):
     samples = [Sample(text * (3 if i % 4 else 5), f"p{i}") for i, text in enumerate(letters)]
     domain.write(tmp_path / "x.fasta", samples)
     own = ProteinDomain(tmp_path / "x.fasta")
-    expected = Counter(len(sample.text) for sample in own.data.part("train"))
+    expected = Counter(len(sample.text) for sample in own.splits["train"])
     drawn = Counter(own.lengths(4000, generator(0)))
     assert set(drawn) == set(expected) == {30, 50}
     assert drawn[50] / 4000 == pytest.approx(expected[50] / expected.total(), abs=0.03)
@@ -74,10 +74,10 @@ def test_teacher_that_is_nowhere():
 
 def test_settings_of_the_data_group():
     domain = create(path="x.fasta", min_length=10, on_bad="error")
-    assert domain.data.paths == (Path("x.fasta"),) and domain.data.on_bad == "error"
-    assert create().data is None
-    assert create(path=["a.fasta", "b.fasta"]).data.paths == (Path("a.fasta"), Path("b.fasta"))
-    with pytest.raises(InputError, match="unknown setting 'data.min_lenght'.*Did you mean 'data.min_length'"):
+    assert domain.paths == (Path("x.fasta"),) and domain.on_bad == "error"
+    assert create().paths == ()
+    assert create(path=["a.fasta", "b.fasta"]).paths == (Path("a.fasta"), Path("b.fasta"))
+    with pytest.raises(InputError, match="unknown key 'data.min_lenght'. Did you mean 'data.min_length'"):
         create(min_lenght=3)
 
 
@@ -103,7 +103,7 @@ def test_bundled_reference_tells_proteins_from_controls():
 
 
 def test_no_natural_sequence_is_bundled():
-    with pytest.raises(InputError, match="no held-out proteins without data: set data.path"):
+    with pytest.raises(InputError, match="no proteins without data: set data.path"):
         ProteinDomain().held_out(3)
 
 
@@ -129,13 +129,13 @@ def test_held_out_comes_from_the_validation_split(data_dir: Path):
     domain = ProteinDomain(data_dir / "protein" / "train_amr_families.fasta")
     rows = domain.held_out(50, 0)
     assert rows == domain.held_out(50, 0) != domain.held_out(50, 1)
-    assert len(rows) == 50 and not {r.text for r in rows} & {s.text for s in domain.data.part("train")}
+    assert len(rows) == 50 and not {r.text for r in rows} & {s.text for s in domain.splits["train"]}
     assert all(30 <= len(row.text) <= 300 for row in rows)
 
 
 def test_batches_of_real_proteins_decode_to_what_was_read(data_dir: Path):
     domain = ProteinDomain(data_dir / "protein" / "train_amr_families.fasta")
-    known = {sample.text for sample in domain.data.part("train")}
+    known = {sample.text for sample in domain.splits["train"]}
     batch = next(domain.batches("train", 6, 0))
     assert batch.dtype == torch.int64
     assert all(domain.decode(row.tolist()) in known for row in batch)

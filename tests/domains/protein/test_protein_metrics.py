@@ -19,7 +19,7 @@ from didi_protein.metrics import protein_metrics
 from didi_protein.metrics.complexity import low_complexity, low_complexity_fraction
 from didi_protein.metrics.composition import UNIREF50, composition_divergence, dipeptide_divergence
 from didi_protein.metrics.diversity import ClusterFraction, DistinctWords, PairDistance
-from didi_protein.metrics.entropy import PositionalDiversity, residue_entropy
+from didi_protein.metrics.entropy import PositionalDiversity, token_entropy
 from didi_protein.metrics.neighbours import Neighbours
 from didi_protein.metrics.protparam import properties
 from didi_protein.metrics.repeats import longest_run, repeated_words, top_share
@@ -100,12 +100,13 @@ def test_repeats():
 
 @given(proteins)
 def test_entropy_lies_between_zero_and_the_logarithm_of_the_letters(text: str):
-    assert -1e-12 <= residue_entropy(text) <= math.log(len(set(text))) + 1e-12
+    entropy = token_entropy().statistics([Sample(text)]).item()
+    assert -1e-12 <= entropy <= math.log(len(set(text))) + 1e-12
 
 
 def test_entropy_known():
-    assert residue_entropy("A" * 9) == 0.0
-    assert residue_entropy(ALL * 2) == pytest.approx(math.log(20))
+    one, all_of_them = token_entropy().statistics([Sample("A" * 9), Sample(ALL * 2)])[:, 0]
+    assert one == 0.0 and all_of_them == pytest.approx(math.log(20))
 
 
 def test_diversity_of_copies_and_of_strangers():

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from didi_core.errors import InputError
-from didi_protein.vocabulary import RESIDUES, TOKENS, VOCABULARY, decode, encode
+from didi_protein import ProteinDomain
+from didi_protein.vocabulary import RESIDUES, TOKENS, VOCABULARY
 
+encode, decode = ProteinDomain().encode, ProteinDomain().decode
 proteins = st.text(alphabet=RESIDUES, min_size=1, max_size=60)
 
 
@@ -53,9 +55,9 @@ def test_other_letters_are_named_with_their_position(sequence: str, message: str
 
 def test_decode_shows_masks_and_refuses_what_is_no_residue():
     assert decode([0, 4, 32, 5, 2]) == "L_A"
-    with pytest.raises(InputError, match=r"token 24 \(X\) is not a residue"):
+    with pytest.raises(InputError, match=r"token 24 \(X\) is no letter of protein"):
         decode([0, 24, 2])
-    with pytest.raises(InputError, match="token 40 .outside the vocabulary"):
+    with pytest.raises(InputError, match="token 40 is no letter"):
         decode([40])
 
 

@@ -23,6 +23,7 @@ from didi_core.types import Sample
 from didi_protein.alignment import identity
 from didi_protein.design_report import read_designs
 from didi_protein.design_report.designs import structure_name
+from didi_protein.domain import ProteinDomain
 from didi_protein.scoring import running
 from didi_protein.scoring.journal import Journal
 from didi_protein.scoring.pseudo import load_pseudo, pseudo_perplexity
@@ -312,9 +313,7 @@ def test_pseudo_perplexity_against_one_call_per_residue(tmp_path: Path) -> None:
     model = random_model()
     logits = load_pseudo("x", write_folder(tmp_path, model), CPU)
     sequence = "MKTAYIAKQRQ"
-    from didi_protein.vocabulary import encode
-
-    ids, total = torch.tensor([encode(sequence)]), 0.0
+    ids, total = torch.tensor([ProteinDomain().encode(sequence)]), 0.0
     for i in range(1, len(sequence) + 1):
         masked = ids.clone()
         masked[0, i] = 32

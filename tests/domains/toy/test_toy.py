@@ -10,7 +10,8 @@ import torch
 
 from didi_core.diffusion.masking import log_p_x0
 from didi_core.errors import InputError
-from didi_core.storage.jsonl import read_jsonl, write_jsonl
+from didi_core.storage.jsonl import write_jsonl
+from didi_core.storage.sample_files import read_file
 from didi_core.streams import generator
 from didi_core.types import Metric, Sample
 from didi_toy import ExactTeacher, MarkovChain, ToyDomain, create, default_chain
@@ -158,7 +159,7 @@ def test_template_and_text_round_trip() -> None:
     assert domain.decode(domain.encode("abcat")) == "abcat"
     with pytest.raises(InputError, match="'Z' at position 3"):
         domain.encode("abZ")
-    with pytest.raises(InputError, match="at least one symbol"):
+    with pytest.raises(InputError, match="at least one letter"):
         domain.template([3, 0])
 
 
@@ -170,7 +171,7 @@ def test_lengths_cover_the_range() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lenght": 3}, "Did you mean 'length'"),
+        ({"lenght": 3}, "Did you mean 'data.length'"),
         ({"length": "9-3"}, "low <= high"),
         ({"length": 0}, "positive length"),
         ({"length": "long"}, "'long'"),
@@ -275,7 +276,7 @@ def test_samples_survive_writing_and_reading(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no samples"),
+        (b"", "the file is empty"),
         (b'{"text": "abc"}\n{"text": "abZ"}\n', "line 2: letter 'Z' at position 3"),
         (b'{"text": "abc"}\n\nnot json\n', "line 3: not JSON"),
         (b'{"id": "x"}\n', "line 1: expected an object"),
@@ -292,8 +293,8 @@ def test_bad_files_name_file_and_line(tmp_path, content: bytes, message: str) ->
 
 
 def test_missing_file_and_unwritable_values(tmp_path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
-        read_jsonl(tmp_path / "absent.jsonl")
+    with pytest.raises(InputError, match="no such file"):
+        read_file(tmp_path / "absent.jsonl")
     with pytest.raises(InputError, match="cannot be written as JSON"):
         write_jsonl(tmp_path / "a.jsonl", [Sample("a", info={"x": float("nan")})])
     with pytest.raises(InputError, match="which a row keeps"):

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from didi_core.domain.abilities import HasControls
 from didi_core.streams import generator
 from didi_core.types import Domain, Sample
-
-
-@runtime_checkable
-class HasControls(Protocol):
-    """A domain that knows better controls than the generic ones."""
-
-    def controls(self, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:
-        """Named degraded copies of the samples."""
-        ...
 
 
 def negative_controls(domain: Domain, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:

@@ -1,0 +1,290 @@
+"""Domains of sequences over an alphabet: subclass ``AlphabetDomain``, say which letters, and the rest is there.
+
+    class Dna(AlphabetDomain):
+        name, alphabet = "dna", "ACGT"
+
+is a whole domain: files in FASTA, JSON lines or plain lines, a split, batches, lengths, templates, a scorer, a default
+quality and the negative controls. Every method may be replaced by a better one. Letters may have several characters:
+``alphabet = ("C", "N", "O", "Cl", "Br")``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from didi_core.checkpoints.card import has_card, model_folder, read_card
+from didi_core.errors import InputError
+from didi_core.letters import Letters, UnknownLetter, letters, spelled
+from didi_core.metrics.samples import DistinctFraction, KmerDivergence, TokenEntropy
+from didi_core.sequences.batches import SPLITS, epoch_batches, padded
+from didi_core.sequences.tokens import BUNDLED, TokenDomain
+from didi_core.storage.records import Reading
+from didi_core.storage.sample_files import ON_BAD, read_file
+from didi_core.types import Denoiser, Metric, Sample, Vocabulary
+
+
+class AlphabetDomain(TokenDomain):
+    """A domain (``didi_core.types.Domain``) whose tokens are letters, with or without special tokens around them.
+
+    Args:
+        path: file or files of natural sequences. Sampling from a run needs none.
+        min_length, max_length: shorter and longer sequences are left out of the data.
+        on_bad: whether a record of the data that is no such sequence is left out (``skip``) or an error.
+        validation: share of the sequences that is held out, chosen by their content; of identical ones only the first
+            is kept.
+        split_seed: another split.
+    """
+
+    alphabet: str | tuple[str, ...]
+    word: ClassVar[int] = 2  # letters of the words whose frequencies the default quality compares
+    pool: ClassVar[int] = 1  # batches whose sequences are sorted by length together: more means less padding
+
+    def __init__(
+        self,
+        path: str | Path | Sequence[str | Path] | None = None,
+        *,
+        min_length: int = 1,
+        max_length: int = 512,
+        on_bad: str = "error",
+        validation: float = 0.1,
+        split_seed: int = 0,
+    ) -> None:
+        if not 1 <= min_length <= max_length:
+            raise InputError(f"data.min_length={min_length}, data.max_length={max_length}: need 1 <= min <= max.")
+        if not 0 < validation < 1:
+            raise InputError(f"data.validation={validation} is out of range: it is a share between 0 and 1.")
+        if on_bad not in ON_BAD:
+            raise InputError(f"data.on_bad={on_bad!r}: choose 'skip' or 'error'.")
+        if path is not None and not isinstance(path, str | Path) and not path:
+            raise InputError("data.path is empty: give at least one file.")
+        self.paths = tuple(Path(p) for p in ([path] if isinstance(path, str | Path) else path or ()))
+        self.min_length, self.max_length, self.on_bad = min_length, max_length, on_bad
+        self.validation, self.split_seed = validation, split_seed
+        self.vocabulary = self.make_vocabulary()
+        self._letters = letters(self.alphabet)
+        spellings = self.vocabulary.tokens or ()
+        self._id_of = [spellings.index(letter) for letter in self._letters.alphabet]
+        self._lengths_of_teacher: dict[int, int] = {}
+
+    def make_vocabulary(self) -> Vocabulary:
+        """Of the alphabet's letters, spelled as they are. Replace it where there are special tokens."""
+        return alphabet_vocabulary(self.alphabet)
+
+    # --- sequences
+
+    def normalise(self, text: str) -> str:
+        """What is done to every sequence before it is read: upper case, another spelling of a letter. Here nothing."""
+        return text
+
+    def identity(self, text: str) -> str:
+        """What two sequences share that count as one in the data: they are kept once, in one split."""
+        return self.normalise(text)
+
+    def refusal(self, position: int, letter: str) -> str:
+        """What is wrong with a letter at a 1-based position that is not in the alphabet."""
+        return (
+            f"letter {letter!r} at position {position} is not in the alphabet of {self.name}: {spelled(self.alphabet)}"
+        )
+
+    def inner_ids(self, text: str) -> list[int]:
+        """One id per letter, without special tokens. Raises InputError for a letter outside the alphabet."""
+        normal = self.normalise(text)
+        try:
+            return [self._id_of[i] for i in self._letters.ids(normal)]
+        except UnknownLetter as error:
+            written = text if len(text) == len(normal) else normal
+            raise InputError(self.refusal(error.position, written[error.position - 1])) from None
+
+    def encode(self, text: str) -> list[int]:
+        """One id per letter, between BOS and EOS where there are such. Raises InputError for an unknown letter."""
+        ids = self.inner_ids(text)
+        front = [] if self.vocabulary.bos is None else [self.vocabulary.bos]
+        return [*front, *ids, *([] if self.vocabulary.eos is None else [self.vocabulary.eos])]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The letters, special tokens dropped, a mask as ``_``. Raises InputError for a token that is no letter."""
+        return "".join(self._spelling(int(token)) for token in tokens)
+
+    def _spelling(self, token: int) -> str:
+        found = self._spellings.get(token)
+        if found is None:
+            known = self.vocabulary.tokens or ()
+            told = f" ({known[token]})" if 0 <= token < len(known) else ""
+            raise InputError(f"token {token}{told} is no letter of {self.name}.")
+        return found
+
+    @cached_property
+    def _spellings(self) -> dict[int, str]:
+        """Text of every token that may be in a sequence."""
+        shown = dict(zip(self._id_of, self._letters.alphabet, strict=True))
+        return {**shown, **dict.fromkeys(self.vocabulary.pinned, ""), self.vocabulary.mask: "_"}
+
+    def check(self, text: str) -> str:
+        """The normalised text. Raises InputError for a letter outside the alphabet."""
+        self.inner_ids(text)
+        return self.normalise(text)
+
+    def template(self, lengths: Sequence[int]) -> Int[Tensor, "B L"]:
+        """As many masks as asked for in each row, in the frame of special tokens, padding on the right."""
+        if not len(lengths) or min(lengths) < 1:
+            raise InputError(f"lengths={list(lengths)[:5]}: a sequence has at least one letter.")
+        return padded([np.full(length, self.vocabulary.mask) for length in lengths], self.vocabulary)
+
+    def lengths(self, n: int, generator: torch.Generator) -> list[int]:
+        """n lengths (letters) drawn from those of ``known_lengths``."""
+        known = self.known_lengths
+        weights = torch.tensor(list(known.values()), dtype=torch.float64)
+        drawn = torch.multinomial(weights, n, replacement=True, generator=generator)
+        return torch.tensor(list(known))[drawn].tolist()
+
+    @property
+    def known_lengths(self) -> dict[int, int]:
+        """How many sequences there are of each length: in the training data, else by the teacher's card."""
+        if not self.paths and self._lengths_of_teacher:
+            return self._lengths_of_teacher
+        return self._own_lengths
+
+    @cached_property
+    def _own_lengths(self) -> dict[int, int]:
+        lengths, counts = np.unique([len(row) for row in self._rows["train"]], return_counts=True)
+        return dict(zip(lengths.tolist(), counts.tolist(), strict=True))
+
+    # --- networks
+
+    def teacher(self, name: str = BUNDLED) -> Denoiser:
+        """As ``TokenDomain.teacher``; lengths are drawn from what its card says, where there are no data."""
+        model = super().teacher(name)
+        folder = self.bundled if name == BUNDLED else Path(name).expanduser()
+        if folder is not None and has_card(folder):
+            known = read_card(model_folder(folder)).get("lengths", {})
+            self._lengths_of_teacher = {int(length): int(count) for length, count in known.items()}
+        return model
+
+    # --- data
+
+    @cached_property
+    def readings(self) -> dict[Path, Reading]:
+        """What each file of ``data.path`` held, with the records that were skipped."""
+        advice = "Mend or remove the record, or set data.on_bad=skip to leave such records out."
+        empty = "the record has no sequence"
+        return {
+            path: read_file(path, self.check, on_bad=self.on_bad, empty=empty, advice=advice) for path in self.paths
+        }
+
+    def load(self) -> list[Sample]:
+        """All natural sequences. Replace it where they come from somewhere else than files."""
+        if not self.paths:
+            raise InputError(f"domain {self.name} has no data: set data.path to a file of sequences.")
+        return [sample for reading in self.readings.values() for sample in reading.samples]
+
+    @cached_property
+    def samples(self) -> tuple[Sample, ...]:
+        """The sequences within the lengths asked for, each one once."""
+        first: dict[str, Sample] = {}
+        for sample in self.load():
+            if self.min_length <= len(self.inner_ids(sample.text)) <= self.max_length:
+                first.setdefault(self.identity(sample.text), sample)
+        return tuple(first.values())
+
+    def divide(self, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+        """The samples of each split, by their content: which one a sequence is in does not change when data are added.
+
+        Replace it where relatives must stay together.
+        """
+        splits: dict[str, list[Sample]] = {split: [] for split in SPLITS}
+        for sample in samples:
+            key = f"{self.split_seed}/{self.identity(sample.text)}"
+            digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+            held = int.from_bytes(digest, "little") / 2**64 < self.validation
+            splits["validation" if held else "train"].append(sample)
+        return splits
+
+    @cached_property
+    def splits(self) -> dict[str, list[Sample]]:
+        """The samples of ``train`` and ``validation``. Raises InputError where one of them is empty."""
+        splits = self.divide(self.samples)
+        for split, samples in splits.items():
+            if not samples:
+                where = ", ".join(map(str, self.paths)) or self.name
+                raise InputError(
+                    f"the {split} split of {where} is empty: {len(self.samples)} different sequences of "
+                    f"{self.min_length} to {self.max_length} letters are too few, or data.validation={self.validation} "
+                    "does not suit them."
+                )
+        return splits
+
+    def training_set(self) -> list[str]:
+        """Texts of the training split of ``data.path``; none without it."""
+        return [sample.text for sample in self.splits["train"]] if self.paths else []
+
+    @cached_property
+    def _rows(self) -> dict[str, list[np.ndarray]]:
+        """Ids of each sequence, without special tokens."""
+        return {
+            split: [np.array(self.inner_ids(sample.text), dtype=np.int64) for sample in samples]
+            for split, samples in self.splits.items()
+        }
+
+    def _endless(self, split: str, batch_size: int, seed: int, start: int) -> Iterator[Int[Tensor, "B L"]]:
+        return self._shuffled(split, self._rows[split], batch_size, seed, start)
+
+    def _shuffled(
+        self, split: str, rows: Sequence[np.ndarray], batch_size: int, seed: int, start: int
+    ) -> Iterator[Int[Tensor, "B L"]]:
+        lengths = torch.tensor([len(row) for row in rows])
+        epoch, skip = divmod(start, -(-len(rows) // batch_size))
+        while True:
+            batches = epoch_batches(lengths, batch_size, self.pool, self.stream(seed, "batches", split, epoch))
+            for number in range(skip, len(batches)):
+                stream = self.stream(seed, "augment", split, epoch, number)
+                yield padded([self.augment(rows[i], stream) for i in batches[number].tolist()], self.vocabulary)
+            epoch, skip = epoch + 1, 0
+
+    def augment(self, row: np.ndarray, stream: torch.Generator) -> np.ndarray:
+        """A sequence of a batch as another of the same kind, at random (a reverse complement). Here the same.
+
+        Args:
+            row: ids without special tokens.
+        """
+        del stream
+        return row
+
+    def held_out(self, n: int, seed: int = 0) -> list[Sample]:
+        """Up to n sequences of the validation split, shuffled."""
+        samples = self.splits["validation"]
+        order = torch.randperm(len(samples), generator=self.stream(seed, "held out"))
+        return [samples[i] for i in order[:n].tolist()]
+
+    # --- evaluation
+
+    def quality(self) -> Metric:
+        """What students are judged by, lower is better: here words of ``word`` letters against the training data."""
+        texts = (s.text for s in self.splits["train"])
+        return KmerDivergence.against(texts, self.alphabet, self.word, self.normalise)
+
+    def further_metrics(self) -> list[Metric]:
+        """Metrics beside quality, entropy and distinctness: here the energy distance, where a teacher is bundled."""
+        return list(self.energy)
+
+    def entropy(self) -> Metric:
+        """Entropy within a sample, of its letters."""
+        return TokenEntropy(lambda sample: self.inner_ids(sample.text))
+
+    def metrics(self) -> list[Metric]:
+        """Quality, entropy of the letters, share of distinct samples, then ``further_metrics``."""
+        return [self.quality(), self.entropy(), DistinctFraction(), *self.further_metrics()]
+
+
+def alphabet_vocabulary(alphabet: str | Sequence[str]) -> Vocabulary:
+    """One token a letter and a pad token after them; the mask follows."""
+    known = Letters(tuple(alphabet)).alphabet
+    return Vocabulary(len(known) + 1, forbidden=(len(known),), pad=len(known), tokens=(*known, "<pad>"))

@@ -1,0 +1,58 @@
+"""Endless batches of sequences: which rows go together, and how they are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from didi_core.errors import InputError, unknown
+from didi_core.types import Vocabulary
+
+SPLITS = ("train", "validation")
+
+
+def check_batches(split: str, batch_size: int, start: int) -> None:
+    """Refuse batches that cannot be, when they are asked for and not at the first of them. Raises InputError."""
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    if batch_size < 1 or start < 0:
+        raise InputError(f"batch_size={batch_size}, start={start}: need a positive batch size and start >= 0.")
+
+
+def epoch_batches(lengths: Int[Tensor, "n"], size: int, pool: int, stream: torch.Generator) -> list[Int[Tensor, "B"]]:
+    """One epoch of row numbers: shuffle, sort by length in pools of ``pool`` batches, slice, shuffle the batches.
+
+    The last batch is filled up from the epoch's beginning.
+    """
+    n = len(lengths)
+    count = -(-n // size)
+    order = torch.randperm(n, generator=stream).repeat(-(-count * size // n))[: count * size]
+    batches: list[Tensor] = []
+    for rows in order.split(pool * size):
+        batches.extend(rows[torch.argsort(lengths[rows], stable=True)].split(size))
+    return [batches[i] for i in torch.randperm(count, generator=stream).tolist()]
+
+
+def padded(rows: Sequence[np.ndarray], vocabulary: Vocabulary) -> Int[Tensor, "B L"]:
+    """The rows of ids in the vocabulary's frame (BOS in front, EOS behind, where it has them), padded on the right.
+
+    Raises:
+        InputError: rows of different lengths in a vocabulary without a pad token.
+    """
+    front = int(vocabulary.bos is not None)
+    ends = front + int(vocabulary.eos is not None)
+    lengths = {len(row) for row in rows}
+    if vocabulary.pad is None and len(lengths) > 1:
+        raise InputError(f"lengths={sorted(lengths)[:5]}: without a pad token a batch holds sequences of one length.")
+    tokens = np.full((len(rows), max(lengths) + ends), vocabulary.pad or 0, dtype=np.int64)
+    if vocabulary.bos is not None:
+        tokens[:, 0] = vocabulary.bos
+    for line, row in zip(tokens, rows, strict=True):
+        line[front : front + len(row)] = row
+        if vocabulary.eos is not None:
+            line[front + len(row)] = vocabulary.eos
+    return torch.from_numpy(tokens)

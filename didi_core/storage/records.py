@@ -1,0 +1,64 @@
+"""What any reader of samples gives, whatever the format: a record per sample, and what became of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from didi_core.types import Sample
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample as a file has it. ``problem``: why it cannot be one, where it cannot; then the text means nothing.
+
+    line: 1-based, of its first line. info: whatever else is known of it. tokens: where the file has them.
+    """
+
+    line: int
+    text: str
+    id: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    tokens: tuple[int, ...] | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A record that was left out: its line (1-based), its id, and why."""
+
+    line: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a file held. ``renamed``: records with a repeated id (suffix ``_2``, ...) or none (``seq_1``, ...)."""
+
+    samples: tuple[Sample, ...]
+    skipped: tuple[Skipped, ...] = ()
+    renamed: int = 0
+
+    def summary(self, show: int = 3) -> str:
+        """One sentence for a log: how many were read and skipped, with the first reasons."""
+        text = f"{len(self.samples):,} sequences"
+        if self.renamed:
+            text += f", {self.renamed:,} renamed (id repeated or missing)"
+        if self.skipped:
+            first = "; ".join(f"line {s.line} {s.id!r}: {s.reason}" for s in self.skipped[:show])
+            more = f"; and {len(self.skipped) - show:,} more" if len(self.skipped) > show else ""
+            text += f", {len(self.skipped):,} skipped ({first}{more})"
+        return text
+
+
+def unique(name: str, used: dict[str, int]) -> str:
+    """The name, or name_2, name_3, ... where it is taken; ``used`` remembers the last number of each."""
+    made, number = name, used.get(name, 0)
+    while made in used:
+        number += 1
+        made = f"{name}_{number + 1}"
+    used[name] = number
+    used.setdefault(made, 0)
+    return made
