@@ -17,30 +17,54 @@ EXPECTED: dict[str, str] = {}
 RENAMED = {"average": "ema"}
 
 
+OTHER_PARTS: Words = (
+    *("objective.rollout.states=3", "objective.rollout.times=beta", "objective.rollout.beta=[2.0,1.5]"),
+    *("objective.rollout.branches=2", "objective.rollout.trained=1", "objective.rollout.law=confidence"),
+    *("objective.baseline.leave_one_out=true", "objective.baseline.normalise=false"),
+    *("objective.anchor.divergence=jeffreys", "objective.anchor.entropy=0.02"),
+    *("objective.weighting.divide_by_density=true", "objective.schedule=cosine", "objective.reference=data"),
+)
+
+
 def _reward(kind: str, credit: str, *more: str) -> Words:
     return (f"objective.reward.kind={kind}", f"objective.reward.credit={credit}", "objective.reward.warmup=1", *more)
+
+
+def _rewards(listed: str, *more: str) -> Words:
+    return (f"objective.reward=[{listed}]", "objective.critic.warmup=1", *more)
 
 
 # Words that changed, by what they mean: the ways of saying it, the newest first. Each tree gets the first way that it
 # does not refuse (exit code 2), so that any two commits can be compared.
 SPELLINGS: dict[str, tuple[Words, ...]] = {
     "@few": (("objective.reference_samples=8", "objective.reference_steps=2", "objective.baseline.group=4"),),
-    "@own reward": (("objective.reward.warmup=1",),),  # that of the objective's file
-    "@scorer": (_reward("scorer", "sample"),),
-    "@log_ratio sample": (_reward("log_ratio", "sample"),),
-    "@log_ratio token": (_reward("log_ratio", "token"),),
-    "@log_ratio expected": (_reward("log_ratio", "expected"),),
-    "@both token": (_reward("both", "token", "objective.reward.ratio_weight=0.5"),),
-    "@both expected": (_reward("both", "expected"),),
+    "@own reward": (("objective.critic.warmup=1",), ("objective.reward.warmup=1",)),  # that of the objective's file
+    "@scorer": (_rewards("scorer"), _reward("scorer", "sample")),
+    "@log_ratio sample": (_rewards("{kind: log_ratio, credit: sample}"), _reward("log_ratio", "sample")),
+    "@log_ratio token": (_rewards("{kind: log_ratio, credit: token}"), _reward("log_ratio", "token")),
+    "@log_ratio expected": (_rewards("{kind: log_ratio, credit: expected}"), _reward("log_ratio", "expected")),
+    "@both token": (
+        _rewards("scorer,{kind: log_ratio, credit: token, weight: 0.5}"),
+        _reward("both", "token", "objective.reward.ratio_weight=0.5"),
+    ),
+    "@both expected": (
+        _rewards("scorer,{kind: log_ratio, credit: expected}"),
+        _reward("both", "expected"),
+    ),
+    "@cosine": (("objective.schedule=cosine",), ("schedule=cosine",)),
     "@other parts": (
+        (
+            *_rewards(
+                "{kind: scorer, smoothing: 0.0, trainable_blocks: 1},{kind: log_ratio, credit: token}",
+                "objective.coupled=false",
+                "objective.critic.updates=2",
+            ),
+            *OTHER_PARTS,
+        ),
         (
             *_reward("both", "token", "objective.reward.coupled=false", "objective.reward.smoothing=0.0"),
             *("objective.reward.updates=2", "objective.reward.trainable_blocks=1"),
-            *("objective.rollout.states=3", "objective.rollout.times=beta", "objective.rollout.beta=[2.0,1.5]"),
-            *("objective.rollout.branches=2", "objective.rollout.trained=1", "objective.rollout.law=confidence"),
-            *("objective.baseline.leave_one_out=true", "objective.baseline.normalise=false"),
-            *("objective.anchor.divergence=jeffreys", "objective.anchor.entropy=0.02"),
-            *("objective.weighting.divide_by_density=true", "objective.schedule=cosine", "objective.reference=data"),
+            *OTHER_PARTS,
         ),
     ),
     "@joint draw": (("sampler=joint_fp32",), ("precision=legacy_fp32",)),
@@ -107,7 +131,7 @@ def _distillations() -> Iterator[tuple[str, Case]]:
 def _pretrainings() -> Iterator[tuple[str, Case]]:
     yield "pretrain/toy/nelbo", pretrain("toy", "model=nano", quick=True)
     yield "pretrain/toy/autoregressive", pretrain("toy", *JUDGE, quick=True)
-    parts = ("model=nano", "training.accumulate=2", "schedule=cosine")
+    parts = ("model=nano", "training.accumulate=2", "@cosine")
     yield "pretrain/toy/nelbo, accumulate 2", pretrain("toy", *parts)
     yield "pretrain/protein/nelbo", pretrain("protein", "model=nano", "data.path={proteins}")
     yield "pretrain/protein/autoregressive", pretrain("protein", *JUDGE, "data.path={proteins}")

@@ -30,18 +30,22 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from didi_core.device import autocast
+from didi_core.device import Machine, autocast
 from didi_core.diffusion.laws import Iid, uniform_grid
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.scorer import scorer_from_trunk
-from didi_core.objectives.distill import Distillation, DistillSettings
-from didi_core.objectives.rewards import SampleReference, ScorerReward
-from didi_core.objectives.settings import AnchorSettings, BaselineSettings, ObjectiveSettings, RewardSettings
+from didi_core.objectives.advantage import BaselineSettings
+from didi_core.objectives.base import Materials
+from didi_core.objectives.didi import AnchorSettings, Didi
+from didi_core.objectives.rewards.base import CriticSettings
+from didi_core.run import Run
 from didi_core.sampling.ancestral import ancestral
 from didi_core.streams import generator
+from didi_core.training.engine import Engine
 from didi_core.training.optimiser import EMA, adamw, apply_gradients
+from didi_core.training.planning import Stopwatch
 from didi_core.training.settings import TrainingSettings
-from didi_core.types import Vocabulary
+from didi_core.types import Scorer, Vocabulary
 
 GROUP = 4
 
@@ -88,6 +92,12 @@ class Blocks:
     def template(self, lengths: Sequence[int]) -> Tensor:
         return torch.full((len(lengths), self.length), self.vocabulary.mask)
 
+    def scorer(self, teacher: DiT, trainable_blocks: int) -> Scorer:
+        return scorer_from_trunk(teacher, trainable_blocks)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return " ".join(map(str, tokens))
+
 
 class Networks:
     """Teacher, student and scorer with random weights, and batches of random tokens as the scorer's reference."""
@@ -97,30 +107,24 @@ class Networks:
         self.vocabulary = Vocabulary(setting.tokens)
         self.teacher = DiT(setting.config, self.vocabulary).to(setting.device).eval().requires_grad_(False)
         self.student = copy.deepcopy(self.teacher).requires_grad_(True)
-        self.scorer = scorer_from_trunk(self.teacher, 4).to(setting.device)
+        self.scorer = scorer_from_trunk(self.teacher, 4).to(setting.device)  # of the plain step
         self.real = torch.randint(setting.tokens, (4 * setting.batch, setting.length))
 
 
 def our_step(setting: Setting) -> Callable[[int], object]:
-    """``Distillation.step`` with the published objective."""
+    """``Engine.step`` with the published objective."""
     nets, training = Networks(setting), TrainingSettings(batch_size=setting.batch, lr=1e-6, warmup=1)
-    objective = ObjectiveSettings(
-        reward=RewardSettings(kind="scorer", warmup=0, lr=1e-5),
+    rules = Didi(
+        reward="scorer",
+        critic=CriticSettings(warmup=0, lr=1e-5),
         baseline=BaselineSettings(group=GROUP),
         anchor=AnchorSettings(kl=0.01, entropy=0.02),
     )
-    reward = ScorerReward(nets.scorer, SampleReference(nets.real, 0, None), objective.reward.optimiser)
-    run = Distillation(
-        Blocks(nets.vocabulary, setting.length),  # type: ignore[arg-type]
-        nets.teacher,
-        nets.student,
-        reward,
-        DistillSettings(objective, training),
-        0,
-        setting.device,
-        setting.precision,
-    )
-    return run.step
+    domain = Blocks(nets.vocabulary, setting.length)
+    run = Run(domain, Machine(setting.device, setting.precision))  # type: ignore[arg-type]
+    objective = rules.prepare(Materials(run, training, nets.student, nets.teacher, lambda num, steps: nets.real))
+    watch = Stopwatch(setting.device)
+    return Engine(objective, run, training, watch, "step", partial(run.stream, "distill")).step
 
 
 class PlainStep:
@@ -129,7 +133,7 @@ class PlainStep:
     def __init__(self, setting: Setting) -> None:
         self.setting, self.nets = setting, Networks(setting)
         self.training = TrainingSettings(batch_size=setting.batch, lr=1e-6, warmup=1)
-        self.scoring = RewardSettings(kind="scorer", lr=1e-5).optimiser
+        self.scoring = CriticSettings(lr=1e-5).optimiser
         self.student, self.scorer = self.nets.student.train(), self.nets.scorer.train()
         self.average = EMA(self.student, self.training.ema)
         self.moves = adamw(self.student.parameters(), self.training.optimiser)

@@ -28,16 +28,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from didi_core.device import autocast
+from didi_core.device import Machine, autocast
 from didi_core.diffusion.laws import Iid, uniform_grid
 from didi_core.models.attention import available_backends
 from didi_core.models.esm import Esm, EsmConfig
-from didi_core.models.scorer import scorer_from_trunk
-from didi_core.objectives.distill import Distillation, DistillSettings
-from didi_core.objectives.rewards import BothRewards, LogRatioReward, SampleReference, ScorerReward
-from didi_core.objectives.settings import BaselineSettings, ObjectiveSettings, RewardSettings
+from didi_core.objectives.advantage import BaselineSettings
+from didi_core.objectives.base import Materials
+from didi_core.objectives.didi import Didi
+from didi_core.objectives.rewards.base import CriticSettings
+from didi_core.run import Run
 from didi_core.sampling.ancestral import ancestral
 from didi_core.sampling.reparameterised import reparameterised
+from didi_core.training.engine import Engine
+from didi_core.training.planning import Stopwatch
 from didi_core.training.settings import TrainingSettings
 from didi_protein.domain import ProteinDomain
 from didi_protein.vocabulary import PAD, VOCABULARY
@@ -179,20 +182,19 @@ def passes(setting: Setting) -> list[Row]:
     return rows
 
 
-def distillation(setting: Setting, label: str, backend: str) -> Distillation:
+def distillation(setting: Setting, label: str, backend: str) -> Engine:
     """A distillation with both rewards, as ``objective=didi`` sets it up, past its warm-up."""
     teacher = network(setting, backend).requires_grad_(False)
-    student, fake = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
-    objective = ObjectiveSettings(reward=RewardSettings(kind="both", warmup=0), baseline=BaselineSettings(group=4))
-    domain = OfLengths(setting.lengths[label])
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    both = ("scorer", {"kind": "log_ratio", "credit": "expected"})
+    rules = Didi(reward=both, critic=CriticSettings(warmup=0), baseline=BaselineSettings(group=4))
+    run = Run(OfLengths(setting.lengths[label]), Machine(setting.device, setting.precision))
     template = setting.template(label)
     drawn = torch.randint(4, 24, template.shape, generator=torch.Generator().manual_seed(1)).to(setting.device)
-    reference = SampleReference(torch.where(template == VOCABULARY.mask, drawn, template), 0, PAD)
-    scorer = scorer_from_trunk(teacher).to(setting.device)
-    judged = ScorerReward(scorer, reference, objective.reward.optimiser)
-    reward = BothRewards(judged, LogRatioReward(teacher, fake, objective.reward.optimiser))
-    settings = DistillSettings(objective, TrainingSettings(batch_size=setting.batch))
-    return Distillation(domain, teacher, student, reward, settings, 0, setting.device, setting.precision)
+    samples = torch.where(template == VOCABULARY.mask, drawn, template)
+    training = TrainingSettings(batch_size=setting.batch)
+    objective = rules.prepare(Materials(run, training, student, teacher, lambda num, steps: samples))
+    return Engine(objective, run, training, Stopwatch(setting.device), "step", partial(run.stream, "distill"))
 
 
 def training_steps(setting: Setting) -> list[Row]:
@@ -203,7 +205,7 @@ def training_steps(setting: Setting) -> list[Row]:
         for backend in running(setting):
             run, numbers = distillation(setting, label, backend), itertools.count()
 
-            def step(run: Distillation = run, numbers: Iterator[int] = numbers) -> None:
+            def step(run: Engine = run, numbers: Iterator[int] = numbers) -> None:
                 run.step(next(numbers))
 
             row = Row("step of distill", f"batch {setting.batch}", label, backend)

@@ -17,7 +17,8 @@ import pluggy
 
 if TYPE_CHECKING:
     from didi_core.diffusion.laws import Law
-    from didi_core.objectives.reward_kinds import RewardKind
+    from didi_core.objectives.base import ObjectiveSettings
+    from didi_core.objectives.rewards import RewardSettings, TextFunction
     from didi_core.sampling.base import Sampler
     from didi_core.types import Domain, Metric, Sample
 
@@ -66,13 +67,24 @@ def didi_register_samplers() -> Mapping[str, type[Sampler]]:  # type: ignore[emp
 
 
 @hookspec
-def didi_register_rewards() -> Mapping[str, type[RewardKind]]:  # type: ignore[empty-body]
-    """Rewards by name, for ``objective.reward.kind=<name>``: frozen dataclasses whose fields are set by
-    ``+objective.reward.options.<field>=...``.
+def didi_register_objectives() -> Mapping[str, type[ObjectiveSettings]]:  # type: ignore[empty-body]
+    """Objectives by name, for ``objective.kind=<name>``: frozen dataclasses whose fields are keys of ``objective:``.
+
+    Fires once, when plugins are loaded. ``objective=<name>`` chooses a file ``objective/<name>.yaml`` in a config
+    folder, which gives the kind and values of its keys.
+
+        return {"mmd": Mmd}
+    """
+
+
+@hookspec
+def didi_register_rewards() -> Mapping[str, type[RewardSettings] | TextFunction]:  # type: ignore[empty-body]
+    """Rewards by name, for an entry of ``objective.reward``: functions of the texts marked with ``@reward``
+    (``didi_core.objectives.rewards``), or frozen dataclasses whose fields are keys of the entry.
 
     Fires once, when plugins are loaded.
 
-        return {"features": FeatureReward}
+        return {"charge": charge}
     """
 
 

@@ -1,10 +1,10 @@
-"""Several processes, started by torchrun: who is who, what the first tells the others, and the mean of gradients.
+"""Several processes, started by torchrun: who is who, what the first broadcasts, and the mean of gradients.
 
-Data parallel in its plainest form. Every process holds the same networks, plays its parts of the batch, and before an
-update the gradients of all processes are averaged in one place, bucket by bucket. ``DistributedDataParallel`` does the
-same from hooks around ``forward``; here networks are called through ``trunk`` and ``head``, several times in a graph
-and not always all of their parameters, so those hooks would miss calls or wait for gradients that never come. What is
-given up is the overlap of communication with the backward pass.
+Data parallel in its plainest form. Every process holds the same networks, computes its slices of the batch, and before
+an update the gradients of all processes are averaged in one place, bucket by bucket. ``DistributedDataParallel`` does
+the same from hooks around ``forward``; here networks are called through ``trunk`` and ``head``, several times in a
+graph and not always all of their parameters, so those hooks would miss calls or wait for gradients that never come.
+What is given up is the overlap of communication with the backward pass.
 
 Process 0 alone writes, prints and shows progress. Nothing here needs ``torch`` until there are several processes.
 """
@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -28,47 +28,9 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-TOLD_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun puts into the environment
+STARTED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun puts into the environment
 PATIENCE = timedelta(days=7)  # of those that wait while process 0 samples or measures
 BUCKET = 2**24  # numbers in one message
-
-
-Average = Callable[[Sequence["nn.Parameter"]], None]  # puts the mean over all processes into every gradient
-
-
-def keep_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """The average over one process: the gradients as they are."""
-    del parameters
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a batch.
-
-    number, total: which part, of how many in the whole batch. A part's randomness follows from its number, so that it
-        does not matter which process plays it.
-    turn, turns: which of the parts of its own process, of how many. Gradients of ``loss / turns`` add up to those of
-        the process, and after the last turn ``average`` makes them those of the batch.
-    """
-
-    number: int = 0
-    total: int = 1
-    turn: int = 0
-    turns: int = 1
-    average: Average = keep_gradients
-
-    @property
-    def first(self) -> bool:
-        """Whether its process begins an update with it."""
-        return self.turn == 0
-
-    @property
-    def last(self) -> bool:
-        """Whether its process ends an update with it."""
-        return self.turn == self.turns - 1
-
-
-WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -102,14 +64,14 @@ class Processes:
                 f"use --nproc-per-node={torch.cuda.device_count()}, or device=cpu."
             )
 
-    def parts(self, turns: int) -> list[Part]:
-        """The parts of this process, where every process takes that many."""
-        average = keep_gradients if self.size == 1 else self.average
-        first = self.rank * turns
-        return [Part(first + turn, self.size * turns, turn, turns, average) for turn in range(turns)]
+    def slices(self, each: int) -> range:
+        """Numbers of the slices of this process, where the batch is cut into ``each`` per process."""
+        return range(self.rank * each, (self.rank + 1) * each)
 
-    def average(self, parameters: Sequence[nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Put the mean over all processes into every gradient; no gradient counts as zero where another has one."""
+        if self.size == 1:
+            return
         import torch
 
         found = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
@@ -137,7 +99,7 @@ class Processes:
         means = dict(zip(sorted(scalars), (values / self.size).tolist(), strict=True))
         return {name: means[name] for name in scalars}
 
-    def tell(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What process 0 gives here, on all; waits for it as long as it takes."""
         if self.size == 1:
             return value
@@ -151,7 +113,7 @@ class Processes:
     def wait(self) -> None:
         """Until all have come here."""
         if self.size > 1:
-            self.tell(None)
+            self.broadcast(None)
             import torch.distributed as dist
 
             with _together():
@@ -175,14 +137,14 @@ def current() -> Processes:
 
 def several() -> bool:
     """Whether torchrun started more than one process."""
-    return all(name in os.environ for name in TOLD_BY) and int(os.environ["WORLD_SIZE"]) > 1
+    return all(name in os.environ for name in STARTED_BY) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[Processes]:
     """Meet the other processes, and part from them when all are done. Only process 0 prints in between.
 
-    After an error nobody waits for anybody: ``spokesman`` decides who tells the user, and torchrun ends the others.
+    After an error nobody waits for anybody: ``spokesman`` decides who reports it, and torchrun ends the others.
     """
     global _current
     if not several() or _current.size > 1:
@@ -202,15 +164,15 @@ def joined() -> Iterator[Processes]:
 
 
 def spokesman(code: int) -> tuple[bool, int]:
-    """Whether this process is the first to fail, so that it tells why; and the exit code of the one that was."""
+    """Whether this process is the first to fail, so that it says why; and the exit code of the one that was."""
     if _current.size == 1:
         return True, code
     mine = f"{_current.rank} {code}"
     try:
-        told = _current.store.compare_set("failure", "", mine).decode()
+        failed = _current.store.compare_set("failure", "", mine).decode()
     except RuntimeError:  # whoever kept the store is gone without a word
         return True, code
-    return told == mine, int(told.split()[1])
+    return failed == mine, int(failed.split()[1])
 
 
 def leave(code: int) -> NoReturn:

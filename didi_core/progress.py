@@ -1,4 +1,4 @@
-"""A live bar with the scalars that tell a run's health; plain lines where nobody watches."""
+"""A live bar with the scalars that show a run's health; plain lines where nobody watches."""
 
 from __future__ import annotations
 
@@ -81,20 +81,20 @@ class Bar:
             self.console.print(f"{title}: {total - done} steps" if total else title, highlight=False)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, TextColumn("{task.fields[told]}"), console=self.console)
+        self._progress = Progress(*columns, TextColumn("{task.fields[scalars]}"), console=self.console)
         self._progress.start()
-        self._task = self._progress.add_task(title, total=total or None, completed=done, told="")
+        self._task = self._progress.add_task(title, total=total or None, completed=done, scalars="")
 
     def advance(self, scalars: Mapping[str, float] | None = None, by: int = 1) -> None:
         """``by`` steps further."""
         self._done += by
         if self._progress is not None and self._task is not None:
-            told = {"told": tell(scalars)} if scalars else {}
-            self._progress.update(self._task, advance=by, **told)  # type: ignore[arg-type]
+            shown = {"scalars": shorten(scalars)} if scalars else {}
+            self._progress.update(self._task, advance=by, **shown)  # type: ignore[arg-type]
         elif time.monotonic() - self._last_line > QUIET_SECONDS or self._done == self._total:
             self._last_line = time.monotonic()
             of = f"/{self._total}" if self._total else ""
-            line = f"{self._title} {self._done}{of}{self._left()} {tell(scalars or {})}".rstrip()
+            line = f"{self._title} {self._done}{of}{self._left()} {shorten(scalars or {})}".rstrip()
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def _left(self) -> str:
@@ -116,13 +116,13 @@ class Bar:
         self._progress = None
 
 
-def tell(scalars: Mapping[str, float]) -> str:
+def shorten(scalars: Mapping[str, float]) -> str:
     """The scalars that matter, short."""
     return " ".join(f"{name}={scalars[name]:.4g}" for name in SHOWN if name in scalars)
 
 
 def counting(bar: Reporter) -> Callable[[int], None]:
-    """A callback that is told how many are finished so far, and advances the bar by the new ones."""
+    """A callback for the number finished so far; it advances the bar by the new ones."""
     done = 0
 
     def progress(finished: int) -> None:

@@ -18,18 +18,18 @@ from didi_core.device import PRECISIONS, Machine, check_device
 from didi_core.errors import InputError, unknown
 from didi_core.models.attention import resolve_backend
 from didi_core.plugins import registry
-from didi_core.processes import Processes, current
+from didi_core.processes import current
 from didi_core.progress import Bar, Reporter, Silent
 from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory, named
 from didi_core.streams import generator
-from didi_core.training.loop import Keeper, Scalars, Stateful
-from didi_core.training.state import FolderKeeper
+from didi_core.training.objective import Scalars
+from didi_core.training.state import FolderKeeper, Keeper
 from didi_core.types import Denoiser, Domain
 
 LENGTHS_IN_CARD = 2000
 RESUME = ("latest", "previous")
-NOTHING: Any = None  # what those say who are told
+NOTHING: Any = None  # what processes broadcast that only receive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +115,13 @@ def open_run(
     """
     processes = current()
     if not processes.first:
-        followed = RunDirectory.follow(*processes.tell(NOTHING))
+        followed = RunDirectory.follow(*processes.broadcast(NOTHING))
         with named(followed.path):
             yield followed
         return
     path = run_dir or default_run_dir(command, domain)
     with RunDirectory.open(path, {"command": command, **config}, command_line, processes.size, key) as run:
-        processes.tell((run.path, run.record))
+        processes.broadcast((run.path, run.record))
         print(f"run directory: {run.path}", flush=True)
         yield run
         run.note(finished=True)
@@ -139,10 +139,12 @@ def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
 
 
 def make_keeper(run: RunDirectory, resume: str) -> Keeper:
-    """Where checkpoints and metrics of a run go; with several processes the first writes them for all."""
-    processes = current()
-    keeper = FolderKeeper(run.path, resume, writes=processes.first)
-    return AnnouncingKeeper(keeper, run.path) if processes.size == 1 else SharedKeeper(keeper, run.path, processes)
+    """Where checkpoints and metrics of a run go; plugins hear of every logged step."""
+
+    def announce(step: int, scalars: Scalars) -> None:
+        registry().notify("step", run_dir=run.path, step=step, scalars=scalars)
+
+    return FolderKeeper(run.path, resume, current(), announce)
 
 
 def make_reporter() -> Reporter:
@@ -166,45 +168,3 @@ def about_domain(domain: Domain, data: Mapping[str, Any]) -> dict[str, Any]:
         "data": {key: value for key, value in data.items() if key != "path"},
         "lengths": {str(length): drawn[length] for length in sorted(drawn)},
     }
-
-
-@dataclass
-class AnnouncingKeeper:
-    """A keeper that also tells the plugins of every logged step."""
-
-    keeper: Keeper
-    run_dir: Path
-
-    def restore(self, parts: Mapping[str, Stateful]) -> int:
-        return self.keeper.restore(parts)
-
-    def save(self, step: int, parts: Mapping[str, Stateful]) -> None:
-        self.keeper.save(step, parts)
-
-    def record(self, step: int, scalars: Scalars) -> None:
-        self.keeper.record(step, scalars)
-        registry().notify("step", run_dir=self.run_dir, step=step, scalars=scalars)
-
-
-@dataclass
-class SharedKeeper(AnnouncingKeeper):
-    """A keeper of several processes: the first puts things in order and writes, all read."""
-
-    processes: Processes
-
-    def restore(self, parts: Mapping[str, Stateful]) -> int:
-        if self.processes.first:
-            step = self.keeper.restore(parts)
-            return self.processes.tell(step)
-        told = self.processes.tell(0)
-        step = self.keeper.restore(parts)
-        if step != told:
-            raise InputError(
-                f"process {self.processes.rank} finds {step} steps done in {self.run_dir}, where process 0 finds "
-                f"{told}: run_dir must be on a file system that all machines share."
-            )
-        return step
-
-    def record(self, step: int, scalars: Scalars) -> None:
-        if self.processes.first:
-            super().record(step, scalars)

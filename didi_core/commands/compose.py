@@ -27,13 +27,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from didi_core.commands import find
 from didi_core.commands.grammar import MISSING, Unreadable, annotation_of, choices, quoted, read, takes_text, written
+from didi_core.commands.spellings import respelled
 from didi_core.config import config_folder, flatten, unknown_key
 from didi_core.errors import InputError, unknown
 from didi_core.plugins import registry
 
 VERSION_BASE = "1.3"
 WISHES = ("conditioning", "scoring", "filtering")  # nodes of commands for the keys of domains
-OPEN = ("num_at",)  # nodes whose keys are free
+OPEN = ("num_at", "each_reward")  # nodes whose keys are free
 PROSE = ("prompt", "suffix", "template")  # keys whose value is a text, even "null"
 GENERATORS = ("range", "choice", "glob", "interval", "shuffle", "sort")  # Hydra's words for values of a sweep
 
@@ -155,7 +156,7 @@ def compose_settings(command: str, settings: Sequence[Setting]) -> dict[str, Any
     Raises:
         InputError: what does not fit, with what would.
     """
-    groups, values = _apart(settings)
+    groups, values = _apart(map(_respelled, settings))
     base: Any = OmegaConf.to_container(_compose(command, groups))
     config: dict[str, Any] = copy.deepcopy(base)
     merging = _Merging(command, config)
@@ -166,6 +167,12 @@ def compose_settings(command: str, settings: Sequence[Setting]) -> dict[str, Any
         if isinstance(value, str) and value == "???":
             raise InputError(f"{key} is missing: give {key}=<value>.")
     return config
+
+
+def _respelled(setting: Setting) -> Setting:
+    """The setting that a short spelling stands for."""
+    key, value = respelled(setting.key, setting.value)
+    return replace(setting, key=key, value=value, typed=setting.typed and isinstance(value, str))
 
 
 def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:

@@ -6,11 +6,13 @@ import copy
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from didi_core.checkpoints.card import save_model, save_scorer
 from didi_core.commands.common import (
@@ -20,28 +22,31 @@ from didi_core.commands.common import (
     load_teacher,
     make_domain,
     make_keeper,
-    make_reporter,
     make_run,
     note_machine,
     open_run,
 )
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
-from didi_core.device import Machine, autocast
+from didi_core.device import Machine
 from didi_core.domain.abilities import HasSampleCache
+from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import check_reference
 from didi_core.models.scorer import TokenScorer
-from didi_core.objectives.distill import DistillSettings, distill
-from didi_core.objectives.reward_kinds import Materials
-from didi_core.objectives.rewards import DataReference, Reference, Reward, SampleReference
+from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.registry import read_objective
+from didi_core.objectives.rewards import without_functions
 from didi_core.plugins import registry
 from didi_core.processes import current
-from didi_core.progress import Bar, Silent, counting
-from didi_core.sampling.generate import Generated, SamplerSettings, generate
+from didi_core.progress import counting
+from didi_core.run import Run
+from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
-from didi_core.streams import derive_seed, generator, seeded
-from didi_core.training.planning import TIMED, Plan, Stage, Stopwatch, components, print_plan
+from didi_core.streams import derive_seed, generator
+from didi_core.training.engine import Engine
+from didi_core.training.planning import Plan, Stage, components, print_plan, rehearse
+from didi_core.training.settings import TrainingSettings
 from didi_core.types import Denoiser, Domain, Sample
 
 
@@ -53,217 +58,200 @@ class EvaluationSettings(PlanSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(RunSettings, DistillSettings):
+class Settings(RunSettings):
     """``configs/distill.yaml``.
 
+    objective: its ``kind`` and the keys of that kind. training: length and rhythm.
+    collapse: the run stops when the student's entropy falls below this fraction of the teacher's at the same states.
     cache: folder of drawn samples and their statistics; by default ``<run_dir>/reference`` and
     ``<run_dir>/evaluation``. The runs of a multirun share one, so that the teacher is drawn once for all of them.
     """
 
+    objective: dict[str, Any] | str
+    training: TrainingSettings
+    collapse: float = 0.1
     teacher: str = "bundled"
     cache: Path | None = None
     evaluate: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def __post_init__(self) -> None:
-        RunSettings.__post_init__(self)
-        DistillSettings.__post_init__(self)
+        super().__post_init__()
+        if not 0 <= self.collapse < 1:
+            raise InputError(f"collapse={self.collapse} is out of range: it must be in [0, 1).")
+        self.rules.check(self.training, 1)
+
+    @cached_property
+    def rules(self) -> ObjectiveSettings:
+        """The objective's settings, read."""
+        return read_objective(self.objective, "distill")
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What training made: the student with its averaged weights, and the scorer where one was trained."""
+
+    student: Denoiser
+    scorer: TokenScorer | None
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path | Plan:
-    """Distil, write ``student/``, and compare with the teacher unless ``evaluate.enabled=false``."""
+    """Distil, write ``student/``, and compare with the teacher unless ``evaluate.enabled=false``.
+
+    Returns:
+        the run directory; for ``dry_run``, which writes nothing, the memory and time that it prints.
+    """
     machine, processes = Machine.of(settings.device, settings.precision), current()
     processes.check_device(machine.device)
-    settings.part(processes.size)
+    settings.rules.check(settings.training, processes.size)
     domain = make_domain(settings.domain, settings.data)
     teacher = load_teacher(domain, settings.teacher).to(machine.device).eval().requires_grad_(False)
+    about = make_run(settings, domain, machine)
     if settings.dry_run:
-        found = plan(settings, domain, teacher, machine)
-        print_plan(found)
-        return found
+        planned = plan(settings, about, teacher)
+        print_plan(planned)
+        return planned
     if settings.evaluate.enabled and processes.first:
         check_reference(domain)
-    with open_run("distill", settings.domain, settings.run_dir, config, command_line) as opened:
+    with open_run("distill", settings.domain, settings.run_dir, without_functions(config), command_line) as opened:
         note_machine(opened, machine, teacher)
+        about = replace(about, folder=opened.path)
         student = copy.deepcopy(teacher).requires_grad_(True)
         with opened.stage("reference"):
-            kept = settings.cache or opened.path / "reference"
-            reward = make_reward(settings, domain, teacher, machine, kept)
+            objective = settings.rules.prepare(materials(settings, about, teacher, student))
         with opened.stage("training"):
-            distill(
-                domain,
-                teacher,
-                student,
-                reward,
-                settings,
-                seed=settings.seed,
-                keeper=make_keeper(opened, settings.resume),
-                reporter=make_reporter(),
-                device=machine.device,
-                precision=machine.precision,
-                processes=processes,
-            )
-        if not processes.first:
-            return opened.path
-        learnt = reward.parts().get("scorer")
-        scorer = learnt if isinstance(learnt, TokenScorer) else None
-        save_student(settings, domain, student, scorer, teacher, opened)
-        print(f"student: {opened.path / 'student'}")
-        if settings.evaluate.enabled:
-            with opened.stage("evaluation"):
-                networks = Compared(student=student, scorer=scorer, teacher=teacher)
-                cache = settings.cache or opened.path / "evaluation"
-                measured = compare_models(
-                    make_run(settings, domain, machine), networks, settings.evaluate, cache_dir=cache
-                )
-                publish(opened.path, measured, opened.record, opened.path)
-                _write_samples(domain, measured.examples, opened)
+            keeper = make_keeper(opened, settings.resume)
+            engine = Engine(objective, about, settings.training, keeper, "distill", partial(about.stream, "distill"))
+            engine.train()
+        networks = [trainee.learner.network for trainee in engine.trainees]
+        scorer = next((network for network in networks if isinstance(network, TokenScorer)), None)
+        made = Distilled(student, scorer)
+        if processes.first:
+            save_student(made, card(settings, engine, teacher, opened), opened)
+            print(f"student: {opened.path / 'student'}")
+            if settings.evaluate.enabled:
+                compare(settings, about, made, teacher, opened)
     return opened.path
 
 
-def plan(settings: Settings, domain: Domain, teacher: Denoiser, machine: Machine) -> Plan:
-    """Memory and time of the run, from a few steps of it on a reference made in one call; nothing is written."""
-    training, rules = settings.training, settings.objective
-    few = replace(
-        settings,
-        objective=replace(
-            rules, reference_samples=training.batch_size, reference_steps=1, reward=replace(rules.reward, warmup=1)
-        ),
-        training=replace(training, steps=TIMED, log_every=1),
-        collapse=0.0,
+def compare(settings: Settings, about: Run, made: Distilled, teacher: Denoiser, opened: RunDirectory) -> None:
+    """The student beside the teacher: report, and samples to read."""
+    with opened.stage("evaluation"):
+        networks = Compared(student=made.student, scorer=made.scorer, teacher=teacher)
+        cache = settings.cache or opened.path / "evaluation"
+        found = compare_models(about, networks, settings.evaluate, cache_dir=cache)
+        publish(opened.path, found, opened.record, opened.path)
+        _write_samples(about.domain, found.examples, opened)
+
+
+def materials(settings: Settings, about: Run, teacher: Denoiser, student: Denoiser) -> Materials:
+    """What the objective is made of. student: a copy of the teacher that learns."""
+    kept = settings.cache or (about.folder / "reference" if about.folder else None)
+    return Materials(
+        about,
+        settings.training,
+        student,
+        teacher,
+        lambda num, steps: teacher_samples(about, teacher, num, steps, kept),
+        settings.collapse,
     )
-    watch, student = Stopwatch(machine.device), copy.deepcopy(teacher).requires_grad_(True)
-    distill(
-        domain, teacher, student, make_reward(few, domain, teacher, machine, None), few, seed=settings.seed,
-        keeper=watch, reporter=Silent(), device=machine.device, precision=machine.precision,
-    )  # fmt: skip
-    peak, found = watch.peak(), components({"teacher": teacher}, watch.parts)
-    call = seconds_per_call(settings, domain, teacher, machine)
-    stages = [Stage("training steps", rules.reward.warmup + training.steps, watch.seconds)]
-    if rules.reference == "teacher":
-        calls = rules.reference_samples * rules.reference_steps
-        stages.insert(0, Stage("reference, unless kept: calls x samples", calls, call))
+
+
+def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
+    """Memory and time of the run, from a few steps of it on a reference made in one call; nothing is written."""
+    training, asked = settings.training, []
+
+    def few(num: int, steps: int) -> Int[Tensor, "S L"]:
+        asked.append((num, steps))
+        return teacher_samples(about, teacher, training.batch_size, 1, None)
+
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    given = replace(materials(settings, about, teacher, student), teacher_samples=few)
+    measured = rehearse(settings.rules.prepare(given), about, training)
+    call = seconds_per_call(settings, about, teacher)
+    stages = [Stage("training steps", measured.steps, measured.seconds)]
+    stages[:0] = [Stage("reference, unless kept: calls x samples", num * steps, call) for num, steps in asked]
     if settings.evaluate.enabled:
         stages.append(Stage("evaluation: calls x samples", settings.evaluate.calls(), call))
-    lengths = domain.lengths(1000, generator(settings.seed, "plan"))
-    tokens = training.batch_size * sum(lengths) / len(lengths)
-    return Plan(f"{machine.label}, {machine.precision}", found, peak, training.batch_size, tokens, tuple(stages))
+    lengths = about.domain.lengths(1000, generator(settings.seed, "plan"))
+    return Plan(
+        f"{about.machine.label}, {about.machine.precision}",
+        components({"teacher": teacher}, measured.trainees),
+        measured.peak,
+        training.batch_size,
+        training.batch_size * sum(lengths) / len(lengths),
+        tuple(stages),
+    )
 
 
-def seconds_per_call(settings: Settings, domain: Domain, teacher: Denoiser, machine: Machine) -> float:
+def seconds_per_call(settings: Settings, about: Run, teacher: Denoiser) -> float:
     """Of one sample: the first call of a generation, which all samples share, is as good as free."""
     num = settings.training.batch_size
-    with autocast(machine.device, machine.precision):
-        made = generate(domain, teacher, settings=SamplerSettings(steps=3), num=num, batch_size=num)
+    with about.autocast():
+        made = generate(about.domain, teacher, settings=SamplerSettings(steps=3), num=num, batch_size=num)
     return made.seconds / (2 * num)
 
 
-def make_reward(
-    settings: Settings, domain: Domain, teacher: Denoiser, machine: Machine, kept: Path | None
-) -> Reward:
-    """The reward that the objective asks for, with its networks on the machine. kept: folder of reference samples."""
-    rules = settings.objective.reward
-
-    def fresh_scorer() -> nn.Module:
-        with seeded(settings.seed, "scorer"):
-            return domain.scorer(teacher, rules.trainable_blocks).to(machine.device)
-
-    materials = Materials(
-        teacher,
-        fresh_scorer,
-        lambda: make_reference(settings, domain, teacher, machine, kept),
-        rules.optimiser,
-        smoothing=rules.smoothing,
-        clip=rules.clip,
-    )
-    return rules.make_kind().make(materials)
-
-
-def make_reference(
-    settings: Settings, domain: Domain, teacher: Denoiser, machine: Machine, kept: Path | None
-) -> Reference:
-    """What the scorer calls real: the domain's data, or the teacher's samples, made once and kept with the run.
+def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: Path | None) -> Int[Tensor, "S L"]:
+    """Samples of the teacher, made once and kept in a folder.
 
     They are the teacher's, not the run's: every seed sees the same ones, and a domain may carry those of its bundled
     teacher.
     """
-    objective = settings.objective
-    if objective.reference == "data":
-        return DataReference(lambda n, first: domain.batches("train", n, settings.seed, start=first))
-    pad = domain.vocabulary.pad
-    if not current().first:
-        return SampleReference(current().tell(NOTHING), settings.seed, pad)
-    sampler = SamplerSettings(steps=objective.reference_steps)
-    seed, batch_size = derive_seed(0, "reference"), 64
+    domain, processes = about.domain, about.processes
+    if not processes.first:
+        received: Tensor = processes.broadcast(NOTHING)
+        return received
+    sampler, seed, batch_size = SamplerSettings(steps=steps), derive_seed(0, "reference"), 64
     cache = SampleCache(kept)
     carried = SampleCache(domain.sample_cache if isinstance(domain, HasSampleCache) else None)
     making = {
         "domain": domain.name,
         "model": model_hash(teacher),
         "settings": sampler.record(),
-        "num": objective.reference_samples,
+        "num": num,
         "seed": seed,
         "batch_size": batch_size,
     }
     made = carried.load(making) or cache.load(making)
     if made is None:
-        made = _draw_reference(domain, teacher, sampler, objective.reference_samples, seed, batch_size, machine)
+        bar = about.reporter
+        bar.start(f"reference samples of the teacher ({steps} steps)", num)
+        with about.autocast():
+            made = generate(
+                domain, teacher, settings=sampler, num=num, seed=seed, batch_size=batch_size, progress=counting(bar)
+            )
+        bar.stop()
         cache.save(making, made)
-    rows = [torch.tensor(sample.tokens) for sample in made.samples]
+    rows, pad = [torch.tensor(sample.tokens) for sample in made.samples], domain.vocabulary.pad
     sequences = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0 if pad is None else pad)
-    return SampleReference(current().tell(sequences), settings.seed, pad)
+    return processes.broadcast(sequences)
 
 
-def _draw_reference(
-    domain: Domain,
-    teacher: Denoiser,
-    sampler: SamplerSettings,
-    num: int,
-    seed: int,
-    batch_size: int,
-    machine: Machine,
-) -> Generated:
-    bar = Bar()
-    bar.start(f"reference samples of the teacher ({sampler.steps} steps)", num)
-    with autocast(machine.device, machine.precision):
-        made = generate(
-            domain, teacher, settings=sampler, num=num, seed=seed, batch_size=batch_size, progress=counting(bar)
-        )
-    bar.stop()
-    return made
-
-
-def save_student(
-    settings: Settings,
-    domain: Domain,
-    student: Denoiser,
-    scorer: TokenScorer | None,
-    teacher: Denoiser,
-    opened: RunDirectory,
-) -> None:
-    """``student/``: weights, scorer and the card that ``sample`` reads."""
-    about = {
-        **about_domain(domain, settings.data),
-        "schedule": settings.objective.schedule,
+def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirectory) -> dict[str, Any]:
+    """What the student's card says."""
+    training = settings.training
+    return {
+        **about_domain(engine.run.domain, settings.data),
         "teacher": {"name": settings.teacher, "hash": model_hash(teacher)},
         "training": {
-            "objective": settings.objective.name,
-            "reference": settings.objective.reference,
-            "reward": settings.objective.reward.kind,
-            "rollout_law": settings.objective.rollout.law,
-            "rollout_grid": settings.objective.rollout.grid,
-            "steps": settings.training.steps,
-            "batch_size": settings.training.batch_size,
-            "lr": settings.training.lr,
+            "objective": settings.rules.name,
+            **engine.objective.record(),
+            "steps": training.steps,
+            "batch_size": training.batch_size,
+            "lr": training.lr,
             "seed": settings.seed,
         },
         "git_commit": opened.record["git_commit"],
     }
+
+
+def save_student(made: Distilled, about: Mapping[str, Any], opened: RunDirectory) -> None:
+    """``student/``: weights, scorer and the card that ``sample`` reads."""
     folder = opened.path / "student"
-    card = save_model(folder, student, about)
-    hashes = {"teacher": model_hash(teacher), "student": card["sha256"]}
-    if scorer is not None:
-        save_scorer(folder, scorer)
-    opened.note(hashes=hashes)
+    written = save_model(folder, made.student, about)
+    if made.scorer is not None:
+        save_scorer(folder, made.scorer)
+    opened.note(hashes={"teacher": about["teacher"]["hash"], "student": written["sha256"]})
 
 
 def _write_samples(domain: Domain, examples: Mapping[str, Any], opened: RunDirectory) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from didi_core.commands.common import (
     about_domain,
     make_domain,
     make_keeper,
-    make_reporter,
+    make_run,
     note_machine,
     open_run,
 )
@@ -25,37 +25,52 @@ from didi_core.device import Machine
 from didi_core.errors import InputError, unknown
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.judge import Judge, JudgeConfig
-from didi_core.objectives.autoregressive import autoregressive_loss
-from didi_core.objectives.pretrain import Loss, nelbo_loss, pretrain
+from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.registry import read_objective
 from didi_core.processes import current
-from didi_core.progress import Silent
+from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory
-from didi_core.streams import seeded
-from didi_core.training.planning import TIMED, Plan, Stage, Stopwatch, components, print_plan
-from didi_core.training.settings import PretrainSettings
+from didi_core.streams import generator, seeded
+from didi_core.training.engine import Engine
+from didi_core.training.planning import Plan, Stage, components, print_plan, rehearse
+from didi_core.training.settings import TrainingSettings
 from didi_core.types import Domain
 
-ARCHITECTURES = {"nelbo": "dit", "autoregressive": "gpt2"}
 CONFIGS = {"dit": DiTConfig, "gpt2": JudgeConfig}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(RunSettings, PretrainSettings):
-    """``configs/pretrain.yaml``. ``model`` is ``architecture`` and the sizes of that architecture."""
+class Settings(RunSettings):
+    """``configs/pretrain.yaml``.
 
+    objective: its ``kind`` and the keys of that kind. training: length and rhythm.
+    model: ``architecture`` and the sizes of that architecture.
+    validate_every: steps between estimates of the validation loss, on ``validation_batches`` fixed batches at fixed
+        times.
+    """
+
+    objective: dict[str, Any] | str
     model: dict[str, Any]
+    training: TrainingSettings
+    validate_every: int = 200
+    validation_batches: int = 8
 
     def __post_init__(self) -> None:
-        RunSettings.__post_init__(self)
-        PretrainSettings.__post_init__(self)
-        wanted = ARCHITECTURES[self.objective]
-        given = self.model.get("architecture")
+        super().__post_init__()
+        if self.validate_every < 1 or self.validation_batches < 1:
+            raise InputError("validate_every and validation_batches must be at least 1.")
+        wanted, given = self.rules.architecture, self.model.get("architecture")
         if given not in CONFIGS:
             raise unknown("architecture", str(given), CONFIGS, "model.architecture")
         if given != wanted:
             fix = "model=judge" if wanted == "gpt2" else "model=tiny"
-            raise InputError(f"objective={self.objective} trains a {wanted}, and the model is a {given}: set {fix}.")
+            raise InputError(f"objective={self.rules.name} trains a {wanted}, and the model is a {given}: set {fix}.")
         self.sizes  # noqa: B018  # refuse wrong sizes before anything is made
+
+    @cached_property
+    def rules(self) -> ObjectiveSettings:
+        """The objective's settings, read."""
+        return read_objective(self.objective, "pretrain")
 
     @cached_property
     def sizes(self) -> DiTConfig | JudgeConfig:
@@ -66,62 +81,65 @@ class Settings(RunSettings, PretrainSettings):
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path | Plan:
-    """Train, and write ``model/`` (a teacher) or ``judge/`` into the run directory."""
+    """Train, and write ``model/`` (a teacher) or ``judge/`` into the run directory.
+
+    Returns:
+        the run directory; for ``dry_run``, which writes nothing, the memory and time that it prints.
+    """
     machine, processes = Machine.of(settings.device, settings.precision), current()
     processes.check_device(machine.device)
-    settings.training.part(processes.size)
+    settings.rules.check(settings.training, processes.size)
     domain = make_domain(settings.domain, settings.data)
+    about = make_run(settings, domain, machine)
     if settings.dry_run:
-        found = plan(settings, domain, machine)
-        print_plan(found)
-        return found
+        planned = plan(settings, about)
+        print_plan(planned)
+        return planned
     with open_run("pretrain", settings.domain, settings.run_dir, config, command_line) as opened:
-        model = new_model(settings.sizes, domain, settings.seed)
-        note_machine(opened, machine, model)
-        loss = make_loss(settings)
+        about = replace(about, folder=opened.path)
+        network = new_model(settings.sizes, domain, settings.seed).to(machine.device)
+        note_machine(opened, machine, network)
         with opened.stage("training"):
-            curve = pretrain(
-                domain,
-                model,
-                loss,
-                settings,
-                seed=settings.seed,
-                keeper=make_keeper(opened, settings.resume),
-                reporter=make_reporter(),
-                device=machine.device,
-                precision=machine.precision,
-                processes=processes,
+            objective, keeper = (
+                settings.rules.prepare(materials(settings, about, network)),
+                make_keeper(opened, settings.resume),
             )
-        if not processes.first:
-            return opened.path
-        folder = _save(settings, domain, model, curve, opened)
-        print(f"validation loss {list(curve.values())[-1]:.4f} nats per position. Model: {folder}")
+            # The slices of pretraining draw from streams of the CPU on every machine.
+            stream = partial(generator, settings.seed, "train")
+            engine = Engine(objective, about, settings.training, keeper, "pretrain", stream)
+            curve = engine.train()
+        if processes.first:
+            folder = save(network, card(settings, engine, opened), opened)
+            print(f"validation loss {list(curve.values())[-1]:.4f} nats per position. Model: {folder}")
     return opened.path
 
 
-def make_loss(settings: Settings) -> Loss:
-    """What the objective minimises."""
-    return nelbo_loss(settings.schedule, settings.weight_clip) if settings.objective == "nelbo" else autoregressive_loss
+def materials(settings: Settings, about: Run, network: DiT | Judge) -> Materials:
+    """What the objective is made of. network: with fresh weights."""
+    return Materials(
+        about,
+        settings.training,
+        network,
+        validate_every=settings.validate_every,
+        validation_batches=settings.validation_batches,
+    )
 
 
-def plan(settings: Settings, domain: Domain, machine: Machine) -> Plan:
+def plan(settings: Settings, about: Run) -> Plan:
     """Memory and time of the run, from a few steps of it; nothing is written."""
     training = settings.training
-    few = replace(
-        settings,
-        training=replace(training, steps=TIMED + 1, log_every=1),
-        validate_every=TIMED + 2,
-        validation_batches=1,
+    network = new_model(settings.sizes, about.domain, settings.seed).to(about.device)
+    given = replace(materials(settings, about, network), validation_batches=1)
+    measured = rehearse(settings.rules.prepare(given), about, training)
+    batch = next(about.domain.batches("train", training.batch_size, settings.seed))
+    return Plan(
+        f"{about.machine.label}, {about.machine.precision}",
+        components({}, measured.trainees),
+        measured.peak,
+        len(batch),
+        batch.numel(),
+        (Stage("training steps", measured.steps, measured.seconds),),
     )
-    watch, model = Stopwatch(machine.device), new_model(settings.sizes, domain, settings.seed)
-    pretrain(
-        domain, model, make_loss(settings), few, seed=settings.seed,
-        keeper=watch, reporter=Silent(), device=machine.device, precision=machine.precision,
-    )  # fmt: skip
-    batch = next(domain.batches("train", training.batch_size, settings.seed))
-    found = components({}, watch.parts)
-    stages = (Stage("training steps", training.steps, watch.seconds),)
-    return Plan(f"{machine.label}, {machine.precision}", found, watch.peak(), len(batch), batch.numel(), stages)
 
 
 def new_model(sizes: DiTConfig | JudgeConfig, domain: Domain, seed: int) -> DiT | Judge:
@@ -130,27 +148,28 @@ def new_model(sizes: DiTConfig | JudgeConfig, domain: Domain, seed: int) -> DiT 
         return DiT(sizes, domain.vocabulary) if isinstance(sizes, DiTConfig) else Judge(sizes, domain.vocabulary)
 
 
-def _save(
-    settings: Settings, domain: Domain, model: DiT | Judge, curve: Mapping[int, float], opened: RunDirectory
-) -> Path:
-    """The finished network with its card."""
-    about = {
-        **about_domain(domain, settings.data),
-        "schedule": settings.schedule,
+def card(settings: Settings, engine: Engine, opened: RunDirectory) -> dict[str, Any]:
+    """What the finished network's card says."""
+    return {
+        **about_domain(engine.run.domain, settings.data),
         "training": {
-            "objective": settings.objective,
-            "weight_clip": settings.weight_clip,
+            "objective": settings.rules.name,
+            **engine.objective.record(),
             "seed": settings.seed,
             **asdict(settings.training),
         },
         "command": shlex.join(["python", "-m", "didi_core", *opened.record["command_line"]]),
         "versions": opened.record["versions"],
-        "validation": {str(step): round(value, 5) for step, value in curve.items()},
+        "validation": {str(step): round(value, 5) for step, value in engine.curve.values.items()},
         "git_commit": opened.record["git_commit"],
     }
-    if isinstance(model, Judge):
-        save_judge(opened.path / "judge", model, about)
+
+
+def save(network: DiT | Judge, about: dict[str, Any], opened: RunDirectory) -> Path:
+    """``judge/`` or ``model/``: the network with its card."""
+    if isinstance(network, Judge):
+        save_judge(opened.path / "judge", network, about)
         return opened.path / "judge"
-    card = save_model(opened.path / "model", model, about)
-    opened.note(hashes={"model": card["sha256"]})
+    written = save_model(opened.path / "model", network, about)
+    opened.note(hashes={"model": written["sha256"]})
     return opened.path / "model"

@@ -87,6 +87,16 @@ def token_statistics(
     return TokenStatistics(*found)
 
 
+def token_log_p(
+    denoiser: Denoiser, hidden: Float[Tensor, "N D"], tokens: Int[Tensor, "N"], chunk: int | None = None
+) -> Float[Tensor, "N"]:
+    """Log-probability of one token at each of N masked positions."""
+    if hidden.shape[0] > (chunk or closed_rows(denoiser.vocabulary.size)):
+        return token_statistics(denoiser, hidden, tokens[:, None], chunk=chunk).log_p.squeeze(1)
+    log_p = log_p_x0(denoiser.head(hidden), denoiser.vocabulary)
+    return log_p.gather(1, tokens[:, None]).squeeze(1)
+
+
 def _in_chunks(
     rows: int,
     traced: Callable[..., tuple[Tensor, ...]],

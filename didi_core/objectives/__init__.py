@@ -1,1 +1,1 @@
-"""Objectives: compositions of Rollout x Reward x Baseline x Anchor."""
+"""Objectives: what a run minimises. One file each, registered by name in ``OBJECTIVES``."""

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jaxtyping import Float
 from torch import Tensor
 
 from didi_core.diffusion.schedules import Schedule
 from didi_core.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineSettings:
+    """Grouped reward normalisation: samples per group, division by the spread, leave-one-out mean, clip."""
+
+    group: int = 4
+    normalise: bool = True
+    leave_one_out: bool = False
+    clip: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.group < 2:
+            raise InputError(f"objective.baseline.group={self.group} is out of range: a group has at least 2 samples.")
+        if not self.clip > 0:
+            raise InputError(f"objective.baseline.clip={self.clip} is out of range: it must be positive.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightingSettings:
+    """omega(t), clipped, and division by the density of tau; each can be switched off."""
+
+    omega: bool = True
+    low: float = 0.1
+    high: float = 10.0
+    divide_by_density: bool = False
 
 
 def integral_weight(times: Float[Tensor, "B"], schedule: Schedule, low: float, high: float) -> Float[Tensor, "B"]:
@@ -46,7 +74,3 @@ def grouped_advantage(
 def policy_loss(log_p: Float[Tensor, "B"], weight: Float[Tensor, "B"]) -> Float[Tensor, ""]:
     """Surrogate whose gradient is -E[weight * grad log p]: minimising it raises what has a positive weight."""
     return -(weight.detach() * log_p).mean()
-
-
-
-

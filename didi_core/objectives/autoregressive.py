@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.from_data import FromData
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoregressive(ObjectiveSettings):
+    """A judge from data."""
+
+    commands: ClassVar[tuple[str, ...]] = ("pretrain",)
+    architecture: ClassVar[str] = "gpt2"
+
+    def prepare(self, materials: Materials) -> FromData:
+        return FromData.of(materials, autoregressive_loss, {})
+
 
 def autoregressive_loss(model: nn.Module, tokens: Int[Tensor, "B L"], stream: torch.Generator) -> Float[Tensor, ""]:
-    """Mean NLL per scored token of a batch: what a judge is trained on."""
+    """Mean NLL per scored token of a batch."""
     del stream  # nothing is drawn
     nll, real = model.token_nll(tokens)  # type: ignore[operator]
     loss: Tensor = (nll * real).sum() / real.sum()

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from didi_core.diffusion.masking import forward_mask, log_p_x0
-from didi_core.diffusion.schedules import Schedule
+from didi_core.diffusion.masking import forward_mask
+from didi_core.diffusion.schedules import Schedule, antithetic_times, schedule
+from didi_core.errors import InputError
+from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.cross_entropy import masked_nll
+from didi_core.objectives.from_data import FromData
 from didi_core.types import Denoiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nelbo(ObjectiveSettings):
+    """A masked denoiser from data.
+
+    weight_clip: bound on the weight -dalpha/(1 - alpha) in training; small times otherwise make most of the gradient's
+        noise. Validation is always the unclipped NELBO.
+    """
+
+    schedule: str = "log_linear"
+    weight_clip: float = 1000.0
+
+    commands: ClassVar[tuple[str, ...]] = ("pretrain",)
+
+    def __post_init__(self) -> None:
+        schedule(self.schedule)
+        if not self.weight_clip > 0:
+            raise InputError(f"weight_clip={self.weight_clip} is out of range: it must be positive.")
+
+    def prepare(self, materials: Materials) -> FromData:
+        return FromData.of(materials, self.loss, {"schedule": self.schedule, "weight_clip": self.weight_clip})
+
+    def loss(self, network: nn.Module, tokens: Int[Tensor, "B L"], stream: torch.Generator) -> Float[Tensor, ""]:
+        """NELBO at antithetic times, nats per position; unclipped where nothing is learnt."""
+        times = antithetic_times(tokens.shape[0], stream, low=1e-3)
+        clip = self.weight_clip if torch.is_grad_enabled() else float("inf")
+        return nelbo(network, tokens, times, schedule(self.schedule), stream, clip)  # type: ignore[arg-type]
 
 
 def nelbo(
@@ -31,9 +66,6 @@ def nelbo(
     maskable = vocabulary.maskable(x0)
     alpha = schedule.alpha(times).to(x0.device)
     xt = forward_mask(x0, alpha, maskable, vocabulary.mask, generator)
-    masked = xt == vocabulary.mask
     rate = (-schedule.dalpha(times).to(x0.device) / (1 - alpha).clamp_min(1e-4)).clamp_max(weight_clip)
-    weight = rate[:, None].expand_as(x0)[masked]
-    log_p = log_p_x0(denoiser.head(denoiser.trunk(xt)[masked]), vocabulary)
-    nll = -log_p.gather(1, x0[masked][:, None]).squeeze(1)
-    return (nll * weight).sum() / maskable.sum()
+    weight = rate[:, None].expand_as(x0)[xt == vocabulary.mask]
+    return (masked_nll(denoiser, xt, x0) * weight).sum() / maskable.sum()

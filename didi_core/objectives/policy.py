@@ -3,50 +3,56 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from didi_core.diffusion.divergences import divergence
-from didi_core.diffusion.heads import distinct_trunk, token_statistics
+from didi_core.diffusion.heads import distinct_trunk, token_log_p, token_statistics
 from didi_core.diffusion.laws import law
 from didi_core.diffusion.masking import step_log_p
 from didi_core.diffusion.schedules import schedule
+from didi_core.errors import InputError
 from didi_core.objectives.advantage import grouped_advantage, integral_weight, policy_loss
-from didi_core.objectives.rewards import BothRewards, Corrupted, LogRatioReward, Reward, SampleReward, corrupt
+from didi_core.objectives.rewards.base import Corrupted, EveryToken, Reward, Scores, corrupt
 from didi_core.objectives.rollout import Call, Rollout, roll_out, rollout_times
-from didi_core.objectives.settings import ObjectiveSettings
+from didi_core.training.objective import Collapse, Terms
 from didi_core.types import Denoiser
+
+if TYPE_CHECKING:
+    from didi_core.objectives.didi import Didi
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What the student did in one batch: its rollout, and per row the coupled time's share alpha and its weight."""
+    """What the student did in one slice: its rollout, and per row the coupled time, its share alpha and its weight."""
 
     rollout: Rollout
     alpha: Float[Tensor, "B"]
     weight: Float[Tensor, "B"]
+    time: Float[Tensor, "B"]
+
+    @property
+    def samples(self) -> Int[Tensor, "N L"]:
+        """All completions, one branch after the other."""
+        return self.rollout.completions.flatten(0, 1)
+
+    @property
+    def alpha_of_samples(self) -> Float[Tensor, "N"]:
+        return self.alpha.repeat(self.rollout.completions.shape[0])
 
 
-@dataclass(frozen=True)
-class Terms:
-    """The loss to minimise and the scalars that tell a run's health."""
-
-    loss: Float[Tensor, ""]
-    scalars: dict[str, float]
-
-
-def play(
-    student: Denoiser, template: Int[Tensor, "B L"], settings: ObjectiveSettings, stream: torch.Generator
-) -> Episode:
+def play(student: Denoiser, template: Int[Tensor, "B L"], settings: Didi, stream: torch.Generator) -> Episode:
     """One rollout of the student from an all-masked template. The rows of a group share their times."""
     times = schedule(settings.schedule)
     group = settings.baseline.group
     shares, tau, density = rollout_times(settings.rollout, template.shape[0] // group, times, stream)
-    if not settings.reward.coupled:
+    if not settings.coupled:
         tau = torch.empty_like(tau).uniform_(settings.rollout.low, settings.rollout.high, generator=stream)
         density = torch.ones_like(tau) / (settings.rollout.high - settings.rollout.low)
     weighting = settings.weighting
@@ -62,13 +68,11 @@ def play(
         settings.rollout.branches,
         settings.rollout.trained,
     )
-    per_row = torch.stack([times.alpha(tau), weight]).float().repeat_interleave(group, 1).to(template.device)
-    return Episode(rollout, per_row[0], per_row[1])
+    per_row = torch.stack([times.alpha(tau), weight, tau]).float().repeat_interleave(group, 1).to(template.device)
+    return Episode(rollout, *per_row)
 
 
-def advantages(
-    rewards: Float[Tensor, "M B"], settings: ObjectiveSettings
-) -> tuple[Float[Tensor, "B"], Float[Tensor, "M B"]]:
+def advantages(rewards: Float[Tensor, "M B"], settings: Didi) -> tuple[Float[Tensor, "B"], Float[Tensor, "M B"]]:
     """Advantage of each prefix over its group, and of each completion over its siblings (or its group, without any)."""
     rules = settings.baseline
     options = {"normalise": rules.normalise, "leave_one_out": rules.leave_one_out, "clip": rules.clip}
@@ -82,17 +86,15 @@ def advantages(
 def student_terms(
     student: Denoiser,
     teacher: Denoiser,
-    reward: Reward,
+    rewards: Sequence[tuple[Reward, float]],
     episode: Episode,
-    settings: ObjectiveSettings,
+    settings: Didi,
     stream: torch.Generator,
+    decode: Callable[[Sequence[int]], str] | None = None,
 ) -> Terms:
-    """Policy loss with its anchor for one batch of rollouts, per free position, and the scalars that tell its
-    health."""
-    branches = episode.rollout.completions.shape[0]
-    flat = episode.rollout.completions.flatten(0, 1)
-    noised = corrupt(flat, episode.alpha.repeat(branches), student.vocabulary, stream)
-    anchor = torch.zeros(3, device=flat.device)  # sums of divergence, entropy, the teacher's entropy
+    """Policy loss with its anchor for one slice of rollouts, per free position, and the scalars of its health."""
+    noised = judged(student, episode, settings, stream, decode)
+    anchor = torch.zeros(3, device=noised.x.device)  # sums of divergence, entropy, the teacher's entropy
     log_p, counted = [], 0
     calls = episode.rollout.calls
     for i, call in enumerate(calls):
@@ -102,39 +104,72 @@ def student_terms(
         revealed, sums, n = _call_statistics(student, teacher, call, after, settings)
         log_p.append(revealed)
         anchor, counted = anchor + sums, counted + n
-    policy, scalars = _policy(student, reward, episode, noised, log_p, settings)
+    policy, scalars = torch.zeros((), device=noised.x.device), dict[str, float]()
+    for i, (reward, weight) in enumerate(rewards):
+        scores = checked_scores(reward, noised)
+        loss, shown = _policy(student, scores, episode, noised, log_p, settings)
+        policy = policy + weight * loss
+        scalars |= {name if i == 0 else f"{reward.name}_{name}": value for name, value in shown.items()}
     kl, spread, teacher_spread = anchor / max(counted, 1)
     loss = policy + settings.anchor.kl * kl - settings.anchor.entropy * spread
-    told = {"loss": loss, "policy": policy, "kl": kl, "entropy": spread, "teacher_entropy": teacher_spread}
-    return Terms(loss, scalars | {name: float(value.detach()) for name, value in told.items()})
+    terms = {"loss": loss, "policy": policy, "kl": kl, "entropy": spread, "teacher_entropy": teacher_spread}
+    return Terms(loss, scalars | {name: float(value.detach()) for name, value in terms.items()})
+
+
+def judged(
+    student: Denoiser,
+    episode: Episode,
+    settings: Didi,
+    stream: torch.Generator,
+    decode: Callable[[Sequence[int]], str] | None = None,
+) -> Corrupted:
+    """The samples of an episode, re-noised, with all that a reward may ask of them."""
+    branches, batch, _ = episode.rollout.completions.shape
+    noised = corrupt(episode.samples, episode.alpha_of_samples, student.vocabulary, stream)
+    group = torch.arange(batch, device=noised.x.device) // settings.baseline.group
+    return replace(noised, time=episode.time.repeat(branches), group=group.repeat(branches), decode=decode)
+
+
+def checked_scores(reward: Reward, noised: Corrupted) -> Scores:
+    """The scores of a reward. Raises InputError for a shape that is neither one per sample nor one per token."""
+    with torch.no_grad():
+        scores = reward.score(noised)
+    if isinstance(scores, Tensor) and scores.shape not in (noised.x.shape[:1], noised.x.shape):
+        b, length = noised.x.shape
+        raise InputError(
+            f"reward {reward.name!r} gave scores of shape {tuple(scores.shape)} to {b} samples of {length} tokens: "
+            f"it gives ({b},), one a sample, or ({b}, {length}), one a token."
+        )
+    if isinstance(scores, Tensor) and not math.isfinite(float(scores.sum())):
+        raise Collapse(
+            f"reward {reward.name!r} gave a score that is not finite. The last checkpoint is intact. If it learns, "
+            "lower its lr; then repeat with another run_dir."
+        )
+    return scores
 
 
 def _policy(
     student: Denoiser,
-    reward: Reward,
+    scores: Scores,
     episode: Episode,
     noised: Corrupted,
     log_p: Sequence[Float[Tensor, "M B"]],
-    settings: ObjectiveSettings,
+    settings: Didi,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """The policy loss of whichever reward there is, or of both added up."""
-    if isinstance(reward, BothRewards):
-        whole, said = _policy(student, reward.scorer_reward, episode, noised, log_p, settings)
-        ratio, told = _policy(student, reward.log_ratio, episode, noised, log_p, settings)
-        renamed = {"token_advantage_spread": told["advantage_spread"]}
-        return whole + settings.reward.ratio_weight * ratio, said | renamed
-    if isinstance(reward, LogRatioReward) and settings.reward.credit != "sample":
-        return _token_policy(student, reward, episode, noised, settings)
-    return _sample_policy(student, reward, episode, noised, log_p, settings)  # type: ignore[arg-type]
+    """The policy loss of one reward, by what it scores: samples, their tokens, or every token."""
+    if not isinstance(scores, Tensor):
+        return _expected_policy(student, scores, episode, noised)
+    if scores.ndim == 2:
+        return _token_policy(student, scores, episode, noised)
+    return _sample_policy(student, scores, episode, log_p, settings)
 
 
 def _sample_policy(
     student: Denoiser,
-    reward: SampleReward,
+    scores: Float[Tensor, "N"],
     episode: Episode,
-    noised: Corrupted,
     log_p: Sequence[Float[Tensor, "M B"]],
-    settings: ObjectiveSettings,
+    settings: Didi,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """REINFORCE with the sequence's reward: every token it revealed answers for all of it (DiDi-Instruct, equation 12).
 
@@ -142,7 +177,7 @@ def _sample_policy(
     every length.
     """
     branches, batch, _ = episode.rollout.completions.shape
-    rewards = reward.sample_reward(noised).view(branches, batch)
+    rewards = scores.view(branches, batch)
     free = student.vocabulary.maskable(episode.rollout.completions[0]).sum(1)
     prefix, branch = advantages(rewards, settings)
     policy = torch.zeros((), device=rewards.device)
@@ -154,7 +189,7 @@ def _sample_policy(
 
 
 def _call_statistics(
-    student: Denoiser, teacher: Denoiser, call: Call, after: Int[Tensor, "M B L"], settings: ObjectiveSettings
+    student: Denoiser, teacher: Denoiser, call: Call, after: Int[Tensor, "M B L"], settings: Didi
 ) -> tuple[Float[Tensor, "M B"], Float[Tensor, "3"], int]:
     """Log-probability of what a call revealed; over those positions, the sums of divergence to the teacher, entropy and
     the teacher's entropy; and their number.
@@ -179,34 +214,44 @@ def _call_statistics(
 
 
 def _token_policy(
-    student: Denoiser, reward: LogRatioReward, episode: Episode, noised: Corrupted, settings: ObjectiveSettings
+    student: Denoiser, scores: Float[Tensor, "N L"], episode: Episode, noised: Corrupted
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """Policy loss with credit per token: each token answers for the log-ratio at its own position only.
+    """Policy loss with credit per token: each token answers for the score at its own position only.
 
-    What a token does to the ratio of the *others* is left out, which biases the gradient but removes most of its noise.
-    ``expected`` is for the last call alone: tokens revealed there do not see each other, so the context z_t stays what
-    it is whichever of them had been drawn. Later calls answer to the tokens of earlier ones, which would make the
-    expectation wrong (measured on the exact chain: it collapses), so those are left to the anchor and to the scorer.
+    What a token does to the score of the *others* is left out, which biases the gradient but removes most of its noise.
     """
     branches, batch, _ = episode.rollout.completions.shape
-    masked = noised.masked.view(branches, batch, -1)
-    expected = settings.reward.credit == "expected"
-    hidden = [part.view(branches, batch, *part.shape[1:]) for part in reward.hidden(noised)] if expected else []
-    drawn = None if expected else reward.token_reward(noised).view(branches, batch, -1)
+    masked, drawn = noised.masked.view(branches, batch, -1), scores.view(branches, batch, -1)
     total, gain, spread, count = torch.zeros((), device=noised.x.device), 0.0, 0.0, 0
-    calls = episode.rollout.calls[-1:] if expected else [call for call in episode.rollout.calls if call.trained]
+    calls = [call for call in episode.rollout.calls if call.trained]
     for call, m in itertools.product(calls, range(branches)):
         where = call.where & masked[m]
         rows = where.nonzero(as_tuple=True)[0]
-        if drawn is None:
-            value, each = reward.expected(student, call.at(where), where, hidden[0][m], hidden[1][m])
-            total = total - (episode.weight[rows] * value).sum()
-            spread += float(each.sum())
-        else:
-            each = drawn[m][where]
-            log_p = token_statistics(student, call.at(where), episode.rollout.completions[m][where][:, None]).log_p
-            total = total - (episode.weight[rows] * (each - each.mean()) * log_p.squeeze(1)).sum()
-            gain, spread = gain + float(each.sum()), spread + float((each - each.mean()).abs().sum())
+        each = drawn[m][where]
+        log_p = token_log_p(student, call.at(where), episode.rollout.completions[m][where])
+        total = total - (episode.weight[rows] * (each - each.mean()) * log_p).sum()
+        gain, spread = gain + float(each.sum()), spread + float((each - each.mean()).abs().sum())
         count += rows.numel()
-    scalars = {"advantage_spread": spread / max(count, 1)} | ({} if expected else {"reward": gain / max(count, 1)})
-    return total / max(count, 1), scalars
+    return total / max(count, 1), {"advantage_spread": spread / max(count, 1), "reward": gain / max(count, 1)}
+
+
+def _expected_policy(
+    student: Denoiser, scores: EveryToken, episode: Episode, noised: Corrupted
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    """Policy loss with every token of the vocabulary in place of the drawn one, weighted by its probability.
+
+    For the last call alone: tokens revealed there do not see each other, so the context z_t stays what it is whichever
+    of them had been drawn. Later calls answer to the tokens of earlier ones, which would make the expectation wrong
+    (measured on the exact chain: it collapses), so those are left to the anchor and to the other rewards.
+    """
+    branches, batch, _ = episode.rollout.completions.shape
+    masked = noised.masked.view(branches, batch, -1)
+    total, spread, count, call = torch.zeros((), device=noised.x.device), 0.0, 0, episode.rollout.calls[-1]
+    for m in range(branches):
+        where = call.where & masked[m]
+        rows, columns = where.nonzero(as_tuple=True)
+        value, each = scores.expected(student, call.at(where), rows + m * batch, columns)
+        total = total - (episode.weight[rows] * value).sum()
+        spread += float(each.sum())
+        count += rows.numel()
+    return total / max(count, 1), {"advantage_spread": spread / max(count, 1)}

@@ -9,8 +9,9 @@ from didi_core.config import config_folder
 from didi_core.diffusion import laws as unmasking
 from didi_core.diffusion.laws import Law
 from didi_core.hookspecs import hookimpl
-from didi_core.objectives import reward_kinds
-from didi_core.objectives.reward_kinds import RewardKind
+from didi_core.objectives import registry, rewards
+from didi_core.objectives.base import ObjectiveSettings
+from didi_core.objectives.rewards import RewardSettings
 from didi_core.sampling import base as sampling
 from didi_core.sampling.base import Sampler
 
@@ -26,8 +27,13 @@ def didi_register_samplers() -> Mapping[str, type[Sampler]]:
 
 
 @hookimpl
-def didi_register_rewards() -> Mapping[str, type[RewardKind]]:
-    return reward_kinds.BUILT_IN
+def didi_register_objectives() -> Mapping[str, type[ObjectiveSettings]]:
+    return registry.BUILT_IN
+
+
+@hookimpl
+def didi_register_rewards() -> Mapping[str, type[RewardSettings]]:
+    return rewards.BUILT_IN
 
 
 @hookimpl

@@ -16,7 +16,9 @@ import yaml
 from didi_core.catalogue import Catalogue
 from didi_core.diffusion.laws import LAWS, Law
 from didi_core.errors import InputError
-from didi_core.objectives.reward_kinds import REWARDS, RewardKind
+from didi_core.objectives.base import ObjectiveSettings
+from didi_core.objectives.registry import OBJECTIVES
+from didi_core.objectives.rewards import REWARDS, RewardSettings, TextFunction
 from didi_core.sampling.base import SAMPLERS, Sampler
 from didi_core.types import Domain, Metric
 
@@ -57,6 +59,11 @@ def settings_class(protocol: type, thing: Any) -> str:
     if not isinstance(thing, type) or not hasattr(thing, "__dataclass_fields__"):
         return "is not a dataclass: give the class itself, made with @dataclass(frozen=True)"
     return _lacking(protocol, thing)
+
+
+def reward(protocol: type, thing: Any) -> str:
+    """The fault of a reward: a function marked with ``@reward``, or a class that the core makes from settings."""
+    return "" if isinstance(thing, TextFunction) else settings_class(protocol, thing)
 
 
 def factory(protocol: type, thing: Any) -> str:
@@ -134,7 +141,8 @@ KINDS = table(
         Kind("domains", "domain", Domain, factory, None, "faults", ("domain",)),
         Kind("laws", "unmasking law", Law, instance, LAWS, "check_law", ("law",)),
         Kind("samplers", "sampler", Sampler, settings_class, SAMPLERS, "check_sampler", ("sampler",)),
-        Kind("rewards", "reward", RewardKind, settings_class, REWARDS, "", ("objective",)),
+        Kind("objectives", "objective", ObjectiveSettings, settings_class, OBJECTIVES),
+        Kind("rewards", "reward", RewardSettings, reward, REWARDS, "", ("objective",)),
         Kind("metrics", "metric", Metric, factory, None, "check_metric", ("metric",), by_domain),
         Kind("configs", "configuration", Path, readable, read=by_folder, answers_to="didi_register_config_folders"),
     )

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from didi_core.errors import InputError
-from didi_core.processes import Average, keep_gradients
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,17 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimiserSettings) -> to
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas, foreach=True)
+    fused = all(p.device.type == "cuda" for p in trainable)  # its rounding differs: on a CPU results stay as they are
+    kernel = {"fused": True} if fused else {"foreach": True}
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas, **kernel)
 
 
-def apply_gradients(
-    optimiser: torch.optim.Optimizer, settings: OptimiserSettings, rate: float, average: Average = keep_gradients
-) -> float:
-    """Average over the processes, clip, step, clear. Returns the gradient norm before clipping."""
+def apply_gradients(optimiser: torch.optim.Optimizer, settings: OptimiserSettings, lr: float) -> float:
+    """Clip, step, clear. Returns the gradient norm before clipping."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    average(parameters)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = lr
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return norm
@@ -91,9 +89,8 @@ class EMA:
         """Move the average towards the module's present weights."""
         self.updates += 1
         rate = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, parameter in module.named_parameters():
-            if name in self.shadow:
-                self.shadow[name].lerp_(parameter.detach().float(), rate)
+        present = {name: p.detach().float() for name, p in module.named_parameters() if name in self.shadow}
+        torch._foreach_lerp_([self.shadow[name] for name in present], list(present.values()), rate)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
@@ -114,4 +111,4 @@ class EMA:
                 f"the checkpoint's average is of another network: {sorted(names ^ {*self.shadow})[:4]} ..."
             )
         self.updates = int(state["ema.updates"])
-        self.shadow = {name: state[name].clone() for name in self.shadow}
+        self.shadow = {name: state[name].to(own.device, copy=True) for name, own in self.shadow.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from rich import box
@@ -13,8 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from didi_core.training.loop import Scalars, Stateful
-from didi_core.training.optimiser import EMA
+from didi_core.progress import Silent
+from didi_core.run import Run
+from didi_core.training.engine import Engine, Trainee
+from didi_core.training.objective import Batch, Learner, Objective, Scalars, Slice, Terms
+from didi_core.training.settings import TrainingSettings
+from didi_core.training.state import Stateful
 
 TIMED = 3  # steps that are timed, after a first one that is not
 GIB = 1 << 30
@@ -30,11 +35,11 @@ class Component:
     weights: int
     gradients: int
     optimiser: int
-    average: int
+    ema: int
 
     @property
     def bytes(self) -> int:
-        return self.weights + self.gradients + self.optimiser + self.average
+        return self.weights + self.gradients + self.optimiser + self.ema
 
 
 @dataclass(frozen=True)
@@ -64,19 +69,17 @@ class Plan:
 
 @dataclass
 class Stopwatch:
-    """A keeper that keeps nothing and notes when each step was done (``didi_core.training.loop.Keeper``)."""
+    """A keeper that keeps nothing and notes when each step was done (``didi_core.training.state.Keeper``)."""
 
     device: torch.device
-    parts: dict[str, Stateful] = field(default_factory=dict)
     marks: list[float] = field(default_factory=list)
 
-    def restore(self, parts: Mapping[str, Stateful]) -> int:
-        self.parts = dict(parts)
+    def restore(self, state: Mapping[str, Stateful]) -> int:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         return 0
 
-    def save(self, step: int, parts: Mapping[str, Stateful]) -> None:
+    def save(self, step: int, state: Mapping[str, Stateful]) -> None:
         """Nothing."""
 
     def record(self, step: int, scalars: Scalars) -> None:
@@ -96,43 +99,73 @@ class Stopwatch:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def components(frozen: Mapping[str, nn.Module], parts: Mapping[str, Stateful]) -> tuple[Component, ...]:
-    """The networks of a run: frozen ones, and those among the parts of its checkpoint with what moves them."""
-    moving = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-    states: dict[int, int] = {}
-    for part in parts.values():
-        if isinstance(part, torch.optim.Optimizer):
-            for parameter, state in part.state.items():
-                states[id(parameter)] = sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))
-    averages = [part for part in parts.values() if isinstance(part, EMA)]
+@dataclass
+class Rehearsal(Objective[Batch]):
+    """An objective without its warm-up, but for one step, and without its check and validation."""
+
+    objective: Objective[Batch]
+
+    def learners(self) -> list[Learner]:
+        return [replace(learner, warmup=min(learner.warmup, 1)) for learner in self.objective.learners()]
+
+    def batch(self, slice: Slice) -> Batch:
+        return self.objective.batch(slice)
+
+    def loss(self, learner: str, batch: Batch, slice: Slice) -> Terms:
+        return self.objective.loss(learner, batch, slice)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A few steps: seconds of one, peak memory in bytes, the networks that moved, and steps of the whole run."""
+
+    seconds: float
+    peak: int
+    trainees: Sequence[Trainee]
+    steps: int
+
+
+def rehearse(objective: Objective[Any], run: Run, training: TrainingSettings) -> Measured:
+    """Time a few steps of an objective; nothing is written."""
+    watch, quiet = Stopwatch(run.device), replace(run, reporter=Silent())
+    short = replace(training, steps=TIMED + 1, log_every=1)
+    engine = Engine(Rehearsal(objective), quiet, short, watch, "dry run", lambda *names: run.stream("dry run", *names))
+    engine.train()
+    return Measured(watch.seconds, watch.peak(), engine.trainees, objective.learners()[-1].warmup + training.steps)
+
+
+def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> tuple[Component, ...]:
+    """The networks of a run: frozen ones, and those that learn with what moves them."""
     made = []
-    for name, network in {**frozen, **moving}.items():
+    for name, network in frozen.items():
         parameters = list(network.parameters())
-        learnt = [p for p in parameters if p.requires_grad] if name in moving else []
-        names = {n for n, p in network.named_parameters() if p.requires_grad}
-        own = [a for a in averages if name in moving and names == set(a.shadow)]
+        made.append(Component(name, sum(p.numel() for p in parameters), 0, sum(p.nbytes for p in parameters), 0, 0, 0))
+    for trainee in trainees:
+        parameters = list(trainee.learner.network.parameters())
+        learnt = [p for p in parameters if p.requires_grad]
+        states = [value for p in learnt for value in trainee.optimiser.state[p].values()]
+        shadow = trainee.ema.shadow.values() if trainee.ema else ()
         made.append(
             Component(
-                name,
+                trainee.learner.name,
                 sum(p.numel() for p in parameters),
                 sum(p.numel() for p in learnt),
                 sum(p.nbytes for p in parameters),
                 sum(p.nbytes for p in learnt),
-                sum(states.get(id(p), 0) for p in learnt),
-                sum(t.nbytes for a in own[:1] for t in a.shadow.values()),
+                sum(value.nbytes for value in states if isinstance(value, torch.Tensor)),
+                sum(tensor.nbytes for tensor in shadow),
             )
         )
-        averages = [a for a in averages if a not in own[:1]]
     return tuple(made)
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Two tables: memory by network, time by stage."""
     console = console or Console()
-    headers = ("network", "size", "trained", "weights", "gradients", "AdamW", "average", "together")
+    headers = ("network", "size", "trained", "weights", "gradients", "AdamW", "EMA", "together")
     memory = _table(f"memory in GiB ({plan.machine})", headers)
     for one in plan.components:
-        sizes = (one.weights, one.gradients, one.optimiser, one.average, one.bytes)
+        sizes = (one.weights, one.gradients, one.optimiser, one.ema, one.bytes)
         memory.add_row(one.name, _millions(one.parameters), _millions(one.trainable), *map(_gib, sizes))
     known = sum(one.bytes for one in plan.components)
     memory.add_section()

@@ -1,8 +1,8 @@
-"""What a training run is told: frozen, validated once, and nothing below the commands reads any other configuration."""
+"""Length and rhythm of a training run: the keys of ``training``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from didi_core.errors import InputError
 from didi_core.training.optimiser import OptimiserSettings, checked
@@ -12,9 +12,9 @@ from didi_core.training.optimiser import OptimiserSettings, checked
 class TrainingSettings:
     """Length and rhythm of a run, shared by ``pretrain`` and ``distill``.
 
-    steps: optimiser updates of the denoiser.
+    steps: updates of the network that is the result.
     batch_size: sequences per update, over all processes.
-    accumulate: parts that a process cuts its share into; gradients add up to those of the whole.
+    accumulate: slices that a process cuts its rows into; their gradients add up to those of the whole.
     ema: decay of the weights' moving average, which is what is kept at the end.
     """
 
@@ -42,44 +42,18 @@ class TrainingSettings:
             raise InputError(f"training.ema={self.ema} is out of range: it must be in [0, 1).")
         checked("training", lambda: self.optimiser)
 
-    def part(self, processes: int = 1) -> int:
-        """Sequences that a process holds at a time. Raises InputError where the batch cannot be shared evenly."""
-        parts = processes * self.accumulate
-        if self.batch_size % parts:
+    def slice_size(self, processes: int = 1) -> int:
+        """Sequences that a process holds at a time. Raises InputError where the batch cannot be cut evenly."""
+        slices = processes * self.accumulate
+        if self.batch_size % slices:
             raise InputError(
                 f"training.batch_size={self.batch_size} cannot be shared evenly by {processes} processes in "
-                f"{self.accumulate} part(s) each: choose a multiple of {parts}. It is the batch of all of them."
+                f"{self.accumulate} slice(s) each: choose a multiple of {slices}. It is the batch of all of them."
             )
-        return self.batch_size // parts
+        return self.batch_size // slices
 
     @property
     def optimiser(self) -> OptimiserSettings:
         return OptimiserSettings(
             lr=self.lr, warmup=self.warmup, final=self.final, weight_decay=self.weight_decay, clip=self.clip
         )
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """A teacher (objective ``nelbo``) or a judge (``autoregressive``) trained from data.
-
-    weight_clip: bound on the NELBO's weight -dalpha/(1 - alpha) in training; small times otherwise make most of the
-        gradient's noise. Validation is always the unclipped NELBO.
-    validate_every: steps between estimates of the validation loss, on ``validation_batches`` fixed batches at fixed
-    times.
-    """
-
-    objective: str = "nelbo"
-    schedule: str = "log_linear"
-    weight_clip: float = 1000.0
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    validate_every: int = 200
-    validation_batches: int = 8
-
-    def __post_init__(self) -> None:
-        if self.objective not in ("nelbo", "autoregressive"):
-            raise InputError(f"objective={self.objective!r} cannot pretrain. Known: autoregressive, nelbo.")
-        if self.weight_clip <= 0:
-            raise InputError(f"weight_clip={self.weight_clip} is out of range: it must be positive.")
-        if self.validate_every < 1 or self.validation_batches < 1:
-            raise InputError("validate_every and validation_batches must be at least 1.")

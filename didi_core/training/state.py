@@ -1,7 +1,7 @@
 """Training checkpoints and metrics in a run directory: verified on reading, never torn, resumed to the bit.
 
-checkpoints/step_0000500/   one file per part (safetensors; optimisers through torch.save) and manifest.json with
-their hashes
+checkpoints/step_0000500/   one file per network, optimiser and average (safetensors; optimisers through torch.save) and
+                            manifest.json with their hashes
 metrics.jsonl               one line per logged step
 """
 
@@ -9,18 +9,49 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from didi_core.errors import InputError
+from didi_core.processes import Processes
 from didi_core.storage.files import sha256, sync, write_json
-from didi_core.training.loop import Scalars, Stateful
+from didi_core.training.objective import Scalars
 
 KEPT = 2  # checkpoints kept: the newest, and the one before it in case the newest is damaged
+FORMER = {"ema": "average"}  # what a file was called in older checkpoints
+
+
+class Stateful(Protocol):
+    """Anything whose state can be saved and put back: a module, an optimiser, an average."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> object: ...
+
+
+class Keeper(Protocol):
+    """Where checkpoints and metrics go. ``FolderKeeper`` writes them to a run directory."""
+
+    def restore(self, state: Mapping[str, Stateful]) -> int:
+        """Put back the newest checkpoint and return its step; 0 when there is none."""
+        ...
+
+    def save(self, step: int, state: Mapping[str, Stateful]) -> None:
+        """Keep the state after ``step`` steps; complete or absent, never torn."""
+        ...
+
+    def record(self, step: int, scalars: Scalars) -> None:
+        """Append one line of metrics."""
+        ...
+
+
+def ignore(step: int, scalars: Scalars) -> None:
+    """The listener of a run that nobody listens to."""
 
 
 @dataclass
@@ -28,21 +59,36 @@ class FolderKeeper:
     """Keeps checkpoints and metrics in ``folder``.
 
     resume: ``latest``, or ``previous`` to step over a damaged newest checkpoint (it is removed).
-    writes: of several processes one; the others only read, after it has put things in order.
+    processes: the first of them puts things in order and writes; the others only read, after it has.
+    listener: called with every line of metrics, in the process that writes it.
     """
 
     folder: Path
     resume: str = "latest"
-    writes: bool = True
+    processes: Processes = field(default_factory=Processes)
+    listener: Callable[[int, Scalars], None] = ignore
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
         return sorted(p for p in (self.folder / "checkpoints").glob("step_*") if p.is_dir())
 
-    def restore(self, parts: Mapping[str, Stateful]) -> int:
+    def restore(self, state: Mapping[str, Stateful]) -> int:
         """Put back the newest checkpoint; drop metrics written after it."""
+        if self.processes.first:
+            step = self._restore(state)
+            return self.processes.broadcast(step)
+        first = self.processes.broadcast(0)
+        step = self._restore(state)
+        if step != first:
+            raise InputError(
+                f"process {self.processes.rank} finds {step} steps done in {self.folder}, where process 0 finds "
+                f"{first}: run_dir must be on a file system that all machines share."
+            )
+        return step
+
+    def _restore(self, state: Mapping[str, Stateful]) -> int:
         found = self.checkpoints()
-        if self.writes and self.resume == "previous" and found and _damage(found[-1]):
+        if self.processes.first and self.resume == "previous" and found and _damage(found[-1]):
             shutil.rmtree(found.pop())
         if not found:
             self._truncate_metrics(0)
@@ -55,14 +101,14 @@ class FolderKeeper:
                 f"checkpoint {newest} is damaged: {damage}. To continue from {before}, repeat with resume=previous."
             )
         step = int(json.loads((newest / "manifest.json").read_text())["step"])
-        for name, part in parts.items():
-            part.load_state_dict(_read(newest, name))
+        for name, part in state.items():
+            part.load_state_dict(_read(newest, name, list(state)))
         self._truncate_metrics(step)
         return step
 
-    def save(self, step: int, parts: Mapping[str, Stateful]) -> None:
+    def save(self, step: int, state: Mapping[str, Stateful]) -> None:
         """Write a checkpoint under a temporary name, sync it, rename it, and drop the oldest."""
-        if not self.writes:
+        if not self.processes.first:
             return
         root = self.folder / "checkpoints"
         root.mkdir(parents=True, exist_ok=True)
@@ -70,7 +116,7 @@ class FolderKeeper:
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir()
-        for name, part in parts.items():
+        for name, part in state.items():
             _write(partial, name, part)
         files = {p.name: sha256(p) for p in sorted(partial.iterdir())}
         write_json(partial / "manifest.json", {"step": step, "files": files})
@@ -85,16 +131,17 @@ class FolderKeeper:
 
     def record(self, step: int, scalars: Scalars) -> None:
         """Append a line to metrics.jsonl."""
-        if not self.writes:
+        if not self.processes.first:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
+        self.listener(step, scalars)
 
     def _truncate_metrics(self, step: int) -> None:
         """Drop the lines of steps that will be run again (and a last line that was cut short)."""
         path = self.folder / "metrics.jsonl"
-        if not self.writes or not path.exists():
+        if not self.processes.first or not path.exists():
             return
         kept = []
         for line in path.read_text().splitlines():
@@ -121,14 +168,20 @@ def _write(folder: Path, name: str, part: Stateful) -> None:
         torch.save(state, folder / f"{name}.pt")
 
 
-def _read(folder: Path, name: str) -> dict:
-    tensors, general = folder / f"{name}.safetensors", folder / f"{name}.pt"
-    if tensors.exists():
-        return load_file(tensors)
-    if general.exists():
-        state: dict = torch.load(general, weights_only=True)
-        return state
-    raise InputError(f"checkpoint {folder} has no part {name!r}: it is of another kind of run. Use another run_dir.")
+def _read(folder: Path, name: str, wanted: Sequence[str]) -> dict:
+    """The state of that name, under its former name in an older checkpoint."""
+    for known in (name, *([FORMER[name]] if name in FORMER else [])):
+        tensors, general = folder / f"{known}.safetensors", folder / f"{known}.pt"
+        if tensors.exists():
+            return load_file(tensors)
+        if general.exists():
+            state: dict = torch.load(general, weights_only=True)
+            return state
+    there = sorted(path.stem for path in folder.iterdir() if path.suffix in (".safetensors", ".pt"))
+    raise InputError(
+        f"checkpoint {folder} has no {name!r}: it holds {', '.join(there)}, and this run trains {', '.join(wanted)}. "
+        "It is of another objective: use another run_dir."
+    )
 
 
 def _damage(folder: Path) -> str:

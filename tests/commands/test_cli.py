@@ -124,7 +124,7 @@ def test_help_lists_the_commands(words: list[str], capsys: pytest.CaptureFixture
         (["distill", "domain=toy", "training.lr=-1"], "training.lr=-1.0 is out of range"),
         (["distill", "domain=toy", "training.lr=nan"], "training.lr=nan does not fit: training.lr is a finite"),
         (["distill", "domain=toy", "training.ema=1.5"], "training.ema=1.5 is out of range"),
-        (["distill", "domain=toy", "objective.reward.lr=-1"], "objective.reward.lr=-1.0 is out of range"),
+        (["distill", "domain=toy", "objective.reward.lr=-1"], "objective.critic.lr=-1.0 is out of range"),
         (["distill", "domain=toy", "objective.anchor.kl=nan"], "objective.anchor.kl=nan does not fit"),
         (["pretrain", "domain=protein"], "set data.path"),
     ],

@@ -101,7 +101,7 @@ def _fields(kind: Any) -> set[str]:
 def test_yaml_and_dataclass_name_the_same_keys(command: str) -> None:
     overrides = ["domain=toy"] if command in ("evaluate", "import") else []
     keys = {key for key in flatten(compose_jobs(command, overrides)[0].config)}
-    open_nodes = tuple(f"{node}." for node in ("data", "model", "num_at", "evaluate.num_at"))
+    open_nodes = tuple(f"{node}." for node in ("data", "model", "objective", "num_at", "evaluate.num_at"))
     keys = {key for key in keys if not key.startswith(open_nodes)}
     assert keys == _fields(COMMANDS[command].settings)
 
@@ -121,11 +121,15 @@ def test_every_setting_of_the_protein_domain_is_in_its_yaml() -> None:
     assert set(data) == offered | {"path"}
 
 
-@pytest.mark.parametrize("objective", [o for o in group_options("objective") if o not in ("nelbo", "autoregressive")])
-def test_every_objective_builds(objective: str) -> None:
-    config = compose_jobs("distill", [f"objective={objective}"])[0].config
+@pytest.mark.parametrize("objective", group_options("objective"))
+def test_every_objective_builds_and_its_file_has_all_its_keys(objective: str) -> None:
+    command = "pretrain" if objective in ("nelbo", "autoregressive") else "distill"
+    model = ["model=judge"] if objective == "autoregressive" else []
+    config = compose_jobs(command, [f"objective={objective}", *model])[0].config
     assert config["objective"]["name"] == objective
-    build(COMMANDS["distill"].settings, config)
+    settings = build(COMMANDS[command].settings, config)
+    assert settings.rules.name == objective
+    assert {*flatten(config["objective"])} - {"kind"} == _fields(type(settings.rules))
 
 
 @pytest.mark.parametrize("model", group_options("model"))
@@ -142,7 +146,7 @@ def test_ablation_rows_differ_by_one_part_each() -> None:
     changes = [{k for k in a if a[k] != b[k]} for a, b in zip(leaves, leaves[1:], strict=False)]
     assert changes == [
         {"rollout.states"},
-        {"reward.coupled"},
+        {"coupled"},
         {"weighting.omega"},
         {"weighting.divide_by_density"},
         {"anchor.kl", "anchor.entropy"},
@@ -183,7 +187,17 @@ def test_wrong_overrides_are_told_before_hydra_sees_them(command: str, overrides
         ("distill", ["device=gpu"], "unknown device 'gpu'"),
         ("distill", ["precision=fp16"], "unknown precision 'fp16'"),
         ("distill", ["resume=first"], "unknown resume 'first'"),
-        ("distill", ["objective=nelbo"], "objective='nelbo' does not fit: objective is a group of keys"),
+        ("distill", ["objective=nelbo"], "objective=nelbo is not for distill: it is for pretrain. Here are: didi"),
+        ("distill", ["objective.reward=[scorr]"], r"unknown reward 'scorr' \(objective.reward\[0\].kind\). Did"),
+        ("distill", ["objective.reward.kind=both"], r"kind=both is now a list of two: objective.reward=\[scorer,"),
+        ("distill", ["objective.reward=[{kind: scorer, smothing: 0}]"], r"mean 'objective.reward\[0\].smoothing'"),
+        ("distill", ["objective.reward=[{kind: scorer, weight: -1}]"], r"objective.reward\[0\].weight=-1.0 is out of"),
+        ("distill", ["objective.reward=[{kind: scorer, clip: 0}]"], r"objective.reward\[0\].clip=0.0 is out of range"),
+        ("distill", ["objective.reward=[]"], "objective.reward is empty: give at least one reward"),
+        ("distill", ["objective.reward=[{weight: 2}]"], r"objective.reward\[0\]=.* names no reward"),
+        ("distill", ["objective.reward.kind=scorer", "objective.reward.credit=token"], "no reward of the list has"),
+        ("distill", ["objective.reward.gradient_clip=0"], "objective.critic.gradient_clip=0.0 is out of range"),
+        ("distill", ["objective.kind=dodo"], "unknown objective 'dodo'"),
         ("distill", ["evaluate.steps=[0]"], "^evaluate.steps=0 is out of range"),
         ("distill", ["evaluate.num=0"], "^evaluate.num=0 is out of range"),
         ("sample", ["run=x", "contig=[10,(A"], r"^'contig=\[10,\(A' cannot be read"),
@@ -202,6 +216,30 @@ def test_wrong_overrides_are_told_before_hydra_sees_them(command: str, overrides
 def test_settings_refuse_what_cannot_run(command: str, overrides: list[str], told: str) -> None:
     with pytest.raises(InputError, match=told):
         build(COMMANDS[command].settings, compose_jobs(command, overrides)[0].config)
+
+
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [
+        ([], [("scorer", 8.0, 1.0, 1e-3, 10), ("log_ratio", 8.0, 1.0, 1e-3, 10)]),
+        (["objective.reward.kind=scorer"], [("scorer", 8.0, 1.0, 1e-3, 10)]),
+        (["objective.reward=scorer"], [("scorer", 8.0, 1.0, 1e-3, 10)]),
+        (["objective.reward={kind: log_ratio}"], [("log_ratio", 8.0, 1.0, 1e-3, 10)]),
+        (["objective.reward.clip=4"], [("scorer", 4.0, 1.0, 1e-3, 10), ("log_ratio", 4.0, 1.0, 1e-3, 10)]),
+        (
+            ["objective.reward.scorer.clip=4", "objective.reward.lr=1e-5", "objective.reward.log_ratio.lr=1e-2"],
+            [("scorer", 4.0, 1.0, 1e-5, 10), ("log_ratio", 8.0, 1.0, 1e-2, 10)],
+        ),
+        (
+            ["objective.reward=[{kind: log_ratio, weight: 0.5, warmup: 3},scorer]", "objective.reward.warmup=7"],
+            [("log_ratio", 8.0, 0.5, 1e-3, 3), ("scorer", 8.0, 1.0, 1e-3, 7)],
+        ),
+    ],
+)
+def test_ways_to_say_which_rewards(words: list[str], read: list[tuple[str, float, float, float, int]]) -> None:
+    settings = build(COMMANDS["distill"].settings, compose_jobs("distill", words)[0].config)
+    found = [(e.kind, e.rule.clip, e.weight, e.critic.lr, e.critic.warmup) for e in settings.rules.rewards]
+    assert found == read
 
 
 def test_sweep_gives_one_job_for_each_combination() -> None:

@@ -12,32 +12,31 @@ from didi_core.checkpoints.card import save_model
 from didi_core.cli import main
 from didi_core.commands.common import make_domain
 from didi_core.commands.compose import compose_jobs
-from didi_core.commands.distill import Settings, make_reward
+from didi_core.commands.distill import Settings, materials
 from didi_core.config import build
 from didi_core.device import Machine
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.objectives.rewards import BothRewards
-from didi_core.storage.run_dir import RunDirectory
+from didi_core.run import Run
 from didi_core.types import Vocabulary
 
 
-def head_of(seed: int, tmp_path: Path) -> torch.Tensor:
+def head_of(seed: int) -> torch.Tensor:
     """First weights of the scorer's head in a run of that seed."""
     words = ["domain=toy", "objective.reference=data", f"seed={seed}"]
     settings = build(Settings, compose_jobs("distill", words)[0].config)
-    domain = make_domain(settings.domain, settings.data)
-    teacher = domain.teacher(settings.teacher)
-    with RunDirectory.open(tmp_path / str(seed), {}, ()) as opened:
-        reward = make_reward(settings, domain, teacher, Machine.of("cpu", "fp32"), opened)
-    assert isinstance(reward, BothRewards)
-    return reward.scorer_reward.scorer.main[0].parametrizations.weight.original
+    run = Run(make_domain(settings.domain, settings.data), Machine.of("cpu", "fp32"), seed)
+    teacher, student = (run.domain.teacher(settings.teacher) for _ in range(2))
+    objective = settings.rules.prepare(materials(settings, run, teacher, student))
+    networks = {learner.name: learner.network for learner in objective.learners()}
+    assert list(networks) == ["scorer", "fake", "student"]
+    return networks["scorer"].main[0].parametrizations.weight.original  # type: ignore[index, union-attr]
 
 
-def test_the_seed_of_the_run_decides_the_first_weights_of_the_scorer(tmp_path: Path) -> None:
+def test_the_seed_of_the_run_decides_the_first_weights_of_the_scorer() -> None:
     before = torch.get_rng_state()
-    first, other = head_of(0, tmp_path), head_of(1, tmp_path)
+    first, other = head_of(0), head_of(1)
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(first, head_of(0, tmp_path / "again"))
+    assert torch.equal(first, head_of(0))
     assert not torch.equal(first, other)
 
 

@@ -178,13 +178,13 @@ def test_values_of_python_are_taken_as_they_are() -> None:
             "evaluate.steps": np.array([4, 8]),
             "run_dir": Path("a b"),
             "cache": None,
-            "objective.reward": {"options": {"function": reward}},
+            "objective.reward": ["scorer", reward],
         },
     )
     flat = flatten(job.config)
     assert (flat["training.steps"], flat["training.lr"], flat["evaluate.steps"]) == (50, 0.5, [4, 8])
     assert flat["data.length"] == [16, 32] and flat["run_dir"] == "a b" and flat["cache"] is None
-    assert flat["objective.reward.options.function"] is reward
+    assert flat["objective.reward"][1] is reward
     assert flat["training.batch_size"] == 64, "the rest of the group is as it was"
 
 

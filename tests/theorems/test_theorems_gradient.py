@@ -18,19 +18,18 @@ from didi_core.diffusion.divergences import entropy, reverse_kl
 from didi_core.diffusion.masking import log_p_x0, step_log_p
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
-from didi_core.objectives.advantage import integral_weight, policy_loss
+from didi_core.objectives.advantage import BaselineSettings, WeightingSettings, integral_weight, policy_loss
+from didi_core.objectives.didi import AnchorSettings, Didi
 from didi_core.objectives.policy import play, student_terms
-from didi_core.objectives.rewards import Corrupted, LogRatioReward, SampleReference, ScorerReward, corrupt
+from didi_core.objectives.reference import SampleReference
+from didi_core.objectives.rewards import Corrupted, Reward, corrupt
+from didi_core.objectives.rewards.base import CriticSettings
+from didi_core.objectives.rewards.log_ratio import LogRatioReward
+from didi_core.objectives.rewards.scorer import ScorerReward
 from didi_core.objectives.rollout import RolloutSettings
-from didi_core.objectives.settings import (
-    AnchorSettings,
-    BaselineSettings,
-    ObjectiveSettings,
-    RewardSettings,
-    WeightingSettings,
-)
 from didi_core.streams import generator
-from didi_core.training.optimiser import OptimiserSettings
+from didi_core.training.objective import Slice
+from didi_core.training.optimiser import adamw, apply_gradients
 from didi_toy import ExactTeacher, MarkovChain
 from didi_toy.enumeration import (
     TableDenoiser,
@@ -107,23 +106,17 @@ def exact_log_ratio(student: TableDenoiser, assignments: Assignments, zt: torch.
     return (agree @ law).log() - (agree @ CHAIN.log_prob(SEQUENCES).exp()).log()
 
 
-class ExactReward:
+class ExactReward(Reward):
     """log q_theta - log q_nu by enumeration, with the sign of a reward."""
 
-    optimiser: torch.optim.Optimizer
+    name = "exact"
 
     def __init__(self, student: TableDenoiser, assignments: Assignments) -> None:
         states = torch.tensor(list(itertools.product([0, 1, 2, MASK], repeat=LENGTH)))
         self.table = -exact_log_ratio(student, assignments, states).float()
 
-    def sample_reward(self, noised: Corrupted) -> torch.Tensor:
+    def score(self, noised: Corrupted) -> torch.Tensor:
         return self.table[state_index(noised.zt, SYMBOLS)]
-
-    def update(self, *_: object) -> dict[str, float]:
-        return {}
-
-    def parts(self) -> Mapping[str, object]:
-        return {}
 
 
 # --- the identity itself, summed over every path
@@ -159,11 +152,11 @@ def test_the_score_function_form_is_the_gradient_of_the_integral_kl(assignments:
 # --- the estimator that training uses, by Monte Carlo
 
 
-def settings(states: int = 1, branches: int = 1, **changes: object) -> ObjectiveSettings:
+def settings(states: int = 1, branches: int = 1, **changes: object) -> Didi:
     """Everything off that biases: no spread, clip or anchor; tau within a hair of 1/2 where the path depends on it."""
     low, high = (0.499, 0.501) if states > 1 else (0.2, 0.8)
     return replace(
-        ObjectiveSettings(
+        Didi(
             rollout=RolloutSettings(states=states, low=low, high=high, branches=branches),
             baseline=BaselineSettings(group=4, normalise=False, leave_one_out=True, clip=1e9),
             anchor=AnchorSettings(kl=0.0, entropy=0.0),
@@ -174,7 +167,7 @@ def settings(states: int = 1, branches: int = 1, **changes: object) -> Objective
 
 
 def monte_carlo(
-    student: TableDenoiser, reward: ExactReward, how: ObjectiveSettings, repeats: int = 40, batch: int = 3000
+    student: TableDenoiser, reward: ExactReward, how: Didi, repeats: int = 40, batch: int = 3000
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean gradient and its standard error over independent batches."""
     template = torch.full((batch, LENGTH), MASK)
@@ -182,7 +175,7 @@ def monte_carlo(
     for repeat in range(repeats):
         stream = generator(1, "gradient", repeat)
         episode = play(student, template, how, stream)
-        terms = student_terms(student, TEACHER, reward, episode, how, stream)
+        terms = student_terms(student, TEACHER, [(reward, 1.0)], episode, how, stream)
         gradients.append(torch.autograd.grad(terms.loss, student.table)[0].double())
     stacked = torch.stack(gradients)
     return stacked.mean(0), stacked.std(0) / math.sqrt(repeats)
@@ -195,7 +188,7 @@ def deviations(mean: torch.Tensor, error: torch.Tensor, expected: torch.Tensor) 
     return ((mean - expected) / error.clamp_min(1e-9))[moved]
 
 
-def time_weights(how: ObjectiveSettings, uniform: bool, points: int = 200) -> dict[float, float]:
+def time_weights(how: Didi, uniform: bool, points: int = 200) -> dict[float, float]:
     """omega(tau) under the tau that is drawn (mean), or integrated over the range (uniform), by the midpoint rule."""
     low, high = how.rollout.low, how.rollout.high
     unit = (torch.arange(points, dtype=torch.float64) + 0.5) / points
@@ -259,7 +252,7 @@ def test_the_anchor_is_the_mean_divergence_at_the_revealed_positions() -> None:
     episode = play(student, template, how, generator(0))
     reward = ExactReward(student, ONE)
     reward.table = torch.zeros_like(reward.table)
-    terms = student_terms(student, TEACHER, reward, episode, how, generator(0))
+    terms = student_terms(student, TEACHER, [(reward, 1.0)], episode, how, generator(0))
     ours = log_p_x0(student(template[:1]), student.vocabulary)
     theirs = log_p_x0(TEACHER(template[:1]), student.vocabulary)
     torch.testing.assert_close(terms.loss, reverse_kl(theirs, ours).mean())
@@ -285,7 +278,7 @@ def test_descending_the_training_gradient_brings_the_divergence_to_zero() -> Non
     for step in range(150):
         stream = generator(2, "descent", step)
         episode = play(student, template, how, stream)
-        loss = student_terms(student, TEACHER, ExactReward(student, ORDERS), episode, how, stream).loss
+        loss = student_terms(student, TEACHER, [(ExactReward(student, ORDERS), 1.0)], episode, how, stream).loss
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -299,7 +292,7 @@ def test_only_the_trained_calls_move_the_student(trained: int, reached: bool) ->
     how = settings(rollout=RolloutSettings(states=2, low=0.499, high=0.501, law="stratified", trained=trained))
     template = torch.full((64, LENGTH), MASK)
     episode = play(student, template, how, generator(3))
-    student_terms(student, TEACHER, ExactReward(student, ORDERS), episode, how, generator(3)).loss.backward()
+    student_terms(student, TEACHER, [(ExactReward(student, ORDERS), 1.0)], episode, how, generator(3)).loss.backward()
     masked = state_index(template[:1], SYMBOLS)
     gradient = student.table.grad
     assert gradient.abs().sum() > 0
@@ -318,14 +311,13 @@ def test_expected_credit_is_the_mean_of_token_credit() -> None:
     """
     student = student_table()
     fake = TableDenoiser(SYMBOLS, LENGTH, generator(4, "fake"))
-    reward = LogRatioReward(TEACHER, fake, OptimiserSettings(), clip=1e9)
-    template = torch.full((4000, LENGTH), MASK)
+    how, template = settings(1), torch.full((4000, LENGTH), MASK)
     found: dict[str, list[torch.Tensor]] = {"token": [], "expected": []}
     for repeat, credit in itertools.product(range(24), found):
-        how = settings(1, reward=RewardSettings(kind="log_ratio", credit=credit))
+        reward = LogRatioReward(TEACHER, fake, CriticSettings(), credit, clip=1e9)
         stream = generator(5, "credit", repeat)
         episode = play(student, template, how, stream)
-        loss = student_terms(student, TEACHER, reward, episode, how, stream).loss
+        loss = student_terms(student, TEACHER, [(reward, 1.0)], episode, how, stream).loss
         found[credit].append(torch.autograd.grad(loss, student.table)[0].double())
     token, expected = torch.stack(found["token"]), torch.stack(found["expected"])
     difference = token - expected  # same rollouts, so that only the noise of the drawn token is left
@@ -353,17 +345,21 @@ def test_the_learnt_reward_approaches_the_exact_log_ratio() -> None:
     student = student_table()
     law = few_step_law(student, SYMBOLS, ONE).detach()
     reference = SampleReference(CHAIN.sample(40_000, LENGTH, generator(0, "reference")), seed=0, pad=None)
-    rule = OptimiserSettings(lr=0.1, clip=1e9)
-    reward = ScorerReward(TableScorer(SYMBOLS, LENGTH), reference, rule, smoothing=0.0)
+    rule = CriticSettings(lr=0.1, gradient_clip=1e9)
+    scorer = TableScorer(SYMBOLS, LENGTH)
+    reward = ScorerReward(scorer, reference, rule, smoothing=0.0)
+    optimiser = adamw(scorer.parameters(), rule.optimiser)
     for index in range(400):
         stream = generator(3, "scorer", index)
         drawn = SEQUENCES[torch.multinomial(law, 4000, replacement=True, generator=stream)]
         alpha = torch.rand(4000, generator=stream)
-        scalars = reward.update(drawn, alpha, 0.1 * 0.985**index, index, stream)
-    assert set(scalars) == {"scorer_loss", "scorer_accuracy", "scorer_gradient"}
+        terms = reward.critic_loss(drawn, alpha, Slice(update=index, stream=stream))
+        terms.loss.backward()
+        apply_gradients(optimiser, rule.optimiser, 0.1 * 0.985**index)
+    assert set(terms.scalars) == {"scorer_loss", "scorer_accuracy"}
     states = torch.tensor(list(itertools.product([0, 1, 2, MASK], repeat=LENGTH)))
     states = states[(states == MASK).any(1)]
-    learnt = reward.sample_reward(Corrupted(states, states, states == MASK))
+    learnt = reward.score(Corrupted(states, states, states == MASK))
     exact = -exact_log_ratio(student, ONE, states).float()
     assert exact.abs().max() > 0.5
     torch.testing.assert_close(learnt, exact, atol=0.08, rtol=0)

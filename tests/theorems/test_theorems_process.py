@@ -21,7 +21,7 @@ from didi_core.diffusion.masking import (
 from didi_core.diffusion.schedules import SCHEDULES, antithetic_times, schedule
 from didi_core.objectives.advantage import grouped_advantage, integral_weight
 from didi_core.objectives.nelbo import nelbo
-from didi_core.objectives.rewards import scorer_loss
+from didi_core.objectives.rewards.scorer import scorer_loss
 from didi_core.streams import generator
 from didi_core.types import Vocabulary
 from didi_toy import ExactTeacher, MarkovChain

@@ -1,4 +1,4 @@
-"""Several processes: the same run as one with as many parts, resumed to the bit, one message when something fails."""
+"""Several processes: the same run as one with as many slices, resumed to the bit, one message when something fails."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from safetensors.torch import load_file
 
 from didi_core.cli import check_parallel, main
 from didi_core.errors import InputError
-from didi_core.objectives.distill import DistillSettings, mean_scalars
-from didi_core.objectives.settings import BaselineSettings, ObjectiveSettings
+from didi_core.objectives.advantage import BaselineSettings
+from didi_core.objectives.didi import Didi
 from didi_core.processes import Processes
 from didi_core.storage.files import sha256
 from didi_core.storage.run_dir import RunDirectory
+from didi_core.training.engine import mean_scalars
 from didi_core.training.settings import TrainingSettings
 
 STEPS = 8
@@ -40,7 +41,7 @@ def gradients(here):
     half.grad = torch.full((2,), 1.0 + 2 * here.rank, dtype=torch.bfloat16)
     if here.rank == 1:
         second.grad = torch.full((2, 2), 4.0)
-    here.average([first, second, third, half])
+    here.all_reduce_gradients([first, second, third, half])
     assert third.grad is None
     return [p.grad.float().flatten().tolist() for p in (first, second, half)]
 
@@ -54,9 +55,9 @@ def act():
         if sys.argv[1] == "killed" and here.rank == 1:
             import os, signal
             os.kill(os.getpid(), signal.SIGKILL)
-        told = here.tell({"run": here.rank})
+        received = here.broadcast({"run": here.rank})
         runtime.BUCKET = 3
-        found = {"rank": here.rank, "told": told, "mean": here.mean({"b": here.rank, "a": 1})}
+        found = {"rank": here.rank, "received": received, "mean": here.mean({"b": here.rank, "a": 1})}
         print(json.dumps(found | {"gradients": gradients(here)}), file=sys.stderr)
 
 runtime.leave(guarded(act, ["distill"]))
@@ -107,25 +108,21 @@ def words(run_dir: Path, *more: str) -> list[str]:
 # --- who plays what
 
 
-def test_parts_of_all_processes_are_the_parts_of_one() -> None:
-    alone = Processes().parts(6)
-    shared = [part for rank in range(3) for part in Processes(rank, 3).parts(2)]
-    assert [(p.number, p.total) for p in shared] == [(p.number, p.total) for p in alone]
-    assert [p.turn for p in shared] == [0, 1] * 3 and {p.turns for p in shared} == {2}
-    assert [p.last for p in shared] == [False, True] * 3 and [p.first for p in shared] == [True, False] * 3
+def test_slices_of_all_processes_are_the_slices_of_one() -> None:
+    shared = [number for rank in range(3) for number in Processes(rank, 3).slices(2)]
+    assert shared == list(Processes().slices(6)) == list(range(6))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     training = TrainingSettings(batch_size=24, accumulate=2)
-    assert training.part(3) == 4
-    with pytest.raises(InputError, match="batch_size=24 cannot be shared evenly by 5 processes in 2 part.*of 10"):
-        training.part(5)
-    settings = DistillSettings(ObjectiveSettings(baseline=BaselineSettings(group=12)), training)
-    with pytest.raises(InputError, match=r"group=12 must divide the batch: got 24 samples in 4 part\(s\) of 6"):
-        settings.part(2)
+    assert training.slice_size(3) == 4
+    with pytest.raises(InputError, match="batch_size=24 cannot be shared evenly by 5 processes in 2 slice.*of 10"):
+        training.slice_size(5)
+    with pytest.raises(InputError, match=r"group=12 must divide the batch: got 24 samples in 4 slice\(s\) of 6"):
+        Didi(baseline=BaselineSettings(group=12)).check(training, 2)
 
 
-def test_scalars_are_averaged_over_those_who_tell_them() -> None:
+def test_scalars_are_averaged_over_the_slices_that_have_them() -> None:
     assert mean_scalars([{"a": 1.0}, {"a": 3.0, "norm": 5.0}]) == {"a": 2.0, "norm": 5.0}
     assert Processes().mean({"a": 1.5}) == {"a": 1.5}
 
@@ -156,13 +153,13 @@ def test_a_run_goes_on_with_as_many_processes_as_it_began_with(tmp_path: Path) -
 # --- two processes
 
 
-def test_gradients_scalars_and_what_the_first_tells(tmp_path: Path) -> None:
+def test_gradients_scalars_and_what_the_first_broadcasts(tmp_path: Path) -> None:
     codes, out, err = outcome(["-c", TOGETHER, "works"])
     assert codes == [0, 0], err
     assert out == ["spoken by 0\n", ""]
     found = [json.loads(text.splitlines()[-1]) for text in err]
     for rank in (0, 1):
-        assert found[rank]["rank"] == rank and found[rank]["told"] == {"run": 0}
+        assert found[rank]["rank"] == rank and found[rank]["received"] == {"run": 0}
         assert found[rank]["gradients"] == [[0.0, 1.5, 3.0], [2.0] * 4, [2.0, 2.0]]
         assert found[rank]["mean"] == {"b": 0.5, "a": 1.0}
 
@@ -183,7 +180,7 @@ def test_a_failure_ends_all_with_one_message(who: str, codes: list[int], message
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_two_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_are_one_with_two_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also that a run killed in the middle and repeated ends with the same bytes."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     one, two, cut = (tmp_path / name for name in ("one", "two", "cut"))
@@ -234,4 +231,4 @@ def test_a_wrong_setting_under_several_processes_is_one_message(tmp_path: Path) 
     assert sum(text.count("didi_core:") for text in err) == 1 and not any("Traceback" in text for text in err), err
     codes, _, err = outcome(["-m", "didi_core", *words(tmp_path / "run", "objective.baseline.group=16")])
     assert codes == [2, 2] and not (tmp_path / "run").exists()
-    assert "got 16 samples in 2 part(s) of 8" in err[0] + err[1]
+    assert "got 16 samples in 2 slice(s) of 8" in err[0] + err[1]

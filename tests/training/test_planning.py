@@ -14,16 +14,18 @@ from didi_core.cli import main
 from didi_core.commands import find
 from didi_core.commands.compose import compose_jobs, group_options
 from didi_core.config import build
-from didi_core.training.optimiser import EMA
+from didi_core.training.engine import Trainee
+from didi_core.training.objective import Learner
+from didi_core.training.optimiser import OptimiserSettings
 from didi_core.training.planning import Component, Stage, components, duration
 
 
 def test_memory_is_counted_by_network() -> None:
     student, frozen = nn.Linear(10, 10), nn.Linear(3, 1).requires_grad_(False)
-    optimiser = torch.optim.AdamW(student.parameters())
+    trainee = Trainee(Learner("student", student, OptimiserSettings(), ema=0.9))
     student(torch.zeros(1, 10)).sum().backward()
-    optimiser.step()
-    found = components({"teacher": frozen}, {"student": student, "average": EMA(student, 0.9), "optimiser": optimiser})
+    trainee.optimiser.step()
+    found = components({"teacher": frozen}, [trainee])
     # two fp32 moments of 110 numbers, and a step count for each of the two tensors
     assert found == (Component("teacher", 4, 0, 16, 0, 0, 0), Component("student", 110, 110, 440, 440, 888, 440))
     assert found[1].bytes == 2208

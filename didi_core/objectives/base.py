@@ -1,0 +1,115 @@
+"""What is registered under a name in ``OBJECTIVES``: the keys of ``objective:``, and how they become an objective."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from didi_core.errors import InputError
+from didi_core.objectives.reference import Batches, SampleReference
+from didi_core.run import Run
+from didi_core.streams import seeded
+from didi_core.training.objective import Collapse, Objective, Scalars
+from didi_core.training.settings import TrainingSettings
+from didi_core.types import Denoiser, Scorer
+
+
+def no_teacher(num: int, steps: int) -> Int[Tensor, "S L"]:
+    """The samples of a run without a teacher."""
+    raise InputError("there is no teacher here to draw samples from.")
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What an objective is made of. What costs something is a function, called by those who need it.
+
+    network: becomes the result, on the device of the run: a copy of the teacher in ``distill``, fresh weights in
+        ``pretrain``.
+    teacher: frozen and in eval mode; None in ``pretrain``.
+    teacher_samples: (number, calls of each) -> sequences of the teacher on the CPU, drawn once and kept with the run.
+    collapse: the run stops when the student's entropy falls below this fraction of the teacher's.
+    validate_every, validation_batches: rhythm and number of batches, for an objective with a validation loss.
+    """
+
+    run: Run
+    training: TrainingSettings
+    network: nn.Module
+    teacher: Denoiser | None = None
+    teacher_samples: Callable[[int, int], Int[Tensor, "S L"]] = no_teacher
+    collapse: float = 0.0
+    validate_every: int = 1
+    validation_batches: int = 1
+
+    @property
+    def frozen(self) -> Denoiser:
+        """The teacher, of an objective that cannot do without."""
+        if self.teacher is None:
+            raise InputError("this objective needs a teacher: use the command distill.")
+        return self.teacher
+
+    @property
+    def student(self) -> Denoiser:
+        """The network, of an objective that trains a denoiser."""
+        if not isinstance(self.network, Denoiser):
+            raise InputError(f"this objective trains a denoiser, and the network is a {type(self.network).__name__}.")
+        return self.network
+
+    @property
+    def slice_size(self) -> int:
+        """Sequences that a process holds at a time."""
+        return self.training.slice_size(self.run.processes.size)
+
+    def scorer(self, trainable_blocks: int) -> Scorer:
+        """A fresh scorer on a copy of the teacher's trunk, on the device of the run."""
+        with seeded(self.run.seed, "scorer"):
+            return self.run.domain.scorer(self.frozen, trainable_blocks).to(self.run.device)
+
+    def data(self) -> Batches:
+        """The domain's training data, by batch number."""
+        run = self.run
+        return Batches(lambda n, first: run.domain.batches("train", n, run.seed, start=first))
+
+    def kept_samples(self, num: int, steps: int) -> SampleReference:
+        """The teacher's samples, by batch number."""
+        return SampleReference(self.teacher_samples(num, steps), self.run.seed, self.run.domain.vocabulary.pad)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings(ABC):
+    """The keys of ``objective:``. A subclass adds its own fields; plugins offer it by ``didi_register_objectives``.
+
+    name: what this composition is called in cards and reports; by default the name it is registered under.
+
+    commands: those that can train it. ``distill`` starts from a copy of the teacher, ``pretrain`` from fresh weights.
+    architecture: the network that ``pretrain`` makes for it.
+    """
+
+    name: str = ""
+
+    commands: ClassVar[tuple[str, ...]] = ("distill",)
+    architecture: ClassVar[str] = "dit"
+
+    @abstractmethod
+    def prepare(self, materials: Materials) -> Objective[Any]:
+        """The objective of one run, before its first step."""
+
+    def check(self, training: TrainingSettings, processes: int) -> None:
+        """Refuse a batch that cannot be cut into the slices of that many processes, before anything is made."""
+        training.slice_size(processes)
+
+
+def check_entropy(step: int, scalars: Scalars, collapse: float) -> None:
+    """Raise ``Collapse`` where the student's entropy is under ``collapse`` of the teacher's at the same states."""
+    entropy, teacher = scalars.get("entropy"), scalars.get("teacher_entropy")
+    if entropy is not None and teacher is not None and entropy < collapse * teacher:
+        raise Collapse(
+            f"step {step}: the student's entropy is {entropy:.4f} nats, under {collapse:g} of the teacher's "
+            f"{teacher:.4f} at the same states: it has collapsed. The last checkpoint is intact. "
+            "Raise objective.anchor.kl or objective.anchor.entropy, or lower training.lr; "
+            "then repeat with another run_dir."
+        )

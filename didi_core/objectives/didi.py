@@ -1,0 +1,162 @@
+"""DiDi-Instruct and relatives: rollout x rewards x baseline x anchor, and a weighting in time (arXiv 2509.25035)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from didi_core.diffusion.divergences import DIVERGENCES
+from didi_core.diffusion.schedules import schedule
+from didi_core.errors import InputError, unknown
+from didi_core.objectives.advantage import BaselineSettings, WeightingSettings
+from didi_core.objectives.base import Materials, ObjectiveSettings, check_entropy
+from didi_core.objectives.policy import Episode, play, student_terms
+from didi_core.objectives.reference import Reference
+from didi_core.objectives.rewards import Entry, Reward, make_rewards, read_rewards
+from didi_core.objectives.rewards.base import Context, CriticSettings
+from didi_core.objectives.rollout import RolloutSettings
+from didi_core.streams import generator
+from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
+from didi_core.training.settings import TrainingSettings
+from didi_core.types import Denoiser, Domain
+
+REFERENCES = ("teacher", "data")
+
+
+@dataclass(frozen=True)
+class AnchorSettings:
+    """What holds the student: divergence to the teacher at the visited states, and an entropy bonus; per token."""
+
+    kl: float = 0.1
+    divergence: str = "reverse"
+    entropy: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.divergence not in DIVERGENCES:
+            raise unknown("divergence", self.divergence, DIVERGENCES, "objective.anchor.divergence")
+        if not self.kl >= 0:
+            raise InputError(f"objective.anchor.kl={self.kl} is out of range: it must not be negative.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Didi(ObjectiveSettings):
+    """One composition. ``configs/objective/didi.yaml`` and its relatives are values of it.
+
+    reference: what the scorer calls real: the ``teacher``'s samples or ``data``.
+    reference_samples, reference_steps: how many teacher samples are made and kept, in how many calls each.
+    coupled: the corruption time is the rollout's tau; otherwise an independent uniform one.
+    reward: the list of rewards (``didi_core.objectives.rewards``). each_reward: settings for all that have them.
+    critic: how the networks of rewards learn.
+    """
+
+    reference: str = "teacher"
+    reference_samples: int = 512
+    reference_steps: int = 64
+    schedule: str = "log_linear"
+    coupled: bool = True
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    reward: Any = "scorer"
+    each_reward: Mapping[str, Any] = field(default_factory=dict)
+    critic: CriticSettings = field(default_factory=CriticSettings)
+    baseline: BaselineSettings = field(default_factory=BaselineSettings)
+    anchor: AnchorSettings = field(default_factory=AnchorSettings)
+    weighting: WeightingSettings = field(default_factory=WeightingSettings)
+
+    def __post_init__(self) -> None:
+        if self.reference not in REFERENCES:
+            raise unknown("reference", self.reference, REFERENCES, "objective.reference")
+        if self.reference_samples < 1 or self.reference_steps < 1:
+            raise InputError("objective.reference_samples and reference_steps must be at least 1.")
+        schedule(self.schedule)
+        self.rewards  # noqa: B018  # refuse wrong ones before anything is made
+
+    @cached_property
+    def rewards(self) -> tuple[Entry, ...]:
+        """The list of rewards, read."""
+        return read_rewards(self.reward, self.critic, self.each_reward)
+
+    def check(self, training: TrainingSettings, processes: int) -> None:
+        """Refuse slices that are not whole groups."""
+        rows, group = training.slice_size(processes), self.baseline.group
+        if rows % group:
+            raise InputError(
+                f"objective.baseline.group={group} must divide the batch: got {training.batch_size} samples in "
+                f"{training.accumulate * processes} slice(s) of {rows}. "
+                f"Set objective.baseline.group to a divisor of {rows}."
+            )
+
+    def prepare(self, materials: Materials) -> DidiObjective:
+        self.check(materials.training, materials.run.processes.size)
+
+        def reference() -> Reference:
+            if self.reference == "data":
+                return materials.data()
+            return materials.kept_samples(self.reference_samples, self.reference_steps)
+
+        rewards = make_rewards(self.rewards, Context(materials, self.critic, reference))
+        return DidiObjective(self, materials, materials.student, materials.frozen, rewards)
+
+
+@dataclass
+class DidiObjective(Objective[Episode]):
+    """A distillation under way. The networks of its rewards learn before the student does."""
+
+    rules: Didi
+    materials: Materials
+    student: Denoiser
+    teacher: Denoiser
+    rewards: Sequence[tuple[Reward, float]]
+
+    def __post_init__(self) -> None:
+        found = [(reward, reward.critic()) for reward, _ in self.rewards]
+        self._critics = [(reward, learner) for reward, learner in found if learner is not None]
+        self._waits = [e.critic.warmup for e, (_, learner) in zip(self.rules.rewards, found, strict=True) if learner]
+
+    def learners(self) -> list[Learner]:
+        training = self.materials.training
+        wait = max(self._waits, default=0)
+        student = Learner("student", self.student, training.optimiser, training.ema, warmup=wait)
+        return [*(learner for _, learner in self._critics), student]
+
+    def batch(self, slice: Slice) -> Episode:
+        """The student's rollouts, with their graph where it is to learn from them."""
+        run, group = self.materials.run, self.rules.baseline.group
+        template = group_template(run.domain, self.materials.slice_size, group, run.seed, slice)
+        return play(self.student, template.to(run.device), self.rules, slice.stream)
+
+    def loss(self, learner: str, batch: Episode, slice: Slice) -> Terms:
+        for reward, critic in self._critics:
+            if critic.name == learner:
+                return reward.critic_loss(batch.samples, batch.alpha_of_samples, slice)
+        return student_terms(
+            self.student,
+            self.teacher,
+            self.rewards,
+            batch,
+            self.rules,
+            slice.stream,
+            self.materials.run.domain.decode,
+        )
+
+    def check(self, step: int, scalars: Scalars) -> None:
+        check_entropy(step, scalars, self.materials.collapse)
+
+    def record(self) -> Mapping[str, Any]:
+        return {
+            "schedule": self.rules.schedule,
+            "reference": self.rules.reference,
+            "reward": [{"kind": entry.kind, "weight": entry.weight} for entry in self.rules.rewards],
+            "rollout_law": self.rules.rollout.law,
+            "rollout_grid": self.rules.rollout.grid,
+        }
+
+
+def group_template(domain: Domain, batch: int, group: int, seed: int, slice: Slice) -> Int[Tensor, "B L"]:
+    """All-masked sequences; the samples of a group have one length, drawn from the domain's prior."""
+    lengths = domain.lengths(batch // group, generator(seed, "lengths", slice.step, slice.number))
+    return domain.template([length for length in lengths for _ in range(group)])

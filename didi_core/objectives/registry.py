@@ -1,0 +1,38 @@
+"""Objectives by name: what ``objective.kind`` may say, and what plugins add to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from didi_core.catalogue import Catalogue
+from didi_core.config import build
+from didi_core.errors import InputError
+from didi_core.objectives.autoregressive import Autoregressive
+from didi_core.objectives.base import ObjectiveSettings
+from didi_core.objectives.didi import Didi
+from didi_core.objectives.nelbo import Nelbo
+
+BUILT_IN: dict[str, type[ObjectiveSettings]] = {"autoregressive": Autoregressive, "didi": Didi, "nelbo": Nelbo}
+OBJECTIVES: Catalogue[type[ObjectiveSettings]] = Catalogue("objective", BUILT_IN)
+
+
+def read_objective(given: Mapping[str, Any] | str, command: str) -> ObjectiveSettings:
+    """The objective of a configuration: ``kind`` is its registered name, the other keys are its own.
+
+    Raises:
+        InputError: an objective that is not there or not for that command, or a key that it does not have.
+    """
+    keys = {"kind": given} if isinstance(given, str) else dict(given)
+    kind = keys.pop("kind", None)
+    if not isinstance(kind, str):
+        raise InputError(f"objective.kind={kind!r} names no objective. Known: {', '.join(sorted(OBJECTIVES))}.")
+    settings = OBJECTIVES.find(kind, "objective.kind")
+    if command not in settings.commands:
+        there = ", ".join(sorted(name for name, known in OBJECTIVES.items() if command in known.commands))
+        raise InputError(
+            f"objective={kind} is not for {command}: it is for {', '.join(settings.commands)}. Here are: {there}."
+        )
+    made = build(settings, keys, "objective")
+    return made if made.name else replace(made, name=kind)

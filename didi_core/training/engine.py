@@ -1,0 +1,282 @@
+"""The one training loop: optimisers, schedules, slices, averages, checkpoints and the journal of any objective."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from didi_core.errors import InputError
+from didi_core.run import Run
+from didi_core.training.objective import Learner, Objective, Scalars, Slice, Validated, check_finite
+from didi_core.training.optimiser import EMA, adamw, apply_gradients
+from didi_core.training.settings import TrainingSettings
+from didi_core.training.state import Keeper, Stateful
+
+RESERVED = ("optimiser", "ema", "validation")  # names of states that belong to the result, and so of no learner
+
+
+@dataclass
+class Trainee:
+    """A learner with what moves it."""
+
+    learner: Learner
+    optimiser: torch.optim.Optimizer = field(init=False)
+    ema: EMA | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimiser = adamw(self.learner.network.parameters(), self.learner.optimiser)
+        self.ema = None if self.learner.ema is None else EMA(self.learner.network, self.learner.ema)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
+    def state(self, prefix: str) -> dict[str, Stateful]:
+        """What a checkpoint holds of it."""
+        found: dict[str, Stateful] = {self.learner.name: self.learner.network, f"{prefix}optimiser": self.optimiser}
+        return found if self.ema is None else found | {f"{prefix}ema": self.ema}
+
+
+@dataclass
+class Curve:
+    """Validation loss by step, as it goes into the card and through a checkpoint."""
+
+    values: dict[int, float] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            "steps": torch.tensor(list(self.values), dtype=torch.int64),
+            "values": torch.tensor(list(self.values.values()), dtype=torch.float64),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.values = dict(zip(state["steps"].tolist(), state["values"].tolist(), strict=True))
+
+
+@dataclass
+class Engine:
+    """The training of one objective. ``train`` runs it to its end; ``step`` is the whole of one step.
+
+    A step derives its randomness from its number, so nothing else has to be kept for an exact resume.
+
+    title: of the progress bar. stream: (step, number of the slice) -> fresh random stream of that slice.
+    """
+
+    objective: Objective[Any]
+    run: Run
+    training: TrainingSettings
+    keeper: Keeper
+    title: str
+    stream: Callable[[int, int], torch.Generator]
+    trainees: list[Trainee] = field(init=False)
+    curve: Curve = field(init=False, default_factory=Curve)
+
+    def __post_init__(self) -> None:
+        self.training.slice_size(self.run.processes.size)
+        self.trainees = [Trainee(learner) for learner in checked_learners(self.objective.learners())]
+        for trainee in self.trainees:
+            trainee.learner.network.eval()
+
+    @property
+    def result(self) -> Trainee:
+        return self.trainees[-1]
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run: ``training.steps`` are updates of the result, which come after its warm-up."""
+        return self.result.learner.warmup + self.training.steps
+
+    def state(self) -> dict[str, Stateful]:
+        """What a checkpoint holds. The result's optimiser and average bear no prefix."""
+        found: dict[str, Stateful] = {}
+        for trainee in self.trainees:
+            found |= trainee.state("" if trainee is self.result else f"{trainee.learner.name}_")
+        return found | {"validation": self.curve} if isinstance(self.objective, Validated) else found
+
+    def train(self) -> dict[int, float]:
+        """Run all steps after the newest checkpoint. The result ends with its averaged weights, in eval mode.
+
+        Returns:
+            validation loss by step; empty for an objective without validation.
+
+        Raises:
+            Collapse: a scalar is not finite, or the objective's own check says so. The last checkpoint is intact.
+        """
+        state, reporter, every = self.state(), self.run.reporter, self.training
+        first = self.keeper.restore(state)
+        if first:
+            reporter.message(f"{self.title}: continuing after step {first} of {self.steps}")
+        reporter.start(self.title, self.steps, first)
+        started = time.monotonic()
+        for step in range(first, self.steps):
+            scalars = self.step(step)
+            check_finite(step, scalars)
+            self.objective.check(step, scalars)
+            reporter.advance(scalars)
+            done = step + 1
+            if done % every.log_every == 0 or done == self.steps or step == 0:
+                self.keeper.record(done, {**scalars, "seconds": round(time.monotonic() - started, 3)})
+            if done % every.checkpoint_every == 0 or done == self.steps:
+                self.keeper.save(done, state)
+        reporter.stop()
+        if self.result.ema is not None:
+            self.result.ema.copy_to(self.result.learner.network)
+        self.result.learner.network.eval()
+        return self.curve.values
+
+    def step(self, step: int) -> dict[str, float]:
+        """All updates of one step; returns the scalars of its health, the same on all processes.
+
+        Every other learner learns from all slices before the result learns from any. Only one slice's graph is held at
+        a time, that of the last; the others are drawn once more for the result, from the same stream.
+        """
+        *others, result = self.trainees
+        learns = step >= result.learner.warmup
+        result.learner.network.train(learns)
+        slices = self._slices(step)
+        held = {s.number: self._batch(s, learns and s is slices[-1]) for s in slices} if others else {}
+        scalars = self._rounds(others, step, slices, lambda slice: held[slice.number])
+        if learns:
+            held = {slices[-1].number: held.pop(slices[-1].number)} if others else {}
+
+            def play(slice: Slice) -> Any:
+                if not others:
+                    return self._batch(slice, True)
+                again = replace(slice, stream=self.stream(step, slice.number))
+                return held.pop(slice.number) if slice.number in held else self._batch(again, True)
+
+            scalars |= self._rounds([result], step, slices[::-1] if others else slices, play)
+        scalars = self.run.processes.mean(scalars)
+        return scalars | self._validation(step)
+
+    def _rounds(
+        self, trainees: Sequence[Trainee], step: int, slices: Sequence[Slice], play: Callable[[Slice], Any]
+    ) -> dict[str, float]:
+        """The updates that belong to a step, one of each trainee in turn. The last one's scalars are kept."""
+        wait, scalars = self.result.learner.warmup, dict[str, float]()
+        due = [due_updates(trainee.learner, wait, step) for trainee in trainees]
+        for turn in range(max(map(len, due), default=0)):
+            for trainee, numbers in zip(trainees, due, strict=True):
+                if turn < len(numbers):
+                    scalars |= self._update(trainee, numbers[turn], slices, play)
+        return scalars
+
+    def _update(
+        self, trainee: Trainee, number: int, slices: Sequence[Slice], play: Callable[[Slice], Any]
+    ) -> dict[str, float]:
+        """One update of one network, on all slices of this process."""
+        learner, is_result = trainee.learner, trainee is self.result
+        trainee.optimiser.zero_grad(set_to_none=True)  # what the losses of other learners may have left here
+        if not is_result:
+            learner.network.train()
+        found = [self._gradients(learner, play(slice), replace(slice, update=number)) for slice in slices]
+        if not is_result:
+            learner.network.eval()
+        lr = learner.optimiser.rate(number, total_updates(learner, self.result.learner.warmup, self.training.steps))
+        self.run.processes.all_reduce_gradients(trainee.parameters)
+        norm = apply_gradients(trainee.optimiser, learner.optimiser, lr)
+        if trainee.ema is not None:
+            trainee.ema.update(learner.network)
+        own = {"gradient_norm": norm, "lr": lr} if is_result else {f"{learner.name}_gradient": norm}
+        return mean_scalars(found) | own
+
+    def _gradients(self, learner: Learner, batch: Any, slice: Slice) -> Scalars:
+        """Add the gradients of one slice to the learner's."""
+        with self.run.autocast(), torch.enable_grad():
+            terms = self.objective.loss(learner.name, batch, slice)
+        (terms.loss / self.training.accumulate).backward()
+        return terms.scalars
+
+    def _slices(self, step: int) -> list[Slice]:
+        processes, cut = self.run.processes, self.training.accumulate
+        numbers = processes.slices(cut)
+        total = processes.size * cut
+        return [Slice(step, n, total, n == numbers[0], stream=self.stream(step, n)) for n in numbers]
+
+    def _batch(self, slice: Slice, graph: bool) -> Any:
+        with self.run.autocast(), torch.set_grad_enabled(graph):
+            return self.objective.batch(slice)
+
+    @torch.no_grad()
+    def _validation(self, step: int) -> dict[str, float]:
+        """The validation loss, where the objective has one and it is due."""
+        done, objective = step + 1, self.objective
+        if not isinstance(objective, Validated) or (done % objective.validate_every and done != self.steps):
+            return {}
+        with averaged(self.result):
+            self.curve.values[done] = objective.validate()
+        return {"validation_loss": self.curve.values[done]}
+
+
+def checked_learners(learners: Sequence[Learner]) -> Sequence[Learner]:
+    """Refuse learners that the engine cannot train or keep apart."""
+    names = [learner.name for learner in learners]
+    if not names:
+        raise InputError("the objective has no learner: the last one would be the result.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"two learners of the objective are called {twice[0]!r}: their checkpoints need two names.")
+    taken = [name for name in names if name in RESERVED or name.removesuffix("_optimiser").removesuffix("_ema") != name]
+    if taken:
+        raise InputError(f"a learner cannot be called {taken[0]!r}: a checkpoint has that file for something else.")
+    for learner in learners:
+        if not any(p.requires_grad for p in learner.network.parameters()):
+            raise InputError(f"the learner {learner.name!r} has no parameter that requires a gradient.")
+    if learners[-1].updates != 1:
+        raise InputError(f"the result {names[-1]!r} makes one update a step, not {learners[-1].updates}.")
+    return learners
+
+
+def due_updates(learner: Learner, wait: int, step: int) -> range:
+    """Numbers of the updates that a learner makes in a step: one while the result waits, then ``updates``.
+
+    wait: warm-up of the result, the first steps in which it is left as it is.
+    """
+    if step < learner.warmup:
+        return range(0)
+    if step < wait:
+        return range(step - learner.warmup, step - learner.warmup + 1)
+    together = max(wait, learner.warmup)
+    first = together - learner.warmup + (step - together) * learner.updates
+    return range(first, first + learner.updates)
+
+
+def total_updates(learner: Learner, wait: int, steps: int) -> int:
+    """Updates that the learner's schedule is for, where the result makes ``steps`` after its warm-up."""
+    together = max(wait, learner.warmup)
+    return together - learner.warmup + (wait + steps - together) * max(learner.updates, 1)
+
+
+def mean_scalars(found: Sequence[Scalars]) -> dict[str, float]:
+    """Mean of every scalar over the slices that have it."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for scalars in found:
+        for name, value in scalars.items():
+            values[name].append(value)
+    return {name: sum(each) / len(each) for name, each in values.items()}
+
+
+@contextmanager
+def averaged(trainee: Trainee) -> Iterator[None]:
+    """The averaged weights in place of the present ones, in eval mode; the present ones come back afterwards."""
+    network, ema = trainee.learner.network, trainee.ema
+    network.eval()
+    if ema is None:
+        yield
+        return
+    present = {name: p.detach().clone() for name, p in network.named_parameters() if name in ema.shadow}
+    ema.copy_to(network)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name in present:
+                    parameter.copy_(present[name])
