@@ -40,7 +40,7 @@ def didi_register_domains() -> Mapping[str, Callable[..., Domain]]:  # type: ign
     """Domains by name, for ``domain=<name>``.
 
     Fires once, when plugins are loaded. The factory is called when a command uses the domain, with the keys of the
-    config node ``data``; it refuses those that it does not know.
+    config node ``data``: its parameters, or those of ``domain/<name>.yaml`` where a config folder has that file.
 
         return {"dna": DnaDomain}
     """
@@ -68,10 +68,10 @@ def didi_register_samplers() -> Mapping[str, type[Sampler]]:  # type: ignore[emp
 
 @hookspec
 def didi_register_objectives() -> Mapping[str, type[ObjectiveSettings]]:  # type: ignore[empty-body]
-    """Objectives by name, for ``objective.kind=<name>``: frozen dataclasses whose fields are keys of ``objective:``.
+    """Objectives by name, for ``objective=<name>``: frozen dataclasses whose fields are the keys of ``objective:``.
 
-    Fires once, when plugins are loaded. ``objective=<name>`` chooses a file ``objective/<name>.yaml`` in a config
-    folder, which gives the kind and values of its keys.
+    Fires once, when plugins are loaded. A file ``objective/<name>.yaml`` in a config folder may give other values of
+    the keys, or ``kind: <name>`` and values under another name.
 
         return {"mmd": Mmd}
     """
@@ -104,7 +104,7 @@ def didi_register_config_folders() -> Sequence[Path]:  # type: ignore[empty-body
     """Folders of YAML files that extend the config groups: ``domain/dna.yaml``, ``objective/mine.yaml``,
     ``sizes/distill_dna.yaml``.
 
-    Fires once, when plugins are loaded. A domain without ``domain/<name>.yaml`` cannot be chosen.
+    Fires once, when plugins are loaded.
 
         return [Path(__file__).parent / "configs"]
     """

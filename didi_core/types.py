@@ -209,7 +209,7 @@ class Metric(Protocol):
 
 
 class Domain(Protocol):
-    """What a sequence is: everything that the core does not know. See docs/plugins.md."""
+    """What a sequence is: everything that the core does not know. See docs/extending.md."""
 
     name: str
     vocabulary: Vocabulary

@@ -79,8 +79,8 @@ COMMANDS = {
         Command("plugins", "what is installed: plugins and what they offer", "[--json]", configured=False),
         Command(
             "new-plugin",
-            "a domain, objective, sampler, metric or tracker of your own to start from",
-            "NAME [--kind domain|objective|sampler|metric|tracker]",
+            "a plugin of your own to start from: one new idea in a distribution that runs",
+            "NAME [--kind domain|law|sampler|reward|text_reward|objective|metric|tracker]",
             False,
             "new_plugin",
         ),

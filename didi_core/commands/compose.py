@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from didi_core.commands import find
 from didi_core.commands.grammar import MISSING, Unreadable, annotation_of, choices, quoted, read, takes_text, written
 from didi_core.commands.spellings import respelled
+from didi_core.commands.unfiled import store_unfiled, unfiled
 from didi_core.config import config_folder, flatten, unknown_key
 from didi_core.errors import InputError, unknown
 from didi_core.plugins import registry
@@ -49,15 +50,16 @@ class PluginFolders(SearchPathPlugin):
 
 
 def use_plugin_folders() -> None:
-    """Show Hydra the plugins' config folders; before anything is composed."""
+    """Show Hydra the plugins' configurations; before anything is composed."""
     if PluginFolders not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(PluginFolders)
+    store_unfiled()
 
 
 def group_options(group: str) -> list[str]:
-    """Choices of a config group, over all config folders; empty when there is no such group."""
+    """Choices of a config group, from all config folders and plugins; empty when there is no such group."""
     found = {p.stem for folder in registry().config_folders for p in (folder / group).glob("*.yaml")}
-    return sorted(found)
+    return sorted({*found, *unfiled(group)})
 
 
 @dataclass(frozen=True)
@@ -227,10 +229,6 @@ def _check_choice(group: str, name: str, setting: Setting) -> None:
         raise InputError(f"{group}={name}: write {group}={Path(name).stem}.")
     if group == "domain":
         registry().catalogue("domains").find(name)
-        raise InputError(
-            f"domain {name!r} has no configuration: its plugin must offer a folder with domain/{name}.yaml "
-            "(didi_register_config_folders)."
-        )
     raise InputError(" ".join([str(unknown(group, name, options)), *registry().catalogue("configs").notes]))
 
 

@@ -56,7 +56,7 @@ def check_interface(declared: Any) -> None:
 
 def changes(since: int) -> str:
     """What has changed for plugins after an interface."""
-    return "; ".join(told for version, told in hookspecs.CHANGES.items() if version > since)
+    return "; ".join(change for version, change in hookspecs.CHANGES.items() if version > since)
 
 
 def import_fault(error: ImportError) -> str:

@@ -141,8 +141,10 @@ KINDS = table(
         Kind("domains", "domain", Domain, factory, None, "faults", ("domain",)),
         Kind("laws", "unmasking law", Law, instance, LAWS, "check_law", ("law",)),
         Kind("samplers", "sampler", Sampler, settings_class, SAMPLERS, "check_sampler", ("sampler",)),
-        Kind("objectives", "objective", ObjectiveSettings, settings_class, OBJECTIVES),
-        Kind("rewards", "reward", RewardSettings, reward, REWARDS, "", ("objective",)),
+        Kind("rewards", "reward", RewardSettings, reward, REWARDS, "check_reward", ("reward", "text_reward")),
+        Kind(
+            "objectives", "objective", ObjectiveSettings, settings_class, OBJECTIVES, "check_objective", ("objective",)
+        ),
         Kind("metrics", "metric", Metric, factory, None, "check_metric", ("metric",), by_domain),
         Kind("configs", "configuration", Path, readable, read=by_folder, answers_to="didi_register_config_folders"),
     )

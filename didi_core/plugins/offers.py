@@ -55,11 +55,11 @@ def settle(
         return {name: claimed[0]}
     own = first.distribution == OWN
     if own:
-        told = f"{kind.word} {name!r} is the core's own and cannot be replaced: give it another name"
+        reason = f"{kind.word} {name!r} is the core's own and cannot be replaced: give it another name"
     else:
         origins = " and ".join(plugin.origin for plugin in (first, *others))
-        told = conflicts[name] = f"two plugins offer {kind.word} {name!r}: {origins}. Uninstall one of them."
+        reason = conflicts[name] = f"two plugins offer {kind.word} {name!r}: {origins}. Uninstall one of them."
     for plugin in others if own else (first, *others):
         i = places[plugin.name]
-        plugins[i] = replace(plugins[i], refused=(*plugins[i].refused, told))
+        plugins[i] = replace(plugins[i], refused=(*plugins[i].refused, reason))
     return {name: claimed[0]} if own else {}

@@ -4,8 +4,8 @@
         def make(self):
             return DnaDomain("tests/some.fasta")
 
-Or, without pytest, ``faults(domain)`` returns what is wrong in words, by check. ``check_sampler``, ``check_law`` and
-``check_metric`` do the same for the smaller things that a plugin may offer.
+Or, without pytest, ``faults(domain)`` returns what is wrong in words, by check. ``check_objective``, ``check_reward``,
+``check_law``, ``check_sampler`` and ``check_metric`` raise ``Broken`` for the other things that a plugin may offer.
 """
 
 from __future__ import annotations
@@ -14,5 +14,16 @@ from didi_core.testing.bench import Broken
 from didi_core.testing.contract import DomainContract
 from didi_core.testing.domain_checks import CHECKS, faults
 from didi_core.testing.part_checks import check_law, check_metric, check_sampler
+from didi_core.testing.training_checks import check_objective, check_reward
 
-__all__ = ["CHECKS", "Broken", "DomainContract", "check_law", "check_metric", "check_sampler", "faults"]
+__all__ = [
+    "CHECKS",
+    "Broken",
+    "DomainContract",
+    "check_law",
+    "check_metric",
+    "check_objective",
+    "check_reward",
+    "check_sampler",
+    "faults",
+]

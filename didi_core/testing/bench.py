@@ -49,11 +49,11 @@ class Bench:
         return self.domain.held_out(SAMPLES, 0)
 
 
-def promise(kept: bool, told: str) -> None:
+def promise(kept: bool, words: str) -> None:
     """Raise ``Broken`` with the words unless the promise is kept."""
     __tracebackhide__ = True  # pytest shows the check, then the words
     if not kept:
-        raise Broken(told)
+        raise Broken(words)
 
 
 def refuses(action: Callable[[], object], what: str) -> None:

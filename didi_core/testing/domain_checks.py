@@ -1,5 +1,5 @@
-"""What the core relies on in a domain, one function a promise. A broken one is told in words: what was done, what came,
-what should have come."""
+"""What the core relies on in a domain, one function a promise. A broken one is explained in words: what was done, what
+came, what should have come."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def check_generated(bench: Bench) -> None:
         try:
             again = domain.encode(text)
         except InputError as error:
-            told = f"a model may write the tokens {tokens}, and encode refuses their text {text!r}: {error}"
-            raise Broken(told) from error
+            words = f"a model may write the tokens {tokens}, and encode refuses their text {text!r}: {error}"
+            raise Broken(words) from error
         promise(
             domain.decode(again) == text,
             f"a model may write {text!r}, which becomes {domain.decode(again)!r} when it is read again.",
@@ -274,10 +274,10 @@ def check_controls(bench: Bench) -> None:
     known = evaluate_samples([quality], bench.natural).values[quality.name].value
     made = negative_controls(bench.domain, bench.natural)
     values = {n: evaluate_samples([quality], s).values[quality.name].value for n, s in made.items()}
-    told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+    listed = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
     promise(
         any(value > known for value in values.values()),
-        f"the quality {quality.name} is {known:.3g} on held-out samples and no worse on the controls: {told}.",
+        f"the quality {quality.name} is {known:.3g} on held-out samples and no worse on the controls: {listed}.",
     )
 
 

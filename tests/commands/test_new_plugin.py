@@ -34,7 +34,8 @@ def test_scaffold_is_listed_and_passes_its_own_tests(kind: str, tmp_path: Path) 
     wish = Wish(f"my_{kind}", kind, tmp_path / "plugin")
     assert main(["new-plugin", wish.name, "--kind", kind, f"out={wish.folder}"]) == 0
     site = fake_install(wish.folder, wish)
-    environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     listed = subprocess.run(
         [sys.executable, "-m", "didi_core", "plugins", "--json"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
@@ -59,7 +60,7 @@ def test_scaffold_has_every_file_and_no_name_left_open(kind: str) -> None:
         if path.suffix == ".py":
             compile(text, str(path), "exec")
             assert max(map(len, text.splitlines())) <= 120, path
-    assert ("configs" in " ".join(map(str, made))) == (kind in ("domain", "objective"))
+    assert ("configs" in " ".join(map(str, made))) == (kind == "domain")
 
 
 @pytest.mark.parametrize("words", [["dna", "kind=metric"], ["--kind", "metric", "dna"], ["dna", "--kind=metric"]])
@@ -82,6 +83,13 @@ def test_settings_and_flags_mean_the_same(words: list[str]) -> None:
 def test_wrong_wishes_are_told(words: list[str], told: str) -> None:
     with pytest.raises(InputError, match=told):
         parse(words)
+
+
+def test_help_and_errors_list_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new-plugin", "--help"]) == 0
+    assert f"[--kind {'|'.join(SCAFFOLDS)}]" in capsys.readouterr().out
+    assert main(["new-plugin", "mine", "kind=tree"]) == 2
+    assert f"Known: {', '.join(sorted(SCAFFOLDS))}" in capsys.readouterr().err
 
 
 def test_name_that_is_taken_and_folder_that_is_not_empty(

@@ -19,11 +19,13 @@ from didi_core import hookspecs
 from didi_core.diffusion.laws import BUILT_IN, LAWS, Iid
 from didi_core.errors import InputError
 from didi_core.hookspecs import hookimpl
+from didi_core.objectives.nelbo import Nelbo
 from didi_core.plugins import discovery as plugins
 from didi_core.plugins.checks import HOOKS
 from didi_core.plugins.discovery import collect
 from didi_core.plugins.kinds import KINDS, Kind
 from didi_core.sampling.base import Job
+from didi_toy import ToyDomain
 
 
 class Point:
@@ -242,7 +244,6 @@ def test_listing_a_catalogue_loads_the_plugins(installed: Callable[..., None]) -
 
 def test_python_api_samples_with_the_law_of_a_plugin(installed: Callable[..., None]) -> None:
     import didi_core
-    from didi_toy import ToyDomain
 
     installed(Point("laws", module(didi_register_laws=lambda: {"mine": Iid(name="mine")})))
     domain = ToyDomain()
@@ -327,6 +328,44 @@ def test_choosing_a_configuration_that_two_plugins_offer_names_both(
     assert main(["distill", "domain=toy", "objective=mine"]) == 2
     told = capsys.readouterr().err
     assert "unknown objective 'mine'" in told and "Plugin skipped: 'c' of didi-c 1.0: ImportError: gone." in told
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Nelbo):
+    """An objective that brings no configuration."""
+
+    strength: float = 2.0
+    pair: tuple[int, int] = (1, 2)
+
+    commands: ClassVar[tuple[str, ...]] = ("distill",)
+
+
+def test_objective_and_domain_without_a_configuration_are_chosen_by_name(installed: Callable[..., None]) -> None:
+    from didi_core.commands.compose import compose_settings, parse
+
+    class Shapes(ToyDomain):
+        def __init__(self, size: int = 3, *, path: str | None = None) -> None:
+            super().__init__()
+
+    both = module(didi_register_objectives=lambda: {"mine": Mine}, didi_register_domains=lambda: {"shapes": Shapes})
+    installed(Point("mine", both))
+    words = ["domain=shapes", "data.size=4", "objective=mine", "objective.strength=3"]
+    made = compose_settings("distill", [parse(word) for word in words])
+    assert made["domain"] == "shapes" and made["data"] == {"size": 4, "path": None}
+    assert made["objective"] == {"kind": "mine", "name": "mine", "schedule": "log_linear", "weight_clip": 1000.0,
+                                 "strength": 3.0, "pair": [1, 2]}  # fmt: skip
+    with pytest.raises(InputError, match="unknown key 'objective.strenth'. Did you mean 'objective.strength'"):
+        compose_settings("distill", [parse("objective=mine"), parse("objective.strenth=3")])
+
+
+def test_file_of_a_plugin_comes_before_what_its_code_says(installed: Callable[..., None], tmp_path: Path) -> None:
+    from didi_core.commands.compose import compose_settings, parse
+
+    text = "# @package _global_\nobjective:\n  kind: mine\n  name: mine\n  strength: 7.0\n"
+    made = configs(tmp_path, "objective/mine", text=text)
+    made.didi_register_objectives = hookimpl(lambda: {"mine": Mine})  # type: ignore[attr-defined]
+    installed(Point("mine", made))
+    assert compose_settings("distill", [parse("objective=mine")])["objective"]["strength"] == 7.0
 
 
 def test_file_of_a_config_folder_that_is_no_yaml_is_its_plugins_problem(tmp_path: Path) -> None:
