@@ -9,10 +9,11 @@ from didi_core.catalogue import PLUGINS
 
 if TYPE_CHECKING:
     from didi_core.api import distill, evaluate, load_student, pretrain, sample, score, shortlist
+    from didi_core.objectives.rewards import reward
 
     __version__: str
 
-__all__ = ["distill", "evaluate", "load_student", "pretrain", "sample", "score", "shortlist"]
+__all__ = ["distill", "evaluate", "load_student", "pretrain", "reward", "sample", "score", "shortlist"]
 
 
 PLUGINS.load = lambda: importlib.import_module("didi_core.plugins").registry()
@@ -20,6 +21,8 @@ PLUGINS.load = lambda: importlib.import_module("didi_core.plugins").registry()
 
 def __getattr__(name: str) -> Any:
     """The Python API, imported when it is first used: torch takes seconds, and ``--help`` does not need it."""
+    if name == "reward":
+        return importlib.import_module("didi_core.objectives.rewards").reward
     if name in __all__:
         return getattr(importlib.import_module("didi_core.api"), name)
     if name == "__version__":

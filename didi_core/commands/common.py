@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,8 +108,11 @@ def open_run(
     config: Mapping[str, Any],
     command_line: tuple[str, ...],
     key: str = "run_dir",
+    todays: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Iterator[RunDirectory]:
-    """The run directory of a command; tells the plugins when everything asked for is done. ``key`` names it.
+    """The run directory of a command; tells the plugins when everything asked for is done.
+
+    key, todays: as of ``RunDirectory.open``.
 
     Of several processes the first opens it, and the others learn from it which one it is.
     """
@@ -120,7 +123,8 @@ def open_run(
             yield followed
         return
     path = run_dir or default_run_dir(command, domain)
-    with RunDirectory.open(path, {"command": command, **config}, command_line, processes.size, key) as run:
+    whole = {"command": command, **config}
+    with RunDirectory.open(path, whole, command_line, processes.size, key, todays) as run:
         processes.broadcast((run.path, run.record))
         print(f"run directory: {run.path}", flush=True)
         yield run

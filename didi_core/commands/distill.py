@@ -34,8 +34,8 @@ from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import check_reference
 from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.older import todays
 from didi_core.objectives.registry import read_objective
-from didi_core.objectives.rewards import without_functions
 from didi_core.plugins import registry
 from didi_core.processes import current
 from didi_core.progress import counting
@@ -112,7 +112,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         return planned
     if settings.evaluate.enabled and processes.first:
         check_reference(domain)
-    with open_run("distill", settings.domain, settings.run_dir, without_functions(config), command_line) as opened:
+    recorded = {**config, "objective": settings.rules.resolved()}
+    with open_run("distill", settings.domain, settings.run_dir, recorded, command_line, todays=todays) as opened:
         note_machine(opened, machine, teacher)
         about = replace(about, folder=opened.path)
         student = copy.deepcopy(teacher).requires_grad_(True)

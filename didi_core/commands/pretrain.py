@@ -26,6 +26,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.older import todays
 from didi_core.objectives.registry import read_objective
 from didi_core.processes import current
 from didi_core.run import Run
@@ -95,7 +96,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         planned = plan(settings, about)
         print_plan(planned)
         return planned
-    with open_run("pretrain", settings.domain, settings.run_dir, config, command_line) as opened:
+    recorded = {**config, "objective": settings.rules.resolved()}
+    with open_run("pretrain", settings.domain, settings.run_dir, recorded, command_line, todays=todays) as opened:
         about = replace(about, folder=opened.path)
         network = new_model(settings.sizes, domain, settings.seed).to(machine.device)
         note_machine(opened, machine, network)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from jaxtyping import Int
@@ -83,12 +83,14 @@ class Materials:
 class ObjectiveSettings(ABC):
     """The keys of ``objective:``. A subclass adds its own fields; plugins offer it by ``didi_register_objectives``.
 
-    name: what this composition is called in cards and reports; by default the name it is registered under.
+    kind: the name it is registered under.
+    name: what this composition is called in cards and reports; by default its kind.
 
     commands: those that can train it. ``distill`` starts from a copy of the teacher, ``pretrain`` from fresh weights.
     architecture: the network that ``pretrain`` makes for it.
     """
 
+    kind: str = ""
     name: str = ""
 
     commands: ClassVar[tuple[str, ...]] = ("distill",)
@@ -97,6 +99,10 @@ class ObjectiveSettings(ABC):
     @abstractmethod
     def prepare(self, materials: Materials) -> Objective[Any]:
         """The objective of one run, before its first step."""
+
+    def resolved(self) -> dict[str, Any]:
+        """The keys as they are understood, in plain values: what a run's record says, and is compared by."""
+        return asdict(self)
 
     def check(self, training: TrainingSettings, processes: int) -> None:
         """Refuse a batch that cannot be cut into the slices of that many processes, before anything is made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -79,6 +79,16 @@ class Didi(ObjectiveSettings):
     def rewards(self) -> tuple[Entry, ...]:
         """The list of rewards, read."""
         return read_rewards(self.reward, self.critic, self.each_reward)
+
+    def resolved(self) -> dict[str, Any]:
+        """With the list of rewards as it was read, whichever way it was given."""
+        listed = [
+            {"kind": entry.kind, "weight": entry.weight, **asdict(entry.critic), **asdict(entry.rule)}  # type: ignore[call-overload]
+            for entry in self.rewards
+        ]
+        said = ("reward", "each_reward", "critic")  # by the entries
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in said}
+        return {k: asdict(v) if is_dataclass(v) else v for k, v in values.items()} | {"reward": listed}  # type: ignore[arg-type]
 
     def check(self, training: TrainingSettings, processes: int) -> None:
         """Refuse slices that are not whole groups."""

@@ -105,11 +105,13 @@ def student_terms(
         log_p.append(revealed)
         anchor, counted = anchor + sums, counted + n
     policy, scalars = torch.zeros((), device=noised.x.device), dict[str, float]()
+    names = [reward.name for reward, _ in rewards]
     for i, (reward, weight) in enumerate(rewards):
         scores = checked_scores(reward, noised)
         loss, shown = _policy(student, scores, episode, noised, log_p, settings)
         policy = policy + weight * loss
-        scalars |= {name if i == 0 else f"{reward.name}_{name}": value for name, value in shown.items()}
+        label = reward.name if names.count(reward.name) == 1 else f"{reward.name}_{i + 1}"
+        scalars |= {name if i == 0 else f"{label}_{name}": value for name, value in shown.items()}
     kl, spread, teacher_spread = anchor / max(counted, 1)
     loss = policy + settings.anchor.kl * kl - settings.anchor.entropy * spread
     terms = {"loss": loss, "policy": policy, "kl": kl, "entropy": spread, "teacher_entropy": teacher_spread}

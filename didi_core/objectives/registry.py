@@ -25,7 +25,7 @@ def read_objective(given: Mapping[str, Any] | str, command: str) -> ObjectiveSet
         InputError: an objective that is not there or not for that command, or a key that it does not have.
     """
     keys = {"kind": given} if isinstance(given, str) else dict(given)
-    kind = keys.pop("kind", None)
+    kind = keys.get("kind")
     if not isinstance(kind, str):
         raise InputError(f"objective.kind={kind!r} names no objective. Known: {', '.join(sorted(OBJECTIVES))}.")
     settings = OBJECTIVES.find(kind, "objective.kind")

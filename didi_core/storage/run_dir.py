@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +48,13 @@ class RunDirectory:
         command_line: Sequence[str] = (),
         world_size: int = 1,
         key: str = "run_dir",
+        todays: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> Iterator[RunDirectory]:
-        """Create the directory, or continue in it. ``key`` is the setting that names it, for messages.
+        """Create the directory, or continue in it.
+
+        Args:
+            key: the setting that names it, for messages.
+            todays: the configuration of an older record in today's keys.
 
         Raises:
             InputError: it belongs to another configuration (the keys that differ are named) or another number of
@@ -67,7 +72,7 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path / LOCK, key)
         try:
-            run = cls(path, _open_record(path / RECORD, config, command_line, world_size, key), lock)
+            run = cls(path, _open_record(path / RECORD, config, command_line, world_size, key, todays), lock)
             run.save()
             with named(path):
                 yield run
@@ -156,7 +161,12 @@ def _take_lock(path: Path, key: str) -> int:
 
 
 def _open_record(
-    path: Path, config: Mapping[str, Any], command_line: Sequence[str], world_size: int, key: str
+    path: Path,
+    config: Mapping[str, Any],
+    command_line: Sequence[str],
+    world_size: int,
+    key: str,
+    todays: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> dict[str, Any]:
     """A new record, or the old one if it is of the same configuration and number of processes."""
     plain = json.loads(json.dumps(config, default=str))
@@ -175,6 +185,7 @@ def _open_record(
         before = record["config"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
         raise InputError(f"{path} is damaged ({error.__class__.__name__}): name another {key}.") from None
+    before = todays(before)
     differing = differing_keys(before, plain)
     if differing:
         raise InputError(
@@ -188,6 +199,7 @@ def _open_record(
             f"{path.parent} was begun by {began} process(es), and {world_size} would go on with it: the batch would be "
             f"drawn in other parts. Start {began} (torchrun --nproc-per-node), or name another {key}."
         )
+    record["config"] = dict(before)
     record["continued"] = [*record.get("continued", []), time.strftime("%Y-%m-%dT%H:%M:%S%z")]
     return dict(record)
 

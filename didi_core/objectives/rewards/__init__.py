@@ -10,7 +10,7 @@ An entry gives the kind, a ``weight``, keys of ``objective.critic`` for its own 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,36 +66,12 @@ def read_rewards(
     if not listed:
         raise InputError(f"{where} is empty: give at least one reward, as {where}=[scorer].")
     plain = [_as_mapping(item, f"{where}[{i}]") for i, item in enumerate(listed)]
-    kinds = [_settings_of(item["kind"], f"{where}[{i}].kind") for i, item in enumerate(plain)]
-    plain = _spread(each or {}, plain, kinds)
+    named = [_settings_of(item["kind"], f"{where}[{i}].kind") for i, item in enumerate(plain)]
+    kinds = [kind for _, kind in named]
+    plain = _spread(each or {}, [item | {"kind": name} for item, (name, _) in zip(plain, named, strict=True)], kinds)
     return tuple(
         _read(item, kind, critic, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(plain, kinds, strict=True))
     )
-
-
-def enter(function: Callable[..., Sequence[float]]) -> str:
-    """Put a function of texts among the rewards under its own name, which is returned.
-
-    Raises:
-        InputError: another reward has that name.
-    """
-    made = function if isinstance(function, TextFunction) else reward(function)
-    there = REWARDS.get(made.name)
-    if there is not None and not (isinstance(there, TextFunction) and there.function is made.function):
-        raise InputError(f"the reward {made.name!r} is there already: give the function another name.")
-    REWARDS[made.name] = made
-    return made.name
-
-
-def without_functions(value: Any) -> Any:
-    """A configuration with functions by their names, as it goes into a record."""
-    if isinstance(value, Mapping):
-        return {key: without_functions(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_functions(inner) for inner in value]
-    if callable(value):
-        return (value if isinstance(value, TextFunction) else reward(value)).name
-    return value
 
 
 def _as_mapping(item: Any, where: str) -> dict[str, Any]:
@@ -103,17 +79,22 @@ def _as_mapping(item: Any, where: str) -> dict[str, Any]:
         item = {"kind": item}
     if not isinstance(item, Mapping) or "kind" not in item:
         raise InputError(f"{where}={item!r} names no reward: write a name, or {{kind: <name>, weight: 1.0}}.")
-    kind = item["kind"]
-    return {**item, "kind": enter(kind) if callable(kind) else str(kind)}
+    return dict(item)
 
 
-def _settings_of(kind: str, where: str) -> type[RewardSettings]:
+def _settings_of(kind: Any, where: str) -> tuple[str, type[RewardSettings]]:
+    """Name and settings of a reward, by its name or as a function of texts."""
+    if callable(kind):
+        function = kind if isinstance(kind, TextFunction) else reward(kind)
+        if function.name in BUILT_IN:
+            raise InputError(f"{where}: the reward {function.name!r} is there already: give the function another name.")
+        return function.name, function.settings
     if kind == "both":
         raise InputError(
             f"{where}=both is now a list of two: objective.reward=[scorer,{{kind: log_ratio, credit: expected}}]."
         )
-    found = REWARDS.find(kind, where)
-    return found.settings if isinstance(found, TextFunction) else found
+    found = REWARDS.find(str(kind), where)
+    return str(kind), found.settings if isinstance(found, TextFunction) else found
 
 
 def _keys(kind: type[RewardSettings]) -> list[str]:

@@ -1,0 +1,56 @@
+"""Configurations of runs that were begun before objectives had kinds and rewards were a list, in today's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from didi_core.errors import InputError
+from didi_core.objectives.registry import read_objective
+
+CRITIC = ("updates", "warmup", "lr", "lr_warmup", "lr_final", "gradient_clip")
+
+
+def todays(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration in a run's record as this version would have recorded it.
+
+    Raises:
+        InputError: the objective of an older run does not exist any more.
+    """
+    objective, command = config.get("objective"), str(config.get("command"))
+    made = dict(config)
+    if command == "pretrain" and isinstance(objective, str):
+        own = {key: made.pop(key) for key in ("schedule", "weight_clip") if key in made}
+        objective = {"kind": objective, "name": objective, **(own if objective == "nelbo" else {})}
+    elif isinstance(objective, Mapping) and "kind" not in objective:
+        objective = _with_a_list(objective)
+    else:
+        return made
+    try:
+        return made | {"objective": read_objective(objective, command).resolved()}
+    except InputError as error:
+        raise InputError(
+            f"the run was begun by an older version, whose objective cannot be gone on with: {error} "
+            "Finish it with that version, or name another run_dir."
+        ) from None
+
+
+def _with_a_list(objective: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of ``didi`` from those in which ``reward`` was one group."""
+    made = {key: value for key, value in objective.items() if key != "reward"}
+    reward = dict(objective.get("reward", {}))
+    kind, options = reward.get("kind", "scorer"), reward.get("options", {})
+    clip = {"clip": reward.get("clip", 8.0)}
+    scorer = {
+        "kind": "scorer",
+        **clip,
+        **{key: reward[key] for key in ("smoothing", "trainable_blocks") if key in reward},
+    }
+    ratio = {"kind": "log_ratio", **clip, "credit": reward.get("credit", "sample")}
+    listed = {
+        "scorer": [scorer],
+        "log_ratio": [ratio],
+        "both": [scorer, {**ratio, "weight": reward.get("ratio_weight", 1.0)}],
+    }.get(kind, [{"kind": kind, **options}])
+    critic = {key: reward[key] for key in CRITIC if key in reward}
+    return {**made, "kind": "didi", "coupled": reward.get("coupled", True), "reward": listed, "critic": critic}

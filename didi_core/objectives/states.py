@@ -1,0 +1,98 @@
+"""States from data: real sequences, corrupted at times that are stratified over the whole batch.
+
+A rollout visits the states of the student itself. Objectives such as MMD, IDLM and D-MMD start from x_t ~ q(. | x0)
+with x0 real instead, which costs no rollout. Where there is no corpus, a kept set of the teacher's samples stands in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from didi_core.diffusion.masking import forward_mask
+from didi_core.diffusion.schedules import Schedule, antithetic_times
+from didi_core.errors import InputError, unknown
+from didi_core.objectives.base import Materials
+from didi_core.objectives.reference import Reference, trim
+from didi_core.streams import generator
+from didi_core.training.objective import Slice
+
+SOURCES = ("data", "teacher")
+
+
+@dataclass(frozen=True)
+class StateSettings:
+    """The keys of ``objective.states``.
+
+    source: where x0 comes from: ``data`` of the domain, or ``teacher``: ``samples`` of its own, made in ``steps`` calls
+        each and kept with the run. low, high: range of t.
+    """
+
+    source: str = "data"
+    samples: int = 512
+    steps: int = 64
+    low: float = 0.02
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise unknown("source of states", self.source, SOURCES, "objective.states.source")
+        if self.samples < 1 or self.steps < 1:
+            raise InputError("objective.states.samples and steps must be at least 1.")
+        if not 0 <= self.low < self.high <= 1:
+            raise InputError(f"objective.states.low={self.low}, high={self.high}: need 0 <= low < high <= 1.")
+
+
+@dataclass(frozen=True)
+class State:
+    """Sequences x0 and their corruption x_t, one row each. A row may have no masked position where t is small."""
+
+    x0: Int[Tensor, "B L"]
+    xt: Int[Tensor, "B L"]
+    masked: Bool[Tensor, "B L"]
+    time: Float[Tensor, "B"]
+    alpha: Float[Tensor, "B"]
+
+
+@dataclass(frozen=True)
+class States:
+    """Draws the states of a slice: the same for the same slice and stream."""
+
+    source: Reference
+    materials: Materials
+    schedule: Schedule
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, settings: StateSettings, materials: Materials, schedule: Schedule) -> States:
+        """The states that the settings ask for. Raises InputError where there is no data."""
+        source: Reference
+        if settings.source == "teacher":
+            source = materials.kept_samples(settings.samples, settings.steps)
+        else:
+            source = materials.data()
+            try:
+                source.batch(0, materials.training.batch_size)
+            except InputError as error:
+                raise InputError(
+                    f"objective.states.source=data, and there is no data: {error} Without a corpus, set "
+                    "objective.states.source=teacher: the teacher's own samples."
+                ) from None
+        return cls(source, materials, schedule, settings.low, settings.high)
+
+    def draw(self, slice: Slice) -> State:
+        """x0 and t of the whole batch are drawn together and cut; masks come from the stream of the slice.
+
+        Pinned positions (BOS, EOS, padding) are never masked.
+        """
+        run, batch = self.materials.run, self.materials.training.batch_size
+        vocabulary = run.domain.vocabulary
+        times = antithetic_times(batch, generator(run.seed, "states", slice.step), self.low, self.high)
+        time = slice.of(times).to(run.device)
+        alpha = self.schedule.alpha(time)
+        x0 = trim(slice.of(self.source.batch(slice.step, batch)), vocabulary.pad).to(run.device)
+        xt = forward_mask(x0, alpha, vocabulary.maskable(x0), vocabulary.mask, slice.stream)
+        return State(x0, xt, xt == vocabulary.mask, time, alpha)

@@ -1,0 +1,314 @@
+"""The engine by itself, on a toy objective: a line that is fitted to data, and a critic that follows it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from didi_core.errors import InputError
+from didi_core.processes import Processes
+from didi_core.run import Run
+from didi_core.streams import generator
+from didi_core.training.engine import Engine, Trainee, due_updates, total_updates
+from didi_core.training.objective import Collapse, Learner, Objective, Scalars, Slice, Terms
+from didi_core.training.optimiser import OptimiserSettings
+from didi_core.training.settings import TrainingSettings
+from didi_core.training.state import Stateful
+from didi_toy import ToyDomain
+
+ADAM = OptimiserSettings(lr=0.05, clip=1e9)
+TRAINING = TrainingSettings(steps=6, batch_size=8, lr=0.05, warmup=0, ema=0.5, checkpoint_every=2, log_every=1)
+SLOPE = 3.0
+
+
+@dataclass(frozen=True)
+class Played:
+    """Inputs of a slice and the line's outputs, with their graph where the line is to learn."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass
+class Line(Objective[Played]):
+    """The line y = w x is pulled to the data, and to the critic; the critic is fitted to what the line says."""
+
+    training: TrainingSettings
+    critic: Mapping[str, int] | None = field(default_factory=dict)  # updates, warmup; None: there is none
+    waits: int = 0
+    noise: float = 0.1
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    networks: dict[str, nn.Linear] = field(init=False)
+
+    def __post_init__(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.networks = {name: nn.Linear(1, 1) for name in ("critic", "line")}
+
+    def learners(self) -> list[Learner]:
+        line = Learner("line", self.networks["line"], ADAM, self.training.ema, warmup=self.waits)
+        critic = [] if self.critic is None else [Learner("critic", self.networks["critic"], ADAM, **self.critic)]
+        return [*critic, line]
+
+    def batch(self, slice: Slice) -> Played:
+        whole = torch.randn(self.training.batch_size, 1, generator=generator(7, "x", slice.step))
+        y = self.networks["line"](x := slice.of(whole))
+        self.calls.append(("batch", slice.step, slice.number, y.requires_grad, self.networks["line"].training))
+        return Played(x, y + self.noise * torch.randn(x.shape, generator=slice.stream))
+
+    def loss(self, learner: str, batch: Played, slice: Slice) -> Terms:
+        noise = self.noise * torch.randn(batch.x.shape, generator=slice.stream)
+        self.calls.append((learner, slice.step, slice.number, slice.update, self.networks[learner].training))
+        if learner == "critic":
+            loss = (self.networks["critic"](batch.x) + noise - batch.y.detach()).square().mean()
+            return Terms(loss, {"critic_loss": float(loss.detach())})
+        pull = (batch.y - self.networks["critic"](batch.x)).square().mean()  # the critic gets a gradient here
+        loss = (batch.y - SLOPE * batch.x + noise).square().mean() + 0.1 * pull
+        return Terms(loss, {"loss": float(loss.detach())})
+
+    def weights(self) -> dict[str, Tensor]:
+        return {f"{n}.{k}": v.clone() for n, net in self.networks.items() for k, v in net.state_dict().items()}
+
+
+@dataclass
+class Memory:
+    """A keeper in memory. stop: a step after whose checkpoint the process dies."""
+
+    stop: int = 0
+    saved: tuple[int, dict[str, Any]] | None = None
+    lines: list[tuple[int, Scalars]] = field(default_factory=list)
+
+    def restore(self, state: Mapping[str, Stateful]) -> int:
+        if self.saved is None:
+            return 0
+        assert set(self.saved[1]) == set(state)
+        for name, part in state.items():
+            part.load_state_dict(copy.deepcopy(self.saved[1][name]))
+        return self.saved[0]
+
+    def save(self, step: int, state: Mapping[str, Stateful]) -> None:
+        self.saved = step, {name: copy.deepcopy(part.state_dict()) for name, part in state.items()}
+        if step == self.stop:
+            raise KeyboardInterrupt
+
+    def record(self, step: int, scalars: Scalars) -> None:
+        self.lines.append((step, scalars))
+
+
+def engine(objective: Objective[Any], training: TrainingSettings = TRAINING, keeper: Memory | None = None) -> Engine:
+    run = Run(ToyDomain())
+    return Engine(objective, run, training, keeper or Memory(), "test", partial(run.stream, "test"))
+
+
+def test_the_critic_learns_from_all_slices_before_the_result_learns_from_any() -> None:
+    """The result begins with the slice whose graph was kept; the other is drawn again, with its graph."""
+    training = replace(TRAINING, accumulate=2)
+    line = Line(training)
+    engine(line, training).step(4)
+    assert line.calls == [
+        ("batch", 4, 0, False, True),
+        ("batch", 4, 1, True, True),
+        ("critic", 4, 0, 4, True),
+        ("critic", 4, 1, 4, True),
+        ("line", 4, 1, 4, True),
+        ("batch", 4, 0, True, True),
+        ("line", 4, 0, 4, True),
+    ]
+
+
+def test_without_others_each_slice_is_drawn_once() -> None:
+    training = replace(TRAINING, accumulate=2)
+    line = Line(training, critic=None)
+    engine(line, training).step(0)
+    assert [call[:3] for call in line.calls] == [("batch", 0, 0), ("line", 0, 0), ("batch", 0, 1), ("line", 0, 1)]
+
+
+def test_while_the_result_waits_the_others_make_one_update_a_step() -> None:
+    line = Line(TRAINING, critic={"updates": 3}, waits=2)
+    made = engine(line)
+    before = line.networks["line"].weight.clone()
+    for step in range(2):
+        made.step(step)
+    assert torch.equal(line.networks["line"].weight, before)
+    assert [call for call in line.calls if call[0] != "critic"] == [("batch", s, 0, False, False) for s in range(2)]
+    made.step(2)
+    assert not torch.equal(line.networks["line"].weight, before)
+    assert [call[3] for call in line.calls if call[0] == "critic"] == [0, 1, 2, 3, 4]
+    assert made.steps == 2 + TRAINING.steps
+
+
+def test_updates_are_numbered_without_gaps_up_to_their_total() -> None:
+    for updates, own, wait, steps in [(1, 0, 0, 5), (3, 0, 4, 5), (2, 3, 1, 5), (2, 1, 4, 5), (0, 0, 3, 5)]:
+        learner = Learner("critic", nn.Linear(1, 1), ADAM, updates=updates, warmup=own)
+        numbers = [n for step in range(wait + steps) for n in due_updates(learner, wait, step)]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) == total_updates(learner, wait, steps) or updates == 0
+    assert numbers == [0, 1, 2]  # updates=0: only while the result waits
+
+
+@pytest.mark.parametrize("critic", [None, {"updates": 2}])
+def test_slices_add_up_to_the_whole_batch(critic: Mapping[str, int] | None) -> None:
+    found = []
+    for accumulate in (1, 2, 4):
+        training = replace(TRAINING, accumulate=accumulate)
+        line = Line(training, critic, noise=0.0)
+        engine(line, training).train()
+        found.append(line.weights())
+    for other in found[1:]:
+        for name, weight in other.items():
+            torch.testing.assert_close(weight, found[0][name])
+
+
+def test_a_run_that_is_cut_ends_like_an_uninterrupted_one() -> None:
+    training = replace(TRAINING, accumulate=2)
+    whole = Line(training, {"updates": 2}, waits=1)
+    engine(whole, training).train()
+    keeper = Memory(stop=4)
+    with pytest.raises(KeyboardInterrupt):
+        engine(Line(training, {"updates": 2}, waits=1), training, keeper).train()
+    keeper.stop = 0
+    cut = Line(training, {"updates": 2}, waits=1)
+    engine(cut, training, keeper).train()
+    assert {step for step, _ in keeper.lines} == set(range(1, 8))
+    for name, weight in whole.weights().items():
+        assert torch.equal(cut.weights()[name], weight)
+
+
+def test_a_checkpoint_names_networks_optimisers_and_averages() -> None:
+    assert set(engine(Line(TRAINING)).state()) == {"critic", "critic_optimiser", "line", "optimiser", "ema"}
+
+
+def test_the_result_ends_with_its_averaged_weights_in_eval_mode() -> None:
+    line = Line(TRAINING)
+    made = engine(line)
+    made.train()
+    assert made.result.ema is not None and not line.networks["line"].training
+    assert torch.equal(line.networks["line"].weight, made.result.ema.shadow["weight"])
+
+
+def test_what_one_loss_leaves_in_another_network_moves_nothing() -> None:
+    """The line's loss has a gradient for the critic, which must not be in the critic's next update."""
+    training = replace(TRAINING, steps=2)
+    moved = []
+    for pull in (True, False):
+        line = Line(training, noise=0.0)
+        if not pull:
+            original = line.loss
+            line.loss = lambda *a, _of=original, _line=line: _without_critic(_of, _line, *a)  # type: ignore[method-assign]
+        engine(line, training).train()
+        moved.append(line.networks["critic"].weight.detach().clone())
+    assert torch.equal(*moved)
+
+
+def _without_critic(loss: Any, line: Line, *arguments: Any) -> Terms:
+    """The same loss, whose gradient does not reach the critic from the line's."""
+    frozen = arguments[0] == "line"
+    line.networks["critic"].requires_grad_(not frozen)
+    terms: Terms = loss(*arguments)
+    line.networks["critic"].requires_grad_(True)
+    return terms
+
+
+def test_scalars_of_a_step() -> None:
+    keeper = Memory()
+    engine(Line(TRAINING), keeper=keeper).train()
+    step, scalars = keeper.lines[0]
+    assert step == 1 and len(keeper.lines) == TRAINING.steps
+    assert set(scalars) == {"critic_loss", "critic_gradient", "loss", "gradient_norm", "lr", "seconds"}
+    assert keeper.lines[-1][1]["lr"] == pytest.approx(0.05 / TRAINING.steps)
+
+
+def test_a_value_that_is_not_finite_stops_the_run_before_anything_is_kept() -> None:
+    line, keeper = Line(replace(TRAINING, checkpoint_every=1), noise=float("inf")), Memory()
+    with pytest.raises(Collapse, match="step 0: critic_loss is .*The last checkpoint is intact"):
+        engine(line, keeper=keeper).train()
+    assert keeper.saved is None and not keeper.lines
+
+
+def test_the_objective_may_stop_the_run() -> None:
+    class Stopped(Line):
+        def check(self, step: int, scalars: Scalars) -> None:
+            if step == 2:
+                raise Collapse(f"step {step}: loss {scalars['loss']:.1f}")
+
+    keeper = Memory()
+    with pytest.raises(Collapse, match="step 2: loss"):
+        engine(Stopped(TRAINING), keeper=keeper).train()
+    assert [step for step, _ in keeper.lines] == [1, 2]
+
+
+def test_validation_sees_the_averaged_weights_and_leaves_the_present_ones() -> None:
+    class Measured(Line):
+        validate_every = 4
+
+        def validate(self) -> float:
+            assert not self.networks["line"].training and not torch.is_grad_enabled()
+            return self.networks["line"].weight.item()
+
+    line, keeper = Measured(TRAINING), Memory()
+    made = engine(line, keeper=keeper)
+    assert made.result.ema is not None
+    for step in range(4):
+        scalars = made.step(step)
+    assert scalars["validation_loss"] == float(made.result.ema.shadow["weight"])
+    assert line.networks["line"].weight.item() != scalars["validation_loss"]
+    curve = engine(Measured(TRAINING), keeper=keeper).train()
+    assert list(curve) == [4, 6] and "validation" in (keeper.saved or (0, {}))[1]
+
+
+class Several(Objective[None]):
+    """An objective of given learners."""
+
+    def __init__(self, *learners: Learner) -> None:
+        self.found = learners
+
+    def learners(self) -> Sequence[Learner]:
+        return self.found
+
+    def batch(self, slice: Slice) -> None:
+        return None
+
+    def loss(self, learner: str, batch: None, slice: Slice) -> Terms:
+        return Terms(torch.zeros((), requires_grad=True))
+
+
+NET = nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("learners", "said"),
+    [
+        ([], "the objective has no learner: the last one would be the result"),
+        ([Learner("a", NET, ADAM), Learner("a", NET, ADAM)], "two learners of the objective are called 'a'"),
+        ([Learner("ema", NET, ADAM)], "a learner cannot be called 'ema'"),
+        ([Learner("a", NET, ADAM, updates=2)], "the result 'a' makes one update a step, not 2"),
+        ([Learner("a", nn.Linear(1, 1).requires_grad_(False), ADAM)], "'a' has no parameter that requires a gradient"),
+    ],
+)
+def test_learners_that_cannot_be_trained_are_refused(learners: list[Learner], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        engine(Several(*learners))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
+    run = Run(ToyDomain(), processes=Processes(0, 3))
+    with pytest.raises(InputError, match="batch_size=8 cannot be shared evenly by 3 processes"):
+        Engine(Line(TRAINING), run, TRAINING, Memory(), "test", partial(run.stream, "test"))
+
+
+def test_an_average_follows_every_update() -> None:
+    trainee = Trainee(Learner("a", nn.Linear(2, 1), ADAM, ema=0.9))
+    assert trainee.ema is not None
+    with torch.no_grad():
+        trainee.learner.network.weight.fill_(2.0)
+    start = trainee.ema.shadow["weight"].clone()
+    trainee.ema.update(trainee.learner.network)
+    rate = 1 - 2 / 11  # of the first update: min(0.9, (1 + 1) / (10 + 1))
+    torch.testing.assert_close(trainee.ema.shadow["weight"], start + rate * (2.0 - start))
