@@ -89,7 +89,8 @@ def check_objective(rules: ObjectiveSettings, domain: Domain | None = None, teac
     bench = Training.of(domain, teacher)
     objective = rules.prepare(bench.materials)
     learners = _learners(objective)
-    for learner in learners:
+    for number, learner in enumerate(learners):
+        _stir(learner, number)
         learner.network.eval()
     promise(
         learners[-1].network is bench.materials.network,
@@ -111,6 +112,15 @@ def check_objective(rules: ObjectiveSettings, domain: Domain | None = None, teac
         json.dumps(dict(objective.record()))
     except TypeError as error:
         raise Broken(f"record() goes into a card as JSON: {error}.") from error
+
+
+@torch.no_grad()
+def _stir(learner: Learner, number: int) -> None:
+    """Move a network a little, as updates do: one that starts as a copy of another may have no gradient yet."""
+    stream = generator(0, "stir", number)
+    for parameter in learner.network.parameters():
+        if parameter.requires_grad:
+            parameter += 0.02 * torch.randn(parameter.shape, generator=stream)
 
 
 def _learners(objective: Objective[Any]) -> Sequence[Learner]:
