@@ -120,7 +120,7 @@ def _stir(learner: Learner, number: int) -> None:
     stream = generator(0, "stir", number)
     for parameter in learner.network.parameters():
         if parameter.requires_grad:
-            parameter += 0.02 * torch.randn(parameter.shape, generator=stream)
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=stream))
 
 
 def _learners(objective: Objective[Any]) -> Sequence[Learner]:
