@@ -14,7 +14,7 @@ from didi_core.checkpoints.importers.sources import DISCRIMINATOR
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT
 from didi_core.models.scorer import TokenScorer
-from didi_core.storage.files import write_atomic
+from didi_core.storage.files import write_atomic, write_folder
 
 
 def export_hf(run: Path, out: Path) -> str:
@@ -27,7 +27,7 @@ def export_hf(run: Path, out: Path) -> str:
 
     denoiser, scorer = _load(run, out)
     card = read_card(model_folder(run))
-    DiTForMaskedDiffusion.of(denoiser, scorer, card).save_pretrained(out)
+    write_folder(out, DiTForMaskedDiffusion.of(denoiser, scorer, card).save_pretrained)
     return (
         f"Hugging Face folder: {out}\n"
         "from didi_core.huggingface import DiTForMaskedDiffusion\n"
@@ -47,11 +47,16 @@ def export_didi(run: Path, out: Path) -> str:
             f"run={run}: the model has a table of {denoiser.config.positions} absolute positions, and DiDi-Instruct's "
             "network has none. Set format=hf."
         )
-    _write(out / "model.safetensors", denoiser.state_dict())
+
+    def fill(folder: Path) -> None:
+        _write(folder / "model.safetensors", denoiser.state_dict())
+        if scorer is not None:
+            _write(folder / DISCRIMINATOR, discriminator_tensors(scorer))
+
+    write_folder(out, fill)
     told = [f"DiDi-Instruct folder: {out} (model.safetensors"]
     if scorer is None:
         return told[0] + "; there is no scorer, so no discriminator.safetensors)"
-    _write(out / DISCRIMINATOR, discriminator_tensors(scorer))
     told[0] += f", {DISCRIMINATOR})"
     if scorer.normed:
         told.append(

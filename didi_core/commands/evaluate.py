@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from didi_core.metrics.judge import JudgePerplexity
 from didi_core.run import Run
 from didi_core.sampling.autoregressive import CausalGenerator, load_generator, same_weights
 from didi_core.sampling.generate import length_ranges
-from didi_core.storage.run_dir import RECORD
+from didi_core.storage.run_dir import RECORD, read_record
 from didi_core.storage.sample_files import read_samples, read_sets
 from didi_core.types import Domain
 
@@ -166,9 +165,4 @@ def _cache_dir(model: Path, shared: str | None, out: Path) -> Path:
 def _made_by(folder: Path) -> dict[str, Any]:
     """The configuration of the run that a model lies in; empty for a model on its own."""
     path = folder.parent / RECORD
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["config"])
-    except FileNotFoundError:
-        return {}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error.__class__.__name__}).") from None
+    return dict(read_record(path)["config"]) if path.is_file() else {}

@@ -1,27 +1,37 @@
-"""Files that are complete or absent: written under a temporary name in the same folder, synced, renamed."""
+"""Files and folders that are complete or absent: written under a temporary name beside, synced, renamed."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from glob import escape
 from importlib import resources
 from pathlib import Path
+
+PART = ".part"  # ending of temporary names, which begin with a dot
 
 
 def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
     """Write a file so that ``path`` is either what it was or the whole new content, whenever the machine stops.
 
+    What an earlier writer of the same file left when it was killed is removed.
+
     Args:
         content: bytes, text (UTF-8), or a function that writes the file at the path it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
     partial = Path(name)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # while it lives, so that nobody takes it for a leftover
+        for other in path.parent.glob(f".{escape(path.name)}.*{PART}"):
+            if other != partial:
+                _remove_leftover(other)
         if callable(content):
             content(partial)
         else:
@@ -31,7 +41,56 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+        os.close(handle)
     sync(path.parent)
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder that is there with all that ``fill`` writes into it, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}{PART}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        fill(partial)
+        for one in (*partial.rglob("*"), partial):
+            sync(one)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that it is never there in part under its own name."""
+    leftover = path.with_name(f".{path.name}{PART}")
+    shutil.rmtree(leftover, ignore_errors=True)
+    path.rename(leftover)
+    shutil.rmtree(leftover)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in a folder of which the caller holds the lock."""
+    for path in [*folder.rglob(f".*{PART}")]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _remove_leftover(path: Path) -> None:
+    """Remove a temporary file whose writer is gone."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # its writer has just finished with it
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:  # its writer is at work
+        return
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from didi_core.config import flatten
 from didi_core.errors import InputError
-from didi_core.storage.files import write_json
+from didi_core.storage.files import PART, remove_leftovers, write_json
 
 RECORD, LOCK = "run.json", ".lock"
 # Keys that may differ when a run is continued: where it lies, how it continues, and how often it writes things down.
@@ -63,7 +63,7 @@ class RunDirectory:
         path = path.resolve()
         if path.exists() and not path.is_dir():
             raise InputError(f"{key}={path} is a file. Name a directory.")
-        strange = path.is_dir() and not (path / RECORD).exists() and [p for p in path.iterdir() if p.name != LOCK]
+        strange = [p for p in path.iterdir() if not _own(p)] if path.is_dir() and not (path / RECORD).exists() else []
         if strange:
             raise InputError(
                 f"{key}={path} is not empty and holds no run ({strange[0].name} is there, {RECORD} is not). "
@@ -73,6 +73,7 @@ class RunDirectory:
         lock = _take_lock(path / LOCK, key)
         try:
             run = cls(path, _open_record(path / RECORD, config, command_line, world_size, key, todays), lock)
+            remove_leftovers(path)
             run.save()
             with named(path):
                 yield run
@@ -108,12 +109,17 @@ class RunDirectory:
 
     def forget(self) -> None:
         """Take back a run that left nothing but its record, so that the place is free for other settings."""
-        if self.writes and not [p for p in self.path.iterdir() if p.name not in (RECORD, LOCK)]:
+        if self.writes and all(p.name == RECORD or _own(p) for p in self.path.iterdir()):
             (self.path / RECORD).unlink(missing_ok=True)
 
     def done(self, name: str) -> bool:
         """Whether a stage has been finished."""
         return bool(self.record["stages"].get(name, {}).get("done"))
+
+
+def _own(path: Path) -> bool:
+    """Whether a file is the lock of a run directory, or a record that a killed process began to write."""
+    return path.name == LOCK or (path.name.startswith(f".{RECORD}.") and path.name.endswith(PART))
 
 
 @contextmanager
@@ -180,12 +186,8 @@ def _open_record(
             "world_size": world_size,
             "stages": {},
         }
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        before = record["config"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error.__class__.__name__}): name another {key}.") from None
-    before = todays(before)
+    record = read_record(path, f"Name another {key}.")
+    before = todays(record["config"])
     differing = differing_keys(before, plain)
     if differing:
         raise InputError(
@@ -201,6 +203,19 @@ def _open_record(
         )
     record["config"] = dict(before)
     record["continued"] = [*record.get("continued", []), time.strftime("%Y-%m-%dT%H:%M:%S%z")]
+    return dict(record)
+
+
+def read_record(path: Path, fix: str = "") -> dict[str, Any]:
+    """The content of a run.json: a mapping with its ``config``, a mapping too. Raises InputError for anything else."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error.__class__.__name__}). {fix}".rstrip()) from None
+    config = record.get("config") if isinstance(record, dict) else None
+    stages = record.get("stages", {}) if isinstance(record, dict) else None
+    if not isinstance(config, dict) or not isinstance(stages, dict):
+        raise InputError(f"{path} is damaged: it is not the record of a run. {fix}".rstrip())
     return dict(record)
 
 
