@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -16,6 +17,11 @@ class InputError(DidiError):
     """Input or configuration that is wrong. The command exits with 2."""
 
     exit_code = 2
+
+
+def warn(text: str) -> None:
+    """A line on stderr for what a user should know and that stops nothing."""
+    print(f"didi_core: {text}", file=sys.stderr, flush=True)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:

@@ -6,22 +6,20 @@ No pickle.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
+from didi_core.checkpoints.weights import read_weights, write_weights
 from didi_core.errors import InputError, unknown
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.esm import Esm, EsmConfig
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
-from didi_core.storage.files import sha256, write_atomic, write_json
+from didi_core.storage.files import read_json, write_json
 from didi_core.streams import seeded
 from didi_core.types import Denoiser, Vocabulary
 
@@ -58,7 +56,7 @@ def architecture_of(model: nn.Module) -> str | None:
 
 def amend_card(folder: Path, **entries: Any) -> None:
     """Put further entries into the card of a folder."""
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    card = read_json(folder / CARD)
     write_json(folder / CARD, {**card, **entries})
 
 
@@ -71,13 +69,13 @@ def save_model(folder: Path, model: Denoiser, about: Mapping[str, Any] | None = 
     name = architecture_of(model)
     if name is None:
         raise InputError(f"a {type(model).__name__} cannot be saved as a model: only trained networks have files.")
-    _write_weights(folder / MODEL, model)
+    digest = write_weights(folder / MODEL, model)
     card = {
         "kind": "denoiser",
         "architecture": name,
         "config": {key: value for key, value in asdict(model.config).items() if key not in NOT_IN_CARD},  # type: ignore[call-overload]
         "vocabulary": asdict(model.vocabulary),
-        "sha256": {MODEL: sha256(folder / MODEL)},
+        "sha256": {MODEL: digest},
         **(about or {}),
     }
     write_json(folder / CARD, card)
@@ -87,9 +85,9 @@ def save_model(folder: Path, model: Denoiser, about: Mapping[str, Any] | None = 
 def save_scorer(folder: Path, scorer: TokenScorer) -> None:
     """Write a scorer beside the denoiser that it guides, and its hash into their card."""
     card = read_card(folder)
-    _write_weights(folder / SCORER, scorer)
+    digest = write_weights(folder / SCORER, scorer)
     card["scorer"] = {"normed": scorer.normed}
-    card["sha256"] = {**card["sha256"], SCORER: sha256(folder / SCORER)}
+    card["sha256"] = {**card["sha256"], SCORER: digest}
     write_json(folder / CARD, card)
 
 
@@ -142,16 +140,17 @@ def model_folder(path: Path) -> Path:
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of a folder."""
     path = folder / CARD
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist.") from None
+    card = read_json(path)
     missing = [key for key in ("architecture", "config", "vocabulary", "sha256") if key not in card]
     if missing:
         raise InputError(f"{path} is no model card: it lacks {', '.join(missing)}.")
-    return dict(card)
+    for key, kind in (("architecture", str), ("config", dict), ("vocabulary", dict), ("sha256", dict)):
+        if not isinstance(card[key], kind):
+            raise InputError(f"{path} is no model card: {key} is {str(card[key])[:40]!r}. Get the folder anew.")
+    for key in ("data", "lengths", "scorer", "training"):
+        if not isinstance(card.get(key, {}), dict | None):
+            raise InputError(f"{path} is no model card: {key} is {str(card[key])[:40]!r}. Get the folder anew.")
+    return card
 
 
 def read_vocabulary(written: Mapping[str, Any]) -> Vocabulary:
@@ -168,29 +167,14 @@ def _build(folder: Path, card: Mapping[str, Any]) -> Denoiser:
         with torch.random.fork_rng(devices=[]):  # weights are about to be overwritten: leave the caller's stream alone
             kind = ARCHITECTURES[card["architecture"]]
             return kind.build(card["config"], read_vocabulary(card["vocabulary"]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"{folder / CARD} describes a model that cannot be built: {error}.") from None
-
-
-def _write_weights(path: Path, module: nn.Module) -> None:
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
-    write_atomic(path, lambda partial: save_file(tensors, partial))
 
 
 def _load_weights(path: Path, card: Mapping[str, Any], module: nn.Module) -> None:
     """Strictly: names, shapes and the recorded hash must agree."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing. Get the folder anew.")
-    if sha256(path) != card["sha256"].get(path.name):
-        raise InputError(
-            f"{path} does not match the hash in {CARD}: it is damaged or of another model. Get the folder anew."
-        )
     try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
-    try:
-        module.load_state_dict(tensors, strict=True)
+        module.load_state_dict(read_weights(path, card["sha256"].get(path.name)), strict=True)
     except RuntimeError as error:
         told = " ".join(str(error).split())
         raise InputError(f"{path} does not fit the model that {CARD} describes: {told[:300]}") from None

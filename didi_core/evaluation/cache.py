@@ -9,6 +9,7 @@ evaluation/statistics/<hash>.npy per-sample statistics of a costly metric
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from didi_core.domain.abilities import HasSampleCache
+from didi_core.errors import warn
 from didi_core.sampling.generate import Generated
 from didi_core.storage.files import write_atomic
 from didi_core.types import NFE, Domain, Metric, Sample
 
 FORMAT = "didi_core.samples/1"
+DIGEST = 32  # bytes of a SHA-256
 
 
 def carried_samples(domain: Domain) -> list[Sample]:
@@ -47,21 +50,24 @@ class SampleCache:
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
 
     def load(self, making: Mapping[str, object]) -> Generated | None:
-        """The set, or None when it is absent or not whole (it is then made again)."""
+        """The set, or None when it is absent; one that is not as it was written is named, and drawn again."""
         path = self.path(making)
         if path is None or not path.is_file():
             return None
         try:
-            head, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+            head, *rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+            digest = head.pop("sha256", None)  # older files have none
+            same = head["making"] == json.loads(json.dumps(making)) and head["count"] == len(rows)
+            if head["format"] != FORMAT or not same or digest not in (None, _digest(head, rows)):
+                raise ValueError("its content is not what was written")
             samples = [
                 Sample(row["text"], row["id"], tuple(row["tokens"]) if row["tokens"] is not None else None, row["info"])
                 for row in rows
             ]
-            if head["format"] != FORMAT or head["count"] != len(samples):
-                return None
             rates = tuple(float(rate) for rate in head.get("rates", ()))
             return Generated(samples, NFE(**head["nfe"]), float(head["seconds"]), rates)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            warn(f"{path} is damaged ({error}): its samples are drawn again.")
             return None
 
     def save(self, making: Mapping[str, object], made: Generated) -> None:
@@ -86,7 +92,13 @@ class SampleCache:
             }
             for s in made.samples
         ]
-        write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *rows)))
+        lines = ({**head, "sha256": _digest(head, rows)}, *rows)
+        write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _digest(head: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> str:
+    """SHA-256 of a set as it is written, without its hash."""
+    return hashlib.sha256(json.dumps([head, rows], sort_keys=True).encode()).hexdigest()
 
 
 @runtime_checkable
@@ -113,11 +125,9 @@ class StatisticsCache:
             return kept
         rows = np.asarray(metric.statistics(samples), dtype=np.float64)
 
-        def save(partial: Path) -> None:
-            with partial.open("wb") as file:
-                np.save(file, rows)
-
-        write_atomic(path, save)
+        content = io.BytesIO()
+        np.save(content, rows)
+        write_atomic(path, content.getvalue() + hashlib.sha256(content.getvalue()).digest())
         return rows
 
     def _path(self, name: str, identity: str, samples: Sequence[Sample]) -> Path:
@@ -126,11 +136,14 @@ class StatisticsCache:
 
 
 def _load(path: Path, n: int) -> np.ndarray | None:
-    """An array of n rows; None when it is absent or torn (it is then computed again)."""
+    """An array of n rows, with its hash behind it; None when it is absent or not as it was written (it is named)."""
     if not path.is_file():
         return None
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError):
-        return None
-    return rows if rows.ndim == 2 and len(rows) == n else None
+    content = path.read_bytes()
+    array, digest = content[:-DIGEST], content[-DIGEST:]
+    if hashlib.sha256(array).digest() == digest:
+        rows: np.ndarray = np.load(io.BytesIO(array), allow_pickle=False)
+        if rows.ndim == 2 and len(rows) == n:
+            return rows
+    warn(f"{path} is damaged, or older: its statistics are computed again.")
+    return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from didi_core.errors import InputError
 from didi_core.evaluation.findings import (
     Findings,
     compare,
@@ -55,9 +56,12 @@ def read_training(folder: Path) -> list[dict[str, float]]:
     """Lines of a run's metrics.jsonl (none where there is no file); a last line that was cut short is left out."""
     path = folder / "metrics.jsonl"
     lines: list[dict[str, float]] = []
-    for text in path.read_text().splitlines() if path.is_file() else []:
+    for text in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(line, dict) or not all(isinstance(value, int | float) for value in line.values()):
+            raise InputError(f"{path}: {text[:60]!r} is no line of metrics. Remove it, or repeat the run elsewhere.")
+        lines.append(line)
     return lines

@@ -14,7 +14,8 @@ from didi_core.evaluation.intervals import Interval
 from didi_core.report.side_tables import Table
 from didi_core.report.tables import estimate
 from didi_core.report.to_json import SCHEMA
-from didi_core.storage.run_dir import RECORD
+from didi_core.storage.files import read_json
+from didi_core.storage.run_dir import RECORD, read_record
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,18 @@ def read_run(path: Path) -> RunReport:
         InputError: there is none, it is damaged, or another version of this program wrote it.
     """
     file = path / "report.json"
-    try:
-        report = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.is_file():
         raise InputError(
             f"{path} has no report.json. Give a run that was evaluated, or the directory that evaluate wrote."
-        ) from None
-    except (NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read ({error.__class__.__name__}).") from None
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
-        found = report.get("schema") if isinstance(report, dict) else None
-        raise InputError(f"{file} has the schema {found!r}, not {SCHEMA!r}: evaluate the run again.")
+        )
+    report = read_json(file, "Evaluate the run again.")
+    if report.get("schema") != SCHEMA:
+        raise InputError(f"{file} has the schema {report.get('schema')!r}, not {SCHEMA!r}: evaluate the run again.")
+    for key, kind in (("rows", list), ("matched", list), ("provenance", dict), ("domain", str)):
+        if not isinstance(report.get(key), kind):
+            raise InputError(f"{file} is damaged: it has no {key}. Evaluate the run again.")
     record = path / RECORD
-    config = json.loads(record.read_text(encoding="utf-8")).get("config", {}) if record.is_file() else {}
-    return RunReport(path, report, config)
+    return RunReport(path, report, read_record(record)["config"] if record.is_file() else {})
 
 
 def side_by_side(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from glob import escape
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+from didi_core.errors import InputError
 
 PART = ".part"  # ending of temporary names, which begin with a dot
 
@@ -96,6 +99,19 @@ def _remove_leftover(path: Path) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON with sorted-as-given keys and a final line break, atomically."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, fix: str = "Get the file anew.") -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError: missing, unreadable, cut short, or no object; ``fix`` ends it."""
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}). {fix}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or nested beyond measure
+        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}. {fix}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is damaged: an object was expected, and a {type(found).__name__} is there. {fix}")
+    return found
 
 
 def sync(path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from didi_core.config import flatten
 from didi_core.errors import InputError
-from didi_core.storage.files import PART, remove_leftovers, write_json
+from didi_core.storage.files import PART, read_json, remove_leftovers, write_json
 
 RECORD, LOCK = "run.json", ".lock"
 # Keys that may differ when a run is continued: where it lies, how it continues, and how often it writes things down.
@@ -206,17 +206,12 @@ def _open_record(
     return dict(record)
 
 
-def read_record(path: Path, fix: str = "") -> dict[str, Any]:
+def read_record(path: Path, fix: str = "Repeat the command that made it elsewhere.") -> dict[str, Any]:
     """The content of a run.json: a mapping with its ``config``, a mapping too. Raises InputError for anything else."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error.__class__.__name__}). {fix}".rstrip()) from None
-    config = record.get("config") if isinstance(record, dict) else None
-    stages = record.get("stages", {}) if isinstance(record, dict) else None
-    if not isinstance(config, dict) or not isinstance(stages, dict):
-        raise InputError(f"{path} is damaged: it is not the record of a run. {fix}".rstrip())
-    return dict(record)
+    record = read_json(path, fix)
+    if not isinstance(record.get("config"), dict) or not isinstance(record.get("stages", {}), dict):
+        raise InputError(f"{path} is damaged: it is not the record of a run. {fix}")
+    return record
 
 
 def versions() -> dict[str, str]:

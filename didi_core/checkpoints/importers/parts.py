@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from didi_core.checkpoints.weights import check_finite
 from didi_core.errors import InputError
 from didi_core.models.dit import FREQUENCIES, DiT, DiTConfig, Rotary
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
@@ -85,6 +86,7 @@ def build_denoiser(
         model = DiT(config, vocabulary)
     held = {INV_FREQ: Rotary(config.hidden // config.heads).frequencies(), **tensors}
     check_names(model.state_dict(), held, where)
+    check_finite(held, where)
     model.load_state_dict({name: as_float(value) for name, value in held.items()}, assign=True)
     return model.eval()
 
@@ -136,6 +138,7 @@ def build_scorer(tensors: Mapping[str, Tensor], denoiser: DiT, where: str) -> To
         scorer = scorer_from_trunk(denoiser, normed=normed)
     renamed.setdefault(f"network.{INV_FREQ}", denoiser.rotary_emb.inv_freq)
     check_names(scorer.state_dict(), renamed, f"{where}, discriminator")
+    check_finite(renamed, f"{where}, discriminator")
     scorer.load_state_dict({name: as_float(value) for name, value in renamed.items()})
     return scorer.eval().requires_grad_(False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from didi_core.checkpoints.importers.pickled import load_pickled, plain
 from didi_core.errors import InputError
+from didi_core.storage.files import read_json
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 DISCRIMINATOR = "discriminator.safetensors"
@@ -178,14 +178,14 @@ def _read_folder(path: Path, source: str) -> Held:
     index = path / "model.safetensors.index.json"
     discriminator = _safetensors(path / DISCRIMINATOR) if (path / DISCRIMINATOR).is_file() else None
     if index.is_file():
-        parts = sorted(set(_json(index).get("weight_map", {}).values()))
+        parts = _indexed(index)
         tensors = {name: value for part in parts for name, value in _safetensors(path / part).items()}
         return Held(source, path, tensors, discriminator, config=config)
     if (path / "model.safetensors").is_file():
         return Held(source, path, _safetensors(path / "model.safetensors"), discriminator, config=config)
     index = path / "pytorch_model.bin.index.json"
     if index.is_file():  # as transformers 4 split large models
-        parts = sorted(set(_json(index).get("weight_map", {}).values()))
+        parts = _indexed(index)
         absent = [part for part in parts if not (path / part).is_file()]
         if absent:
             raise InputError(f"{path / absent[0]} is missing. Get the folder anew.")
@@ -221,12 +221,18 @@ def _only_tensors(path: Path, held: Mapping[str, Any]) -> dict[str, Tensor]:
     return {str(name): value for name, value in held.items()}
 
 
+def _indexed(index: Path) -> list[str]:
+    """The files beside an index that together hold the weights."""
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise InputError(f"{index} is damaged: its weight_map names no files. Get the folder anew.")
+    outside = [name for name in named.values() if Path(name).name != name]
+    if outside:
+        raise InputError(f"{index} names {outside[0]!r}, which is not in its folder. Get the folder anew.")
+    return sorted(set(named.values()))
+
+
 def _config_beside(folder: Path) -> dict[str, Any]:
-    return _json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged: {error}.") from None

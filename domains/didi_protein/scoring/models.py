@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from didi_core.errors import InputError
+from didi_core.storage.files import read_json
 
 # What transformers raises for files that are cut off, no weights, or weights of something else.
 DAMAGE = (
@@ -26,10 +26,7 @@ def config_of(folder: Path, key: str) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{key}={folder}: there is no config.json in it. Give a folder with one, beside the weights.")
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
+    return read_json(path)
 
 
 def load_strictly(kind: Any, folder: Path, unread: Sequence[str] = ()) -> Any:

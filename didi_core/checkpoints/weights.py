@@ -1,0 +1,54 @@
+"""Weights in safetensors: written whole, and read only as they were written, with numbers in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from didi_core.errors import InputError
+from didi_core.storage.files import sha256, write_atomic
+
+
+def write_weights(path: Path, module: nn.Module, leave_out: tuple[str, ...] = ()) -> str:
+    """Write a network's tensors; returns the SHA-256 of the file."""
+    state = module.state_dict()
+    tensors = {k: value.detach().cpu().contiguous().clone() for k, value in state.items() if k not in leave_out}
+    write_atomic(path, lambda partial: save_file(tensors, partial))
+    return sha256(path)
+
+
+def read_weights(path: Path, digest: Any) -> dict[str, Tensor]:
+    """The tensors of a file whose hash a card records.
+
+    Raises:
+        InputError: the file is missing, damaged, of another hash, or holds values that are no numbers.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing. Get the folder anew.")
+    if sha256(path) != digest:
+        raise InputError(
+            f"{path} does not match the hash in card.json: it is damaged or of another model. Get the folder anew."
+        )
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    check_finite(tensors, path)
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    """Refuse weights that are not numbers, by name: a network of them writes nonsense without a word."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            count = int((~torch.isfinite(value)).sum())
+            raise InputError(
+                f"{path}: {count:,} of {value.numel():,} values of {name} are nan or inf. Its training diverged, or "
+                "the file was damaged before its hash was taken: get the weights anew."
+            )
