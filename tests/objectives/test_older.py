@@ -35,7 +35,7 @@ def older(name: str, reward: dict[str, Any], words: tuple[str, ...] = ()) -> dic
     ("name", "changed", "words"),
     [
         ("didi", {}, ["objective.critic.warmup=1"]),
-        ("didi", {"kind": "scorer", "credit": "sample", "updates": 3}, ["objective.reward=[scorer]", "objective.critic.updates=3"]),
+        ("didi", {"kind": "scorer", "updates": 3}, ["objective.reward=[scorer]", "objective.critic.updates=3"]),
         ("didi", {"coupled": False, "clip": 4.0}, ["objective.coupled=false", "objective.reward.clip=4"]),
         ("didi", {"kind": "log_ratio", "credit": "token"}, ["objective.reward=[{kind: log_ratio, credit: token}]"]),
         ("didi", {"ratio_weight": 0.5}, ["objective.reward.log_ratio.weight=0.5"]),

@@ -20,10 +20,10 @@ from didi_protein import ProteinDomain
 from didi_toy import ToyDomain
 
 BATCH = 24
+SAMPLES = torch.arange(32)[:, None].expand(32, 6) % 20
 
 
-def materials(domain: object) -> Materials:
-    samples = torch.arange(32)[:, None].expand(32, 6) % 20
+def materials(domain: object, samples: Tensor = SAMPLES) -> Materials:
     run = Run(domain)  # type: ignore[arg-type]
     return Materials(run, TrainingSettings(batch_size=BATCH), nn.Linear(1, 1), None, lambda num, steps: samples[:num])
 
@@ -47,17 +47,21 @@ def test_times_cover_the_whole_batch_and_its_slices_are_those_of_one() -> None:
 def test_visible_tokens_are_those_of_the_data_and_the_shares_are_alpha() -> None:
     states = States.of(StateSettings(), materials(ToyDomain()), schedule("cosine"))
     (one,) = drawn(states, 1)
-    assert torch.equal(one.xt[~one.masked], one.x0[~one.masked]) and (one.xt[one.masked] == 20).all()
-    share, count = (~one.masked).double().mean(1), one.x0.shape[1]
-    z = (share - one.alpha) / (one.alpha * (1 - one.alpha) / count).sqrt().clamp_min(1e-3)
-    assert z.abs().max() < 5
+    vocabulary = ToyDomain().vocabulary
+    assert torch.equal(one.xt[~one.masked], one.x0[~one.masked]) and (one.xt[one.masked] == vocabulary.mask).all()
+    free = vocabulary.maskable(one.x0)
+    share, count = (free & ~one.masked).double().sum(1) / free.sum(1), free.sum(1)
+    z = (share - one.alpha) / (one.alpha * (1 - one.alpha) / count).sqrt().clamp_min(1e-2)
+    assert z.abs().max() < 4.5 and abs(z.mean()) < 4 / BATCH**0.5
     again = drawn(states, 1)[0]
     assert torch.equal(again.xt, one.xt)
 
 
 def test_pinned_positions_are_never_masked() -> None:
     domain = ProteinDomain()
-    states = States.of(StateSettings(low=0.99), materials(domain), schedule("log_linear"))
+    rows = domain.template([30 + i for i in range(BATCH)])
+    kept = materials(domain, torch.where(rows == domain.vocabulary.mask, 7, rows))
+    states = States.of(StateSettings("teacher", BATCH, low=0.99), kept, schedule("log_linear"))
     (one,) = drawn(states, 1)
     pinned = ~domain.vocabulary.maskable(one.x0)
     assert pinned.any() and not one.masked[pinned].any() and one.masked[~pinned].float().mean() > 0.97
@@ -67,7 +71,8 @@ def test_the_teachers_samples_stand_in_for_data() -> None:
     settings = StateSettings(source="teacher", samples=32, steps=2)
     states = States.of(settings, materials(ToyDomain()), schedule("log_linear"))
     (one,) = drawn(states, 1)
-    assert len({tuple(row) for row in one.x0.tolist()}) == 20  # 24 of 32 rows, of which every 20th is the same
+    assert one.x0.shape == (BATCH, 6) and (one.x0 == one.x0[:, :1]).all()
+    assert len(one.x0.unique()) >= BATCH - 12  # twelve rows are there twice
 
 
 def test_without_data_the_message_says_what_to_do() -> None:
@@ -94,7 +99,7 @@ def test_settings_that_cannot_be_are_refused(changed: dict, said: str) -> None:
         replace(StateSettings(), **changed)
 
 
-def test_a_row_of_the_batch_is_in_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_of_the_batch_is_in_one_slice() -> None:
     whole = torch.arange(12)
     parts: list[Tensor] = [Slice(number=n, total=4).of(whole) for n in range(4)]
     assert torch.equal(torch.cat(parts), whole)
