@@ -53,7 +53,8 @@ def play(student: Denoiser, template: Int[Tensor, "B L"], settings: Didi, stream
     group = settings.baseline.group
     shares, tau, density = rollout_times(settings.rollout, template.shape[0] // group, times, stream)
     if not settings.coupled:
-        tau = torch.empty_like(tau).uniform_(settings.rollout.low, settings.rollout.high, generator=stream)
+        tau = torch.empty_like(tau, device=stream.device)
+        tau = tau.uniform_(settings.rollout.low, settings.rollout.high, generator=stream).cpu()
         density = torch.ones_like(tau) / (settings.rollout.high - settings.rollout.low)
     weighting = settings.weighting
     weight = integral_weight(tau, times, weighting.low, weighting.high) if weighting.omega else torch.ones_like(tau)

@@ -77,8 +77,9 @@ def beta_times(
 
 
 def _gamma(shape: float, n: int, stream: torch.Generator) -> Float[Tensor, "n"]:
-    """Gamma draws from a named stream (torch's own sampler reads the generator it is given)."""
-    return torch._standard_gamma(torch.full((n,), shape, dtype=torch.float64), generator=stream)
+    """Gamma draws from a named stream (torch's own sampler reads the generator it is given), on the CPU."""
+    shapes = torch.full((n,), shape, dtype=torch.float64, device=stream.device)
+    return torch._standard_gamma(shapes, generator=stream).cpu()
 
 
 def rollout_times(
@@ -94,12 +95,12 @@ def rollout_times(
         return torch.ones(groups, 1, dtype=torch.float64), tau, density
     if settings.times == "grid":
         shares = grid(settings.grid, k, power=settings.power).expand(groups, k).clone()
-        pick = torch.randint(k - 1, (groups, 1), generator=stream)
+        pick = torch.randint(k - 1, (groups, 1), generator=stream, device=stream.device).cpu()
         tau = schedule.inverse(shares.gather(1, pick).squeeze(1)).clamp(settings.low, settings.high)
         return shares, tau, torch.ones(groups, dtype=torch.float64)
     drawn, density = beta_times(groups * (k - 1), settings, stream)
     ordered, order = drawn.view(groups, k - 1).sort(dim=1, descending=True)
-    pick = torch.randint(k - 1, (groups, 1), generator=stream)
+    pick = torch.randint(k - 1, (groups, 1), generator=stream, device=stream.device).cpu()
     density = density.view(groups, k - 1).gather(1, order)
     shares = torch.cat([schedule.alpha(ordered), torch.ones(groups, 1, dtype=torch.float64)], dim=1)
     return shares, ordered.gather(1, pick).squeeze(1), density.gather(1, pick).squeeze(1)
