@@ -68,7 +68,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     console.print(_table("installation", ("what", "value"), installation(machine)))
     console.print(_table("precision", ("precision", "here"), precisions(machine.device)))
     backends = available_backends(machine.device, machine.dtype)
-    console.print(_table(f"attention (auto: {chosen.name})", ("backend", "here"), backends))
+    attention = {"auto": f"{chosen.name} ({chosen.reason})", **backends}
+    console.print(_table("attention", ("backend", "here"), attention))
     console.print(_table("places", ("what", "here"), places()))
     console.print(plugin_table(registry()))
     features = Table("feature", "here", "what adds it", title="optional features", title_justify="left")

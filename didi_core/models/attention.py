@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -99,7 +99,8 @@ class Backend:
 def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
     """The backend to run for a request, device and compute dtype.
 
-    ``auto`` takes xformers on CUDA where it is installed, else varlen in half precision on CUDA, else sdpa.
+    ``auto`` takes xformers on CUDA where it is installed and runs, else varlen in half precision on CUDA where that
+    runs, else sdpa. What runs is found by trying it, once for each device and dtype.
 
     Raises:
         InputError: the backend asked for cannot run here.
@@ -108,15 +109,17 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> Back
         raise unknown("attention backend", name, BACKENDS)
     if name in ("sdpa", "eager"):
         return Backend(name, "asked for")
-    problem = {"xformers": _xformers_problem(device), "varlen": _varlen_problem(device, dtype)}
     if name != "auto":
-        if problem[name]:
-            raise InputError(f"attention={name} cannot run here: {problem[name]}. Use attention=auto.")
+        if problem := _problem(name, device, dtype):
+            raise InputError(f"attention={name} cannot run here: {problem}. Use attention=auto.")
         return Backend(name, "asked for")
+    refused = ""
     for candidate in ("xformers", "varlen"):
-        if not problem[candidate]:
-            return Backend(candidate, f"auto: the fastest that runs on {device.type} in {dtype}")
-    return Backend("sdpa", f"auto: xformers: {problem['xformers']}; varlen: {problem['varlen']}")
+        problem = _problem(candidate, device, dtype)
+        if not problem:
+            return Backend(candidate, f"auto: the fastest that runs on {device.type} in {dtype}{refused}")
+        refused += f"; {candidate}: {problem}"
+    return Backend("sdpa", f"auto{refused}")
 
 
 def current_backend(name: str, weight: Tensor) -> Backend:
@@ -126,35 +129,39 @@ def current_backend(name: str, weight: Tensor) -> Backend:
     return resolve_backend(name, weight.device, dtype)
 
 
-def _xformers_problem(device: torch.device) -> str:
+def _problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Why a packed backend cannot run there; '' where it runs."""
     if device.type != "cuda":
         return "its kernels need a CUDA device"
-    if importlib.util.find_spec("xformers") is None:
+    if name == "xformers" and importlib.util.find_spec("xformers") is None:
         return "it is not installed (pip install 'didi_core[xformers]')"
-    return ""
+    if name == "varlen" and dtype not in (torch.float16, torch.bfloat16):
+        return f"its kernels need half precision, not {dtype}"
+    return probe(name, device, dtype)
 
 
-def _varlen_problem(device: torch.device, dtype: torch.dtype) -> str:
-    if device.type != "cuda":
-        return "its kernel needs a CUDA device"
-    if dtype not in (torch.float16, torch.bfloat16):
-        return f"its kernel needs half precision, not {dtype}"
-    return ""
+@lru_cache
+def probe(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Why a backend fails on a small ragged batch, forward and backward; '' where it runs. Tried once, then remembered.
+
+    An installed package need not have an operator for every device and dtype: a wheel made for another torch has none.
+    """
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            layout = Layout(torch.tensor([3, 5], device=device), 5)
+            q, k, v = (torch.ones(8, 2, 64, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
+            out = attention(q, k, v, layout, name)
+            (found,) = torch.autograd.grad(out.sum(), v)
+            right = bool((out - 1).abs().max() < 0.01) and bool(found.isfinite().all())
+    except Exception as error:  # noqa: BLE001  # whatever a kernel raises is the answer, and it is reported
+        return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0].strip()}"
+    return "" if right else "it computes wrong values"
 
 
 def available_backends(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
     """Every backend with ``ok`` or why it does not run, found by running it on a small ragged batch."""
-    found = {}
-    layout = Layout(torch.tensor([3, 5], device=device), 5)
-    q = torch.randn(8, 2, 16, device=device, dtype=dtype)
-    for name in BACKENDS[1:]:
-        try:
-            backend = resolve_backend(name, device, dtype)
-            attention(q, q, q, layout, backend.name)
-            found[name] = "ok"
-        except (InputError, RuntimeError, NotImplementedError, ImportError) as error:
-            found[name] = str(error).splitlines()[0]
-    return found
+    packed = {name: _problem(name, device, dtype) for name in ("xformers", "varlen")}
+    return {name: (packed[name] if name in packed else probe(name, device, dtype)) or "ok" for name in BACKENDS[1:]}
 
 
 def attention(

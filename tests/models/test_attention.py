@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
 from didi_core.errors import InputError
-from didi_core.models.attention import BACKENDS, Layout, attention, available_backends, resolve_backend
+from didi_core.models.attention import BACKENDS, Layout, attention, available_backends, probe, resolve_backend
 from didi_core.types import Vocabulary
 
 CPU = torch.device("cpu")
@@ -103,6 +106,51 @@ def test_a_kernel_that_cannot_run_is_refused_with_the_way_out(name: str) -> None
 def test_varlen_in_full_precision_is_refused_by_dtype() -> None:
     with pytest.raises(InputError, match="half precision, not torch.float32"):
         resolve_backend("varlen", torch.device("cuda"), torch.float32)
+
+
+@pytest.fixture
+def without_operators(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An xformers that can be imported and has no operator, as a wheel made for another torch; counts its calls."""
+    calls: list[int] = []
+
+    def refuse(*_: object, **__: object) -> None:
+        calls.append(1)
+        raise NotImplementedError("No operator found for `memory_efficient_attention_forward` with inputs:\n     query")
+
+    names = ("xformers", "xformers.ops", "xformers.ops.fmha", "xformers.ops.fmha.attn_bias")
+    modules = {name: ModuleType(name) for name in names}
+    for name, module in modules.items():
+        module.__spec__ = ModuleSpec(name, None, is_package=True)
+        monkeypatch.setitem(sys.modules, name, module)
+    modules["xformers.ops"].memory_efficient_attention = refuse  # type: ignore[attr-defined]
+    mask = type("BlockDiagonalMask", (), {"from_seqlens": classmethod(lambda cls, lengths, device: cls())})
+    modules["xformers.ops.fmha.attn_bias"].BlockDiagonalMask = mask  # type: ignore[attr-defined]
+    probe.cache_clear()
+    return calls
+
+
+def test_a_kernel_is_tried_once_and_its_refusal_is_kept(without_operators: list[int]) -> None:
+    for _ in range(3):
+        assert "No operator found for `memory_efficient" in probe("xformers", CPU, torch.float32)
+    assert without_operators == [1]
+    assert probe("sdpa", CPU, torch.float32) == probe("eager", CPU, torch.bfloat16) == ""
+    probe.cache_clear()
+
+
+def test_auto_passes_over_an_xformers_without_operators(
+    without_operators: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_the_cpu(name: str, device: torch.device, dtype: torch.dtype) -> str:
+        return "" if name == "varlen" else probe(name, CPU, dtype)  # the second has no CUDA kernel to try here
+
+    monkeypatch.setattr("didi_core.models.attention.probe", on_the_cpu)
+    cuda = torch.device("cuda")
+    half, single = (resolve_backend("auto", cuda, dtype) for dtype in (torch.bfloat16, torch.float32))
+    assert half.name == "varlen" and "xformers: NotImplementedError: No operator found" in half.reason
+    assert single.name == "sdpa" and "No operator found" in single.reason and "half precision" in single.reason
+    with pytest.raises(InputError, match="attention=xformers cannot run here: .*No operator found.*attention=auto"):
+        resolve_backend("xformers", cuda, torch.bfloat16)
+    assert without_operators
 
 
 def test_an_unknown_backend_names_the_near_miss() -> None:
