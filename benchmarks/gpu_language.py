@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from didi_core.diffusion.laws import Iid, uniform_grid
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.objectives.advantage import BaselineSettings
-from didi_core.objectives.base import Materials
+from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.didi import AnchorSettings, Didi
 from didi_core.objectives.rewards.base import CriticSettings
 from didi_core.run import Run
@@ -92,6 +93,11 @@ class Blocks:
     def template(self, lengths: Sequence[int]) -> Tensor:
         return torch.full((len(lengths), self.length), self.vocabulary.mask)
 
+    def batches(self, split: str, batch_size: int, seed: int, start: int = 0) -> Iterator[Tensor]:
+        for index in itertools.count(start):
+            stream = generator(seed, split, index)
+            yield torch.randint(self.vocabulary.size, (batch_size, self.length), generator=stream)
+
     def scorer(self, teacher: DiT, trainable_blocks: int) -> Scorer:
         return scorer_from_trunk(teacher, trainable_blocks)
 
@@ -113,18 +119,21 @@ class Networks:
 
 def our_step(setting: Setting) -> Callable[[int], object]:
     """``Engine.step`` with the published objective."""
-    nets, training = Networks(setting), TrainingSettings(batch_size=setting.batch, lr=1e-6, warmup=1)
     rules = Didi(
         reward="scorer",
         critic=CriticSettings(warmup=0, lr=1e-5),
         baseline=BaselineSettings(group=GROUP),
         anchor=AnchorSettings(kl=0.01, entropy=0.02),
     )
-    domain = Blocks(nets.vocabulary, setting.length)
-    run = Run(domain, Machine(setting.device, setting.precision))  # type: ignore[arg-type]
+    return engine(setting, rules).step
+
+
+def engine(setting: Setting, rules: ObjectiveSettings) -> Engine:
+    """A distillation at that size by any objective."""
+    nets, training = Networks(setting), TrainingSettings(batch_size=setting.batch, lr=1e-6, warmup=1)
+    run = Run(Blocks(nets.vocabulary, setting.length), Machine(setting.device, setting.precision))  # type: ignore[arg-type]
     objective = rules.prepare(Materials(run, training, nets.student, nets.teacher, lambda num, steps: nets.real))
-    watch = Stopwatch(setting.device)
-    return Engine(objective, run, training, watch, "step", partial(run.stream, "distill")).step
+    return Engine(objective, run, training, Stopwatch(setting.device), "step", partial(run.stream, "distill"))
 
 
 class PlainStep:

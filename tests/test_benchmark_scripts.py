@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -202,3 +203,42 @@ def test_each_tree_runs_its_own_code_in_its_own_words(tmp_path: Path) -> None:
     assert f"didi_core of {tmp_path / 'same'}" in same.stdout
     assert new.returncode == 1 and "MOVED student/model" in new.stdout, new.stdout + new.stderr
     assert deaf.returncode == 1 and "FAILED after: exit code 2: nothing was said" in deaf.stdout, deaf.stdout
+
+
+@pytest.mark.parametrize("name", ["card", "language", "update", "protein"])
+def test_every_cost_is_measured(name: str, load, tmp_path: Path) -> None:
+    script, out = load("gpu_measure"), tmp_path / "out.json"
+    assert script.main([name, "--out", str(out), "--device", "cpu", "--quick"]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert rows and not [row for row in rows if "failed" in str(row["value"])]
+
+
+@pytest.mark.parametrize("name", ["attention", "draw"])
+def test_checks_pass_where_they_run(name: str, load, tmp_path: Path) -> None:
+    assert load("gpu_checks").main([name, "--out", str(tmp_path / "out.json"), "--device", "cpu", "--quick"]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["ok"]
+
+
+def test_a_part_that_hangs_or_fails_is_recorded_and_the_rest_runs(load, tmp_path: Path) -> None:
+    script = load("gpu")
+    session = script.Session(tmp_path, tmp_path, time.monotonic() + 60, False, "cpu")
+    session.start("hangs", 0.3, "-c", "import time; print('begun', flush=True); time.sleep(60)")
+    session.start("fails", 20, "-c", "raise SystemExit('why')")
+    session.start("writes", 20, "-c", "import sys; open(sys.argv[2], 'w').write('{\"rows\": []}')")
+    session.wait("hangs", "fails", "writes")
+    parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert {name: part["status"] for name, part in parts.items()} == {
+        "hangs": "stopped after 0 s",
+        "fails": "exit code 1",
+        "writes": "ok",
+    }
+    assert "why" in parts["fails"]["log"] and parts["writes"]["result"] == {"rows": []}
+
+
+def test_schedules_end_within_the_time(load, tmp_path: Path) -> None:
+    script = load("gpu_train")
+    session = script.Session(tmp_path, tmp_path, tmp_path, time.monotonic() + 100, False, "auto")
+    model = script.MODELS[0]
+    words = script.command(session, model, 4000, model.name)
+    assert words[1:4] == ["-m", "didi_core", "pretrain"] and words[-1] == f"run_dir={model.name}"
+    assert {"training.steps=4000", "training.warmup=100", "training.checkpoint_every=800"} <= {*words}

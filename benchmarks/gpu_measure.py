@@ -1,0 +1,337 @@
+"""Costs on a GPU, one part a call.
+
+    python benchmarks/gpu_measure.py NAME --out FILE [--device cuda] [--quick]
+
+card        what the card reaches: a bf16 matrix product and a copy
+language    MDLM's size (169M, 50,258 rows, 1,024 tokens, batch 16): forward, sampler at 8 and 64 calls
+update      one distillation update of ``objective=didi`` there, and of the released recipe written plainly
+protein     DPLM's 150M, batch 32 of mixed lengths: update and sampler
+compile     torch.compile of the blocks of the 169M network, forward
+
+Weights are random: times and memory do not depend on them. Every row holds what was measured and, where
+there is one, what had been predicted from the code on a CPU. The file is rewritten after every row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu_language import PlainStep, Setting, engine
+from torch import Tensor
+
+from didi_core.commands.compose import compose_jobs
+from didi_core.device import autocast
+from didi_core.diffusion.laws import Iid, uniform_grid
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.objectives.didi import Didi
+from didi_core.objectives.registry import read_objective
+from didi_core.sampling.ancestral import ancestral
+from didi_core.streams import generator
+from didi_core.types import Vocabulary
+
+SYNCS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+PEAK = 989e12  # bf16 of an H100 SXM, dense, by its data sheet
+
+
+@dataclass
+class Table:
+    """Rows in a file, rewritten after each."""
+
+    out: Path
+    device: torch.device
+    quick: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    peak: float = PEAK
+
+    def add(self, what: str, value: float | str, unit: str = "", predicted: str = "") -> None:
+        """One figure."""
+        shown = round(value, 4 if abs(value) < 10 else 1) if isinstance(value, float) else value
+        self.rows.append({"what": what, "value": shown, "unit": unit, "predicted": predicted})
+        self.out.write_text(json.dumps({"device": _name(self.device), "rows": self.rows}, indent=1) + "\n")
+        print(f"{what}: {shown} {unit} {predicted and f'(predicted {predicted})'}", flush=True)
+
+    @property
+    def cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    def milliseconds(self, action: Callable[[], object], repeats: int, warm: int = 2) -> float:
+        """Median of repeats after warm-up, by CUDA events (host time on a CPU)."""
+        times = []
+        for i in range(warm + repeats):
+            if not self.cuda:
+                started = time.perf_counter()
+                action()
+                elapsed = 1e3 * (time.perf_counter() - started)
+            else:
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                torch.cuda.synchronize()
+                begin.record()
+                action()
+                end.record()
+                torch.cuda.synchronize()
+                elapsed = begin.elapsed_time(end)
+            if i >= warm:
+                times.append(elapsed)
+        return statistics.median(times)
+
+    def peak_gigabytes(self, action: Callable[[], object]) -> float:
+        """Peak of the whole process while that runs, weights included."""
+        if not self.cuda:
+            action()
+            return 0.0
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        action()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() / 1e9
+
+    def attempt(self, label: str, action: Callable[[], object]) -> None:
+        """Run a stretch of measurements; what goes wrong there is a row, and the rest still runs."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001
+            traceback.print_exc()
+            self.add(label, f"failed: {(str(error).splitlines() or [repr(error)])[0][:200]}")
+        if self.cuda:
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    def counts(self, action: Callable[[], object]) -> dict[str, float]:
+        """Kernels, host synchronisations, copies to the host, and milliseconds of kernels in one run."""
+        found = {"kernels": 0.0, "syncs": 0.0, "copies to the host": 0.0, "kernel ms": 0.0, "aten calls": 0.0}
+        kinds = [torch.profiler.ProfilerActivity.CPU]
+        kinds += [torch.profiler.ProfilerActivity.CUDA] if self.cuda else []
+        with torch.profiler.profile(activities=kinds) as profile:
+            action()
+            if self.cuda:
+                torch.cuda.synchronize()
+        for event in profile.key_averages():
+            on_device = event.self_device_time_total > 0 and event.device_type != torch.autograd.DeviceType.CPU
+            if on_device and "Memcpy" not in event.key and "Memset" not in event.key:
+                found["kernels"] += event.count
+                found["kernel ms"] += event.self_device_time_total / 1e3
+            if on_device and "Memcpy DtoH" in event.key:
+                found["copies to the host"] += event.count
+            found["syncs"] += event.count if event.key in SYNCS else 0
+            found["aten calls"] += event.count if event.key.startswith("aten::") else 0
+        return found
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def setting(table: Table) -> Setting:
+    """MDLM's size, or a tiny one."""
+    if table.quick:
+        return Setting(DiTConfig(hidden=16, layers=2, heads=2, conditioning=8), 50, 8, 16, (2,), 1, table.device)
+    return Setting(DiTConfig(), 50_257, 16, 1024, (8, 64), 5, table.device)
+
+
+def objective(experiment: str) -> Didi:
+    """That of a recipe, past its warm-up."""
+    made = read_objective(compose_jobs("distill", [f"experiment={experiment}"])[0].config["objective"], "distill")
+    assert isinstance(made, Didi)
+    return replace(made, critic=replace(made.critic, warmup=0))
+
+
+def card(table: Table) -> None:
+    """What METHOD asks first: the ceilings."""
+    n = 256 if table.quick else 8192
+    dtype = torch.bfloat16 if table.cuda else torch.float32
+    a, b = (torch.randn(n, n, device=table.device, dtype=dtype) for _ in range(2))
+    took = table.milliseconds(lambda: a @ b, 10)
+    table.add("matrix product, bf16 8192", 2 * n**3 / took / 1e9, "TFLOP/s", "789-798 seen")
+    source = torch.randn(2**16 if table.quick else 2**30, device=table.device)
+    target = torch.empty_like(source)
+    took = table.milliseconds(lambda: target.copy_(source), 10)
+    table.add("copy, bytes read and written", 8 * source.numel() / took / 1e9, "TB/s", "3.0 seen")
+
+
+def language(table: Table) -> None:
+    """Forward and sampler at MDLM's size."""
+    how = setting(table)
+    vocabulary = Vocabulary(how.tokens)
+    torch.manual_seed(0)
+    with table.device:
+        model = DiT(how.config, vocabulary).eval().requires_grad_(False)
+    tokens = torch.randint(how.tokens, (how.batch, how.length), device=table.device)
+    template = torch.full_like(tokens, vocabulary.mask)
+    label = f"169M, batch {how.batch} x {how.length}"
+
+    def trunk() -> Tensor:
+        with torch.no_grad(), autocast(table.device, how.precision):
+            return model.trunk(tokens)
+
+    def whole() -> Tensor:
+        with torch.no_grad(), autocast(table.device, how.precision):
+            return model(tokens)
+
+    bare = table.milliseconds(trunk, 10)
+    width, layers = how.config.hidden, how.config.layers
+    flops = tokens.numel() * layers * (24 * width**2 + 4 * how.length * width)
+    table.add(f"{label}: bare trunk call", bare, "ms")
+    table.add(f"{label}: trunk, share of 989 TFLOP/s", flops / bare * 1e3 / PEAK, "")
+    forward = table.milliseconds(whole, 5)
+    table.add(f"{label}: forward with logits of all positions", forward, "ms")
+    everything = flops + 2 * tokens.numel() * width * (how.tokens + 1)
+    table.add(f"{label}: forward, share of 989 TFLOP/s (MFU)", everything / forward * 1e3 / PEAK, "")
+    seen = table.counts(trunk)
+    table.add("kernels of a block", seen["kernels"] / layers, "", "33")
+    for steps in how.steps:
+
+        def draw(steps: int = steps) -> Tensor:
+            with torch.no_grad(), autocast(table.device, how.precision):
+                stream = generator(0, "benchmark", device=table.device)
+                shares = uniform_grid(steps)
+                return ancestral(model, template, shares=shares, law=Iid(), generator=stream).tokens  # type: ignore[arg-type]
+
+        took = table.milliseconds(draw, 3 if steps < 32 else 2, warm=1)
+        table.add(f"sampler, {steps} calls", 1e3 * how.batch / took, "samples/s")
+        table.add(f"sampler, {steps} calls: over bare trunk calls", took / (steps * bare), "x", "7.8 on a CPU")
+        if steps == how.steps[0]:
+            seen = table.counts(draw)
+            table.add(f"sampler, {steps} calls: host syncs a call", seen["syncs"] / steps, "", "5.3")
+            table.add(f"sampler, {steps} calls: kernels a call", seen["kernels"] / steps, "")
+            table.add(f"sampler, {steps} calls: kernel time", seen["kernel ms"] / steps, "ms a call")
+            table.add(f"sampler, {steps} calls: peak", table.peak_gigabytes(draw), "GB")
+
+
+def update(table: Table) -> None:
+    """One update of the default objective, and of the released recipe written plainly."""
+    table.attempt("update at 169M, didi", lambda: _didi(table))
+    table.attempt("update at 169M, plain", lambda: _plain(table))
+    table.attempt("update at 169M, didi_paper", lambda: _paper(table))
+
+
+def _didi(table: Table) -> None:
+    how, label, numbers = setting(table), "update at 169M", iter(range(1000))
+    run = engine(how, objective("owt_small"))
+
+    def one() -> None:
+        run.step(next(numbers))
+
+    took = table.milliseconds(one, 1 if table.quick else 3, warm=1)
+    table.add(f"{label}, didi", took, "ms", "650-1650: 250 of GPU work, 400-1400 of Python")
+    table.add(f"{label}, didi: peak", table.peak_gigabytes(one), "GB")
+    seen = table.counts(one)
+    table.add(f"{label}, didi: host syncs", seen["syncs"], "", "41-62")
+    table.add(f"{label}, didi: kernels", seen["kernels"], "")
+    table.add(f"{label}, didi: kernel time", seen["kernel ms"], "ms", "250")
+
+
+def _plain(table: Table) -> None:
+    plain, label = PlainStep(setting(table)), "update at 169M"
+    took = table.milliseconds(lambda: plain(0), 1 if table.quick else 3, warm=1)
+    table.add(f"{label}, the released recipe, plain", took, "ms", "1.33 x the time of didi_paper on a CPU")
+    table.add(f"{label}, the released recipe, plain: peak", table.peak_gigabytes(lambda: plain(0)), "GB", "4.6 x")
+    table.add(f"{label}, plain: host syncs", table.counts(lambda: plain(0))["syncs"], "", "2-16")
+
+
+def _paper(table: Table) -> None:
+    label, counter = "update at 169M", iter(range(1000))
+    paper = engine(setting(table), objective("owt_small_paper"))
+    took = table.milliseconds(lambda: paper.step(next(counter)), 1 if table.quick else 3, warm=1)
+    table.add(f"{label}, didi_paper", took, "ms")
+    table.add(f"{label}, didi_paper: peak", table.peak_gigabytes(lambda: paper.step(next(counter))), "GB")
+
+
+def protein(table: Table) -> None:
+    """Update and sampler at DPLM's 150M."""
+    import gpu_protein as part
+
+    how = part.Setting.quick(table.device) if table.quick else part.Setting.of("150m", table.device, 32, 3)
+    template = how.template("mixed")
+    model = part.network(how, "auto").requires_grad_(False)
+    label = f"150M, batch {how.batch}, mixed lengths"
+
+    def trunk() -> Tensor:
+        with torch.no_grad(), autocast(table.device, how.precision):
+            return model.trunk(template)
+
+    bare = table.milliseconds(trunk, 10)
+    table.add(f"{label}: bare trunk call", bare, "ms")
+    for steps in (2,) if table.quick else (8, 64):
+
+        def draw(steps: int = steps) -> None:
+            with torch.no_grad(), autocast(table.device, how.precision):
+                stream = generator(0, "benchmark", device=table.device)
+                ancestral(model, template, shares=uniform_grid(steps), law=Iid(), generator=stream)
+
+        took = table.milliseconds(draw, 2, warm=1)
+        table.add(f"{label}: sampler, {steps} calls", 1e3 * how.batch / took, "samples/s")
+        table.add(f"{label}: sampler, {steps} calls: over bare trunk calls", took / (steps * bare), "x", "1.0 on a CPU")
+        if steps <= 8:
+            seen = table.counts(draw)
+            table.add(f"{label}: host syncs a call", seen["syncs"] / steps, "", "5.3")
+    table.attempt(f"{label}: update", lambda: _protein_update(table, how, label))
+
+
+def _protein_update(table: Table, how: Any, label: str) -> None:
+    import gpu_protein as part
+
+    run, numbers = part.distillation(how, "mixed", "auto"), iter(range(1000))
+    took = table.milliseconds(lambda: run.step(next(numbers)), 1 if table.quick else 3, warm=1)
+    table.add(f"{label}: update, didi", took, "ms")
+    table.add(f"{label}: update, didi: peak", table.peak_gigabytes(lambda: run.step(next(numbers))), "GB")
+    seen = table.counts(lambda: run.step(next(numbers)))
+    table.add(f"{label}: update, didi: host syncs", seen["syncs"], "", "41-62")
+    table.add(f"{label}: update, didi: kernels", seen["kernels"], "")
+    table.add(f"{label}: update, didi: kernel time", seen["kernel ms"], "ms")
+
+
+def compile_blocks(table: Table) -> None:
+    """Forward of the trunk, as it is and with compiled blocks."""
+    how = setting(table)
+    torch.manual_seed(0)
+    with table.device:
+        model = DiT(replace(how.config, attention="sdpa"), Vocabulary(how.tokens)).eval().requires_grad_(False)
+    tokens = torch.randint(how.tokens, (how.batch, how.length), device=table.device)
+
+    def trunk() -> Tensor:
+        with torch.no_grad(), autocast(table.device, how.precision):
+            return model.trunk(tokens)
+
+    before, plain = trunk(), table.milliseconds(trunk, 10)
+    table.add("169M trunk with sdpa", plain, "ms")
+    for i, block in enumerate(model.blocks):
+        model.blocks[i] = torch.compile(block, dynamic=False)  # type: ignore[assignment]
+    started = time.monotonic()
+    after = trunk()
+    if table.cuda:
+        torch.cuda.synchronize()
+    table.add("169M trunk, compiled: first call", time.monotonic() - started, "s")
+    error = float((after.float() - before.float()).norm() / before.float().norm())
+    table.add("169M trunk, compiled: relative difference", error, "", "1e-6 in fp32 on a CPU")
+    table.add("169M trunk, compiled: times faster", plain / table.milliseconds(trunk, 10), "x", "1.5 (1.36 on a CPU)")
+    table.add("kernels of a block, compiled", table.counts(trunk)["kernels"] / how.config.layers, "")
+
+
+PARTS = {"card": card, "language": language, "update": update, "protein": protein, "compile": compile_blocks}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """One part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=PARTS)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args(arguments)
+    PARTS[given.name](Table(given.out, torch.device(given.device), given.quick))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

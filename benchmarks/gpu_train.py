@@ -1,0 +1,385 @@
+"""Train the bundled teachers and judges of protein and text, all at once on one GPU.
+
+    python benchmarks/gpu_train.py --data FOLDER --seconds 330 --work WORK --out OUT [--pace FILE] [--models A,B]
+
+Networks this small wait for kernel launches, so several processes share the card. Each is the project's own command,
+``python -m didi_core pretrain ...``, and its card is written by it. Nobody knows the pace in advance: unless ``--pace``
+names the figures of an earlier call, all are first run together for some seconds, and the number of steps follows, so
+that every schedule comes to its end. ``WORK/train.json`` is rewritten after every event; a finished model is packed
+into ``OUT/NAME.tar`` at once. What is not finished in time is stopped, and its last checkpoint is packed. Quality by
+calls follows for each teacher as soon as its judge is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+MARGIN = 0.85  # of the measured pace
+STARTUP = 16.0  # seconds until a command's first step
+CURVES = 45.0  # at most kept for quality by calls
+CLOSING = 8.0  # kept for packing
+PROTEINS = 5360  # training sequences of the bundled split
+
+PROTEIN = ("domain=protein", "data.path=train_amr_families.fasta", "data.similarity=1.0")
+TEXT = ("domain=language", "data.path=peps_train.txt")
+JUDGE = ("objective=autoregressive", "model=judge")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One network to train. ``most``: steps beyond which it would only learn its data by heart."""
+
+    name: str
+    words: tuple[str, ...]
+    lr: float
+    ema: float = 0.999
+    batch: int = 64
+    most: int = 200_000
+    judge: str = ""  # of a teacher: the model that judges its samples
+
+    @property
+    def kind(self) -> str:
+        return "model" if self.judge else "judge"
+
+    @property
+    def domain(self) -> str:
+        return self.words[0].removeprefix("domain=")
+
+
+MODELS = (
+    Model("text_teacher", (*TEXT, "model=text", "model.hidden=192", "model.heads=6"), 2.5e-3, judge="text_judge"),
+    Model("protein_teacher", (*PROTEIN, "model=nano"), 2e-3, judge="protein_judge"),
+    Model("text_judge", (*TEXT, *JUDGE, "model.hidden=256", "model.heads=8", "model.dropout=0.05"), 2e-3),
+    Model("protein_judge", (*PROTEIN, *JUDGE, "model.dropout=0.15", "seed=1"), 2e-3, most=60 * PROTEINS // 64),
+    Model("text_teacher_small", (*TEXT, "model=text"), 3e-3, judge="text_judge"),
+    Model(
+        "protein_teacher_wide",
+        (*PROTEIN, "model=nano", "model.hidden=192", "model.heads=6", "model.dropout=0.05"),
+        2e-3,
+        judge="protein_judge",
+    ),
+)
+TINY = ("training.batch_size=2", "model.hidden=16", "model.heads=2", "model.layers=1", "validation_batches=1")
+
+
+@dataclass
+class Session:
+    """Folders, clock and record of one call."""
+
+    data: Path
+    work: Path
+    out: Path
+    ends: float  # time.monotonic
+    quick: bool
+    device: str
+    commit: str = ""
+    attention: str = "auto"
+    record: dict[str, Any] = field(default_factory=lambda: {"events": [], "models": {}, "curves": {}})
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        return self.ends - time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Log an event and write the record."""
+        line = f"{time.monotonic() - self.started:6.1f} s  {text}"
+        print(line, flush=True)
+        self.record["events"].append(line)
+        self.save()
+
+    def save(self) -> None:
+        write(self.work / "train.json", self.record)
+
+    def environment(self) -> dict[str, str]:
+        threads = "1" if self.quick else "2"
+        return {
+            **os.environ,
+            "OMP_NUM_THREADS": threads,
+            "HF_HUB_OFFLINE": "1",
+            "XDG_CACHE_HOME": str(self.work / "cache"),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start(self, name: str, words: Sequence[str]) -> subprocess.Popen:
+        """A child whose output goes to ``WORK/logs/NAME.log``."""
+        log = self.work / "logs" / f"{name.replace('/', '_')}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            return subprocess.Popen(words, cwd=self.work, stdout=file, stderr=file, env=self.environment())
+
+
+def write(path: Path, value: object) -> None:
+    """JSON, complete or as before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(path)
+
+
+def command(session: Session, model: Model, steps: int, run_dir: str, calibrating: bool = False) -> list[str]:
+    """``pretrain`` of that many steps."""
+    never = 10 * steps
+    rhythm = {
+        "validate_every": never if calibrating else max(steps // 16, 1),
+        "training.log_every": 5 if calibrating else max(steps // 200, 1),
+        "training.checkpoint_every": never if calibrating else max(steps // 5, 1),
+    }
+    training = {
+        "training.steps": steps,
+        "training.batch_size": model.batch,
+        "training.lr": model.lr,
+        "training.warmup": max(steps // 40, 1),
+        "training.ema": model.ema,
+        **rhythm,
+    }
+    words = [*model.words, *(f"{key}={value}" for key, value in training.items())]
+    if session.quick:
+        keys = {word.partition("=")[0] for word in TINY}
+        words = [word for word in words if word.partition("=")[0] not in keys]
+        words += [word for word in TINY]
+    if session.attention != "auto" and model.judge:
+        words.append(f"model.attention={session.attention}")
+    if session.device != "auto":
+        words.append(f"device={session.device}")
+    return [sys.executable, "-m", "didi_core", "pretrain", *words, f"run_dir={run_dir}"]
+
+
+def prepare(session: Session) -> None:
+    """Data into the work folder, text packed once, and an attention backend that trains in both precisions."""
+    for path in sorted(session.data.glob("*")):
+        packed = path.suffix == ".gz"
+        target = session.work / (path.stem if packed else path.name)
+        if not path.is_file() or target.exists():
+            continue
+        partial = target.with_name(f".{target.name}.part")
+        with gzip.open(path) if packed else path.open("rb") as source, partial.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        partial.replace(target)
+    found = session.work / "prepare.json"
+    if not (found.exists() and json.loads(found.read_text()).get("complete")):
+        child = session.start("prepare", [sys.executable, str(HERE / "gpu_curves.py"), "--prepare", str(found)])
+        try:
+            child.wait(timeout=max(min(90.0, session.left), 1))
+        except subprocess.TimeoutExpired:
+            child.kill()
+    told = json.loads(found.read_text()) if found.exists() else {}
+    session.attention = told.get("attention", "auto")
+    session.record["prepare"] = told
+    session.note(f"prepared ({'whole' if told.get('complete') else 'NOT WHOLE'}), attention {session.attention}")
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """Whole lines of a run's metrics."""
+    path, lines = folder / "metrics.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def calibrate(session: Session, models: Sequence[Model], seconds: float) -> dict[str, float]:
+    """Steps a second of each, all running at once: of the last half of what each one ran."""
+    shutil.rmtree(session.work / "calibrate", ignore_errors=True)
+    children = {
+        model.name: session.start(
+            f"calibrate/{model.name}", command(session, model, 100_000, f"calibrate/{model.name}", calibrating=True)
+        )
+        for model in models
+    }
+    ends, enough = time.monotonic() + seconds, 8.0 if not session.quick else 1.0
+    while time.monotonic() < ends:
+        time.sleep(0.25)
+        ran = [metrics(session.work / "calibrate" / name) for name in children]
+        if all(lines and lines[-1]["seconds"] - lines[0]["seconds"] > enough for lines in ran):
+            break
+        if all(child.poll() is not None for child in children.values()):
+            break
+    for child in children.values():
+        child.kill()
+    for child in children.values():
+        child.wait()
+    paces = {}
+    for name in children:
+        lines = metrics(session.work / "calibrate" / name)
+        late = lines[len(lines) // 2 :] if len(lines) > 3 else lines
+        if len(late) >= 2 and late[-1]["seconds"] > late[0]["seconds"]:
+            paces[name] = (late[-1]["step"] - late[0]["step"]) / (late[-1]["seconds"] - late[0]["seconds"])
+    session.record["pace"] = paces
+    write(session.work / "pace.json", paces)
+    shown = ", ".join(f"{name} {pace:.1f}" for name, pace in paces.items())
+    session.note(f"steps a second, all at once: {shown or 'none ran'}")
+    return paces
+
+
+def pack(session: Session, model: Model) -> None:
+    """``OUT/NAME.tar`` with card, weights and metrics, and the figures into the record."""
+    run = session.work / model.name
+    folder = run / model.kind
+    entry = session.record["models"][model.name]
+    lines = metrics(run)
+    entry["metrics"] = {"last": lines[-1] if lines else None, "validation": _validation(lines)}
+    files: list[tuple[Path, str]]
+    if (folder / "card.json").exists():
+        card = json.loads((folder / "card.json").read_text())
+        if card.get("git_commit") is None and session.commit:
+            card["git_commit"] = session.commit
+            write(folder / "card.json", card)
+        entry |= {"finished": True, "validation": card["validation"]}
+        files = [(path, f"{model.name}/{path.name}") for path in sorted(folder.iterdir()) if path.is_file()]
+    else:
+        entry["finished"] = False
+        kept = sorted((run / "checkpoints").glob("step_*"))[-1:]
+        files = [
+            (path, f"{model.name}/{place.name}/{path.name}")
+            for place in kept
+            for path in (place / "average.safetensors", place / "manifest.json")
+            if path.exists()
+        ]
+    files += [(p, f"{model.name}/{p.name}") for p in (run / "metrics.jsonl", run / "run.json") if p.exists()]
+    if files:
+        partial = session.out / f".{model.name}.part"
+        with tarfile.open(partial, "w") as tar:
+            for path, name in files:
+                tar.add(path, name)
+        partial.replace(session.out / f"{model.name}.tar")
+    last = list(entry.get("validation", entry["metrics"]["validation"]).values())[-1:]
+    session.note(f"{model.name}: {'finished' if entry['finished'] else 'STOPPED'}, validation {last}")
+
+
+def _validation(lines: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {str(int(line["step"])): line["validation_loss"] for line in lines if "validation_loss" in line}
+
+
+def train(session: Session, models: Sequence[Model], paces: dict[str, float]) -> None:
+    """All at once; each is packed when it ends, and curves start when a teacher and its judge are there."""
+    loop = session.left - STARTUP - min(CURVES, 0.15 * session.left) - CLOSING
+    running, steps = {}, {}
+    careful = 0.8 * min(paces.values(), default=10.0)
+    for model in models:
+        if model.name not in paces:
+            session.note(f"{model.name}: no pace measured, {careful:.1f} steps a second assumed")
+        pace = paces.get(model.name, careful)
+        steps[model.name] = max(min(math.floor(MARGIN * loop * pace), model.most), 4)
+        if session.quick:
+            steps[model.name] = 4
+        shutil.rmtree(session.work / model.name, ignore_errors=True)
+        words = command(session, model, steps[model.name], model.name)
+        session.record["models"][model.name] = {
+            "steps": steps[model.name],
+            "sequences": steps[model.name] * model.batch,
+            "command": shlex.join(["python", *words[1:]]),
+        }
+        running[model.name] = (model, session.start(model.name, words))
+    session.note("training: " + ", ".join(f"{name} {count} steps" for name, count in steps.items()))
+    began, curves = time.monotonic(), {}
+    while running or any(child.poll() is None for child in curves.values()):
+        time.sleep(0.25)
+        for name, (model, child) in list(running.items()):
+            late = session.left < CLOSING
+            if child.poll() is None and not late:
+                continue
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+            del running[name]
+            entry = session.record["models"][name]
+            entry |= {"seconds": round(time.monotonic() - began, 1), "exit_code": child.returncode}
+            try:
+                pack(session, model)
+            except (OSError, ValueError, KeyError, tarfile.TarError) as error:
+                session.note(f"{name}: not packed: {error!r}")
+        curves |= start_curves(session, models, curves)
+        if session.left < CLOSING / 2:
+            for child in curves.values():
+                child.kill()
+            break
+    gather_curves(session)
+
+
+def start_curves(session: Session, models: Sequence[Model], begun: dict[str, Any]) -> dict[str, Any]:
+    """Processes for the teachers that are finished, whose judges are, and that have none yet."""
+    fresh = {}
+    for model in models:
+        if not model.judge or model.name in begun:
+            continue
+        teacher, judge = session.work / model.name / "model", session.work / model.judge / "judge"
+        if not ((teacher / "card.json").exists() and (judge / "card.json").exists()):
+            continue
+        if not all(session.record["models"].get(n, {}).get("finished") for n in (model.name, model.judge)):
+            continue
+        words = [sys.executable, str(HERE / "gpu_curves.py"), "--teacher", str(teacher), "--judge", str(judge)]
+        words += ["--domain", model.domain, "--out", str(session.work / f"curve_{model.name}.json")]
+        words += ["--device", session.device, "--num", "4" if session.quick else "256"]
+        words += ["--steps", "1", "2"] if session.quick else []
+        fresh[model.name] = session.start(f"curve_{model.name}", words)
+        session.note(f"{model.name}: quality by calls begins")
+    return fresh
+
+
+def gather_curves(session: Session) -> None:
+    """Put what the curves' processes have written into the record."""
+    for path in sorted(session.work.glob("curve_*.json")):
+        try:
+            session.record["curves"][path.stem.removeprefix("curve_")] = json.loads(path.read_text())
+        except ValueError:
+            continue
+    session.note(f"curves: {sorted(session.record['curves'])}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepare, calibrate, train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with peps_train.txt and the FASTA file")
+    parser.add_argument("--seconds", type=float, default=330)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pace", type=Path, help="pace.json of an earlier call: no calibration")
+    parser.add_argument("--models", help="names, with commas between them; default all")
+    parser.add_argument("--commit", default="", help="commit of the code, for cards written outside a checkout")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--prepare-only", action="store_true")
+    given = parser.parse_args(arguments)
+    work, out = given.work.resolve(), given.out.resolve()
+    for folder in (work, out):
+        folder.mkdir(parents=True, exist_ok=True)
+    ends = time.monotonic() + given.seconds
+    session = Session(given.data.resolve(), work, out, ends, given.quick, given.device, given.commit)
+    names = given.models.split(",") if given.models else [model.name for model in MODELS]
+    unknown = set(names) - {model.name for model in MODELS}
+    if unknown:
+        parser.error(f"--models: {sorted(unknown)} not known, only {[model.name for model in MODELS]}")
+    models = [model for model in MODELS if model.name in names]
+    for stale in work.glob("curve_*.json"):
+        stale.unlink()
+    prepare(session)
+    if given.prepare_only:
+        return 0
+    paces = json.loads(given.pace.read_text()) if given.pace and given.pace.exists() else {}
+    if not all(model.name in paces for model in models):
+        paces = calibrate(session, models, 60.0 if given.quick else min(40.0, max(25.0, session.left / 4)))
+    train(session, models, paces)
+    done = session.record["models"]
+    return 0 if done and all(entry.get("finished") for entry in done.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
