@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import didi_core
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("sampling", "first_call", "pieces", "log_probabilities", "packing", "large_vocabulary")
+SCRIPTS = ("sampling", "first_call", "pieces", "log_probabilities", "packing", "large_vocabulary", "proteins")
 
 
 @pytest.fixture

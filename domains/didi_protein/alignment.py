@@ -46,4 +46,27 @@ def align(target: str, query: str) -> Aligned:
 
 def identity(one: str, other: str) -> float:
     """Identical residues over the length of the shorter, as in CD-HIT."""
-    return align(one, other).identical / max(min(len(one), len(other)), 1)
+    return align(one, other).identical / _shorter(one, other)
+
+
+def reaches(one: str, other: str, level: float) -> bool:
+    """Whether ``identity`` can be ``level``: no alignment has more identical residues than the longest common
+    subsequence, which takes a twentieth of the time."""
+    return common_subsequence(one, other) / _shorter(one, other) >= level
+
+
+def _shorter(one: str, other: str) -> int:
+    return max(min(len(one), len(other)), 1)
+
+
+def common_subsequence(one: str, other: str) -> int:
+    """Length of the longest common subsequence, a row of the table as the bits of one number (Hyyro 2004)."""
+    places: dict[str, int] = {}
+    for place, letter in enumerate(one):
+        places[letter] = places.get(letter, 0) | 1 << place
+    every = (1 << len(one)) - 1
+    row = every
+    for letter in other:
+        matched = row & places.get(letter, 0)
+        row = (row + matched | row - matched) & every
+    return len(one) - row.bit_count()

@@ -39,8 +39,8 @@ def greedy_clusters(index: KmerIndex, threshold: float = 0.5) -> np.ndarray:
     for representative in np.argsort(-index.sizes, kind="stable"):
         if labels[representative] >= 0:
             continue
-        near = index.containment(index.words[representative]) >= threshold
-        labels[near & (labels < 0)] = representative
+        near = index.close_to(index.words(representative), threshold)
+        labels[near[labels[near] < 0]] = representative
         labels[representative] = representative
     return labels
 
@@ -64,17 +64,19 @@ def split_by_similarity(
     if quota < 1 or len(names) < 2:
         return _by_sequence(n, quota, len(names), random)
     limit = max(quota // 10, int(sizes.min()))
-    validation, relatives = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-    for cluster in random.permutation(names[sizes <= limit]):
-        if validation.sum() >= quota:
+    members_of = dict(
+        zip(names.tolist(), np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1]), strict=True)
+    )
+    validation, relatives, held = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), 0
+    for cluster in random.permutation(names[sizes <= limit]).tolist():
+        if held >= quota:
             break
-        members = labels == cluster
-        near = np.zeros(n, dtype=bool)
-        for i in np.flatnonzero(members):
-            near |= index.containment(index.words[i]) >= threshold
-        if (near & ~members & ~validation).sum() <= limit:
-            validation |= members
-            relatives |= near
+        members = members_of[cluster]
+        near = np.unique(np.concatenate([index.close_to(index.words(i), threshold) for i in members.tolist()]))
+        if (~validation[near] & (labels[near] != cluster)).sum() <= limit:
+            validation[members] = True
+            relatives[near] = True
+            held += len(members)
     left_out = relatives & ~validation
     train = ~relatives & ~validation
     if not validation.any() or train.sum() < n / 2:  # a handful of families: too little would be left to learn from

@@ -87,9 +87,9 @@ class PairDistance:
         rows = np.full((len(samples), 1), np.nan)
         defined = index.sizes > 0
         others = int(defined.sum()) - 1
-        for i in np.flatnonzero(defined):
+        for i in np.flatnonzero(defined).tolist():
             if others > 0:
-                shared = index.shared(index.words[i])
+                shared = index.shared(index.words(i))
                 union = index.sizes + index.sizes[i] - shared
                 similar = (shared / np.maximum(union, 1))[defined].sum() - 1.0  # without itself
                 rows[i] = 1.0 - similar / others

@@ -49,9 +49,8 @@ class Neighbours:
         return self._known[sequence]
 
     def _search(self, sequence: str) -> Neighbour:
-        shared = self._index.shared(np.unique(kmer_codes(sequence, self.k)))
-        top = np.argsort(-shared, kind="stable")[: self.candidates]
-        top = top[shared[top] > 0]
+        names, shared = self._index.sharing(np.unique(kmer_codes(sequence, self.k)))
+        top = names[np.argsort(-shared, kind="stable")[: self.candidates]]
         if not len(top):
             return Neighbour(None, 0.0, 0.0)
         best = max(top.tolist(), key=lambda i: score(self.reference[i], sequence))

@@ -15,19 +15,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool, Int
+
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError, unknown
 from didi_core.types import Sample
 
-from ..alignment import identity
+from ..alignment import identity, reaches
 from ..design_report import read_designs, write_design_report
 from ..design_report.designs import RESIDUES, STRUCTURES, Design, structure_name
 from ..fasta import write_fasta
+from ..kmers import KmerIndex
+from .sequence import WORD, needed_words
 from .table import BETTER, best_first, write_table
 
 NONE = "none"
 MIN, MAX = "min", "max"
 ALIKE = 0.9  # identity above which two designs are alike, where only top is given
+WORDS_FROM, FEW_WORDS = 0.5, 8  # identity and number of 4-mers from which shared words tell who may be alike
 # On pLDDT, published designs are called confident from 70. The limits on sequences alone (without nn_identity, as a
 # natural protein is its own neighbour) keep of 500 random proteins of Swiss-Prot and of 500 PDB chains: lenient 97 and
 # 99 %, standard 90 and 94 %, strict 60 and 63 %. What they lose is mostly low complexity, and runs in PDB chains.
@@ -162,25 +168,45 @@ def check_column(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> None
 def redundant(passing: Sequence[Mapping[str, Any]], wanted: ProteinFilter) -> dict[str, str]:
     """Reasons for designs that a better one makes superfluous, or that come after the best ``top``. Best come first."""
     limit = wanted.diversity if wanted.diversity is not None else (ALIKE if wanted.top is not None else None)
-    chosen: list[Mapping[str, Any]] = []
+    relatives = None if limit is None else Relatives([row["sequence"] for row in passing], limit)
     reasons: dict[str, str] = {}
-    for row in passing:
-        if wanted.top is not None and len(chosen) == wanted.top:
+    chosen = np.zeros(len(passing), dtype=bool)
+    for number, row in enumerate(passing):
+        if wanted.top is not None and chosen.sum() == wanted.top:
             reasons[row["id"]] = f"not among the best {wanted.top}"
             continue
-        alike = _first_alike(row["sequence"], chosen, limit) if limit is not None else ""
-        reasons[row["id"]] = alike
-        if not alike:
-            chosen.append(row)
+        found = None if relatives is None else relatives.first(number, chosen)
+        reasons[row["id"]] = "" if found is None else f"{found[1]} to {passing[found[0]]['id']}, which is better"
+        chosen[number] = found is None
     return reasons
 
 
-def _first_alike(sequence: str, chosen: Sequence[Mapping[str, Any]], limit: float) -> str:
-    for better in chosen:
-        found = identity(better["sequence"], sequence)
-        if found > limit or sequence == better["sequence"]:
-            return f"{100 * found:.0f} % identical to {better['id']}, which is better"
-    return ""
+class Relatives:
+    """Which of some sequences are identical by more than ``limit`` to a given one of them.
+
+    From an identity of WORDS_FROM on, two are aligned only if they share ``needed_words``, or one has next to none.
+    """
+
+    def __init__(self, sequences: Sequence[str], limit: float) -> None:
+        self.sequences, self.limit = sequences, limit
+        self._index = KmerIndex(sequences, WORD)
+        self._needed = np.array([needed_words(limit, size) for size in self._index.sizes.tolist()])
+        self._anyway = (self._index.sizes < FEW_WORDS) | (limit < WORDS_FROM)
+
+    def first(self, number: int, among: Bool[np.ndarray, "n"]) -> tuple[int, str] | None:
+        """The first relative of a sequence ``among`` the others, and how alike the two are."""
+        for other in self._candidates(number, among).tolist():
+            one, query = self.sequences[other], self.sequences[number]
+            if one == query or (reaches(one, query, self.limit) and identity(one, query) > self.limit):
+                return other, f"{100 * identity(one, query):.0f} % identical"
+        return None
+
+    def _candidates(self, number: int, among: Bool[np.ndarray, "n"]) -> Int[np.ndarray, "m"]:
+        if self._anyway[number]:
+            return np.flatnonzero(among)
+        names, shared = self._index.sharing(self._index.words(number))
+        names = names[shared >= np.minimum(self._needed[names], self._needed[number])]
+        return np.union1d(names[among[names]], np.flatnonzero(among & self._anyway))
 
 
 def write_kept(out: Path, kept: Sequence[dict[str, Any]], designs: Mapping[str, Design], job: Job) -> None:

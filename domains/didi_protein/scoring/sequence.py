@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from Bio.SeqUtils.ProtParam import ProteinAnalysis
 
-from ..alignment import identity
+from ..alignment import identity, reaches
 from ..kmers import KmerIndex, residue_index
 from ..metrics.complexity import low_complexity_fraction
 from ..metrics.composition import UNIREF50, kl_divergence
@@ -65,31 +65,42 @@ def cluster_columns(sequences: Sequence[str]) -> dict[str, list[int]]:
     index = KmerIndex(sequences, WORD)
     known: dict[tuple[int, int], float] = {}
 
-    def between(i: int, j: int) -> float:
+    def alike(i: int, j: int, level: float) -> bool:
         pair = (min(i, j), max(i, j))
         if pair not in known:
-            known[pair] = identity(sequences[pair[0]], sequences[pair[1]])
-        return known[pair]
+            one, other = sequences[pair[0]], sequences[pair[1]]
+            if not reaches(one, other, level):
+                return False
+            known[pair] = identity(one, other)
+        return known[pair] >= level
 
-    return {f"cluster_{round(100 * level)}": identity_clusters(index, level, between) for level in IDENTITIES}
+    return {f"cluster_{round(100 * level)}": identity_clusters(index, level, alike) for level in IDENTITIES}
 
 
-def identity_clusters(index: KmerIndex, level: float, between: Callable[[int, int], float]) -> list[int]:
+def identity_clusters(index: KmerIndex, level: float, alike: Callable[[int, int, float], bool]) -> list[int]:
     """Greedy clusters as CD-HIT's: longest first, each joins a representative at ``level`` or becomes one.
 
-    Two proteins of n words whose differences are scattered share about ``level^4 n`` of them, more where differences
-    come together; a representative that shares less than half of that is not aligned, so a few relatives are missed.
+    A representative that shares fewer than ``needed_words`` is not aligned, so a few relatives are missed.
 
     Args:
-        index: of the sequences. between: identity of two of them, by their indices.
+        index: of the sequences. alike: whether the identity of two of them, by their numbers, reaches a level.
     """
     founder = np.full(len(index), -1)
     leads = np.zeros(len(index), dtype=bool)
     for i in np.argsort(-index.sizes, kind="stable").tolist():
-        shared = np.where(leads, index.shared(index.words[i]), 0)
-        needed = max(np.ceil(level**WORD * index.sizes[i] / 2), min(FEWEST, max(index.sizes[i], 1)))
-        near = np.argsort(-shared, kind="stable")[:CANDIDATES].tolist()
-        founder[i] = next((j for j in near if shared[j] >= needed and between(i, j) >= level), i)
+        names, shared = index.sharing(index.words(i), needed_words(level, int(index.sizes[i])))
+        shared, names = shared[leads[names]], names[leads[names]]
+        near = names[np.argsort(-shared, kind="stable")[:CANDIDATES]].tolist()
+        founder[i] = next((j for j in near if alike(i, j, level)), i)
         leads[i] = founder[i] == i
     numbers: dict[int, int] = {}
     return [numbers.setdefault(int(lead), len(numbers) + 1) for lead in founder]
+
+
+def needed_words(level: float, words: int) -> int:
+    """Distinct 4-mers that two proteins share, one of so many, before an alignment is worth while.
+
+    Where differences are scattered, proteins of identity ``level`` share about ``level^4`` of them, more where
+    differences come together. Half of that is asked for.
+    """
+    return max(math.ceil(level**WORD * words / 2), min(FEWEST, max(words, 1)))
