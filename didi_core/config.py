@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from didi_core.catalogue import Catalogue
 from didi_core.errors import InputError
 
 T = TypeVar("T")
@@ -208,3 +209,55 @@ def _dotted(where: str, name: str) -> str:
 def _shown(value: Any) -> str:
     text = "null" if value is None else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+Choice = str | Mapping[str, Any]  # one of several by its name, or {kind: name, ...} with keys of its own
+
+
+def split_choice(choice: Choice, where: str) -> tuple[str, dict[str, Any]]:
+    """Name and own keys of a choice: ``power`` or ``{kind: power, power: 2}``.
+
+    Raises:
+        InputError: a group of keys without ``kind``.
+    """
+    if isinstance(choice, str):
+        return choice, {}
+    own = dict(choice)
+    name = own.pop("kind", None)
+    if not isinstance(name, str):
+        raise InputError(f"{where}={dict(choice)} names nothing: write {where}=NAME or {where}={{kind: NAME, ...}}.")
+    return name, own
+
+
+def choose(known: Catalogue[type[T]], choice: Choice, where: str) -> T:
+    """One of the known dataclasses, made from a choice.
+
+    Raises:
+        InputError: a name that is not known, or a key that the dataclass does not have.
+    """
+    name, own = split_choice(choice, where)
+    return build(known.find(name, where), own, where)
+
+
+def labelled(choice: Choice, thing: object, hidden: Iterable[str] = (), always: tuple[type, ...] = ()) -> str:
+    """A choice in a few words, for a table: its name, and its own keys where they are not as by default.
+
+    Args:
+        always: types of keys whose values are shown in any case, without the key: ``power 3``.
+    """
+    words = [split_choice(choice, "kind")[0]]
+    defaults = {field.name: field.default for field in dataclasses.fields(thing)} if own_keys(thing) else {}  # type: ignore[arg-type]
+    for key in own_keys(thing, hidden):
+        value = getattr(thing, key)
+        if isinstance(value, always):
+            words.append(f"{value:g}")
+        elif value != defaults[key]:
+            words.append(f"{key}={value}")
+    return " ".join(words)
+
+
+def own_keys(thing: object, hidden: Iterable[str] = ()) -> list[str]:
+    """Names of the settings of a dataclass instance; none of anything else."""
+    if not dataclasses.is_dataclass(thing):
+        return []
+    return [field.name for field in dataclasses.fields(thing) if field.init and field.name not in tuple(hidden)]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from didi_core.diffusion.grids import Grid
     from didi_core.diffusion.laws import Law
     from didi_core.objectives.base import ObjectiveSettings
     from didi_core.objectives.rewards import RewardSettings, TextFunction
@@ -57,8 +58,20 @@ def didi_register_laws() -> Mapping[str, Law]:  # type: ignore[empty-body]
 
 
 @hookspec
+def didi_register_grids() -> Mapping[str, type[Grid]]:  # type: ignore[empty-body]
+    """Time grids by name, for ``grid=<name>`` and ``objective.rollout.grid=<name>``: frozen dataclasses whose fields
+    are set by ``grid={kind: <name>, <field>: ...}``.
+
+    Fires once, when plugins are loaded.
+
+        return {"sigmoid": Sigmoid}
+    """
+
+
+@hookspec
 def didi_register_samplers() -> Mapping[str, type[Sampler]]:  # type: ignore[empty-body]
-    """Samplers by name, for ``sampler=<name>``: frozen dataclasses whose fields are set by ``+options.<field>=...``.
+    """Samplers by name, for ``sampler=<name>``: frozen dataclasses whose fields are set by
+    ``sampler={kind: <name>, <field>: ...}``.
 
     Fires once, when plugins are loaded; an instance is made for every command that uses it.
 

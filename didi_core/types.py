@@ -129,6 +129,20 @@ class Denoiser(nn.Module, ABC):
         return self.head(self.trunk(tokens))
 
 
+class NoisyDenoiser(Denoiser, ABC):
+    """A denoiser that reads a vector of standard normal numbers for each sequence, new at every call.
+
+    It is what lets the tokens of one call depend on each other: given the noise they are independent, but the noise is
+    the same for all positions of a sequence. ``noise_size`` 0: it reads none.
+    """
+
+    noise_size: int
+
+    @abstractmethod
+    def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
+        """Hidden states; without noise, those of the vector of zeros."""
+
+
 class Scorer(nn.Module, ABC):
     """One logit per position: higher means more like the reference."""
 

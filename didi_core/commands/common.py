@@ -48,6 +48,10 @@ class CommonSettings:
 
     def check_precision(self, known: tuple[str, ...]) -> None:
         """Refuse a precision that the command does not know."""
+        if self.precision == "legacy_fp32":
+            raise InputError(
+                "precision=legacy_fp32 is a sampler now: give sampler=joint_fp32 (evaluate: samplers=[joint_fp32])."
+            )
         if self.precision not in known:
             raise unknown("precision", self.precision, known)
 

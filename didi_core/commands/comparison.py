@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from didi_core.config import Choice
+from didi_core.diffusion.grids import Curve
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import carried_samples
-from didi_core.evaluation.contenders import Contender, Curve, Measuring
+from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.evaluate import evaluate_models
 from didi_core.evaluation.rows import Evaluation
 from didi_core.report.record import build_report, read_training
@@ -22,8 +24,9 @@ from didi_core.report.write import write_report
 from didi_core.run import Run
 from didi_core.sampling import autoregressive
 from didi_core.sampling.autoregressive import CausalGenerator
-from didi_core.sampling.base import SAMPLERS
-from didi_core.sampling.generate import DEFAULT_LAW, SamplerSettings, nll_curve
+from didi_core.sampling.catalogue import sampler
+from didi_core.sampling.generate import DEFAULT_LAW, SamplerSettings
+from didi_core.sampling.nll_curve import nll_curve
 from didi_core.types import Denoiser, Domain, Sample, Scorer
 
 CURVE_SAMPLES = 128  # held-out sequences that the NLL curve of grid=optimised is measured on
@@ -34,8 +37,8 @@ class PlanSettings:
     """Which samples are compared: every combination of steps, temperatures, samplers, laws and grids.
 
     num: samples of each row and seed; num_at: another number for some steps. steps, teacher_steps: calls of the student
-    and of the teacher. legacy_steps: the teacher also drawn as the peers do (fp32 joint draw), beside the exact draw
-    under the same law.
+    and of the teacher. legacy_steps: the teacher also drawn as the peers do (sampler ``joint_fp32``), beside the exact
+    draw under the same law. samplers, laws, grids: names, or groups {kind: name, ...} with keys of their own.
     """
 
     num: int = 1000
@@ -46,9 +49,9 @@ class PlanSettings:
     teacher_steps: tuple[int, ...] = (4, 8, 16, 32, 128)
     legacy_steps: tuple[int, ...] = ()
     temperatures: tuple[float, ...] = (1.0,)
-    samplers: tuple[str, ...] = ("ancestral",)
-    laws: tuple[str, ...] = ("iid",)
-    grids: tuple[str, ...] = ("uniform",)
+    samplers: tuple[Choice, ...] = ("ancestral",)
+    laws: tuple[Choice, ...] = ("iid",)
+    grids: tuple[Choice, ...] = ("uniform",)
     power: float = 3.0
 
     def __post_init__(self) -> None:
@@ -76,9 +79,9 @@ class PlanSettings:
     def legacy_plan(self) -> list[SamplerSettings]:
         """The peers' draw at ``legacy_steps``, each beside the exact draw of the same law and grid."""
         return [
-            SamplerSettings("ancestral", k, "iid", grid, self.power, temperature, precision=precision)
-            for grid, k, precision, temperature in itertools.product(
-                self.grids, self.legacy_steps, ("exact", "legacy_fp32"), self.temperatures
+            SamplerSettings(chosen, k, "iid", grid, self.power, temperature)
+            for grid, k, chosen, temperature in itertools.product(
+                self.grids, self.legacy_steps, ("ancestral", "joint_fp32"), self.temperatures
             )
         ]
 
@@ -87,23 +90,23 @@ class PlanSettings:
         rows = [*self.plan(self.steps), *self.plan(self.teacher_steps, guided=False)]
         return self.num * len(self.seeds) * sum(row.steps for row in rows)
 
-    def plan(self, steps: Sequence[int], guided: bool = True, precision: str = "exact") -> list[SamplerSettings]:
-        """Sampler settings for a model; ``guided=False`` leaves out the sampler that needs a scorer."""
+    def plan(self, steps: Sequence[int], guided: bool = True) -> list[SamplerSettings]:
+        """Sampler settings for a model; ``guided=False`` leaves out the samplers that need a scorer."""
         made = [
-            SamplerSettings(sampler, k, _law(sampler, law), grid, self.power, temperature, precision=precision)
-            if SAMPLERS.find(sampler).stepwise
-            else SamplerSettings(sampler, temperature=temperature)  # its calls follow from the length: one row
-            for sampler, law, grid, k, temperature in itertools.product(
+            self._row(chosen, law, grid, k, temperature)
+            for chosen, law, grid, k, temperature in itertools.product(
                 self.samplers, self.laws, self.grids, steps, self.temperatures
             )
-            if guided or not SAMPLERS.find(sampler).needs_scorer
+            if guided or not sampler(chosen).needs_scorer
         ]
         return list(dict.fromkeys(made))
 
-
-def _law(sampler: str, law: str) -> str:
-    """The law, or the default where the sampler goes by none: it then makes one row and not one per law."""
-    return law if SAMPLERS.find(sampler).uses_law else DEFAULT_LAW
+    def _row(self, chosen: Choice, law: Choice, grid: Choice, steps: int, temperature: float) -> SamplerSettings:
+        """The settings of one combination, with defaults in place of what has no effect: it then makes one row, and
+        not one for every law, grid or number of steps."""
+        law = law if sampler(chosen).uses_law else DEFAULT_LAW
+        made = SamplerSettings(chosen, steps, law, grid, self.power, temperature)
+        return made if made.calls is not None else SamplerSettings(chosen, law=law, temperature=temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,6 @@ def compare_models(
     *,
     cache_dir: Path,
     length: str | None = None,
-    sampling_precision: str = "exact",
     reference: Sequence[Sample] = (),
 ) -> Evaluation:
     """Sample and measure all that the plan asks for, in the run's precision."""
@@ -134,25 +136,25 @@ def compare_models(
         settings.num, settings.counts(), settings.seeds, length, settings.batch_size, reference, cache_dir=cache_dir
     )
     with run.autocast():
-        return evaluate_models(run, contenders(run, networks, settings, sampling_precision), how)
+        return evaluate_models(run, contenders(run, networks, settings), how)
 
 
-def contenders(run: Run, networks: Compared, settings: PlanSettings, precision: str) -> dict[str, Contender]:
+def contenders(run: Run, networks: Compared, settings: PlanSettings) -> dict[str, Contender]:
     """The networks on the run's device, each with its plan; an autoregressive one has its own sampler."""
     found: dict[str, Contender] = {}
     if networks.teacher is not None:
-        own = settings.plan(settings.teacher_steps, guided=False, precision=precision)
+        own = settings.plan(settings.teacher_steps, guided=False)
         found["teacher"] = Contender(networks.teacher, list(dict.fromkeys([*own, *settings.legacy_plan()])))
     if networks.autoregressive is not None:
         plan = [SamplerSettings(autoregressive.NAME, temperature=temperature) for temperature in settings.temperatures]
         found[autoregressive.NAME] = Contender(networks.autoregressive, plan)
-    plan = settings.plan(settings.steps, networks.scorer is not None, precision)
+    plan = settings.plan(settings.steps, networks.scorer is not None)
     found["student"] = Contender(networks.student, plan, networks.scorer)
     for model in found.values():
         for network in (model.denoiser, model.scorer):
             if network is not None:
                 network.to(run.device).eval()
-    if "optimised" not in settings.grids:
+    if not any(row.needs_curve for model in found.values() for row in model.plan):
         return found
     return {
         name: replace(model, entropy_at=measured_curve(run.domain, model.denoiser, settings.seeds[0]))
@@ -163,14 +165,14 @@ def contenders(run: Run, networks: Compared, settings: PlanSettings, precision: 
 
 
 def measured_curve(domain: Domain, model: Denoiser, seed: int) -> Curve:
-    """The NLL curve that ``grid=optimised`` needs, on held-out sequences, else on samples that the domain carries."""
+    """The NLL curve that some grids need, on held-out sequences, else on samples that the domain carries."""
     carried = carried_samples(domain)[:CURVE_SAMPLES]
     try:
         known = domain.held_out(CURVE_SAMPLES, seed)
     except InputError as error:
         if not carried:
             raise
-        print(f"grid=optimised is measured on {len(carried)} samples of the bundled teacher: {error}")
+        print(f"the NLL curve is measured on {len(carried)} samples of the bundled teacher: {error}")
         known = carried
     rows = [torch.tensor(domain.encode(sample.text)) for sample in known]
     rows.sort(key=len)

@@ -13,7 +13,7 @@ from torch import nn
 from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import CommonSettings, load_teacher, make_domain, make_run, note_machine, open_run
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
-from didi_core.commands.sample import LEGACY, check_reach
+from didi_core.commands.sample import check_reach
 from didi_core.device import Machine
 from didi_core.errors import InputError
 from didi_core.evaluation.contenders import Measuring
@@ -55,11 +55,6 @@ class Settings(CommonSettings, PlanSettings):
             raise InputError("labels name files of samples: give samples=[...] too.")
         if self.samples and self.domain is None:
             raise InputError("samples are read by a domain: give domain=<name>.")
-        if self.precision == LEGACY and (self.laws, self.samplers) != (("iid",), ("ancestral",)):
-            raise InputError("precision=legacy_fp32 is the peers' sampler: it needs samplers=ancestral and laws=iid.")
-
-    def check_precision(self, known: tuple[str, ...]) -> None:
-        super().check_precision((*known, LEGACY))
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
@@ -113,7 +108,7 @@ class Opened:
             teacher=load_teacher(domain, named) if named else None,
             autoregressive=_causal(settings.autoregressive, domain) if settings.autoregressive else None,
         )
-        machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
+        machine = Machine.of(settings.device, settings.precision)
         return cls(folder, card, made_by, make_run(settings, domain, machine), networks)
 
 
@@ -133,7 +128,6 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
                 cache_dir=_cache_dir(source.folder, source.made_by.get("cache"), opened.path),
                 reference=reference,
                 length=settings.length,
-                sampling_precision=LEGACY if settings.precision == LEGACY else "exact",
             )
             publish(opened.path, found, opened.record, source.folder.parent)
     return opened.path

@@ -24,7 +24,6 @@ from didi_core.storage.files import write_json
 from didi_core.streams import generator
 from didi_core.types import Denoiser, Domain, Sample, Scorer
 
-LEGACY = "legacy_fp32"
 REACH = 8  # a length may be so many times the longest that a model was trained on
 
 
@@ -32,7 +31,6 @@ REACH = 8  # a length may be so many times the longest that a model was trained 
 class Settings(CommonSettings, SamplerSettings):
     """``configs/sample.yaml``: the sampler's keys beside the command's own.
 
-    precision: as of every command, and ``legacy_fp32`` for the peers' joint draw.
     conditioning: keys that the model's domain reads (``configs/conditioning``), written without ``conditioning.``.
     """
 
@@ -44,7 +42,6 @@ class Settings(CommonSettings, SamplerSettings):
     length: str | tuple[str, ...] | None = None
     template: str | None = None
     conditioning: dict[str, Any] = field(default_factory=dict)
-    precision: str = "auto"
 
     def __post_init__(self) -> None:
         CommonSettings.__post_init__(self)
@@ -57,13 +54,9 @@ class Settings(CommonSettings, SamplerSettings):
             raise InputError("length and template exclude each other: the template says the length.")
         self.sampler_settings()
 
-    def check_precision(self, known: tuple[str, ...]) -> None:
-        super().check_precision((*known, LEGACY))
-
     def sampler_settings(self) -> SamplerSettings:
         """What the sampler is told."""
-        given = {f.name: getattr(self, f.name) for f in fields(SamplerSettings) if f.name != "precision"}
-        return SamplerSettings(**given, precision=LEGACY if self.precision == LEGACY else "exact")
+        return SamplerSettings(**{f.name: getattr(self, f.name) for f in fields(SamplerSettings)})
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,7 @@ class Source:
         """Load what ``run`` names."""
         folder = model_folder(settings.run or Path())
         card = read_card(folder)
-        machine = Machine.of(settings.device, "fp32" if settings.precision == LEGACY else settings.precision)
+        machine = Machine.of(settings.device, settings.precision)
         run = make_run(settings, make_domain(card["domain"], card.get("data", {})), machine)
         scorer = load_scorer(folder)
         return cls(
@@ -101,7 +94,7 @@ def draw(settings: Settings, source: Source, asked: Conditioning | None = None) 
     asked = asked or lay_out(settings, run.domain, source.card)
     run.reporter.start("sample", settings.num)
     with run.autocast():
-        curve = measured_curve(run.domain, source.denoiser, settings.seed) if how.grid == "optimised" else None
+        curve = measured_curve(run.domain, source.denoiser, settings.seed) if how.needs_curve else None
         made = generate(
             run.domain,
             source.denoiser,
@@ -119,6 +112,7 @@ def draw(settings: Settings, source: Source, asked: Conditioning | None = None) 
     run.reporter.stop()
     record = {
         **how.record(),
+        "precision": run.machine.precision,
         "seed": settings.seed,
         "nfe": round(made.nfe.denoiser, 2),
         **({"scorer_nfe": round(made.nfe.scorer, 2)} if made.nfe.scorer else {}),

@@ -175,34 +175,6 @@ def distinct_trunk(denoiser: Denoiser, tokens: Int[Tensor, "B L"]) -> tuple[Floa
     return trunk_in_pieces(denoiser, unique), own
 
 
-class TrunkMemory:
-    """``distinct_trunk`` for calls that follow each other: rows that are as they were keep their hidden states.
-
-    With as many steps as tokens, a third of the rows (1/e) have nothing revealed at a step of the law ``iid``.
-    """
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def __call__(self, tokens: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "U L D"], Int[Tensor, "B"]]:
-        """As ``distinct_trunk``; all calls must be of the same shape."""
-        if self._last is None:
-            hidden, own = distinct_trunk(self.denoiser, tokens)
-        else:
-            before, hidden, own = self._last
-            changed = (tokens != before).any(dim=1)
-            if changed.all():
-                hidden, own = distinct_trunk(self.denoiser, tokens)
-            elif changed.any():
-                fresh, where = distinct_trunk(self.denoiser, tokens[changed])
-                kept, still = own[~changed].unique(return_inverse=True)
-                own = torch.empty_like(own).masked_scatter(~changed, still).masked_scatter(changed, where + len(kept))
-                hidden = torch.cat([hidden[kept], fresh])
-        self._last = tokens, hidden, own
-        return hidden, own
-
-
 def trunk_in_pieces(denoiser: Denoiser, tokens: Int[Tensor, "U L"]) -> Float[Tensor, "U L D"]:
     """Hidden states; on a CPU, where no gradient wants them, in pieces that fit into the cache."""
     if tokens.device.type != "cpu" or torch.is_grad_enabled():

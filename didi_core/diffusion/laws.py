@@ -1,37 +1,41 @@
-"""Which positions a step reveals: unmasking laws and time grids.
+"""Unmasking laws: which positions a call reveals.
 
 A law gives every free position a *reveal time* u in (0, 1]; a grid cuts (0, 1] into steps, and a position is revealed
 in the step whose interval holds its u. For u independent and uniform this is exactly the ancestral sampler: a position
 masked at share a is revealed by share b with probability (b - a)/(1 - a). A masked model is trained on every visible
 subset, so any law that does not look at the drawn tokens samples a valid any-order factorisation; laws differ in how
 dependent the tokens are that they reveal together.
+
+An *open* law has no grid: it says at every call which positions are revealed, so that the number of calls follows from
+it (``open_laws``).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from didi_core.catalogue import Catalogue
+from didi_core.config import Choice, build, own_keys, split_choice
+from didi_core.diffusion.beliefs import Beliefs
 from didi_core.errors import InputError, unknown
 
 
 class Law(Protocol):
-    """How reveal times are given to positions."""
+    """How reveal times are given to positions.
+
+    sees_model: ``reorder`` is called before every step with the model's confidence.
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
-    def sees_model(self) -> bool:
-        """True: ``reorder`` is called before every step with the model's confidence."""
-        ...
+    def sees_model(self) -> bool: ...
 
     def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
         """Reveal times in (0, 1] at the free positions; the rest is not read."""
@@ -40,11 +44,25 @@ class Law(Protocol):
     def reorder(
         self, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], confidence: Float[Tensor, "B L"]
     ) -> Float[Tensor, "B L"]:
-        """The reveal times of the masked positions dealt out anew."""
+        """The reveal times of the masked positions dealt out anew.
+
+        Args:
+            confidence: probability of the likeliest token at each masked position.
+        """
+        return times
+
+
+@runtime_checkable
+class OpenLaw(Law, Protocol):
+    """A law that decides at every call what is revealed: it goes by no grid, and the calls of a sequence are as many as
+    it takes. ``times`` are what it draws once, such as an order; it may leave them unused."""
+
+    def choose(self, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], beliefs: Beliefs) -> Bool[Tensor, "B L"]:
+        """Which masked positions are revealed: at least one in every row that has any."""
         ...
 
 
-def _ranks(keys: Float[Tensor, "B L"], free: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+def ranks(keys: Float[Tensor, "B L"], free: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
     """0-based rank of each free position among the free ones of its row, by ascending key."""
     keys = keys.masked_fill(~free, torch.inf)
     return keys.argsort(dim=1, stable=True).argsort(dim=1, stable=True).to(torch.float64)
@@ -68,64 +86,55 @@ def _spread(ranks: Float[Tensor, "B L"], free: Bool[Tensor, "B L"], generator: t
 
 
 @dataclass(frozen=True)
-class Iid:
+class Iid(Law):
     """Every position on its own: the ancestral sampler of the continuous-time process."""
 
-    name: str = "iid"
-    sees_model: bool = False
+    name: ClassVar[str] = "iid"
+    sees_model: ClassVar[bool] = False
 
     def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
         return _uniform(free, generator)
 
-    def reorder(self, times: Tensor, masked: Tensor, confidence: Tensor) -> Tensor:
-        return times
-
 
 @dataclass(frozen=True)
-class Stratified:
+class Stratified(Law):
     """A uniformly random order, with the number revealed per step as even as the grid allows."""
 
-    name: str = "stratified"
-    sees_model: bool = False
+    name: ClassVar[str] = "stratified"
+    sees_model: ClassVar[bool] = False
 
     def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
-        return _spread(_ranks(_uniform(free, generator), free), free, generator)
-
-    def reorder(self, times: Tensor, masked: Tensor, confidence: Tensor) -> Tensor:
-        return times
+        return _spread(ranks(_uniform(free, generator), free), free, generator)
 
 
 @dataclass(frozen=True)
-class Dilated:
+class Dilated(Law):
     """Bit-reversed order with a random cyclic offset: positions revealed together lie far apart.
 
     The order is van der Corput's sequence over the free positions, so any run of consecutive ranks is spread evenly.
     """
 
-    name: str = "dilated"
-    sees_model: bool = False
+    name: ClassVar[str] = "dilated"
+    sees_model: ClassVar[bool] = False
 
     def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
         n = free.sum(1, keepdim=True).clamp_min(1)
         place = free.cumsum(1) - 1
         offset = ((1 - _uniform(free[:, :1], generator)) * n).long().clamp_max(n - 1)
         turned = torch.where(free, (place + offset) % n, 0)
-        return _spread(_ranks(_van_der_corput(turned), free), free, generator)
-
-    def reorder(self, times: Tensor, masked: Tensor, confidence: Tensor) -> Tensor:
-        return times
+        return _spread(ranks(_van_der_corput(turned), free), free, generator)
 
 
 @dataclass(frozen=True)
-class Confidence:
+class Confidence(Law):
     """The positions at which the model is surest go first.
 
     Exact at one token per step, as every law is. The choice depends on the network, and a rollout's log-probability
     leaves that factor out.
     """
 
-    name: str = "confidence"
-    sees_model: bool = True
+    name: ClassVar[str] = "confidence"
+    sees_model: ClassVar[bool] = True
 
     def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
         return Stratified().times(free, generator)
@@ -147,93 +156,130 @@ def _van_der_corput(index: Tensor) -> Tensor:
     return value
 
 
-BUILT_IN: tuple[Law, ...] = (Iid(), Stratified(), Dilated(), Confidence())
-LAWS: Catalogue[Law] = Catalogue("unmasking law", {law.name: law for law in BUILT_IN})
+INSIDE: dict[str, Law] = {law.name: law for law in (Iid(), Stratified(), Dilated(), Confidence())}
 
 
-def law(name: str) -> Law:
-    """The unmasking law of that name."""
-    return LAWS.find(name)
+@dataclass(frozen=True)
+class Blocks(Law):
+    """Left to right in blocks of ``size`` positions, by the law ``inside`` within a block (LLaDA's order)."""
+
+    name: ClassVar[str] = "blocks"
+    size: int = 32
+    inside: str = "dilated"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InputError(f"size={self.size} is out of range: a block has at least one position.")
+        if self.inside not in INSIDE:
+            raise unknown("law inside blocks", self.inside, INSIDE)
+
+    @property
+    def sees_model(self) -> bool:
+        return INSIDE[self.inside].sees_model
+
+    def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
+        inside = INSIDE[self.inside].times(free, generator)
+        return _spread(ranks(_block(free, self.size) + inside, free), free, generator)
+
+    def reorder(
+        self, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], confidence: Float[Tensor, "B L"]
+    ) -> Float[Tensor, "B L"]:
+        # A whole less for every block to the right: the surest position of a block comes before all later blocks.
+        return INSIDE[self.inside].reorder(times, masked, confidence.double() - 2 * _block(masked, self.size))
 
 
-def uniform_grid(steps: int) -> Float[Tensor, "k"]:
-    """Every step reveals the same share."""
-    return power_grid(steps, 1.0)
+@dataclass(frozen=True)
+class Threshold(Law):
+    """Every position whose likeliest token has at least this probability, and the surest one whatever its probability.
 
-
-def power_grid(steps: int, power: float = 3.0) -> Float[Tensor, "k"]:
-    """Share revealed after step i of k: (i/k)^power. Few tokens first, so that they commit to one mode."""
-    _check_steps(steps)
-    if power <= 0:
-        raise InputError(f"grid power must be positive, got {power}")
-    return (torch.arange(1, steps + 1, dtype=torch.float64) / steps) ** power
-
-
-def cosine_grid(steps: int) -> Float[Tensor, "k"]:
-    """Share 1 - cos(pi i / 2k): MaskGIT's grid."""
-    _check_steps(steps)
-    shares = 1 - torch.cos(torch.arange(1, steps + 1, dtype=torch.float64) * (math.pi / 2 / steps))
-    shares[-1] = 1.0
-    return shares
-
-
-def optimised_grid(
-    steps: int, entropy_at: Callable[[Float[Tensor, "n"]], Float[Tensor, "n"]], points: int = 33
-) -> Float[Tensor, "k"]:
-    """The grid that minimises the expected cost of revealing tokens together, for one teacher.
-
-    Args:
-        entropy_at: mean NLL per masked token (nats) at given shares, measured on validation data; it falls with the
-            share.
-        points: resolution of the search.
-
-    Revealing from share a to b in one call codes those tokens at the NLL of a instead of the running one, so a step
-    costs integral_a^b (H(a) - H(u)) du: a Riemann sum's error. Dynamic programming over ``points`` shares finds its
-    minimum exactly (the idea of Watson et al. 2021 for continuous diffusion, here with the any-order likelihood).
+    block: only within the leftmost block of so many positions that has masks; 0 for no blocks.
     """
-    _check_steps(steps)
-    points = max(points, 4 * steps + 1)
-    shares = torch.linspace(0, 1, points, dtype=torch.float64)
-    nll = torch.cummin(entropy_at(shares).to(torch.float64), dim=0).values
-    area = torch.zeros(points, dtype=torch.float64)
-    area[1:] = torch.cumsum((nll[1:] + nll[:-1]) / 2 * shares.diff(), 0)
-    cost = nll[:, None] * (shares[None] - shares[:, None]) - (area[None] - area[:, None])
-    cost = torch.where(shares[None] > shares[:, None], cost, torch.inf)
-    best, previous = cost[0].clone(), []
-    for _ in range(steps - 1):
-        total = best[:, None] + cost
-        previous.append(total.argmin(0))
-        best = total.min(0).values
-    path = [points - 1]
-    for back in reversed(previous):
-        path.append(int(back[path[-1]]))
-    return shares[torch.tensor(path[::-1])]
+
+    name: ClassVar[str] = "threshold"
+    sees_model: ClassVar[bool] = True
+    probability: float = 0.9
+    block: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probability <= 1:
+            raise InputError(f"probability={self.probability} is out of range: it must be in (0, 1].")
+        _check_block(self.block)
+
+    def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
+        return torch.ones(free.shape, dtype=torch.float64, device=free.device)
+
+    def choose(self, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], beliefs: Beliefs) -> Bool[Tensor, "B L"]:
+        near = _leftmost(masked, self.block)
+        first = ranks(-beliefs.confidence, near) < 1
+        return near & (first | (beliefs.confidence >= self.probability))
 
 
-GRIDS = ("uniform", "power", "cosine", "optimised")
+@dataclass(frozen=True)
+class EntropyBound(Law):
+    """The positions of lowest entropy, as many as together stay under ``bound`` nats, and the first one in any case.
+
+    Tokens drawn together are drawn as if independent; what that costs is at most the sum of their entropies (Ben-Hamu
+    et al. 2025, arXiv 2505.24857, who leave the largest of them out of the sum).
+
+    block: as of ``Threshold``.
+    """
+
+    name: ClassVar[str] = "entropy_bound"
+    sees_model: ClassVar[bool] = True
+    bound: float = 1.0
+    block: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.bound >= 0:
+            raise InputError(f"bound={self.bound} is out of range: it must not be negative.")
+        _check_block(self.block)
+
+    def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
+        return torch.ones(free.shape, dtype=torch.float64, device=free.device)
+
+    def choose(self, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], beliefs: Beliefs) -> Bool[Tensor, "B L"]:
+        near = _leftmost(masked, self.block)
+        rank = ranks(beliefs.entropy, near).long()
+        ordered = torch.zeros_like(beliefs.entropy).scatter(1, rank, beliefs.entropy.masked_fill(~near, torch.inf))
+        within = (ordered.cumsum(1) <= self.bound).gather(1, rank)
+        return near & (within | (rank < 1))
 
 
-def grid(
-    name: str,
-    steps: int,
-    *,
-    power: float = 3.0,
-    entropy_at: Callable[[Float[Tensor, "n"]], Float[Tensor, "n"]] | None = None,
-) -> Float[Tensor, "k"]:
-    """Shares revealed after each of ``steps`` steps, ascending, the last one 1."""
-    if name == "uniform":
-        return uniform_grid(steps)
-    if name == "power":
-        return power_grid(steps, power)
-    if name == "cosine":
-        return cosine_grid(steps)
-    if name == "optimised":
-        if entropy_at is None:
-            raise InputError("grid=optimised needs the NLL curve of a denoiser on validation data; none was given.")
-        return optimised_grid(steps, entropy_at)
-    raise unknown("grid", name, GRIDS)
+def _block(like: Tensor, size: int) -> Float[Tensor, "1 L"]:
+    """Number of the block that each position is in."""
+    return (torch.arange(like.shape[1], device=like.device) // size).double()[None]
 
 
-def _check_steps(steps: int) -> None:
-    if steps < 1:
-        raise InputError(f"steps={steps} is out of range: at least one denoiser call is needed.")
+def _leftmost(masked: Bool[Tensor, "B L"], size: int) -> Bool[Tensor, "B L"]:
+    """The masks of each row's leftmost block that has any; all of them where there are no blocks."""
+    if not size:
+        return masked
+    block = _block(masked, size).masked_fill(~masked, torch.inf)
+    return masked & (block == block.amin(1, keepdim=True))
+
+
+def _check_block(size: int) -> None:
+    if size < 0:
+        raise InputError(f"block={size} is out of range: a number of positions, or 0 for no blocks.")
+
+
+BUILT_IN: tuple[Law, ...] = (*INSIDE.values(), Blocks(), Threshold(), EntropyBound())
+LAWS: Catalogue[Law] = Catalogue("unmasking law", {law.name: law for law in BUILT_IN})
+PROTOCOL = ("name", "sees_model")  # fields of a law that are not keys of its own
+
+
+def law(choice: Choice, where: str = "law") -> Law:
+    """The unmasking law of a name, or of ``{kind: name, ...}`` with keys of its own.
+
+    Raises:
+        InputError: a name that is not known, or a key that the law does not have.
+    """
+    name, own = split_choice(choice, where)
+    found = LAWS.find(name, where)
+    if not own:
+        return found
+    known = own_keys(found, PROTOCOL)
+    for key in own:
+        if key not in known:
+            raise unknown("key", key, known, f"{where}={name}")
+    return build(type(found), {key: getattr(found, key) for key in known} | own, where)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
+from didi_core.diffusion.grids import Curve
 from didi_core.errors import InputError
 from didi_core.evaluation.intervals import RESAMPLES
 from didi_core.sampling.generate import Length, SamplerSettings
 from didi_core.storage.fingerprint import model_hash
 from didi_core.types import Sample, Scorer
-
-Curve = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +22,7 @@ class Contender:
     """A model of an evaluation.
 
     plan: settings of its sets of samples; those that differ in temperature only make a frontier. scorer: for samplers
-    that need one. entropy_at: its NLL curve, for ``grid=optimised``.
+    that need one. entropy_at: its NLL curve, for grids that need one.
     """
 
     denoiser: nn.Module
@@ -66,4 +65,4 @@ class Measuring:
 
     def count(self, settings: SamplerSettings) -> int:
         """Samples of a set, of each seed."""
-        return self.num_at.get(settings.steps, self.num)
+        return self.num_at.get(settings.calls or 0, self.num)

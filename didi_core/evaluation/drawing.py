@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from didi_core.diffusion.grids import Curve
 from didi_core.evaluation.cache import SampleCache
-from didi_core.evaluation.contenders import Contender, Curve, Measuring
+from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.run import Run
 from didi_core.sampling import autoregressive
 from didi_core.sampling.generate import Generated, SamplerSettings, generate, parse_length
@@ -42,9 +43,9 @@ class Drawing:
         return self.how.count(settings) * len(self.how.seeds) * self.calls(settings)
 
     def calls(self, settings: SamplerSettings) -> int:
-        """Calls per sample: the steps; where one token is written at a time, about the mean length."""
-        if settings.make().stepwise:
-            return settings.steps
+        """Calls per sample: the steps; where they follow from length or model, at most about the mean length."""
+        if settings.calls is not None:
+            return settings.calls
         lengths = parse_length(self.how.length, self.run.domain, 100, generator(0, "lengths"))
         return max(sum(lengths) // len(lengths), 1)
 
@@ -87,7 +88,7 @@ class Drawing:
             "model": model.digest,
             "scorer": model.scorer_digest if settings.make().needs_scorer else "",
             "settings": settings.record(),
-            "curve": _rounded(curve) if settings.grid == "optimised" and curve else None,
+            "curve": _rounded(curve) if curve and settings.needs_curve else None,
             "num": num,
             "seed": seed,
             "lengths": self._lengths(num, seed),

@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from didi_core.config import labelled
+from didi_core.diffusion.laws import PROTOCOL
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import StatisticsCache
 from didi_core.evaluation.contenders import Contender, Measuring
@@ -158,10 +160,10 @@ class _Findings:
 
 def method_of(settings: SamplerSettings) -> Method:
     """The method of sampler settings."""
-    sampler = settings.make()
-    steps, law = settings.steps if sampler.stepwise else None, settings.law if sampler.uses_law else ""
-    grid = f"power {settings.power:g}" if settings.grid == "power" else settings.grid
-    return Method(settings.sampler, law, grid, steps, settings.precision, settings.top_p)
+    made, steps = settings.make(), settings.calls
+    law = labelled(settings.law, settings.make_law(), PROTOCOL, (float,)) if made.uses_law else ""
+    grid = labelled(settings.grid, settings.make_grid(), (), (float,)) if steps is not None else ""
+    return Method(labelled(settings.sampler, made), law, grid, steps, settings.top_p)
 
 
 def _is_table(settings: SamplerSettings, plan: Sequence[SamplerSettings]) -> bool:

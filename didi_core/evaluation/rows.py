@@ -19,17 +19,15 @@ class Method:
 
     sampler: str
     law: str  # empty for a sampler that goes by none
-    grid: str
-    steps: int | None  # None where the number of calls follows from the length (first_hitting)
-    precision: str = "exact"
+    grid: str  # empty where there are no steps
+    steps: int | None  # None where the number of calls follows from the length or from the model
     top_p: float = 1.0
 
     @property
     def label(self) -> str:
         """Sampler, law and grid in a few words; defaults that say nothing are left out."""
         words = [] if self.sampler == "ancestral" else [self.sampler.replace("_", " ")]
-        words += [word for word in (self.law, self.grid) if word] if self.steps is not None else []
-        words += [self.precision] if self.precision != "exact" else []
+        words += [word for word in (self.law, self.grid) if word]
         words += [f"top-p {self.top_p:g}"] if self.top_p < 1 else []
         return " · ".join(words)
 

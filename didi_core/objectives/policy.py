@@ -17,10 +17,11 @@ from didi_core.diffusion.heads import distinct_trunk, token_log_p, token_statist
 from didi_core.diffusion.laws import law
 from didi_core.diffusion.masking import step_log_p
 from didi_core.diffusion.schedules import schedule
+from didi_core.diffusion.walk import Call
 from didi_core.errors import InputError
 from didi_core.objectives.advantage import grouped_advantage, integral_weight, policy_loss
 from didi_core.objectives.rewards.base import Corrupted, EveryToken, Reward, Scores, corrupt
-from didi_core.objectives.rollout import Call, Rollout, roll_out, rollout_times
+from didi_core.objectives.rollout import Rollout, roll_out, rollout_times
 from didi_core.training.objective import Collapse, Terms
 from didi_core.types import Denoiser
 

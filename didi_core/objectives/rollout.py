@@ -6,15 +6,18 @@ of the log-probability of the tokens revealed there (intermediate-state matching
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from didi_core.diffusion.heads import distinct_trunk, draw_tokens, position_log_p
-from didi_core.diffusion.laws import GRIDS, LAWS, Law, grid
+from didi_core.config import Choice
+from didi_core.diffusion.grids import grid, shares_of
+from didi_core.diffusion.heads import draw_tokens
+from didi_core.diffusion.laws import Law, OpenLaw, law
 from didi_core.diffusion.schedules import Schedule
+from didi_core.diffusion.walk import Call, follow, walk
 from didi_core.errors import InputError, unknown
 from didi_core.types import Denoiser
 
@@ -26,7 +29,8 @@ class RolloutSettings:
     states: calls k; 1 is the one-shot rollout of the ablation, 2 the paper's.
     times: ``beta`` draws tau ~ Beta(*beta) inside [low, high] (k - 1 of them, sorted); ``grid`` visits the sampler's
         own states.
-    law: which positions are revealed together. grid, power: shares of ``times=grid``.
+    law: which positions are revealed together. grid, power: shares of ``times=grid``. Each of law and grid is a name,
+        or {kind: name, ...} with keys of its own.
     branches: completions drawn from each last intermediate state. They share its network call, so the advantage of
         a completion over its siblings costs scorer calls only.
     trained: how many of the last calls the student learns from, 0 for all. The others only lead to the states that a
@@ -38,8 +42,8 @@ class RolloutSettings:
     beta: tuple[float, float] = (1.0, 1.0)
     low: float = 0.02
     high: float = 0.98
-    law: str = "iid"
-    grid: str = "uniform"
+    law: Choice = field(default="iid", hash=False)
+    grid: Choice = field(default="uniform", hash=False)
     power: float = 3.0
     branches: int = 1
     trained: int = 0
@@ -56,13 +60,24 @@ class RolloutSettings:
             )
         if self.times not in ("beta", "grid"):
             raise unknown("rollout times", self.times, ("beta", "grid"))
-        LAWS.find(self.law, "objective.rollout.law")
-        if self.grid not in GRIDS:
-            raise unknown("grid", self.grid, GRIDS, "objective.rollout.grid")
+        if isinstance(self.make_law(), OpenLaw):
+            raise InputError(
+                f"objective.rollout.law={self.law} decides itself how many calls it takes, and a rollout makes "
+                f"objective.rollout.states={self.states}: choose a law of reveal times."
+            )
+        if grid(self.grid, self.power, "objective.rollout.grid").needs_curve:
+            raise InputError(
+                f"objective.rollout.grid={self.grid} needs the NLL curve of a denoiser, which no rollout has: choose "
+                "another grid."
+            )
         if not 0 < self.low < self.high < 1:
             raise InputError(f"objective.rollout.low={self.low}, high={self.high}: need 0 < low < high < 1.")
         if min(self.beta) <= 0:
             raise InputError(f"objective.rollout.beta={self.beta}: both parameters must be positive.")
+
+    def make_law(self) -> Law:
+        """The unmasking law of the rollout."""
+        return law(self.law, "objective.rollout.law")
 
 
 def beta_times(
@@ -94,7 +109,8 @@ def rollout_times(
         tau, density = beta_times(groups, settings, stream)
         return torch.ones(groups, 1, dtype=torch.float64), tau, density
     if settings.times == "grid":
-        shares = grid(settings.grid, k, power=settings.power).expand(groups, k).clone()
+        made = grid(settings.grid, settings.power, "objective.rollout.grid")
+        shares = shares_of(made, k).expand(groups, k).clone()
         pick = torch.randint(k - 1, (groups, 1), generator=stream, device=stream.device).cpu()
         tau = schedule.inverse(shares.gather(1, pick).squeeze(1)).clamp(settings.low, settings.high)
         return shares, tau, torch.ones(groups, dtype=torch.float64)
@@ -104,23 +120,6 @@ def rollout_times(
     density = density.view(groups, k - 1).gather(1, order)
     shares = torch.cat([schedule.alpha(ordered), torch.ones(groups, 1, dtype=torch.float64)], dim=1)
     return shares, ordered.gather(1, pick).squeeze(1), density.gather(1, pick).squeeze(1)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One denoiser call of a rollout: its input, the positions it revealed, and its hidden states (with their graph
-    where the student learns from the call)."""
-
-    tokens: Int[Tensor, "B L"]
-    where: Bool[Tensor, "B L"]
-    hidden: Float[Tensor, "U L D"]
-    own: Int[Tensor, "B"]
-    trained: bool = True
-
-    def at(self, where: Bool[Tensor, "B L"]) -> Float[Tensor, "N D"]:
-        """Hidden states at the chosen positions, row by row."""
-        rows, columns = where.nonzero(as_tuple=True)
-        return self.hidden[self.own[rows], columns]
 
 
 @dataclass(frozen=True)
@@ -140,34 +139,21 @@ def roll_out(
     branches: int = 1,
     trained: int = 0,
 ) -> Rollout:
-    """Write samples through the states of ``shares``. Hidden states of the last ``trained`` calls (0: of all) keep
-    their graph where gradients are enabled."""
-    mask = denoiser.vocabulary.mask
-    times = law.times(template == mask, stream)
-    tokens, calls, completions = template, [], []
-    k = shares.shape[1]
-    for i in range(k):
-        masked = tokens == mask
-        learns = not trained or k - i <= trained
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            hidden, own = distinct_trunk(denoiser, tokens)
-        if law.sees_model:
-            times = law.reorder(times, masked, _surest(denoiser, hidden, own, masked))
-        where = masked & (times <= shares[:, i : i + 1].to(times.device)) if i < k - 1 else masked
-        call = Call(tokens, where, hidden, own, learns)
+    """Write samples through the states of ``shares``, from whatever state ``template`` is: all masked, with pinned
+    positions, or corrupted data.
+
+    Hidden states of the last ``trained`` calls (0: of all) keep their graph where gradients are enabled.
+    """
+    calls: list[Call] = []
+    completions: list[Tensor] = []
+
+    @torch.no_grad()
+    def write(call: Call) -> Int[Tensor, "B L"]:
         calls.append(call)
-        with torch.no_grad():
-            at = call.at(where)
-            for _ in range(branches if i == k - 1 else 1):
-                tokens = call.tokens.masked_scatter(where, draw_tokens(denoiser, at, stream))
-                if i == k - 1:
-                    completions.append(tokens)
+        at, last = call.at(call.where), call.step == shares.shape[1] - 1
+        made = [call.write(draw_tokens(denoiser, at, stream)) for _ in range(branches if last else 1)]
+        completions.extend(made if last else ())
+        return made[-1]
+
+    follow(walk(denoiser, template, stream, shares=shares, law=law, trained=trained), write)
     return Rollout(tuple(calls), torch.stack(completions))
-
-
-@torch.no_grad()
-def _surest(denoiser: Denoiser, hidden: Tensor, own: Tensor, masked: Tensor) -> Float[Tensor, "B L"]:
-    """Largest token probability at each masked position."""
-    rows, columns = masked.nonzero(as_tuple=True)
-    best = position_log_p(denoiser, hidden[own[rows], columns]).amax(-1)
-    return torch.full(masked.shape, -torch.inf, device=masked.device).masked_scatter(masked, best)

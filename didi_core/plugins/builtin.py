@@ -6,19 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from didi_core.config import config_folder
+from didi_core.diffusion import grids
 from didi_core.diffusion import laws as unmasking
+from didi_core.diffusion.grids import Grid
 from didi_core.diffusion.laws import Law
 from didi_core.hookspecs import hookimpl
 from didi_core.objectives import registry, rewards
 from didi_core.objectives.base import ObjectiveSettings
 from didi_core.objectives.rewards import RewardSettings
-from didi_core.sampling import base as sampling
+from didi_core.sampling import catalogue as sampling
 from didi_core.sampling.base import Sampler
 
 
 @hookimpl
 def didi_register_laws() -> Mapping[str, Law]:
     return {law.name: law for law in unmasking.BUILT_IN}
+
+
+@hookimpl
+def didi_register_grids() -> Mapping[str, type[Grid]]:
+    return grids.BUILT_IN
 
 
 @hookimpl

@@ -14,12 +14,14 @@ from typing import Any
 import yaml
 
 from didi_core.catalogue import Catalogue
+from didi_core.diffusion.grids import GRIDS, Grid
 from didi_core.diffusion.laws import LAWS, Law
 from didi_core.errors import InputError
 from didi_core.objectives.base import ObjectiveSettings
 from didi_core.objectives.registry import OBJECTIVES
 from didi_core.objectives.rewards import REWARDS, RewardSettings, TextFunction
-from didi_core.sampling.base import SAMPLERS, Sampler
+from didi_core.sampling.base import Sampler
+from didi_core.sampling.catalogue import SAMPLERS
 from didi_core.types import Domain, Metric
 
 
@@ -140,6 +142,7 @@ KINDS = table(
     (
         Kind("domains", "domain", Domain, factory, None, "faults", ("domain",)),
         Kind("laws", "unmasking law", Law, instance, LAWS, "check_law", ("law",)),
+        Kind("grids", "grid", Grid, settings_class, GRIDS, ""),
         Kind("samplers", "sampler", Sampler, settings_class, SAMPLERS, "check_sampler", ("sampler",)),
         Kind("rewards", "reward", RewardSettings, reward, REWARDS, "check_reward", ("reward", "text_reward")),
         Kind(

@@ -11,7 +11,6 @@ import numpy as np
 from didi_core.evaluation.findings import Findings, headed, table_rows
 from didi_core.evaluation.rows import Evaluation, Method
 from didi_core.report.pictures import INK, MUTED, SERIES, Plot, finish, log_axis, panels_of, styled
-from didi_core.sampling.base import SAMPLERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,14 +52,15 @@ def frontier_plot(evaluation: Evaluation) -> Plot:
                 color=colour, alpha=strength, marker="o", markersize=3.5, linewidth=1.6, elinewidth=0.8,
             )  # fmt: skip
             end = int(np.argmax(curve.entropy))
-            ends.append((float(curve.entropy[end]), float(values[end]), str(method.steps or "1/token"), colour))
+            figure = str(method.steps or method.law or "1/token")
+            ends.append((float(curve.entropy[end]), float(values[end]), figure, colour))
         if data is not None and evaluation.at is not None:
             axes.axvline(evaluation.at, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
             if quality.name in data.values:
                 axes.plot(
                     evaluation.at, data.values[quality.name].value, marker="D", color=INK, markersize=6, linestyle=""
                 )
-        axes.set(title=_family_label(family), xlabel=f"{entropy.label} (nats)", ylabel=quality.label)
+        axes.set(title=family.label, xlabel=f"{entropy.label} (nats)", ylabel=quality.label)
         log_axis(axes.yaxis)
         axes.margins(x=0.1)
         named.append(ends)
@@ -200,15 +200,11 @@ def _legend(
     for number, family in enumerate(families):
         style = ("-", "--", ":", "-.")[number % 4]
         axes.plot(
-            [], [], color=MUTED, linestyle=style, marker="osD^v"[number % 5], markersize=4, label=_family_label(family)
+            [], [], color=MUTED, linestyle=style, marker="osD^v"[number % 5], markersize=4, label=family.label
         )
     if held_out:
         axes.plot([], [], color=INK, marker="D", linestyle="", label=held_out)
     axes.legend(fontsize=9, loc="best")
-
-
-def _family_label(family: Method) -> str:
-    return replace(family, steps=0).label if SAMPLERS.find(family.sampler).stepwise else family.label
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from didi_core.report.tables import estimate
 # What says whether a set is varied and natural, beside a domain's own metrics of which more is better.
 VARIETY = ("entropy", "distinct", "repeated", "length", "length_distance", "energy")
 CURVE_LINES = 20  # of a training curve's table
-LEGACY = "legacy_fp32"
+JOINT = "joint_fp32"  # the sampler that draws as the peers do
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ def precision_pairs(report: Report) -> list[tuple[Row, Row]]:
     """Rows of the exact draw with those of the peers' fp32 joint draw of the same model, grid, steps, temperature."""
     rows = [row for row in report.evaluation.rows if row.method is not None]
     pairs = []
-    for legacy in rows:
-        if legacy.method is None or legacy.method.precision != LEGACY:
+    for joint in rows:
+        if joint.method is None or joint.method.sampler != JOINT:
             continue
-        wanted = replace(legacy.method, precision="exact")
+        wanted = replace(joint.method, sampler="ancestral", law="iid")
         pairs += [
-            (row, legacy)
+            (row, joint)
             for row in rows
-            if (row.model, row.method, row.temperature) == (legacy.model, wanted, legacy.temperature)
+            if (row.model, row.method, row.temperature) == (joint.model, wanted, joint.temperature)
         ]
     return pairs
 
@@ -143,9 +143,9 @@ def precision_table(report: Report) -> Table | None:
             exact.method.grid if exact.method else "",
             _steps(exact.method),
             f"{exact.temperature:g}",
-            *(estimate(row.values.get(metric.name)) for metric in (quality, entropy) for row in (exact, legacy)),
+            *(estimate(row.values.get(metric.name)) for metric in (quality, entropy) for row in (exact, joint)),
         )
-        for exact, legacy in precision_pairs(report)
+        for exact, joint in precision_pairs(report)
     )
     columns = [f"{metric.label}, {name}" for metric in (quality, entropy) for name in ("exact", "fp32 joint")]
     about = (

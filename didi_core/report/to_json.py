@@ -15,7 +15,7 @@ from didi_core.evaluation.rows import Method, Row
 from didi_core.report.record import Report
 from didi_core.report.side_tables import precision_pairs
 
-SCHEMA = "didi_core.report/2"
+SCHEMA = "didi_core.report/3"
 # Of a run's record, what decides the numbers: two evaluations with one seed give the same file but for ``timing``.
 DECISIVE = ("config", "versions", "git_commit", "device", "precision", "attention", "hashes")
 PLACES = ("out", "run_dir", "resume")  # keys of the configuration that do not
@@ -55,8 +55,8 @@ def report_json(report: Report) -> dict[str, Any]:
             },
             "precision": [
                 {"model": exact.model, "grid": exact.method.grid, "steps": exact.method.steps,
-                 "temperature": exact.temperature, "exact": exact.values, "legacy_fp32": legacy.values}
-                for exact, legacy in precision_pairs(report) if exact.method is not None
+                 "temperature": exact.temperature, "exact": exact.values, "joint_fp32": joint.values}
+                for exact, joint in precision_pairs(report) if exact.method is not None
             ],
             "provenance": _decisive(report.provenance),
             "timing": [_timing(row) for row in evaluation.rows if row.kind == "model"],

@@ -7,7 +7,9 @@ keys and values: one call a position, each over one token.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from didi_core.checkpoints.judge import load_judge
 from didi_core.errors import InputError
-from didi_core.sampling.ancestral import Sampled, TokenRule
+from didi_core.sampling.base import Sampled, SampleRequest, TokenRule
 from didi_core.types import NFE, Vocabulary
 
 NAME = "autoregressive"
@@ -77,6 +79,23 @@ class CausalGenerator(nn.Module):
         tokens[:, :last] = torch.where(free[:, :last], written, template[:, :last])
         calls = (free * torch.arange(template.shape[1], device=free.device)).max(1).values - first + 1
         return Sampled(tokens, NFE(denoiser=float(calls.float().mean())))
+
+
+@dataclass(frozen=True)
+class Autoregressive:
+    """The sampler of a ``CausalGenerator``; no other network can be sampled with it."""
+
+    needs_scorer: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
+    uses_law: ClassVar[bool] = False
+
+    def sample(self, request: SampleRequest) -> Sampled:
+        if not isinstance(request.denoiser, CausalGenerator):
+            raise InputError(
+                "sampler=autoregressive is for causal models: give evaluate autoregressive=<folder or hub id>, and "
+                "another sampler for the denoisers."
+            )
+        return request.denoiser.fill(request.template, request.rule, request.generator, request.progress)
 
 
 class ForcedTokens:

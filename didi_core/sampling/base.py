@@ -1,6 +1,6 @@
-"""Samplers behind one interface: what ``sampler=`` may name, and what plugins add to.
+"""What every sampler speaks: what it is asked, what it gives back, how it draws a token, and how it walks.
 
-A sampler is a frozen dataclass. Its fields are its own settings (``options`` of the commands), and ``sample`` fills one
+A sampler is a frozen dataclass. Its fields are its own keys (``sampler={kind: p2, eta: 2}``), and ``sample`` fills one
 batch of templates.
 """
 
@@ -12,20 +12,36 @@ from typing import ClassVar, Protocol
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from didi_core.catalogue import Catalogue
+from didi_core.diffusion.heads import draw_tokens
 from didi_core.diffusion.laws import Law
+from didi_core.diffusion.walk import Call, Walk, follow, walk
 from didi_core.errors import InputError
-from didi_core.sampling.ancestral import Sampled, TokenRule, ancestral, first_hitting
-from didi_core.sampling.autoregressive import CausalGenerator
-from didi_core.sampling.reparameterised import reparameterised
-from didi_core.sampling.rgas import GuidanceSettings, rgas
-from didi_core.types import Denoiser, Scorer
+from didi_core.types import NFE, Denoiser, Scorer
 
 
 @dataclass(frozen=True)
-class Job:
+class TokenRule:
+    """How a token is drawn from log_p_x0: temperature, nucleus, and a bias added to the logits [V]."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    bias: Float[Tensor, "V"] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(f"temperature={self.temperature} is out of range: it must be positive and finite.")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p={self.top_p} is out of range: it must be in (0, 1].")
+
+    def draw(self, denoiser: Denoiser, hidden: Float[Tensor, "N D"], generator: torch.Generator) -> Int[Tensor, "N"]:
+        """A token for each of N masked positions."""
+        return draw_tokens(denoiser, hidden, generator, temperature=self.temperature, top_p=self.top_p, bias=self.bias)
+
+
+@dataclass(frozen=True)
+class SampleRequest:
     """One batch to fill. A sampler uses what it needs of it.
 
     template: masks at the positions to fill; everything else is pinned and must come back as it was.
@@ -41,9 +57,23 @@ class Job:
     generator: torch.Generator
     rule: TokenRule = field(default_factory=TokenRule)
     scorer: Scorer | None = None
-    guidance: GuidanceSettings = field(default_factory=GuidanceSettings)
-    precision: str = "exact"
     progress: Callable[[], None] | None = None
+
+    def walk(self, law: Law | None) -> Walk:
+        """The walk that fills the template, by this law or (None) with every free position in each call."""
+        return walk(self.denoiser, self.template, self.generator, shares=self.shares, law=law)
+
+    def draw(self, call: Call) -> Int[Tensor, "B L"]:
+        """The state after a call in which every position that may be written gets a token."""
+        return call.write(self.rule.draw(self.denoiser, call.at(call.where), self.generator))
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Finished sequences [B, L] and the network calls that each of them took, on average."""
+
+    tokens: Int[Tensor, "B L"]
+    nfe: NFE
 
 
 class Sampler(Protocol):
@@ -58,121 +88,32 @@ class Sampler(Protocol):
     stepwise: ClassVar[bool]
     uses_law: ClassVar[bool]
 
-    def sample(self, job: Job) -> Sampled:
+    def sample(self, request: SampleRequest) -> Sampled:
         """Every mask of the template replaced by a token that may be generated; network calls counted."""
         ...
 
 
-@dataclass(frozen=True)
-class Ancestral:
-    """``samplers.ancestral``: the factorised draw, by law and grid."""
+def fill(request: SampleRequest, steps: Walk, answer: Callable[[Call], Int[Tensor, "B L"]]) -> Sampled:
+    """Follow a walk to its end, counting denoiser calls and showing progress.
 
-    needs_scorer: ClassVar[bool] = False
-    stepwise: ClassVar[bool] = True
-    uses_law: ClassVar[bool] = True
-
-    def sample(self, job: Job) -> Sampled:
-        return ancestral(
-            job.denoiser,
-            job.template,
-            shares=job.shares,
-            law=job.law,
-            rule=job.rule,
-            precision=job.precision,
-            generator=job.generator,
-            progress=job.progress,
-        )
-
-
-@dataclass(frozen=True)
-class FirstHitting:
-    """``samplers.first_hitting``: one token a call, exact in law."""
-
-    needs_scorer: ClassVar[bool] = False
-    stepwise: ClassVar[bool] = False
-    uses_law: ClassVar[bool] = False
-
-    def sample(self, job: Job) -> Sampled:
-        return first_hitting(job.denoiser, job.template, rule=job.rule, generator=job.generator, progress=job.progress)
-
-
-@dataclass(frozen=True)
-class Rgas:
-    """``guidance.rgas``: tilted by the scorer. Its settings are the commands' ``guidance``."""
-
-    needs_scorer: ClassVar[bool] = True
-    stepwise: ClassVar[bool] = True
-    uses_law: ClassVar[bool] = True
-
-    def sample(self, job: Job) -> Sampled:
-        if job.scorer is None:
-            raise InputError(
-                "sampler=rgas needs the scorer of a distillation; this model has none. Use sampler=ancestral."
-            )
-        return rgas(
-            job.denoiser,
-            job.scorer,
-            job.template,
-            shares=job.shares,
-            law=job.law,
-            guidance=job.guidance,
-            rule=job.rule,
-            generator=job.generator,
-            progress=job.progress,
-        )
-
-
-@dataclass(frozen=True)
-class Autoregressive:
-    """The sampler of a ``CausalGenerator``; no other network can be sampled with it."""
-
-    needs_scorer: ClassVar[bool] = False
-    stepwise: ClassVar[bool] = False
-    uses_law: ClassVar[bool] = False
-
-    def sample(self, job: Job) -> Sampled:
-        if not isinstance(job.denoiser, CausalGenerator):
-            raise InputError(
-                "sampler=autoregressive is for causal models: give evaluate autoregressive=<folder or hub id>, and "
-                "another sampler for the denoisers."
-            )
-        return job.denoiser.fill(job.template, job.rule, job.generator, job.progress)
-
-
-@dataclass(frozen=True)
-class Dplm:
-    """``reparameterised.reparameterised``: DPLM's own decoder, whose confidence decides which positions stay.
-
-    resample: share of a sequence above which a token counts as overused and is drawn again; 1 for never.
+    Args:
+        answer: the state that each call leads to.
     """
+    rows, called = request.template.shape[0], 0
 
-    needs_scorer: ClassVar[bool] = False
-    stepwise: ClassVar[bool] = True
-    uses_law: ClassVar[bool] = False
+    def counted(call: Call) -> Int[Tensor, "B L"]:
+        nonlocal called
+        state = answer(call)
+        called += rows if call.active is None else int(call.active.sum())
+        if request.progress:
+            request.progress()
+        return state
 
-    resample: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not 0 < self.resample <= 1:
-            raise InputError(f"options.resample={self.resample} is out of range: it must be in (0, 1].")
-
-    def sample(self, job: Job) -> Sampled:
-        return reparameterised(
-            job.denoiser,
-            job.template,
-            shares=job.shares,
-            rule=job.rule,
-            resample=self.resample,
-            generator=job.generator,
-            progress=job.progress,
-        )
+    tokens = follow(steps, counted)
+    return Sampled(tokens, NFE(denoiser=called / max(rows, 1)))
 
 
-BUILT_IN: dict[str, type[Sampler]] = {
-    "ancestral": Ancestral,
-    "autoregressive": Autoregressive,
-    "dplm": Dplm,
-    "first_hitting": FirstHitting,
-    "rgas": Rgas,
-}
-SAMPLERS: Catalogue[type[Sampler]] = Catalogue("sampler", BUILT_IN)
+def device_of(module: nn.Module) -> torch.device:
+    """Where a network's weights are; the CPU for one without any."""
+    first = next(module.parameters(), None)
+    return first.device if first is not None else torch.device("cpu")

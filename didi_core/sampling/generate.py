@@ -4,22 +4,20 @@ seed."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from didi_core.config import build
-from didi_core.diffusion.heads import token_statistics
-from didi_core.diffusion.laws import GRIDS, grid, law
-from didi_core.diffusion.masking import forward_mask
-from didi_core.errors import InputError, unknown
-from didi_core.sampling.ancestral import PRECISIONS, Sampled, TokenRule
-from didi_core.sampling.base import SAMPLERS, Job, Sampler
-from didi_core.sampling.rgas import GuidanceSettings
+from didi_core.config import Choice, own_keys, split_choice
+from didi_core.diffusion.grids import Curve, Grid, grid, shares_of
+from didi_core.diffusion.laws import PROTOCOL, Law, OpenLaw, law
+from didi_core.errors import InputError
+from didi_core.sampling.base import Sampled, Sampler, SampleRequest, TokenRule, device_of
+from didi_core.sampling.catalogue import sampler
 from didi_core.storage.frame import frame
 from didi_core.streams import generator
 from didi_core.types import NFE, Denoiser, Domain, Sample, Scorer
@@ -32,61 +30,81 @@ DEFAULT_LAW = "iid"
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How samples are written. Every field goes into a result's record.
+    """How samples are written. Every field that has an effect goes into a result's record.
 
-    sampler: a name of ``didi_core.sampling.base.SAMPLERS``. options: settings of its own, of a sampler that has any.
-    steps: denoiser calls; not used by ``first_hitting``, which takes one per token.
-    law: which positions are revealed together. grid, power: how many at each step.
-    precision: ``exact``, or ``legacy_fp32`` for the peers' joint draw.
+    sampler, law, grid: each a name, or {kind: name, ...} with keys of its own. The law says which positions are
+        revealed together, the grid how many at each step. power: of grid=power given by its name alone.
+    steps: denoiser calls; not used by ``first_hitting``, which takes one per token, nor by laws that decide
+        themselves how many calls it takes (``threshold``, ``entropy_bound``).
     """
 
-    sampler: str = "ancestral"
+    sampler: Choice = field(default="ancestral", hash=False)
     steps: int = 16
-    law: str = DEFAULT_LAW
-    grid: str = "uniform"
+    law: Choice = field(default=DEFAULT_LAW, hash=False)
+    grid: Choice = field(default="uniform", hash=False)
     power: float = 3.0
     temperature: float = 1.0
     top_p: float = 1.0
-    precision: str = "exact"
-    guidance: GuidanceSettings = field(default_factory=GuidanceSettings)
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        law(self.law)
-        if not self.make().uses_law and self.law != DEFAULT_LAW:
+        made, order = self.make(), self.make_law()
+        if not made.uses_law and self.law != DEFAULT_LAW:
             raise InputError(f"sampler={self.sampler} does not go by a law: leave law={self.law} out.")
-        for kind, value, known in (
-            ("grid", self.grid, GRIDS),
-            ("sampling precision", self.precision, PRECISIONS),
-        ):
-            if value not in known:
-                raise unknown(kind, value, known)
+        if made.needs_scorer and order.sees_model:
+            raise InputError(f"sampler={self.sampler} needs a law that does not look at the model; got law={self.law}.")
+        self.make_grid()
         if not 1 <= self.steps <= 100_000:
             raise InputError(f"steps={self.steps} is out of range: it must be between 1 and 100000.")
         if self.power <= 0:
             raise InputError(f"power={self.power} is out of range: it must be positive.")
-        if self.precision == "legacy_fp32" and (self.sampler, self.law) != ("ancestral", "iid"):
-            raise InputError("precision=legacy_fp32 is the peers' sampler: it needs sampler=ancestral and law=iid.")
         TokenRule(self.temperature, self.top_p)
 
     def make(self) -> Sampler:
-        """The sampler with its options. Raises InputError for one that is not there or has no such option."""
-        return build(SAMPLERS.find(self.sampler), self.options, "options")
+        """The sampler. Raises InputError for one that is not there or has no such key."""
+        return sampler(self.sampler)
+
+    def make_law(self) -> Law:
+        """The unmasking law."""
+        return law(self.law)
+
+    def make_grid(self) -> Grid:
+        """The time grid."""
+        return grid(self.grid, self.power)
+
+    @property
+    def calls(self) -> int | None:
+        """Denoiser calls of each sequence; None where they follow from its length or from the model."""
+        made = self.make()
+        return self.steps if made.stepwise and not (made.uses_law and isinstance(self.make_law(), OpenLaw)) else None
+
+    @property
+    def needs_curve(self) -> bool:
+        """Whether ``shares`` must be given an NLL curve."""
+        return self.calls is not None and self.make_grid().needs_curve
+
+    def shares(self, entropy_at: Curve | None = None) -> Float[Tensor, "k"]:
+        """Share of the free positions revealed after each call; all at once where no grid is gone by."""
+        return (
+            torch.ones(1, dtype=torch.float64)
+            if self.calls is None
+            else shares_of(self.make_grid(), self.steps, entropy_at)
+        )
 
     def record(self) -> dict[str, object]:
         """What a sample's record says of its making; only what had an effect."""
-        said: dict[str, object] = {"sampler": self.sampler, "temperature": self.temperature, "top_p": self.top_p}
-        sampler = self.make()
-        said |= {f"option_{f.name}": getattr(sampler, f.name) for f in fields(sampler)}  # type: ignore[arg-type]
-        if sampler.stepwise:
-            said |= {"steps": self.steps, "grid": self.grid, "precision": self.precision}
-            if self.grid == "power":
-                said["power"] = self.power
-        if sampler.uses_law:
-            said["law"] = self.law
-        if sampler.needs_scorer:
-            said |= {f"guidance_{k}": v for k, v in asdict(self.guidance).items()}
+        made = self.make()
+        said = _said("sampler", self.sampler, made) | {"temperature": self.temperature, "top_p": self.top_p}
+        if self.calls is not None:
+            said |= {"steps": self.steps} | _said("grid", self.grid, self.make_grid())
+        if made.uses_law:
+            said |= _said("law", self.law, self.make_law())
         return said
+
+
+def _said(key: str, choice: Choice, made: object) -> dict[str, object]:
+    """A choice and its own keys as a record has them: ``law``, ``law_probability``; a grid's ``power`` by that name."""
+    own = {k if k == "power" else f"{key}_{k}": getattr(made, k) for k in own_keys(made, PROTOCOL)}
+    return {key: split_choice(choice, key)[0]} | own
 
 
 @dataclass(frozen=True)
@@ -157,7 +175,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 64,
     bias: Float[Tensor, "V"] | None = None,
-    entropy_at: Callable[[Tensor], Tensor] | None = None,
+    entropy_at: Curve | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Generated:
     """Write ``num`` samples, sorted into batches of like lengths, each batch with a random stream of its own.
@@ -166,7 +184,7 @@ def generate(
         templates: token ids with the mask at free positions (anything else is pinned), used round-robin; excludes
             ``length``.
         bias: added to the logits of every token, -inf excludes one.
-        entropy_at: NLL curve for ``grid=optimised`` (see ``nll_curve``).
+        entropy_at: NLL curve for a grid that needs one, as ``optimised`` does (see ``nll_curve``).
         progress: called with the number of samples finished.
 
     Samples do not depend on ``progress``; they do depend on ``batch_size``, which is part of the record.
@@ -176,7 +194,7 @@ def generate(
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} is out of range: it must be at least 1.")
     model: Denoiser = denoiser  # type: ignore[assignment]
-    device = _device(denoiser)
+    device = device_of(denoiser)
     bias = None if bias is None else bias.to(device)
     if templates is not None and length is not None:
         raise InputError("length and template exclude each other: the template says the length.")
@@ -222,31 +240,20 @@ def _sample(
     settings: SamplerSettings,
     stream: torch.Generator,
     bias: Float[Tensor, "V"] | None,
-    entropy_at: Callable[[Tensor], Tensor] | None,
+    entropy_at: Curve | None,
 ) -> Sampled:
     """One batch through the sampler that the settings name."""
     guide: Scorer | None = scorer  # type: ignore[assignment]
-    sampler, shares = settings.make(), torch.ones(1, dtype=torch.float64)
-    if sampler.stepwise:
-        shares = grid(settings.grid, settings.steps, power=settings.power, entropy_at=entropy_at)
-    job = Job(
+    request = SampleRequest(
         model,
         template,
-        shares=shares,
-        law=law(settings.law),
+        shares=settings.shares(entropy_at),
+        law=settings.make_law(),
         generator=stream,
         rule=TokenRule(settings.temperature, settings.top_p, bias),
         scorer=guide,
-        guidance=settings.guidance,
-        precision=settings.precision,
     )
-    return sampler.sample(job)
-
-
-def _device(module: nn.Module) -> torch.device:
-    """Where a network's weights are; the CPU for one without any."""
-    first = next(module.parameters(), None)
-    return first.device if first is not None else torch.device("cpu")
+    return settings.make().sample(request)
 
 
 def _stack(rows: Sequence[Sequence[int]], pad: int | None) -> Int[Tensor, "B L"]:
@@ -255,36 +262,3 @@ def _stack(rows: Sequence[Sequence[int]], pad: int | None) -> Int[Tensor, "B L"]
     if pad is None and any(len(row) != width for row in rows):
         raise InputError("templates of different lengths need a domain with a padding token.")
     return torch.tensor([[*row, *([pad] * (width - len(row)))] for row in rows])
-
-
-@torch.no_grad()
-def nll_curve(
-    denoiser: Denoiser, batches: Sequence[Int[Tensor, "B L"]], seed: int, points: int = 9
-) -> Callable[[Float[Tensor, "n"]], Float[Tensor, "n"]]:
-    """Mean NLL per masked token (nats) as a function of the share already visible, measured on validation batches.
-
-    Linear between ``points`` measured shares. It is what ``grid=optimised`` minimises the cost for.
-    """
-    shares = torch.linspace(0, 0.97, points, dtype=torch.float64)
-    device = _device(denoiser)  # type: ignore[arg-type]
-    values = []
-    for k, share in enumerate(shares.tolist()):
-        total, count = 0.0, 0
-        for i, batch in enumerate(batches):
-            x0 = batch.to(device)
-            alpha = torch.full((len(x0),), share, device=device)
-            stream = generator(seed, "nll_curve", k, i, device=device)
-            xt = forward_mask(x0, alpha, denoiser.vocabulary.maskable(x0), denoiser.vocabulary.mask, stream)
-            masked = xt == denoiser.vocabulary.mask
-            log_p = token_statistics(denoiser, denoiser.trunk(xt)[masked], x0[masked][:, None]).log_p
-            total, count = total - float(log_p.sum()), count + log_p.numel()
-        values.append(total / max(count, 1))
-    known = torch.tensor(values, dtype=torch.float64)
-
-    def curve(at: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        right = torch.searchsorted(shares, at.contiguous().to(torch.float64)).clamp(1, points - 1)
-        left = right - 1
-        part = ((at - shares[left]) / (shares[right] - shares[left])).clamp(0, 1)
-        return known[left] + part * (known[right] - known[left])
-
-    return curve

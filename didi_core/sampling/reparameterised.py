@@ -7,63 +7,67 @@ where it writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from didi_core.diffusion.heads import chunk_rows, distinct_trunk, position_log_p, sharpen
-from didi_core.sampling.ancestral import Sampled, TokenRule
+from didi_core.diffusion.heads import chunk_rows, position_log_p, sharpen
+from didi_core.diffusion.walk import Call
+from didi_core.errors import InputError
+from didi_core.sampling.base import Sampled, SampleRequest, TokenRule, fill
 from didi_core.types import NFE, Denoiser
 
 REDRAW_TOP_P = 0.95  # nucleus of the redraw, fixed in DPLM's code
 
 
-@torch.no_grad()
-def reparameterised(
-    denoiser: Denoiser,
-    template: Int[Tensor, "B L"],
-    *,
-    shares: Float[Tensor, "k"],
-    rule: TokenRule | None = None,
-    resample: float = 0.25,
-    generator: torch.Generator,
-    progress: Callable[[], None] | None = None,
-) -> Sampled:
-    """Fill a template in k steps, each of which proposes a token for every free position, revealed ones included.
+@dataclass(frozen=True)
+class Dplm:
+    """k steps, each of which proposes a token for every free position, revealed ones included.
 
     Of N free positions the floor(N * (1 - share)) proposals of lowest score are masked (again) after a step; a masked
     position outside them takes its proposal, a revealed one keeps its token. The score of a proposal is its
-    log-probability under the logits with the noise that chose it (DPLM's ``gumbel_argmax``).
+    log-probability under the logits with the noise that chose it (DPLM's ``gumbel_argmax``). DPLM's schedules
+    ``linear`` and ``cosine`` are the grids ``uniform`` and ``cosine``; ``temperature`` scales the Gumbel noise (DPLM's
+    noise_scale, 1.0).
 
-    Args:
-        shares: DPLM's schedules ``linear`` and ``cosine`` are the grids ``uniform`` and ``cosine``.
-        rule: ``temperature`` scales the Gumbel noise (DPLM's noise_scale, 1.0).
-        resample: where one token makes up more than this share of a proposed sequence, its free positions are masked
-            and proposed once more in an extra call; 1 for never.
+    resample: where one token makes up more than this share of a proposed sequence, its free positions are masked and
+        proposed once more in an extra call; 1 for never.
 
     Departures from DPLM's code: tokens the domain forbids are never proposed (DPLM leaves B, U, Z and others legal);
     the extra call sees the sequence with its pinned positions (there their predictions stand in for them).
     """
-    rule = rule or TokenRule()
-    tokens, mask = template.clone(), denoiser.vocabulary.mask
-    free = template == mask
-    extra = 0.0
-    for share in shares.tolist():
-        hidden, own = distinct_trunk(denoiser, tokens)
-        rows, columns = free.nonzero(as_tuple=True)
-        proposed, scores = propose(denoiser, hidden[own[rows], columns], rule, generator)
-        whole = tokens.masked_scatter(free, proposed)
-        sure = torch.full(free.shape, torch.inf, device=free.device).masked_scatter(free, scores)
-        if resample < 1:
-            whole, sure, redrawn = redraw(denoiser, whole, sure, free, rule, resample, generator)
-            extra += redrawn / template.shape[0]
-        unsure = lowest(sure, free, 1 - share)
-        tokens = torch.where(unsure, mask, torch.where(tokens == mask, whole, tokens))
-        if progress:
-            progress()
-    return Sampled(tokens, NFE(denoiser=len(shares) + extra))
+
+    needs_scorer: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = True
+    uses_law: ClassVar[bool] = False
+
+    resample: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.resample <= 1:
+            raise InputError(f"resample={self.resample} is out of range: it must be in (0, 1].")
+
+    @torch.no_grad()
+    def sample(self, request: SampleRequest) -> Sampled:
+        denoiser, rule, extra = request.denoiser, request.rule, 0
+
+        def step(call: Call) -> Int[Tensor, "B L"]:
+            nonlocal extra
+            free, mask = call.where, denoiser.vocabulary.mask
+            proposed, scores = propose(denoiser, call.at(free), rule, request.generator)
+            whole = call.write(proposed)
+            sure = torch.full(free.shape, torch.inf, device=free.device).masked_scatter(free, scores)
+            if self.resample < 1:
+                whole, sure, redrawn = redraw(denoiser, whole, sure, free, rule, self.resample, request.generator)
+                extra += redrawn
+            unsure = lowest(sure, free, 1 - float(request.shares[call.step]))
+            return torch.where(unsure, mask, torch.where(call.tokens == mask, whole, call.tokens))
+
+        made = fill(request, request.walk(None), step)
+        return Sampled(made.tokens, made.nfe + NFE(denoiser=extra / request.template.shape[0]))
 
 
 def propose(

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from didi_core.diffusion.heads import TrunkMemory, draw, position_log_p, sharpen
-from didi_core.diffusion.laws import Law
+from didi_core.diffusion.heads import chunk_rows, draw, position_log_p, sharpen
 from didi_core.diffusion.masking import masked_mean
+from didi_core.diffusion.walk import Call
 from didi_core.errors import InputError
-from didi_core.sampling.ancestral import Sampled, TokenRule, reveal
-from didi_core.types import NFE, Denoiser, Scorer
+from didi_core.sampling.base import Sampled, SampleRequest, fill
+from didi_core.types import NFE, Scorer
 
 
 @dataclass(frozen=True)
-class GuidanceSettings:
-    """How strongly and where the scorer guides.
+class Rgas:
+    """k denoiser calls, tilted towards what the scorer takes for the reference.
+
+    The first steps add h * clip(gradient) to log_p_x0; the later ones draw M candidate states and keep one with
+    probability proportional to exp(mean scorer logit over its masked positions). Without guidance (h = 0 and M = 1) it
+    draws the same numbers as the ancestral sampler. A scorer call with gradient counts as three, each candidate's as
+    one.
 
     scale: (first, last) strength h of the gradient, rising linearly over the guided steps.
     candidates: M states drawn per step of the last part; one is kept by softmax of its reward.
     gradient_share: share of the steps that are guided by gradient; the rest chooses among candidates.
     clip: bound on each entry of the gradient.
     """
+
+    needs_scorer: ClassVar[bool] = True
+    stepwise: ClassVar[bool] = True
+    uses_law: ClassVar[bool] = True
 
     scale: tuple[float, float] = (30.0, 40.0)
     candidates: int = 4
@@ -36,85 +45,59 @@ class GuidanceSettings:
         if self.candidates < 1:
             raise InputError(f"candidates={self.candidates} is out of range: at least one candidate is drawn.")
         if min(self.scale) < 0:
-            raise InputError(f"guidance scale {self.scale} is out of range: it must not be negative.")
+            raise InputError(f"scale={list(self.scale)} is out of range: it must not be negative.")
         if not 0 <= self.gradient_share <= 1:
             raise InputError(f"gradient_share={self.gradient_share} is out of range: it must be in [0, 1].")
 
-
-@torch.no_grad()
-def rgas(
-    denoiser: Denoiser,
-    scorer: Scorer,
-    template: Int[Tensor, "B L"],
-    *,
-    shares: Float[Tensor, "k"],
-    law: Law,
-    guidance: GuidanceSettings | None = None,
-    rule: TokenRule | None = None,
-    generator: torch.Generator,
-    progress: Callable[[], None] | None = None,
-) -> Sampled:
-    """Fill a template in k denoiser calls, tilted towards what the scorer takes for the reference.
-
-    The first steps add h * clip(gradient) to log_p_x0; the later ones draw M candidate states and keep one with
-    probability proportional to exp(mean scorer logit over its masked positions). Without guidance (h = 0 and M = 1) it
-    draws the same numbers as the ancestral sampler. A scorer call with gradient counts as three, each candidate's as
-    one.
-    """
-    guidance, rule = guidance or GuidanceSettings(), rule or TokenRule()
-    if law.sees_model:
-        raise InputError(f"sampler=rgas needs a law that does not look at the model; got law={law.name}.")
-    tokens, mask = template.clone(), denoiser.vocabulary.mask
-    times = law.times(template == mask, generator)
-    guided = round(guidance.gradient_share * len(shares))
-    trunk, nfe = TrunkMemory(denoiser), NFE()
-    for step, target in enumerate(shares.tolist()):
-        masked = tokens == mask
-        where = masked & (times <= target)
-        hidden, own = trunk(tokens)
-        nfe += NFE(denoiser=1)
-        scale = _scale(guidance.scale, step, guided) if step < guided else 0.0
-        if scale > 0:
-            tokens = _guided_step(
-                denoiser, scorer, tokens, hidden, own, masked, where, scale, guidance, rule, generator
+    @torch.no_grad()
+    def sample(self, request: SampleRequest) -> Sampled:
+        scorer = request.scorer
+        if scorer is None:
+            raise InputError(
+                "sampler=rgas needs the scorer of a distillation; this model has none. Use sampler=ancestral."
             )
-            nfe += NFE(scorer=3)
-        elif step >= guided and guidance.candidates > 1:
-            drawn = [reveal(denoiser, tokens, hidden, own, where, rule, generator) for _ in range(guidance.candidates)]
-            tokens = _choose(scorer, torch.stack(drawn), mask, generator)
-            nfe += NFE(scorer=guidance.candidates)
-        else:
-            tokens = reveal(denoiser, tokens, hidden, own, where, rule, generator)
-        if progress:
-            progress()
-    return Sampled(tokens, nfe)
+        if request.law.sees_model:
+            raise InputError(f"sampler=rgas needs a law that does not look at the model; got law={request.law.name}.")
+        guided, spent = round(self.gradient_share * len(request.shares)), 0
+
+        def step(call: Call) -> Int[Tensor, "B L"]:
+            nonlocal spent
+            scale = self._strength(call.step, guided) if call.step < guided else 0.0
+            if scale > 0:
+                spent += 3
+                return guided_step(request, scorer, call, scale, self.clip)
+            if call.step >= guided and self.candidates > 1:
+                spent += self.candidates
+                drawn = [request.draw(call) for _ in range(self.candidates)]
+                return _choose(scorer, torch.stack(drawn), request.denoiser.vocabulary.mask, request.generator)
+            return request.draw(call)
+
+        made = fill(request, request.walk(request.law), step)
+        return Sampled(made.tokens, made.nfe + NFE(scorer=spent))
+
+    def _strength(self, step: int, guided: int) -> float:
+        """Linear from the first strength to the last over the guided steps."""
+        first, last = self.scale
+        return first + (last - first) * (step / max(guided - 1, 1))
 
 
-def _scale(ends: tuple[float, float], step: int, guided: int) -> float:
-    """Linear from the first strength to the last over the guided steps."""
-    return ends[0] + (ends[1] - ends[0]) * (step / max(guided - 1, 1))
+def guided_step(request: SampleRequest, scorer: Scorer, call: Call, scale: float, clip: float) -> Int[Tensor, "B L"]:
+    """One step with log_p <- log_p + h * clip(d sum(scorer logits) / d log_p), renormalised.
 
-
-def _guided_step(
-    denoiser: Denoiser,
-    scorer: Scorer,
-    tokens: Int[Tensor, "B L"],
-    hidden: Float[Tensor, "U L D"],
-    own: Int[Tensor, "B"],
-    masked: Bool[Tensor, "B L"],
-    where: Bool[Tensor, "B L"],
-    scale: float,
-    guidance: GuidanceSettings,
-    rule: TokenRule,
-    generator: torch.Generator,
-) -> Int[Tensor, "B L"]:
-    """One step with log_p <- log_p + h * clip(d sum(scorer logits) / d log_p), renormalised."""
-    rows, columns = masked.nonzero(as_tuple=True)
-    log_p = position_log_p(denoiser, hidden[own[rows], columns], rule.bias)
-    gradient = reward_gradient(scorer, tokens, masked, log_p).clamp(-guidance.clip, guidance.clip)
-    chosen = where[rows, columns]
-    tilted = torch.log_softmax(log_p[chosen] + scale * gradient[chosen], dim=-1)
-    return tokens.masked_scatter(where, draw(sharpen(tilted, rule.temperature, rule.top_p), generator))
+    The gradient needs log_p at every masked position of a sequence: so many sequences at a time as one chunk of logits
+    holds, at least one.
+    """
+    mask, rule, drawn = request.denoiser.vocabulary.mask, request.rule, []
+    masked = call.tokens == mask
+    rows = max(chunk_rows(request.denoiser.vocabulary.size) // max(int(masked.sum(1).max()), 1), 1)
+    for some in torch.arange(len(masked), device=masked.device).split(rows):
+        here = masked.new_zeros(masked.shape).index_fill(0, some, True) & masked
+        log_p = position_log_p(request.denoiser, call.at(here), rule.bias)
+        gradient = reward_gradient(scorer, call.tokens[some], here[some], log_p).clamp(-clip, clip)
+        chosen = call.where[here]
+        tilted = torch.log_softmax(log_p[chosen] + scale * gradient[chosen], dim=-1)
+        drawn.append(draw(sharpen(tilted, rule.temperature, rule.top_p), request.generator))
+    return call.write(torch.cat(drawn))
 
 
 def reward_gradient(

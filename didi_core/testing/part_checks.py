@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from didi_core.diffusion.laws import Law, law, uniform_grid
+from didi_core.diffusion.beliefs import Beliefs
+from didi_core.diffusion.grids import Grid, Uniform, shares_of
+from didi_core.diffusion.laws import Law, OpenLaw, law
 from didi_core.evaluation.intervals import bootstrap
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.sampling.base import Job, Sampler
+from didi_core.sampling.base import Sampler, SampleRequest
 from didi_core.streams import generator, seeded
 from didi_core.testing.bench import promise
 from didi_core.types import Metric, Sample, Vocabulary
@@ -31,12 +33,11 @@ def check_sampler(sampler: Sampler) -> None:
     template = torch.full((4, 10), WORDS.mask)
     template[:, 0], template[:, 3], template[2:, 8:] = 4, 1, 5  # BOS, a pinned token, padding
 
-    def job(seed: int) -> Job:
-        return Job(
-            denoiser, template.clone(), uniform_grid(4), law("stratified"), generator(seed, "contract"), scorer=scorer
-        )  # type: ignore[arg-type]
+    def request(seed: int) -> SampleRequest:
+        stream, shares = generator(seed, "contract"), Uniform().shares(4)
+        return SampleRequest(denoiser, template.clone(), shares, law("stratified"), stream, scorer=scorer)  # type: ignore[arg-type]
 
-    made, again = sampler.sample(job(0)), sampler.sample(job(0))
+    made, again = sampler.sample(request(0)), sampler.sample(request(0))
     left = int((made.tokens == WORDS.mask).sum())
     promise(left == 0, f"the sampler left {left} positions masked.")
     fixed = template != WORDS.mask
@@ -44,7 +45,8 @@ def check_sampler(sampler: Sampler) -> None:
     wrong = {*made.tokens[~fixed].tolist()} - {*WORDS.generated}
     promise(not wrong, f"the sampler wrote the ids {sorted(wrong)}, which may not be generated.")
     promise(
-        bool((made.tokens == again.tokens).all()), "equal generators gave different samples: draw from job.generator."
+        bool((made.tokens == again.tokens).all()),
+        "equal generators gave different samples: draw from request.generator.",
     )
     promise(made.nfe.denoiser > 0, f"the sampler counted {made.nfe.denoiser} calls of the denoiser.")
     if sampler.stepwise:
@@ -54,7 +56,12 @@ def check_sampler(sampler: Sampler) -> None:
 
 
 def check_law(made: Law) -> None:
-    """A law gives every free position a reveal time in (0, 1], uniform on average, from its generator only."""
+    """A law gives every free position a reveal time in (0, 1], uniform on average, from its generator only.
+
+    An open law reveals masked positions only, at least one in every row that has any.
+    """
+    if isinstance(made, OpenLaw):
+        return _check_open_law(made)
     free = torch.ones(2000, 6, dtype=torch.bool)
     free[:, 0] = False
     times, again = (made.times(free, generator(0, "contract")) for _ in range(2))
@@ -71,6 +78,30 @@ def check_law(made: Law) -> None:
     dealt = made.reorder(times, free, torch.rand(free.shape, generator=generator(1, "contract")))
     same = torch.allclose(dealt.masked_fill(~free, 0).sort(1).values, times.masked_fill(~free, 0).sort(1).values)
     promise(same, f"law {made.name}: reorder must deal out the times that are there.")
+
+
+def _check_open_law(made: OpenLaw) -> None:
+    with seeded(0, "contract"):
+        denoiser = DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), WORDS).eval()
+    tokens = torch.randint(0, 4, (8, 10), generator=generator(0, "contract"))
+    masked = torch.rand(tokens.shape, generator=generator(1, "contract")) < 0.6
+    masked[0] = False
+    tokens = tokens.masked_fill(masked, WORDS.mask)
+    times = made.times(masked, generator(0, "contract"))
+    with torch.no_grad():
+        hidden = denoiser.trunk(tokens)
+        where = made.choose(times, masked, Beliefs(denoiser, lambda chosen: hidden[chosen], masked))  # type: ignore[arg-type]
+    promise(where.shape == masked.shape and where.dtype == torch.bool, f"law {made.name}: choose gives a mask [B, L].")
+    promise(not bool((where & ~masked).any()), f"law {made.name}: choose reveals positions that are not masked.")
+    idle = int((masked.any(1) & ~where.any(1)).sum())
+    promise(idle == 0, f"law {made.name}: choose reveals nothing in {idle} rows that have masks; at least one in each.")
+
+
+def check_grid(made: Grid) -> None:
+    """A grid gives as many shares as it is asked for, ascending to exactly 1, from its arguments only."""
+    for steps in (1, 2, 7, 32):
+        shares, again = (shares_of(made, steps, lambda share: 3 * (1 - share) ** 2 + 0.5) for _ in range(2))
+        promise(bool((shares == again).all()), f"grid {made!r}: {steps} steps gave different shares when asked again.")
 
 
 def check_metric(metric: Metric, samples: Sequence[Sample]) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from didi_core.diffusion import heads
+from didi_core.diffusion.walk import Trunk
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.types import Vocabulary
@@ -223,12 +224,12 @@ def test_rows_that_stay_as_they_were_keep_their_hidden_states(monkeypatch: pytes
     tokens[1] = tokens[0]
     whole = model.trunk
     monkeypatch.setattr(model, "trunk", lambda given: rows.append(len(given)) or whole(given))
-    memory = heads.TrunkMemory(model)
+    memory = Trunk(model, torch.Generator())
     for change, called in (([], 3), ([1], 1), ([], 0), ([0, 2], 2), ([0, 1, 2, 3], 4), ([3], 1)):
         tokens = tokens.clone()
         tokens[change, change] = (tokens[change, change] + 1) % 11 + 1
         rows.clear()
-        hidden, own = memory(tokens)
+        hidden, own, _ = memory(tokens)
         assert sum(rows) == called
         assert torch.allclose(hidden[own], whole(tokens), atol=1e-4) and len(hidden) <= len(tokens)
 

@@ -24,7 +24,7 @@ from didi_core.plugins import discovery as plugins
 from didi_core.plugins.checks import HOOKS
 from didi_core.plugins.discovery import collect
 from didi_core.plugins.kinds import KINDS, Kind
-from didi_core.sampling.base import Job
+from didi_core.sampling.base import SampleRequest
 from didi_toy import ToyDomain
 
 
@@ -107,7 +107,7 @@ def test_misspelt_hook_is_an_error_of_that_plugin() -> None:
 class Needy:
     needs_scorer: ClassVar[bool] = False
 
-    def sample(self, job: Job) -> None: ...
+    def sample(self, request: SampleRequest) -> None: ...
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from didi_core.commands.comparison import PlanSettings
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.judge import Judge, JudgeConfig
-from didi_core.sampling.ancestral import TokenRule
 from didi_core.sampling.autoregressive import CausalGenerator, load_generator
-from didi_core.sampling.base import SAMPLERS, Job
+from didi_core.sampling.base import SampleRequest, TokenRule
+from didi_core.sampling.catalogue import SAMPLERS
 from didi_core.streams import generator, seeded
 from didi_core.types import Vocabulary
 from didi_protein import ProteinDomain
@@ -92,9 +92,9 @@ def test_what_cannot_be_written_is_told() -> None:
     with pytest.raises(InputError, match="a template of 5 tokens exceeds the causal model's context of 4"):
         fill(model, torch.tensor([[1, MASK, MASK, MASK, MASK]]))
     denoiser = DiT(DiTConfig(16, 1, 2, 8), SMALL)
-    job = Job(denoiser, torch.tensor([[1, MASK]]), torch.ones(1), None, generator(0, "test"))  # type: ignore[arg-type]
+    request = SampleRequest(denoiser, torch.tensor([[1, MASK]]), torch.ones(1), None, generator(0, "test"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="sampler=autoregressive is for causal models"):
-        SAMPLERS.find("autoregressive")().sample(job)
+        SAMPLERS.find("autoregressive")().sample(request)
 
 
 def test_loading(tmp_path: Path) -> None:

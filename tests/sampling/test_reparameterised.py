@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from didi_core.diffusion.laws import cosine_grid, uniform_grid
+from didi_core.diffusion.grids import Cosine, Grid, Uniform
+from didi_core.diffusion.laws import law
 from didi_core.errors import InputError
 from didi_core.sampling import reparameterised as module
-from didi_core.sampling.ancestral import TokenRule
+from didi_core.sampling.base import Sampled, SampleRequest, TokenRule
 from didi_core.sampling.generate import SamplerSettings
-from didi_core.sampling.reparameterised import lowest, propose, redraw, reparameterised
+from didi_core.sampling.reparameterised import Dplm, lowest, propose, redraw
 from didi_core.types import Vocabulary
 
 VOCABULARY = Vocabulary(8, forbidden=(3,), pad=0, bos=1, eos=2)  # 4..7 may be written
@@ -51,11 +52,18 @@ def template(*lengths: int, width: int = 0) -> Tensor:
     return rows
 
 
-@pytest.mark.parametrize("grid", [uniform_grid, cosine_grid])
-def test_each_step_leaves_the_share_masked_that_the_schedule_says(grid) -> None:
+def reparameterised(
+    network: Table, rows: Tensor, *, steps: int, grid: type[Grid] = Uniform, resample: float = 0.25
+) -> Sampled:
+    request = SampleRequest(network, rows, grid().shares(steps), law("iid"), stream())  # type: ignore[arg-type]
+    return Dplm(resample).sample(request)
+
+
+@pytest.mark.parametrize("grid", [Uniform, Cosine])
+def test_each_step_leaves_the_share_masked_that_the_schedule_says(grid: type[Grid]) -> None:
     network, steps = random_table(), 7
-    made = reparameterised(network, template(20, 20), shares=grid(steps), resample=1, generator=stream())
-    left = [20] + [int(20 * (1 - share)) for share in grid(steps).tolist()]
+    made = reparameterised(network, template(20, 20), steps=steps, grid=grid, resample=1)
+    left = [20] + [int(20 * (1 - share)) for share in grid().shares(steps).tolist()]
     # The first call sees one row for both: they are the same.
     assert [(tokens == MASK).sum(1).tolist() for tokens in network.inputs[1:]] == [[n, n] for n in left[1:-1]]
     assert made.nfe.denoiser == steps == len(network.inputs)
@@ -64,7 +72,7 @@ def test_each_step_leaves_the_share_masked_that_the_schedule_says(grid) -> None:
 
 def test_visible_tokens_are_kept_or_revoked_but_never_replaced_at_once() -> None:
     network = random_table(visible=1.0)
-    made = reparameterised(network, template(20, 18), shares=uniform_grid(9), resample=1, generator=stream())
+    made = reparameterised(network, template(20, 18), steps=9, resample=1)
     revoked = 0
     for before, after in zip(network.inputs, [*network.inputs[1:], made.tokens], strict=True):
         both = (before != MASK) & (after != MASK)
@@ -77,7 +85,7 @@ def test_pinned_tokens_stay_and_padding_changes_nothing() -> None:
     given = template(20, 11)
     given[0, 5:8] = torch.tensor([4, 7, 4])
     narrow, wide = (
-        reparameterised(random_table(40), rows, shares=uniform_grid(6), generator=stream()).tokens
+        reparameterised(random_table(40), rows, steps=6).tokens
         for rows in (given, nn.functional.pad(given, (0, 9)))
     )
     pinned = given != MASK
@@ -88,8 +96,7 @@ def test_pinned_tokens_stay_and_padding_changes_nothing() -> None:
 def test_one_step_draws_from_the_network() -> None:
     """Gumbel-max is an exact draw: frequencies of a single place over many rows."""
     logits = torch.randn(3, 9, generator=stream(2))
-    made = reparameterised(Table(logits), template(1).repeat(40_000, 1), shares=uniform_grid(1), resample=1,
-                           generator=stream())  # fmt: skip
+    made = reparameterised(Table(logits), template(1).repeat(40_000, 1), steps=1, resample=1)
     found = torch.bincount(made.tokens[:, 1], minlength=8)[4:] / 40_000
     torch.testing.assert_close(found, logits[1, 4:8].softmax(-1), atol=0.01, rtol=0)
 
@@ -131,16 +138,18 @@ def test_extra_calls_of_the_redraw_are_counted() -> None:
     logits = torch.zeros(22, 9)
     logits[:, 4] = 6.0  # nearly everything is token 4 in every row: one extra call a step
     network = Table(logits)
-    made = reparameterised(network, template(20, 19), shares=uniform_grid(5), generator=stream())
-    assert made.nfe.denoiser == 10 == len(network.inputs)
-    plain = reparameterised(Table(logits), template(20, 19), shares=uniform_grid(5), resample=1, generator=stream())
+    made = reparameterised(network, template(20, 19), steps=5)
+    assert made.nfe.denoiser == 10
+    # All free positions tie at every step here, so that the state stays as it was: it is not computed again.
+    assert len(network.inputs) <= 10
+    plain = reparameterised(Table(logits), template(20, 19), steps=5, resample=1)
     assert plain.nfe.denoiser == 5
 
 
 def test_settings_are_checked_before_anything_runs() -> None:
-    with pytest.raises(InputError, match=r"options.resample=1.5 is out of range"):
-        SamplerSettings(sampler="dplm", options={"resample": 1.5})
+    with pytest.raises(InputError, match=r"^sampler.resample=1.5 is out of range"):
+        SamplerSettings(sampler={"kind": "dplm", "resample": 1.5})
     with pytest.raises(InputError, match="sampler=dplm does not go by a law: leave law=dilated out"):
         SamplerSettings(sampler="dplm", law="dilated")
-    record = SamplerSettings(sampler="dplm", steps=500, options={"resample": 0.5}).record()
-    assert record["option_resample"] == 0.5 and record["steps"] == 500 and "law" not in record
+    record = SamplerSettings(sampler={"kind": "dplm", "resample": 0.5}, steps=500).record()
+    assert record["sampler_resample"] == 0.5 and record["steps"] == 500 and "law" not in record

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from didi_core.diffusion.laws import BUILT_IN as LAWS
 from didi_core.diffusion.laws import Iid
 from didi_core.metrics import Mean
-from didi_core.sampling.ancestral import Sampled
-from didi_core.sampling.base import BUILT_IN, Job
+from didi_core.sampling.base import Sampled, SampleRequest
+from didi_core.sampling.catalogue import BUILT_IN
 from didi_core.sequences import AlphabetDomain
 from didi_core.testing import Broken, DomainContract, check_law, check_metric, check_sampler, faults
 from didi_core.testing.domain_checks import CHECKS
@@ -186,14 +186,14 @@ class Overwrites:
     stepwise: ClassVar[bool] = False
     uses_law: ClassVar[bool] = False
 
-    def sample(self, job: Job) -> Sampled:
-        return Sampled(torch.zeros_like(job.template), NFE(denoiser=1))
+    def sample(self, request: SampleRequest) -> Sampled:
+        return Sampled(torch.zeros_like(request.template), NFE(denoiser=1))
 
 
 @dataclass(frozen=True)
 class Lazy(Overwrites):
-    def sample(self, job: Job) -> Sampled:
-        return Sampled(job.template, NFE(denoiser=1))
+    def sample(self, request: SampleRequest) -> Sampled:
+        return Sampled(request.template, NFE(denoiser=1))
 
 
 def test_sampler_that_breaks_its_promise_is_told() -> None:

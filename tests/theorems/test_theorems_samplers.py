@@ -8,13 +8,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from didi_core.diffusion.grids import GRIDS, Optimised, Uniform, grid, shares_of
 from didi_core.diffusion.heads import draw, sharpen
-from didi_core.diffusion.laws import GRIDS, LAWS, grid, law, optimised_grid, uniform_grid
+from didi_core.diffusion.laws import LAWS, OpenLaw, law
 from didi_core.diffusion.masking import log_p_x0
 from didi_core.errors import InputError
 from didi_core.objectives.rollout import roll_out
-from didi_core.sampling.ancestral import Sampled, TokenRule, ancestral, first_hitting
-from didi_core.sampling.rgas import GuidanceSettings, reward_gradient, rgas
+from didi_core.sampling.ancestral import Ancestral
+from didi_core.sampling.base import Sampled, Sampler, SampleRequest, TokenRule
+from didi_core.sampling.first_hitting import FirstHitting
+from didi_core.sampling.joint_fp32 import JointFp32
+from didi_core.sampling.rgas import Rgas, reward_gradient
 from didi_core.streams import generator
 from didi_toy import ExactTeacher, MarkovChain, default_chain
 from didi_toy.enumeration import (
@@ -30,7 +34,13 @@ from didi_toy.enumeration import (
 
 SYMBOLS, LENGTH, N = 3, 4, 8000
 LEAST = 1e-3  # p-value below which a fixed seed counts as a failure
-BLIND = [name for name in LAWS if not LAWS[name].sees_model]
+TIMED = [name for name in LAWS if not isinstance(LAWS[name], OpenLaw)]
+BLIND = [name for name in TIMED if not LAWS[name].sees_model]
+# Open laws whose own key lets them reveal one position a call.
+ONE_A_CALL = {
+    "threshold": {"kind": "threshold", "probability": 1.0},
+    "entropy_bound": {"kind": "entropy_bound", "bound": 0},
+}
 
 
 def random_chain(symbols: int, seed: int) -> MarkovChain:
@@ -47,6 +57,23 @@ TABLE = TableDenoiser(SYMBOLS, 3, generator(3, "table"), spread=2.0)  # its cond
 
 def blank(n: int, length: int, mask: int = MASK) -> torch.Tensor:
     return torch.full((n, length), mask)
+
+
+def uniform_grid(steps: int) -> torch.Tensor:
+    return Uniform().shares(steps)
+
+
+def fill(sampler: Sampler, denoiser: torch.nn.Module, template: torch.Tensor, **given: object) -> Sampled:
+    given = {"shares": uniform_grid(1), "law": law("iid"), **given}
+    return sampler.sample(SampleRequest(denoiser, template, **given))  # type: ignore[arg-type]
+
+
+def ancestral(denoiser: torch.nn.Module, template: torch.Tensor, **given: object) -> Sampled:
+    return fill(Ancestral(), denoiser, template, **given)
+
+
+def first_hitting(denoiser: torch.nn.Module, template: torch.Tensor, **given: object) -> Sampled:
+    return fill(FirstHitting(), denoiser, template, **given)
 
 
 class Counting(torch.nn.Module):
@@ -78,15 +105,16 @@ def one_by_one(name: str) -> Callable[..., Sampled]:
     if name == "first_hitting":
         return first_hitting
     if name == "rgas":
-        return lambda denoiser, template, generator: rgas(
-            denoiser, TableScorer(SYMBOLS, template.shape[1]), template, shares=uniform_grid(template.shape[1]),
-            law=law("stratified"), guidance=GuidanceSettings(candidates=3), generator=generator,
+        return lambda denoiser, template, generator: fill(
+            Rgas(candidates=3), denoiser, template, scorer=TableScorer(SYMBOLS, template.shape[1]),
+            shares=uniform_grid(template.shape[1]), law=law("stratified"), generator=generator,
         )  # fmt: skip
     # Independent reveal times collide unless steps are many: 200 leave 3 % of the sequences with a collision.
     steps = 200 if name == "iid" else None
     return lambda denoiser, template, generator: ancestral(
-        denoiser, template, shares=uniform_grid(steps or template.shape[1]), law=law(name), generator=generator
-    )
+        denoiser, template, shares=uniform_grid(steps or template.shape[1]),
+        law=law(ONE_A_CALL.get(name, name)), generator=generator,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*LAWS, "first_hitting", "rgas"])
@@ -145,20 +173,18 @@ def test_one_by_one_is_the_mean_over_all_orders(name: str) -> None:
     assert chi_square_p_value(histogram(drawn, SYMBOLS), exact) > LEAST
 
 
-def test_factorised_and_joint_draw_have_the_same_law() -> None:
-    """legacy_fp32 is the joint (token or mask) draw; at three tokens its truncation does not show."""
+@pytest.mark.parametrize("sampler", [Ancestral(), JointFp32()], ids=["factorised", "joint"])
+def test_factorised_and_joint_draw_have_the_same_law(sampler: Sampler) -> None:
+    """At three tokens the truncation of ``joint_fp32`` does not show."""
     shares = torch.tensor([0.3, 0.7, 1.0], dtype=torch.float64)
     with torch.no_grad():
         exact = few_step_law(TABLE, SYMBOLS, iid_assignments(3, shares))
-    for precision in ("exact", "legacy_fp32"):
-        denoiser = Counting(TABLE)
-        drawn = ancestral(
-            denoiser, blank(N, 3), shares=shares, law=law("iid"), precision=precision, generator=generator(4, precision)
-        ).tokens
-        assert chi_square_p_value(histogram(drawn, SYMBOLS), exact) > LEAST
-        # The factorised draw asks the head for what a step reveals, the joint draw for all that is still masked.
-        expected = torch.tensor([0.3, 0.4, 0.3] if precision == "exact" else [1.0, 0.7, 0.3]) * 3 * N
-        assert (torch.tensor(denoiser.head_rows) - expected).abs().max() < 4 * (3 * N / 4) ** 0.5
+    denoiser = Counting(TABLE)
+    drawn = fill(sampler, denoiser, blank(N, 3), shares=shares, generator=generator(4, "exact")).tokens
+    assert chi_square_p_value(histogram(drawn, SYMBOLS), exact) > LEAST
+    # The factorised draw asks the head for what a step reveals, the joint draw for all that is still masked.
+    expected = torch.tensor([0.3, 0.4, 0.3] if sampler == Ancestral() else [1.0, 0.7, 0.3]) * 3 * N
+    assert (torch.tensor(denoiser.head_rows) - expected).abs().max() < 4 * (3 * N / 4) ** 0.5
 
 
 def test_rollout_draws_what_the_sampler_draws() -> None:
@@ -239,7 +265,7 @@ def test_infilling_draws_the_conditional_of_the_chain() -> None:
     assert chi_square_p_value(histogram(drawn, SYMBOLS), exact / exact.sum()) > LEAST
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", TIMED)
 @pytest.mark.parametrize("steps", [1, 2, 5, 9])
 def test_steps_are_exactly_so_many_calls(name: str, steps: int) -> None:
     denoiser = Counting(TEACHER)
@@ -268,7 +294,7 @@ def test_a_template_without_masks_comes_back() -> None:
 # --- laws and grids
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", TIMED)
 def test_reveal_times_are_uniform_and_within_bounds(name: str) -> None:
     """So that on average every grid reveals the shares it names, also where rows have different free positions."""
     free = (pinned_template() == MASK).repeat(200, 1)
@@ -309,15 +335,15 @@ def test_confidence_reveals_the_surest_first() -> None:
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("steps", [1, 2, 7, 32])
 def test_grids_rise_to_exactly_one(name: str, steps: int) -> None:
-    shares = grid(name, steps, entropy_at=lambda share: 3 * (1 - share) ** 2 + 0.5)
+    shares = shares_of(grid(name), steps, lambda share: 3 * (1 - share) ** 2 + 0.5)
     assert shares.shape == (steps,) and shares[-1] == 1
     assert (torch.diff(shares, prepend=torch.zeros(1, dtype=shares.dtype)) > 0).all()
 
 
 def test_optimised_grid_is_uniform_for_a_straight_curve_and_early_for_a_steep_one() -> None:
-    straight = optimised_grid(4, lambda share: 2 - share, points=65)
+    straight = Optimised(65).shares(4, lambda share: 2 - share)
     torch.testing.assert_close(straight, uniform_grid(4), atol=0.02, rtol=0)
-    steep = optimised_grid(4, lambda share: torch.exp(-12 * share), points=129)
+    steep = Optimised(129).shares(4, lambda share: torch.exp(-12 * share))
     assert (steep[:-1] < uniform_grid(4)[:-1]).all()
 
 
@@ -330,13 +356,13 @@ def test_guidance_without_strength_and_choice_is_ancestral_bit_for_bit(name: str
     torch.nn.init.normal_(scorer.table, generator=generator(0, "scorer"))
     template = pinned_template()
     # A TableScorer knows no padding; with nothing to guide it must not even be asked.
-    off = GuidanceSettings(scale=(0.0, 0.0), candidates=1)
+    off = Rgas(scale=(0.0, 0.0), candidates=1)
     for rule in (TokenRule(), TokenRule(temperature=0.7, top_p=0.9)):
         plain = ancestral(
             TEACHER, template, shares=uniform_grid(4), law=law(name), rule=rule, generator=generator(1, name)
         )
-        guided = rgas(
-            TEACHER, scorer, template, shares=uniform_grid(4), law=law(name), guidance=off, rule=rule,
+        guided = fill(
+            off, TEACHER, template, scorer=scorer, shares=uniform_grid(4), law=law(name), rule=rule,
             generator=generator(1, name),
         )  # fmt: skip
         assert torch.equal(plain.tokens, guided.tokens)
@@ -347,11 +373,9 @@ def test_vanishing_guidance_draws_the_same_tokens() -> None:
     """Through the guided branch itself: h = 1e-9 moves no draw."""
     scorer = TableScorer(SYMBOLS, 3)
     torch.nn.init.normal_(scorer.table, generator=generator(0, "scorer"))
-    weak = GuidanceSettings(scale=(1e-9, 1e-9), candidates=1, gradient_share=1.0)
+    weak = Rgas(scale=(1e-9, 1e-9), candidates=1, gradient_share=1.0)
     plain = ancestral(TABLE, blank(500, 3), shares=uniform_grid(3), law=law("iid"), generator=generator(1))
-    guided = rgas(
-        TABLE, scorer, blank(500, 3), shares=uniform_grid(3), law=law("iid"), guidance=weak, generator=generator(1)
-    )
+    guided = fill(weak, TABLE, blank(500, 3), scorer=scorer, shares=uniform_grid(3), generator=generator(1))
     assert torch.equal(plain.tokens, guided.tokens)
 
 
@@ -382,15 +406,15 @@ def test_the_gradient_is_that_of_the_summed_soft_logits() -> None:
 
 
 @pytest.mark.parametrize("guidance", [
-    GuidanceSettings(scale=(2.0, 3.0), candidates=1, gradient_share=1.0),
-    GuidanceSettings(scale=(0.0, 0.0), candidates=8, gradient_share=0.0),
+    Rgas(scale=(2.0, 3.0), candidates=1, gradient_share=1.0),
+    Rgas(scale=(0.0, 0.0), candidates=8, gradient_share=0.0),
 ])  # fmt: skip
-def test_each_kind_of_guidance_raises_the_score(guidance: GuidanceSettings) -> None:
+def test_each_kind_of_guidance_raises_the_score(guidance: Rgas) -> None:
     scorer = TableScorer(SYMBOLS, 3)
     torch.nn.init.normal_(scorer.table, generator=generator(0, "scorer"))
     settings = {"shares": uniform_grid(3), "law": law("stratified")}
     plain = ancestral(TABLE, blank(2000, 3), **settings, generator=generator(1)).tokens
-    guided = rgas(TABLE, scorer, blank(2000, 3), **settings, guidance=guidance, generator=generator(1)).tokens
+    guided = fill(guidance, TABLE, blank(2000, 3), scorer=scorer, **settings, generator=generator(1)).tokens
     with torch.no_grad():
         gain = scorer(guided).mean() - scorer(plain).mean()
     assert gain > 0.1
@@ -401,10 +425,8 @@ def test_candidates_are_kept_by_softmax_of_their_reward() -> None:
     scorer = TableScorer(SYMBOLS, 2)
     torch.nn.init.normal_(scorer.table, 0, 0.5, generator=generator(0, "scorer"))
     table = TableDenoiser(SYMBOLS, 2, generator(0, "pair"))
-    many = GuidanceSettings(candidates=60, gradient_share=0.0)
-    drawn = rgas(
-        table, scorer, blank(4000, 2), shares=uniform_grid(1), law=law("iid"), guidance=many, generator=generator(2)
-    )
+    many = Rgas(candidates=60, gradient_share=0.0)
+    drawn = fill(many, table, blank(4000, 2), scorer=scorer, generator=generator(2))
     with torch.no_grad():
         plain = few_step_law(table, SYMBOLS, iid_assignments(2, uniform_grid(1)))
         tilted = plain * scorer(every_sequence(SYMBOLS, 2)).mean(1).exp()
@@ -414,12 +436,10 @@ def test_candidates_are_kept_by_softmax_of_their_reward() -> None:
 
 def test_calls_of_both_networks_are_counted() -> None:
     scorer = TableScorer(SYMBOLS, LENGTH)
-    settings = GuidanceSettings(scale=(30.0, 40.0), candidates=4)
-    denoiser = Counting(TEACHER)
-    made = rgas(
-        denoiser, scorer, blank(10, LENGTH), shares=uniform_grid(8), law=law("iid"), guidance=settings,
-        generator=generator(0),
-    )  # fmt: skip
+    sampler, denoiser = Rgas(scale=(30.0, 40.0), candidates=4), Counting(TEACHER)
+    made = fill(
+        sampler, denoiser, blank(10, LENGTH), scorer=scorer, shares=uniform_grid(8), generator=generator(0)
+    )
     assert made.nfe.denoiser == len(denoiser.calls) == 8
     assert made.nfe.scorer == 4 * 3 + 4 * 4  # a gradient counts as three, every candidate as one
     assert made.nfe.total == 8 + 28
@@ -440,13 +460,14 @@ def test_settings_out_of_range_name_the_value() -> None:
     with pytest.raises(InputError, match=r"top_p=1.5"):
         TokenRule(top_p=1.5)
     with pytest.raises(InputError, match=r"steps=0"):
-        uniform_grid(0)
+        shares_of(Uniform(), 0)
     with pytest.raises(InputError, match="Did you mean 'dilated'"):
         law("dilatd")
     with pytest.raises(InputError, match="Did you mean 'cosine'"):
-        grid("cosin", 4)
-    with pytest.raises(InputError, match="law=dilated"):
-        ancestral(
-            TEACHER, blank(1, 2), shares=uniform_grid(1), law=law("dilated"), precision="legacy_fp32",
-            generator=generator(0),
-        )  # fmt: skip
+        grid("cosin")
+    with pytest.raises(InputError, match="unknown key 'grid.pover'. Did you mean 'grid.power'"):
+        grid({"kind": "power", "pover": 2})
+    with pytest.raises(InputError, match=r"law=.* names nothing: write law=NAME"):
+        law({"probability": 0.5})
+    with pytest.raises(InputError, match=r"unknown key 'bound' \(law=threshold\). Known: block, probability"):
+        law({"kind": "threshold", "bound": 1.0})

@@ -1,0 +1,194 @@
+"""The walk: one reverse process, from any state to a finished sequence, for samplers and rollouts alike.
+
+``walk`` is a generator. It yields a ``Call`` for every denoiser call, with the hidden states and the positions that may
+be written, and is sent the state that its caller makes of it: tokens drawn at these positions, or tokens taken back by
+putting masks there. A sampler drains it; a rollout keeps its calls. So training visits the states of sampling.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from didi_core.diffusion.beliefs import Beliefs
+from didi_core.diffusion.heads import distinct_trunk
+from didi_core.diffusion.laws import Law, OpenLaw
+from didi_core.errors import InputError
+from didi_core.types import Denoiser, NoisyDenoiser
+
+
+@dataclass(frozen=True)
+class Call:
+    """One denoiser call: its input, the positions that may be written in it, and its hidden states.
+
+    tokens: the state that the denoiser sees.
+    where: the positions to write.
+    hidden, own: ``hidden[own[b]]`` are the hidden states of row b; equal rows share theirs.
+    step: number of the call, from 0.
+    active: rows that this call is for. A finished row is not called, and has no hidden states.
+    trained: hidden states have their graph, where gradients are enabled.
+    noise: what a ``NoisyDenoiser`` was given beside the tokens.
+    """
+
+    tokens: Int[Tensor, "B L"]
+    where: Bool[Tensor, "B L"]
+    hidden: Float[Tensor, "U L D"]
+    own: Int[Tensor, "B"]
+    step: int = 0
+    active: Bool[Tensor, "B"] | None = None
+    trained: bool = True
+    noise: Float[Tensor, "B Z"] | None = None
+
+    def at(self, where: Bool[Tensor, "B L"]) -> Float[Tensor, "N D"]:
+        """Hidden states at the chosen positions, row by row."""
+        return states_at(self.hidden, self.own, where)
+
+    def write(self, tokens: Int[Tensor, "N"]) -> Int[Tensor, "B L"]:
+        """The state with these tokens at ``where``, row by row."""
+        return self.tokens.masked_scatter(self.where, tokens)
+
+
+Walk = Generator[Call, Tensor, Tensor]
+
+
+def walk(
+    denoiser: Denoiser,
+    start: Int[Tensor, "B L"],
+    stream: torch.Generator,
+    *,
+    shares: Float[Tensor, "R k"] | Float[Tensor, "k"],
+    law: Law | None = None,
+    trained: int | None = None,
+) -> Walk:
+    """The calls of one reverse process; it returns the last state that it was sent.
+
+    Args:
+        start: any state. Its masks are the free positions, to which the law gives reveal times.
+        shares: share of the free positions that is revealed after each of the k calls, ascending to 1; one row for
+            all sequences (R = 1), or one each (R = B). An ``OpenLaw`` does not read it: it is called until no mask is
+            left.
+        law: which positions are written in a call. None: all free positions in each of the k calls, for callers who
+            decide themselves what stays.
+        trained: None for sampling, where rows that did not change keep their hidden states. For a rollout, how many
+            of the last calls keep their graph where gradients are enabled, 0 for all of them.
+
+    The law's ``times`` are drawn from ``stream`` before the first call, and the noise of a ``NoisyDenoiser`` at the
+    beginning of each call; what the caller draws for a call lies between.
+
+    Raises:
+        InputError: an open law that reveals nothing in a row that has masks.
+    """
+    mask, steps = denoiser.vocabulary.mask, None if isinstance(law, OpenLaw) else shares.shape[-1]
+    free, ends = start == mask, shares.reshape(-1, shares.shape[-1]).to(start.device)
+    times = law.times(free, stream) if law is not None else None
+    trunk, tokens = Trunk(denoiser, stream, remembers=trained is None), start
+    for step in itertools.count():
+        masked = tokens == mask
+        active = masked.any(1) if steps is None else None
+        if step == steps or (active is not None and not active.any()):
+            return tokens
+        learns = not trained or (steps is not None and steps - step <= trained)
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            hidden, own, noise = trunk(tokens, active)
+        if law is None or times is None:
+            where = free
+        else:
+            beliefs = Beliefs(denoiser, partial(states_at, hidden, own), masked)
+            if isinstance(law, OpenLaw):
+                where = _chosen(law, times, masked, beliefs)
+            else:
+                times = law.reorder(times, masked, beliefs.confidence) if law.sees_model else times
+                where = masked & (times <= ends[:, step : step + 1])
+        tokens = yield Call(tokens, where, hidden, own, step, active, learns, noise)
+    raise AssertionError("unreachable")
+
+
+def follow(steps: Walk, answer: Callable[[Call], Int[Tensor, "B L"]]) -> Int[Tensor, "B L"]:
+    """Walk to the end: ``answer`` gives the state that each call leads to."""
+    try:
+        call = next(steps)
+        while True:
+            call = steps.send(answer(call))
+    except StopIteration as end:
+        finished: Tensor = end.value
+        return finished
+
+
+def states_at(
+    hidden: Float[Tensor, "U L D"], own: Int[Tensor, "B"], where: Bool[Tensor, "B L"]
+) -> Float[Tensor, "N D"]:
+    """Hidden states at the chosen positions, row by row; ``hidden[own[b]]`` are those of row b."""
+    rows, columns = where.nonzero(as_tuple=True)
+    return hidden[own[rows], columns]
+
+
+def _chosen(
+    law: OpenLaw, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], beliefs: Beliefs
+) -> Bool[Tensor, "B L"]:
+    """What an open law reveals; it must reveal something, or the walk would never end."""
+    where = law.choose(times, masked, beliefs) & masked
+    idle = int((masked.any(1) & ~where.any(1)).sum())
+    if idle:
+        raise InputError(
+            f"law={law.name} reveals nothing in {idle} of {len(masked)} sequences that still have masks: an open law "
+            "must reveal at least one position of each in every call."
+        )
+    return where
+
+
+class Trunk:
+    """Hidden states for calls that follow each other, with no more rows through the trunk than have to be.
+
+    Equal rows are run once: the first call of a generation has the same input for every sequence of one length. A row
+    that is as it was at the last call keeps its hidden states (``remembers``): with as many steps as tokens, a third of
+    the rows (1/e) have nothing revealed at a step of the law ``iid``. A denoiser that takes noise gets new noise for
+    every row and call, so that no two rows are equal.
+    """
+
+    def __init__(self, denoiser: Denoiser, stream: torch.Generator, remembers: bool = True) -> None:
+        self.denoiser, self.stream, self.remembers = denoiser, stream, remembers
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __call__(
+        self, tokens: Int[Tensor, "B L"], active: Bool[Tensor, "B"] | None = None
+    ) -> tuple[Float[Tensor, "U L D"], Int[Tensor, "B"], Float[Tensor, "B Z"] | None]:
+        """Hidden states of the active rows (None: of all), the one that is each row's own, and the noise.
+
+        All calls must be of the same shape, and a row that was left out must not come back.
+        """
+        if isinstance(self.denoiser, NoisyDenoiser) and self.denoiser.noise_size:
+            size, device = (len(tokens), self.denoiser.noise_size), self.stream.device
+            noise = torch.randn(size, generator=self.stream, device=device).to(tokens.device)
+            rows = torch.ones_like(tokens[:, 0], dtype=torch.bool) if active is None else active
+            return self.denoiser.trunk(tokens[rows], noise[rows]), (rows.cumsum(0) - 1).clamp_min(0), noise
+        stale = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device) if active is None else active
+        if self._last is not None:
+            stale = stale & (tokens != self._last[0]).any(dim=1)
+        if stale.all():
+            hidden, own = distinct_trunk(self.denoiser, tokens)
+        elif self._last is None or stale.any():
+            hidden, own = self._renewed(tokens, stale, active)
+        else:
+            _, hidden, own = self._last
+        self._last = (tokens, hidden, own) if self.remembers else None
+        return hidden, own, None
+
+    def _renewed(
+        self, tokens: Int[Tensor, "B L"], stale: Bool[Tensor, "B"], active: Bool[Tensor, "B"] | None
+    ) -> tuple[Float[Tensor, "U L D"], Int[Tensor, "B"]]:
+        """New hidden states for the stale rows, the old ones for other rows that are active."""
+        fresh, place = distinct_trunk(self.denoiser, tokens[stale])
+        own = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        if self._last is None:
+            return fresh, own.masked_scatter(stale, place)
+        _, hidden, before = self._last
+        keeps = ~stale if active is None else ~stale & active
+        kept, still = before[keeps].unique(return_inverse=True)
+        own = own.masked_scatter(keeps, still).masked_scatter(stale, place + len(kept))
+        return torch.cat([hidden[kept], fresh]), own

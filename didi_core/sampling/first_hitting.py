@@ -1,0 +1,47 @@
+"""First-hitting: one token a call, the reference of a many-step teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from didi_core.diffusion.beliefs import Beliefs
+from didi_core.diffusion.laws import Law
+from didi_core.sampling.base import Sampled, SampleRequest, fill
+
+
+@dataclass(frozen=True)
+class RandomOrder(Law):
+    """An open law: one position a call, in uniformly random order."""
+
+    name: ClassVar[str] = "random_order"
+    sees_model: ClassVar[bool] = False
+
+    def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
+        return torch.rand(free.shape, generator=generator, device=generator.device, dtype=torch.float64).to(free.device)
+
+    def choose(self, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], beliefs: Beliefs) -> Bool[Tensor, "B L"]:
+        first = times.masked_fill(~masked, torch.inf).argmin(dim=1, keepdim=True)
+        return torch.zeros_like(masked).scatter(1, first, True) & masked
+
+
+@dataclass(frozen=True)
+class FirstHitting:
+    """One token per call in uniformly random order: exact in law for the continuous-time process, all rows at once.
+
+    With a time-independent denoiser the hitting times themselves do not matter, only their order (Zheng et al. 2024,
+    "Masked diffusion models are secretly time-agnostic"). Rows with fewer free positions finish earlier and are not
+    called again.
+    """
+
+    needs_scorer: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
+    uses_law: ClassVar[bool] = False
+
+    @torch.no_grad()
+    def sample(self, request: SampleRequest) -> Sampled:
+        return fill(request, request.walk(RandomOrder()), request.draw)
