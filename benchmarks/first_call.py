@@ -13,11 +13,13 @@ import torch
 from measure import PROTEIN, Case, close, main, network
 from torch import Tensor
 
-from didi_core.diffusion import heads
+from didi_core.diffusion import walk
+from didi_core.diffusion.grids import Uniform
 from didi_core.diffusion.heads import distinct_trunk, token_statistics
-from didi_core.diffusion.laws import law, uniform_grid
+from didi_core.diffusion.laws import law
 from didi_core.objectives import rollout
-from didi_core.sampling import ancestral as samplers
+from didi_core.sampling.ancestral import Ancestral
+from didi_core.sampling.base import SampleRequest
 from didi_core.streams import generator
 from didi_core.types import Denoiser
 
@@ -34,7 +36,7 @@ def training(batch: int, length: int, hidden: int, layers: int) -> Case:
     shares = torch.tensor([[0.5, 1.0]], dtype=torch.float64).expand(batch, 2)
 
     def run(trunk: object) -> Tensor:
-        with patch.object(rollout, "distinct_trunk", trunk):
+        with patch.object(walk, "distinct_trunk", trunk):
             made = rollout.roll_out(model, template, shares, law("iid"), generator(0, "benchmark"))
         states = [call.tokens for call in made.calls[1:]] + [made.completions[0]]
         log_p = [
@@ -53,8 +55,8 @@ def sampling(batch: int, length: int, hidden: int, layers: int) -> Case:
 
     def run(trunk: object) -> Tensor:
         stream = generator(0, "benchmark")
-        with patch.object(heads, "distinct_trunk", trunk):
-            return samplers.ancestral(model, template, shares=uniform_grid(8), law=law("iid"), generator=stream).tokens
+        with patch.object(walk, "distinct_trunk", trunk):
+            return Ancestral().sample(SampleRequest(model, template, Uniform().shares(8), law("iid"), stream)).tokens
 
     return Case(lambda: run(trunk_per_row), lambda: run(distinct_trunk), nearly_equal)
 

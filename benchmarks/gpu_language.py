@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from didi_core.device import Machine, autocast
-from didi_core.diffusion.laws import Iid, uniform_grid
+from didi_core.diffusion.grids import Uniform
+from didi_core.diffusion.laws import Iid
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.objectives.advantage import BaselineSettings
@@ -40,7 +41,8 @@ from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.didi import AnchorSettings, Didi
 from didi_core.objectives.rewards.base import CriticSettings
 from didi_core.run import Run
-from didi_core.sampling.ancestral import ancestral
+from didi_core.sampling.ancestral import Ancestral
+from didi_core.sampling.base import SampleRequest
 from didi_core.streams import generator
 from didi_core.training.engine import Engine
 from didi_core.training.optimiser import EMA, adamw, apply_gradients
@@ -234,7 +236,8 @@ def our_samples(student: nn.Module, setting: Setting, steps: int) -> Tensor:
     template = torch.full((setting.batch, setting.length), setting.tokens, device=setting.device)
     stream = generator(0, "benchmark", device=setting.device)
     with autocast(setting.device, setting.precision):
-        return ancestral(student, template, shares=uniform_grid(steps), law=Iid(), generator=stream).tokens  # type: ignore[arg-type]
+        request = SampleRequest(student, template, Uniform().shares(steps), Iid(), stream)  # type: ignore[arg-type]
+        return Ancestral().sample(request).tokens
 
 
 def steps_of_training(setting: Setting) -> list[Row]:

@@ -29,7 +29,8 @@ from rich.table import Table
 from torch import Tensor
 
 from didi_core.device import Machine, autocast
-from didi_core.diffusion.laws import Iid, uniform_grid
+from didi_core.diffusion.grids import Uniform
+from didi_core.diffusion.laws import Iid
 from didi_core.models.attention import available_backends
 from didi_core.models.esm import Esm, EsmConfig
 from didi_core.objectives.advantage import BaselineSettings
@@ -37,8 +38,9 @@ from didi_core.objectives.base import Materials
 from didi_core.objectives.didi import Didi
 from didi_core.objectives.rewards.base import CriticSettings
 from didi_core.run import Run
-from didi_core.sampling.ancestral import ancestral
-from didi_core.sampling.reparameterised import reparameterised
+from didi_core.sampling.ancestral import Ancestral
+from didi_core.sampling.base import SampleRequest
+from didi_core.sampling.reparameterised import Dplm
 from didi_core.training.engine import Engine
 from didi_core.training.planning import Stopwatch
 from didi_core.training.settings import TrainingSettings
@@ -223,15 +225,14 @@ def sampling(setting: Setting) -> list[Row]:
         def few(steps: int, template: Tensor = template) -> None:
             with autocast(setting.device, setting.precision):
                 stream = torch.Generator(setting.device).manual_seed(0)
-                ancestral(model, template, shares=uniform_grid(steps), law=Iid(), generator=stream)
+                Ancestral().sample(SampleRequest(model, template, Uniform().shares(steps), Iid(), stream))
 
         def many(template: Tensor = template) -> None:
             with autocast(setting.device, setting.precision):
                 stream = torch.Generator(setting.device).manual_seed(0)
                 # Random weights repeat tokens more or less at will: without the redraw the number of calls is known.
-                reparameterised(
-                    model, template, shares=uniform_grid(setting.iterations), resample=1.0, generator=stream
-                )
+                shares = Uniform().shares(setting.iterations)
+                Dplm(resample=1.0).sample(SampleRequest(model, template, shares, Iid(), stream))
 
         with autocast(setting.device, setting.precision):
             backend = model.backend().name

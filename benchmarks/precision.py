@@ -18,8 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from didi_core.diffusion.laws import law, uniform_grid
-from didi_core.sampling.ancestral import ancestral
+from didi_core.diffusion.grids import Uniform
+from didi_core.diffusion.laws import law
+from didi_core.sampling.base import SampleRequest
+from didi_core.sampling.joint_fp32 import JointFp32
 from didi_core.streams import generator
 from didi_core.types import Vocabulary
 
@@ -82,15 +84,13 @@ def described(p: Float[np.ndarray, "V"], q: Float[np.ndarray, "V"]) -> tuple[flo
 def still_masked(size: int, steps: int, positions: int, seed: int) -> tuple[float, float]:
     """Share of positions masked after half of the steps, drawn and by the formula, where all tokens are as likely.
 
-    Exactly drawn it is one half. The sampler is ours with ``precision=legacy_fp32``, stopped half way.
+    Exactly drawn it is one half. The sampler is our ``joint_fp32``, stopped half way.
     """
     p = np.full(size, 1 / size)
     model, width = Unigram(p), 10
     template = torch.full((max(positions // width, 1), width), model.vocabulary.mask)
-    half = uniform_grid(steps)[: steps // 2]
-    made = ancestral(
-        model, template, shares=half, law=law("iid"), precision="legacy_fp32", generator=generator(seed, "precision")
-    )
+    half = Uniform().shares(steps)[: steps // 2]
+    made = JointFp32().sample(SampleRequest(model, template, half, law("iid"), generator(seed, "precision")))
     wanted = 1.0
     for step in range(steps // 2):
         wanted *= 1 - float(won(p / (steps - step)).sum())

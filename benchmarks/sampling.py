@@ -13,8 +13,11 @@ from jaxtyping import Int
 from measure import PROTEIN, TEXT, Case, main, network
 from torch import Tensor
 
-from didi_core.diffusion.laws import law, uniform_grid
-from didi_core.sampling.ancestral import ancestral
+from didi_core.diffusion.grids import Uniform
+from didi_core.diffusion.laws import law
+from didi_core.sampling.ancestral import Ancestral
+from didi_core.sampling.base import Sampler, SampleRequest
+from didi_core.sampling.joint_fp32 import JointFp32
 from didi_core.streams import generator
 from didi_core.types import Vocabulary
 
@@ -30,12 +33,11 @@ def build(vocabulary: Vocabulary, batch: int, length: int, hidden: int, layers: 
     rows = torch.arange(batch)
     template[:, 0], template[:, 1] = ids[rows % len(ids)], ids[rows // len(ids) % len(ids)]
 
-    def run(precision: str) -> Tensor:
-        stream = generator(0, "benchmark", precision)
-        shares = uniform_grid(STEPS)
-        return ancestral(model, template, shares=shares, law=law("iid"), precision=precision, generator=stream).tokens
+    def run(sampler: Sampler) -> Tensor:
+        stream, shares = generator(0, "benchmark", type(sampler).__name__), Uniform().shares(STEPS)
+        return sampler.sample(SampleRequest(model, template, shares, law("iid"), stream)).tokens
 
-    return Case(lambda: run("legacy_fp32"), lambda: run("exact"), lambda a, b: same_law(a, b, vocabulary))
+    return Case(lambda: run(JointFp32()), lambda: run(Ancestral()), lambda a, b: same_law(a, b, vocabulary))
 
 
 def same_law(plain: Int[Tensor, "B L"], ours: Int[Tensor, "B L"], vocabulary: Vocabulary) -> bool:

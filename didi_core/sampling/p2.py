@@ -85,5 +85,6 @@ def own_probability(
 
 def best(scores: Float[Tensor, "B L"], free: Bool[Tensor, "B L"], share: float) -> Bool[Tensor, "B L"]:
     """The free positions of highest score in each row, this share of them, rounded up."""
-    count = (free.sum(1, keepdim=True).double() * share - 1e-9).ceil()  # a product that should be whole may exceed it by a bit
+    whole = free.sum(1, keepdim=True).double() * share
+    count = (whole - 1e-9).ceil()  # a product that should be a whole number may exceed it in its last bit
     return free & (ranks(-scores, free) < count)

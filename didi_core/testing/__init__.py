@@ -5,7 +5,7 @@
             return DnaDomain("tests/some.fasta")
 
 Or, without pytest, ``faults(domain)`` returns what is wrong in words, by check. ``check_objective``, ``check_reward``,
-``check_law``, ``check_sampler`` and ``check_metric`` raise ``Broken`` for the other things that a plugin may offer.
+``check_law``, ``check_grid``, ``check_sampler`` and ``check_metric`` raise ``Broken`` for the other things that a plugin may offer.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from __future__ import annotations
 from didi_core.testing.bench import Broken
 from didi_core.testing.contract import DomainContract
 from didi_core.testing.domain_checks import CHECKS, faults
-from didi_core.testing.part_checks import check_law, check_metric, check_sampler
+from didi_core.testing.part_checks import check_grid, check_law, check_metric, check_sampler
 from didi_core.testing.training_checks import check_objective, check_reward
 
 __all__ = [
     "CHECKS",
     "Broken",
     "DomainContract",
+    "check_grid",
     "check_law",
     "check_metric",
     "check_objective",

@@ -255,7 +255,8 @@ def test_distilled_student_differs_from_its_teacher(student: Path, teacher: Path
 
 @pytest.mark.parametrize(
     "how",
-    [[], ["sampler=rgas"], ["sampler=first_hitting"], ["grid=optimised", "law=dilated"], ["precision=legacy_fp32"]],
+    [[], ["sampler=rgas"], ["sampler=first_hitting"], ["grid=optimised", "law=dilated"], ["sampler=joint_fp32"],
+     ["law={kind: threshold, probability: 0.5}"], ["sampler={kind: p2, eta: 0.5}", "grid={kind: power, power: 2}"]],
 )
 def test_sample_twice_writes_identical_bytes(student: Path, tmp_path: Path, how: list[str]) -> None:
     outs = [tmp_path / f"{name}.jsonl" for name in "ab"]

@@ -66,7 +66,7 @@ def report() -> Report:
                     points.append(SweepPoint(t, *statistics(*where)))
                 frontiers[model, method] = frontier(QUALITY, ENTROPY, points, resamples=100)
                 examples[f"{model}, {steps} steps"] = [Sample("ACDEFG" * 40)]
-    rows.append(row("teacher", "model", 2.0, 2.6, Method("first_hitting", "iid", "uniform", None), temperature=1.0))
+    rows.append(row("teacher", "model", 2.0, 2.6, Method("first_hitting", "", "", None), temperature=1.0))
     evaluation = Evaluation("protein", INFOS, tuple(rows), frontiers, rows[0].values["entropy"].value, examples)
     training = [{"step": i, "reward": i / 10, "kl": 0.1, "entropy": 2.0, "gradient_norm": 1.0} for i in range(40)]
     record = {"command": "python -m didi_core distill", "config": {"seed": 0}, "note": "<script>alert(1)</script>"}
@@ -89,7 +89,7 @@ def test_everything_is_written(folder: Path) -> None:
 
 def test_schema(folder: Path) -> None:
     found = json.loads((folder / "report.json").read_text())
-    assert found["schema"] == SCHEMA == "didi_core.report/2"
+    assert found["schema"] == SCHEMA == "didi_core.report/3"
     assert list(found) == [
         "schema", "title", "domain", "sentence", "notes", "metrics", "quality", "entropy", "reference_entropy",
         "baseline", "rows", "frontiers", "matched", "comparisons", "acceleration", "examples", "precision",
@@ -98,7 +98,7 @@ def test_schema(folder: Path) -> None:
     assert (found["quality"], found["entropy"], found["baseline"]) == ("perplexity", "entropy", "teacher")
     first = found["rows"][3]
     assert set(first["values"]["perplexity"]) == {"value", "low", "high", "n", "left_out"}
-    assert set(first["method"]) == {"sampler", "law", "grid", "steps", "precision", "top_p"}
+    assert set(first["method"]) == {"sampler", "law", "grid", "steps", "top_p"}
     assert first["nfe"] == {"denoiser": 4.0, "scorer": 0.0} and "seconds" not in first
     assert found["timing"][0]["samples_per_second"] == 3000.0
     assert len(found["frontiers"]) == len(found["matched"]) == 10
@@ -158,16 +158,16 @@ def test_page_has_its_sections_and_the_data_of_every_plot(folder: Path) -> None:
 
 
 def test_precisions_stand_side_by_side() -> None:
-    exact, legacy = Method("ancestral", "iid", "uniform", 16), Method("ancestral", "iid", "uniform", 16, "legacy_fp32")
+    exact, joint = Method("ancestral", "iid", "uniform", 16), Method("joint_fp32", "", "uniform", 16)
     rows = tuple(
         row("teacher", "model", quality, 2.6, method, temperature=1.0)
-        for quality, method in ((2.4, exact), (2.1, legacy))
+        for quality, method in ((2.4, exact), (2.1, joint))
     )
     made = build_report(Evaluation("protein", INFOS, rows, {}, 2.6, {}))
     table = precision_table(made)
     assert table is not None and table.headers[4:6] == ("perplexity, exact", "perplexity, fp32 joint")
     (pair,) = report_json(made)["precision"]
-    assert pair["exact"]["perplexity"]["value"] > pair["legacy_fp32"]["perplexity"]["value"]
+    assert pair["exact"]["perplexity"]["value"] > pair["joint_fp32"]["perplexity"]["value"]
 
 
 def test_json_depends_on_the_clock_in_timing_only(report: Report) -> None:
