@@ -331,6 +331,8 @@ def _runs(text: str) -> list[str]:
 def test_method_names_power_and_forgets_steps_of_first_hitting() -> None:
     assert method_of(SamplerSettings(law="dilated", grid="power", power=2.0)).label == "dilated · power 2"
     assert method_of(SamplerSettings(sampler="rgas")).label == "rgas · iid · uniform"
+    assert method_of(SamplerSettings(law={"kind": "threshold", "block": 8})).label == "threshold 0.9 block=8"
+    assert method_of(SamplerSettings(sampler={"kind": "p2", "eta": 2.0})).label == "p2 eta=2.0 · uniform"
     assert method_of(SamplerSettings(sampler="first_hitting", steps=7)).steps is None
 
 

@@ -61,7 +61,10 @@ def test_own_domains_come_through_entry_points() -> None:
 
 def test_core_offers_its_laws_through_the_same_hook() -> None:
     found = collect([])
-    assert found.names("laws") == ["confidence", "dilated", "iid", "stratified"]
+    assert found.names("laws") == [
+        "blocks", "confidence", "dilated", "entropy_bound", "iid", "stratified", "threshold"
+    ]  # fmt: skip
+    assert found.names("grids") == ["cosine", "optimised", "power", "uniform"]
     assert {offer.plugin for offer in found.offers["laws"].values()} == {"core"}
     assert found.config_folders
 
@@ -101,6 +104,11 @@ def test_failed_plugin_that_was_asked_for_is_the_error() -> None:
 def test_misspelt_hook_is_an_error_of_that_plugin() -> None:
     told = problem(module(didi_register_domain=lambda: {}))
     assert "unknown hook 'didi_register_domain'. Did you mean 'didi_register_domains'" in told
+
+
+def iid_named(name: str) -> Iid:
+    """The law ``iid`` under another name."""
+    return type("Named", (Iid,), {"name": name})()
 
 
 @dataclass(frozen=True)
@@ -227,7 +235,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
 
 def test_catalogues_know_names_of_plugins_without_a_call_of_the_registry(installed: Callable[..., None]) -> None:
-    law = Iid(name="mine")
+    law = iid_named("mine")
     installed(Point("laws", module(didi_register_laws=lambda: {"mine": law})))
     assert plugins.registry.cache_info().currsize == 0
     assert LAWS.find("stratified").name == "stratified"
@@ -236,7 +244,7 @@ def test_catalogues_know_names_of_plugins_without_a_call_of_the_registry(install
 
 
 def test_listing_a_catalogue_loads_the_plugins(installed: Callable[..., None]) -> None:
-    installed(Point("laws", module(didi_register_laws=lambda: {"mine": Iid(name="mine")})))
+    installed(Point("laws", module(didi_register_laws=lambda: {"mine": iid_named("mine")})))
     assert "mine" in [*LAWS] and len(LAWS) == len([*LAWS])
     with pytest.raises(InputError, match="unknown unmasking law 'mien'. Did you mean 'mine'"):
         LAWS.find("mien")
@@ -245,7 +253,7 @@ def test_listing_a_catalogue_loads_the_plugins(installed: Callable[..., None]) -
 def test_python_api_samples_with_the_law_of_a_plugin(installed: Callable[..., None]) -> None:
     import didi_core
 
-    installed(Point("laws", module(didi_register_laws=lambda: {"mine": Iid(name="mine")})))
+    installed(Point("laws", module(didi_register_laws=lambda: {"mine": iid_named("mine")})))
     domain = ToyDomain()
     made = didi_core.sample(domain.teacher("bundled"), domain=domain, num=2, steps=3, law="mine")
     assert len(made.samples) == 2 and made.nfe.denoiser == 3
@@ -257,14 +265,14 @@ def test_plugin_that_asks_a_catalogue_while_it_is_loaded_does_not_wait_for_itsel
     class Curious(Point):
         def load(self) -> Any:
             known = [*LAWS]
-            return module(didi_register_laws=lambda: {"mine": Iid(name=f"mine_after_{len(known)}")})
+            return module(didi_register_laws=lambda: {"mine": iid_named(f"mine_after_{len(known)}")})
 
     installed(Curious("curious", None))
     assert LAWS.find("mine").name == f"mine_after_{len(BUILT_IN)}"
 
 
 def test_names_that_are_no_longer_installed_leave_the_catalogues(installed: Callable[..., None]) -> None:
-    installed(Point("laws", module(didi_register_laws=lambda: {"mine": Iid(name="mine")})))
+    installed(Point("laws", module(didi_register_laws=lambda: {"mine": iid_named("mine")})))
     assert "mine" in LAWS
     installed()
     plugins.registry()
