@@ -67,6 +67,10 @@ SPELLINGS: dict[str, tuple[Words, ...]] = {
             *OTHER_PARTS,
         ),
     ),
+    "@guided": (
+        ("sampler={kind: rgas, candidates: 2, scale: [3.0, 9.0]}",),
+        ("sampler=rgas", "guidance.candidates=2", "guidance.scale=[3.0,9.0]"),
+    ),
     "@joint draw": (("sampler=joint_fp32",), ("precision=legacy_fp32",)),
 }
 
@@ -153,7 +157,7 @@ def _samplings() -> Iterator[tuple[str, Case]]:
         yield f"sample/{domain}/joint draw", sample(domain, "steps=3", "@joint draw", quick=quick)
         shaped = ("steps=4", "temperature=0.8", "top_p=0.9", "length=20-30")
         yield f"sample/{domain}/temperature, nucleus", sample(domain, *shaped)
-        guided = ("steps=4", "sampler=rgas", "law=stratified", "guidance.candidates=2", "guidance.scale=[3.0,9.0]")
+        guided = ("steps=4", "law=stratified", "@guided")
         yield f"sample/{domain}/rgas, stratified", sample(domain, *guided)
     yield "sample/toy/template", sample("toy", "steps=3", "template=ab____cd__", quick=True)
     yield "sample/protein/contig", sample("protein", "steps=3", "contig=5-10/MKTAYIAK/8-12", quick=True)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from didi_core.diffusion.heads import chunk_rows, position_log_p, sharpen
+from didi_core.diffusion.laws import Iid
 from didi_core.diffusion.masking import joint_reverse_log_p
 from didi_core.diffusion.walk import Call
 from didi_core.sampling.base import Sampled, SampleRequest, fill
@@ -38,7 +39,7 @@ class JointFp32:
             masked = call.tokens == request.denoiser.vocabulary.mask
             return call.tokens.masked_scatter(masked, draw_jointly(request, call.at(masked), alphas[call.step :]))
 
-        return fill(request, request.walk(None), step)
+        return fill(request, request.walk(Iid()), step)  # what the noise reveals is ``iid``, whose times go unused
 
 
 def draw_jointly(request: SampleRequest, hidden: Float[Tensor, "N D"], alphas: Float[Tensor, "n"]) -> Int[Tensor, "N"]:
