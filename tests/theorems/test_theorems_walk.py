@@ -27,6 +27,7 @@ from didi_core.sampling.first_hitting import FirstHitting
 from didi_core.sampling.generate import SamplerSettings
 from didi_core.sampling.p2 import P2, best
 from didi_core.streams import generator
+from didi_core.types import Denoiser, NoisyDenoiser
 from didi_toy.enumeration import TableDenoiser, TableScorer, chi_square_p_value, every_sequence, histogram
 from didi_toy.teacher import toy_vocabulary
 
@@ -37,10 +38,10 @@ TIMED = [name for name in LAWS if not isinstance(LAWS[name], OpenLaw)]
 State = tuple[int, ...]
 
 
-class Watched(torch.nn.Module):
+class Watched(Denoiser):
     """A denoiser that keeps the inputs of its trunk and the sizes of its head's."""
 
-    def __init__(self, inner: torch.nn.Module) -> None:
+    def __init__(self, inner: Denoiser) -> None:
         super().__init__()
         self.inner, self.vocabulary = inner, inner.vocabulary
         self.inputs: list[torch.Tensor] = []
@@ -48,16 +49,16 @@ class Watched(torch.nn.Module):
 
     def trunk(self, tokens: torch.Tensor) -> torch.Tensor:
         self.inputs.append(tokens.clone())
-        return self.inner.trunk(tokens)  # type: ignore[operator]
+        return self.inner.trunk(tokens)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         self.head_rows.append(hidden.shape[:-1].numel())
-        return self.inner.head(hidden)  # type: ignore[operator]
+        return self.inner.head(hidden)
 
 
-def fill(sampler: Sampler, template: torch.Tensor, denoiser: torch.nn.Module = TABLE, **given: object) -> Sampled:
+def fill(sampler: Sampler, template: torch.Tensor, denoiser: Denoiser = TABLE, **given: object) -> Sampled:
     given = {"shares": Uniform().shares(3), "law": law("stratified"), "generator": generator(0), **given}
-    return sampler.sample(SampleRequest(denoiser, template, **given))  # type: ignore[arg-type]
+    return sampler.sample(SampleRequest(denoiser, template, **given))
 
 
 def blank(n: int, length: int = LENGTH) -> torch.Tensor:
@@ -153,11 +154,11 @@ def test_calls_of_an_open_law_differ_by_sequence_and_finished_rows_are_not_calle
     template = torch.cat([blank(300), torch.tensor([[0, 1, 2]] * 20)])
     states: list[torch.Tensor] = []
     request = SampleRequest(
-        watched, template, Uniform().shares(1), law({"kind": "threshold", "probability": 0.6}), generator(1)  # type: ignore[arg-type]
+        watched, template, Uniform().shares(1), law({"kind": "threshold", "probability": 0.6}), generator(1)
     )
     follow(request.walk(request.law), lambda call: [states.append(call.tokens), request.draw(call)][1])  # type: ignore[func-returns-value]
     left = [int((tokens == MASK).any(1).sum()) for tokens in states]
-    made = Ancestral().sample(SampleRequest(TABLE, template, request.shares, request.law, generator(1)))  # type: ignore[arg-type]
+    made = Ancestral().sample(SampleRequest(TABLE, template, request.shares, request.law, generator(1)))
     assert left[0] == 300 > left[-1] and not (made.tokens == MASK).any()
     assert made.nfe.denoiser == pytest.approx(sum(left) / 320)
     assert all((tokens == MASK).any(1).all() for tokens in watched.inputs)
@@ -219,7 +220,7 @@ def test_a_rollout_visits_the_states_of_the_sampler(name: str, start: str) -> No
         ),
     }[start]
     shares, states = Power().shares(4), []
-    request = SampleRequest(TABLE, template, shares, law(name), generator(5, name))  # type: ignore[arg-type]
+    request = SampleRequest(TABLE, template, shares, law(name), generator(5, name))
 
     def draw(call: Call) -> torch.Tensor:
         states.append(call.tokens)
@@ -227,8 +228,8 @@ def test_a_rollout_visits_the_states_of_the_sampler(name: str, start: str) -> No
 
     with torch.no_grad():
         last = follow(request.walk(request.law), draw)
-    assert torch.equal(last, Ancestral().sample(SampleRequest(TABLE, template, shares, law(name), generator(5, name))).tokens)  # type: ignore[arg-type]  # noqa: E501
-    made = roll_out(TABLE, template, shares.expand(60, 4), law(name), generator(5, name), trained=2)  # type: ignore[arg-type]
+    assert torch.equal(last, Ancestral().sample(SampleRequest(TABLE, template, shares, law(name), generator(5, name))).tokens)  # noqa: E501
+    made = roll_out(TABLE, template, shares.expand(60, 4), law(name), generator(5, name), trained=2)
     assert all(torch.equal(call.tokens, state) for call, state in zip(made.calls, states, strict=True))
     assert torch.equal(made.completions[0], last)
     assert [call.hidden.requires_grad for call in made.calls] == [False, False, True, True]
@@ -238,7 +239,7 @@ def test_a_rollout_visits_the_states_of_the_sampler(name: str, start: str) -> No
 
 def test_shares_may_differ_by_row() -> None:
     shares = torch.tensor([[0.34, 1.0], [0.67, 1.0]], dtype=torch.float64).repeat(50, 1)
-    made = roll_out(TABLE, blank(100), shares, law("stratified"), generator(0))  # type: ignore[arg-type]
+    made = roll_out(TABLE, blank(100), shares, law("stratified"), generator(0))
     revealed = made.calls[0].where.sum(1)
     assert revealed[0::2].double().mean() == pytest.approx(1.02, abs=0.2)
     assert revealed[1::2].double().mean() == pytest.approx(2.01, abs=0.2)
@@ -247,7 +248,7 @@ def test_shares_may_differ_by_row() -> None:
 def test_confidence_is_a_probability_and_the_head_runs_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = torch.tensor([[MASK, 1, MASK], [MASK, MASK, MASK], [0, 1, 2]])
     masked, hidden = tokens == MASK, TABLE.trunk(tokens)
-    whole = Beliefs(TABLE, lambda where: hidden[where], masked)  # type: ignore[arg-type]
+    whole = Beliefs(TABLE, lambda where: hidden[where], masked)
     with torch.no_grad():
         p = log_p_x0(hidden, TABLE.vocabulary).exp()
     torch.testing.assert_close(whole.confidence, p.amax(-1) * masked)
@@ -258,12 +259,12 @@ def test_confidence_is_a_probability_and_the_head_runs_in_chunks(monkeypatch: py
             continue
         watched = Watched(TABLE)
         made = fill(
-            sampler(), blank(20), watched, scorer=TableScorer(SYMBOLS, LENGTH), generator=generator(0, name)  # type: ignore[arg-type]
+            sampler(), blank(20), watched, scorer=TableScorer(SYMBOLS, LENGTH), generator=generator(0, name)
         )
         assert not (made.tokens == MASK).any()
         assert max(watched.head_rows) <= (LENGTH if name == "rgas" else 2)  # its gradient needs a sequence whole
     watched = Watched(TABLE)
-    Beliefs(watched, lambda where: hidden[where], masked).confidence  # type: ignore[arg-type]  # noqa: B018
+    Beliefs(watched, lambda where: hidden[where], masked).confidence  # noqa: B018
     assert watched.head_rows == [2, 2, 1]
 
 
@@ -313,7 +314,7 @@ def test_p2_that_takes_nothing_back_is_ancestral_in_confidence_order() -> None:
 def test_p2_makes_so_many_calls_and_leaves_pinned_positions(steps: int) -> None:
     template = torch.tensor([[MASK, 1, MASK], [MASK, MASK, 2], [0, 1, 2]]).repeat(20, 1)
     shares, states = Uniform().shares(steps), []
-    request = SampleRequest(TABLE, template, shares, law("iid"), generator(2))  # type: ignore[arg-type]
+    request = SampleRequest(TABLE, template, shares, law("iid"), generator(2))
 
     class Noting(SampleRequest):
         def walk(self, law: Law | None) -> object:  # type: ignore[override]
@@ -352,7 +353,7 @@ def test_best_counts_free_positions_and_breaks_ties_from_the_left() -> None:
 # --- noise
 
 
-class Coin(torch.nn.Module):
+class Coin(NoisyDenoiser):
     """All positions get the same token, by the sign of the noise; without noise both tokens are as likely."""
 
     def __init__(self, size: int = 2) -> None:
@@ -386,7 +387,7 @@ def test_noise_is_drawn_for_every_row_and_call(sampler: Sampler) -> None:
 def test_a_call_says_which_noise_it_had() -> None:
     coin = Coin()
     template = torch.full((50, 3), coin.vocabulary.mask)
-    made = roll_out(coin, template, torch.tensor([[0.5, 1.0]]).double().expand(50, 2), law("stratified"), generator(0))  # type: ignore[arg-type]
+    made = roll_out(coin, template, torch.tensor([[0.5, 1.0]]).double().expand(50, 2), law("stratified"), generator(0))
     first, last = (call.noise for call in made.calls)
     assert first is not None and last is not None and first.shape == (50, 2) and not torch.equal(first, last)
     shown = made.completions[0].masked_fill(~made.calls[1].where, -1)
