@@ -5,7 +5,8 @@
             return DnaDomain("tests/some.fasta")
 
 Or, without pytest, ``faults(domain)`` returns what is wrong in words, by check. ``check_objective``, ``check_reward``,
-``check_law``, ``check_grid``, ``check_sampler`` and ``check_metric`` raise ``Broken`` for the other things that a plugin may offer.
+``check_law``, ``check_grid``, ``check_sampler`` and ``check_metric`` raise ``Broken`` for the other things that a
+plugin may offer.
 """
 
 from __future__ import annotations
