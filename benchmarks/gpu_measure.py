@@ -32,11 +32,13 @@ from torch import Tensor
 
 from didi_core.commands.compose import compose_jobs
 from didi_core.device import autocast
-from didi_core.diffusion.laws import Iid, uniform_grid
+from didi_core.diffusion.grids import Uniform
+from didi_core.diffusion.laws import Iid
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.objectives.didi import Didi
 from didi_core.objectives.registry import read_objective
-from didi_core.sampling.ancestral import ancestral
+from didi_core.sampling.ancestral import Ancestral
+from didi_core.sampling.base import SampleRequest
 from didi_core.streams import generator
 from didi_core.types import Vocabulary
 
@@ -194,8 +196,8 @@ def language(table: Table) -> None:
         def draw(steps: int = steps) -> Tensor:
             with torch.no_grad(), autocast(table.device, how.precision):
                 stream = generator(0, "benchmark", device=table.device)
-                shares = uniform_grid(steps)
-                return ancestral(model, template, shares=shares, law=Iid(), generator=stream).tokens  # type: ignore[arg-type]
+                request = SampleRequest(model, template, Uniform().shares(steps), Iid(), stream)
+                return Ancestral().sample(request).tokens
 
         took = table.milliseconds(draw, 3 if steps < 32 else 2, warm=1)
         table.add(f"sampler, {steps} calls", 1e3 * how.batch / took, "samples/s")
@@ -267,7 +269,7 @@ def protein(table: Table) -> None:
         def draw(steps: int = steps) -> None:
             with torch.no_grad(), autocast(table.device, how.precision):
                 stream = generator(0, "benchmark", device=table.device)
-                ancestral(model, template, shares=uniform_grid(steps), law=Iid(), generator=stream)
+                Ancestral().sample(SampleRequest(model, template, Uniform().shares(steps), Iid(), stream))
 
         took = table.milliseconds(draw, 2, warm=1)
         table.add(f"{label}: sampler, {steps} calls", 1e3 * how.batch / took, "samples/s")
