@@ -10,10 +10,12 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os
 
 from didi_core.cli import main
 from didi_core.processes import leave
+from didi_core.training.stopping import end_like_ctrl_c
 
 
 def run() -> None:
     """Run the command line and leave with its exit code; quietly where nobody reads on (``| head``)."""
+    end_like_ctrl_c()
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()

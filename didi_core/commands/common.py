@@ -152,7 +152,7 @@ def make_keeper(run: RunDirectory, resume: str) -> Keeper:
     def announce(step: int, scalars: Scalars) -> None:
         registry().notify("step", run_dir=run.path, step=step, scalars=scalars)
 
-    return FolderKeeper(run.path, resume, current(), announce)
+    return FolderKeeper(run.path, resume, str(run.record.get("id", "")), current(), announce)
 
 
 def make_reporter() -> Reporter:

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -178,6 +179,7 @@ def _open_record(
     plain = json.loads(json.dumps(config, default=str))
     if not path.exists():
         return {
+            "id": uuid.uuid4().hex,
             "command_line": list(command_line),
             "config": plain,
             "versions": versions(),

@@ -18,6 +18,7 @@ from didi_core.training.objective import Learner, Objective, Scalars, Slice, Val
 from didi_core.training.optimiser import EMA, adamw, apply_gradients
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.state import Keeper, Stateful
+from didi_core.training.stopping import stopping
 
 RESERVED = ("optimiser", "ema", "validation")  # names of states that belong to the result, and so of no learner
 
@@ -107,6 +108,7 @@ class Engine:
             validation loss by step; empty for an objective without validation.
 
         Raises:
+            KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the step that was under way is finished and saved.
             Collapse: a scalar is not finite, or the objective's own check says so. The last checkpoint is intact.
         """
         state, reporter, every = self.state(), self.run.reporter, self.training
@@ -115,16 +117,20 @@ class Engine:
             reporter.message(f"{self.title}: continuing after step {first} of {self.steps}")
         reporter.start(self.title, self.steps, first)
         started = time.monotonic()
-        for step in range(first, self.steps):
-            scalars = self.step(step)
-            check_finite(step, scalars)
-            self.objective.check(step, scalars)
-            reporter.advance(scalars)
-            done = step + 1
-            if done % every.log_every == 0 or done == self.steps or step == 0:
-                self.keeper.record(done, {**scalars, "seconds": round(time.monotonic() - started, 3)})
-            if done % every.checkpoint_every == 0 or done == self.steps:
-                self.keeper.save(done, state)
+        with stopping() as asked:
+            for step in range(first, self.steps):
+                scalars = self.step(step)
+                check_finite(step, scalars)
+                self.objective.check(step, scalars)
+                reporter.advance(scalars)
+                done, stop = step + 1, self.run.processes.mean({"stop": float(asked())})["stop"] > 0
+                if done % every.log_every == 0 or done == self.steps or step == 0:
+                    self.keeper.record(done, {**scalars, "seconds": round(time.monotonic() - started, 3)})
+                if done % every.checkpoint_every == 0 or done == self.steps or stop:
+                    self.keeper.save(done, state)
+                if stop and done < self.steps:
+                    reporter.stop()
+                    raise KeyboardInterrupt(f"after step {done}, which is saved")
         reporter.stop()
         if self.result.ema is not None:
             self.result.ema.copy_to(self.result.learner.network)

@@ -7,7 +7,9 @@ metrics.jsonl               one line per logged step
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +21,12 @@ from safetensors.torch import load_file, save_file
 
 from didi_core.errors import InputError
 from didi_core.processes import Processes
-from didi_core.storage.files import sha256, sync, write_json
+from didi_core.storage.files import read_json, remove_folder, sha256, sync, write_atomic, write_json
 from didi_core.training.objective import Scalars
 
+MANIFEST = "manifest.json"
+# What torch raises for the state of something else.
+FOREIGN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, pickle.UnpicklingError)
 KEPT = 2  # checkpoints kept: the newest, and the one before it in case the newest is damaged
 FORMER = {"ema": "average"}  # what a file was called in older checkpoints
 
@@ -65,6 +70,7 @@ class FolderKeeper:
 
     folder: Path
     resume: str = "latest"
+    run: str = ""  # identity of the run; its checkpoints bear it
     processes: Processes = field(default_factory=Processes)
     listener: Callable[[int, Scalars], None] = ignore
 
@@ -88,21 +94,27 @@ class FolderKeeper:
 
     def _restore(self, state: Mapping[str, Stateful]) -> int:
         found = self.checkpoints()
-        if self.processes.first and self.resume == "previous" and found and _damage(found[-1]):
-            shutil.rmtree(found.pop())
+        if self.processes.first and self.resume == "previous" and found and _damage(found[-1], self.run):
+            remove_folder(found.pop())
         if not found:
             self._truncate_metrics(0)
             return 0
         newest = found[-1]
-        damage = _damage(newest)
+        damage = _damage(newest, self.run)
         if damage:
             before = f"the one before it, {found[-2].name}" if len(found) > 1 else "the beginning"
             raise InputError(
                 f"checkpoint {newest} is damaged: {damage}. To continue from {before}, repeat with resume=previous."
             )
-        step = int(json.loads((newest / "manifest.json").read_text())["step"])
+        step = int(read_json(newest / MANIFEST)["step"])
         for name, part in state.items():
-            part.load_state_dict(_read(newest, name, list(state)))
+            try:
+                part.load_state_dict(_read(newest, name, list(state)))
+            except FOREIGN as error:
+                told = " ".join(str(error).split())[:300]
+                raise InputError(
+                    f"checkpoint {newest}: {name} does not fit what this run trains ({told}). Use another run_dir."
+                ) from None
         self._truncate_metrics(step)
         return step
 
@@ -119,15 +131,16 @@ class FolderKeeper:
         for name, part in state.items():
             _write(partial, name, part)
         files = {p.name: sha256(p) for p in sorted(partial.iterdir())}
-        write_json(partial / "manifest.json", {"step": step, "files": files})
+        manifest = {"step": step, "run": self.run, "files": files}
+        write_json(partial / MANIFEST, {**manifest, "sha256": _digest(manifest)})
         for path in (*partial.iterdir(), partial):
             sync(path)
         if final.exists():
-            shutil.rmtree(final)
+            remove_folder(final)
         partial.rename(final)
         sync(root)
         for old in self.checkpoints()[:-KEPT]:
-            shutil.rmtree(old)
+            remove_folder(old)
 
     def record(self, step: int, scalars: Scalars) -> None:
         """Append a line to metrics.jsonl."""
@@ -143,14 +156,15 @@ class FolderKeeper:
         path = self.folder / "metrics.jsonl"
         if not self.processes.first or not path.exists():
             return
-        kept = []
-        for line in path.read_text().splitlines():
+        kept, content = [], path.read_bytes()
+        for line in content.splitlines(keepends=True):
             try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError):
+                if json.loads(line)["step"] <= step and line.endswith(b"\n"):
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError, RecursionError):
                 break  # the run was stopped in the middle of this line
-        path.write_text("".join(kept))
+        if b"".join(kept) != content:
+            write_atomic(path, b"".join(kept))
 
 
 def _is_tensors(state: Mapping) -> bool:
@@ -184,16 +198,27 @@ def _read(folder: Path, name: str, wanted: Sequence[str]) -> dict:
     )
 
 
-def _damage(folder: Path) -> str:
-    """What is wrong with a checkpoint, or an empty string."""
-    manifest = folder / "manifest.json"
+def _digest(manifest: Mapping[str, object]) -> str:
+    """SHA-256 of a manifest's content."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _damage(folder: Path, run: str) -> str:
+    """What is wrong with a checkpoint, or an empty string; older manifests bear neither hash nor run."""
     try:
-        files = json.loads(manifest.read_text())["files"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        return f"manifest.json cannot be read ({error.__class__.__name__})"
-    for name, digest in files.items():
+        manifest = read_json(folder / MANIFEST, "")
+    except InputError as error:
+        return f"manifest.json cannot be read ({str(error).strip()})"
+    digest, files = manifest.pop("sha256", None), manifest.get("files")
+    if digest not in (None, _digest(manifest)):
+        return "manifest.json is not as it was written"
+    if not isinstance(files, dict) or folder.name != f"step_{manifest.get('step', -1):0>7}":
+        return "manifest.json is of another checkpoint"
+    if run and manifest.get("run", run) != run:
+        return f"it is of another run ({manifest['run']})"
+    for name, written in files.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if sha256(folder / name) != digest:
+        if sha256(folder / name) != written:
             return f"{name} does not match its recorded hash"
     return ""

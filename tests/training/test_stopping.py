@@ -1,0 +1,52 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a training after the step under way, saved; what is printed goes on to the bit."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+
+from didi_core.cli import INTERRUPTED, main
+from didi_core.training.engine import Engine
+from didi_core.training.stopping import SIGNALS, stopping
+
+TOY = ["pretrain", "domain=toy", "model=micro", "training.batch_size=8", "validation_batches=1", "training.steps=4"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_noted_and_the_second_interrupts(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stopping() as asked:
+        assert not asked()
+        os.kill(os.getpid(), number)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_stopped_training_is_saved_and_goes_on_by_the_line_that_is_printed(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "it's a run=1"
+    assert main([*TOY, f"run_dir={whole}"]) == 0
+    own = Engine.step
+
+    def step(engine: Engine, number_of_step: int) -> dict[str, float]:
+        if number_of_step == 1:
+            os.kill(os.getpid(), number)
+        return own(engine, number_of_step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "step", step)
+        assert main([*TOY, f"run_dir={folder}"]) == INTERRUPTED
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_0000002"]
+    line = re.search(r"To go on: didi (.*)", capsys.readouterr().err)
+    assert line is not None
+    assert main(shlex.split(line[1])) == 0
+    assert (folder / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
