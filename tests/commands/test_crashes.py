@@ -16,7 +16,7 @@ from didi_core.cli import main
 
 KILLED = 137
 TOY = ["domain=toy", "training.batch_size=8", "training.checkpoint_every=1", "training.log_every=1", "training.steps=3"]
-SAMPLED = {"pretrain": 3, "score": 2}  # kills in the fast tests, else one; the slow ones try every operation
+SAMPLED = {"pretrain": 3, "sample": 1, "score": 1, "export": 1}  # kills in the fast tests; the slow try every operation
 CACHES = ("evaluation", "reference")
 SAME = (".safetensors", ".jsonl", ".fasta", ".csv", "card.json")  # files that must come out to the bit
 
@@ -61,9 +61,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["pretrain", *TOY, "model=micro", "validation_batches=1", f"run_dir={folder / 'teacher'}"]) == 0
     sampled = ["num=8", "steps=2", "batch_size=4", f"out={folder / 'samples.jsonl'}"]
     assert main(["sample", f"run={folder / 'teacher'}", *sampled]) == 0
-    (folder / "designs.fasta").write_text(
-        ">a\nMKTAYIAKQRQISFVKSHFSRQLEERLG\n>b\nMSDNGPQNQRNAPRITFGGPSDSTGSNQ\n"
-    )
+    (folder / "designs.fasta").write_text(">a\nMKTAYIAKQRQISFVKSHFSRQLEERLG\n>b\nMSDNGPQNQRNAPRITFGGPSDSTGSNQ\n")
     scored = ["fold=none", f"input={folder / 'designs.fasta'}", f"out={folder / 'scored'}"]
     assert main(["score", *scored]) == 0
     return folder
@@ -123,12 +121,12 @@ def tried(runner: Runner, words: list[str], place: Path, kills: list[int], expec
 NAMES = [*commands(Path())]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SAMPLED)
 def test_some_kills(name: str, runner: Runner, ready: Path, tmp_path: Path) -> None:
     words = commands(ready)[name]
     code, operations = runner(into(words, tmp_path / "whole"), tmp_path / "whole")
     assert code == 0 and operations > 3
-    many = SAMPLED.get(name, 1)
+    many = SAMPLED[name]
     kills = sorted({round((i + 0.6) * operations / many) for i in range(many)})
     wrong = tried(runner, words, tmp_path, kills, content(tmp_path / "whole"))
     assert not wrong, "\n".join(wrong)
