@@ -142,7 +142,7 @@ KINDS = table(
     (
         Kind("domains", "domain", Domain, factory, None, "faults", ("domain",)),
         Kind("laws", "unmasking law", Law, instance, LAWS, "check_law", ("law",)),
-        Kind("grids", "grid", Grid, settings_class, GRIDS, "check_grid"),
+        Kind("grids", "grid", Grid, settings_class, GRIDS, "check_grid", ("grid",)),
         Kind("samplers", "sampler", Sampler, settings_class, SAMPLERS, "check_sampler", ("sampler",)),
         Kind("rewards", "reward", RewardSettings, reward, REWARDS, "check_reward", ("reward", "text_reward")),
         Kind(

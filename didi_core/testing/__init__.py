@@ -14,7 +14,8 @@ from __future__ import annotations
 from didi_core.testing.bench import Broken
 from didi_core.testing.contract import DomainContract
 from didi_core.testing.domain_checks import CHECKS, faults
-from didi_core.testing.part_checks import check_grid, check_law, check_metric, check_sampler
+from didi_core.testing.metric_checks import check_metric
+from didi_core.testing.process_checks import check_grid, check_law, check_sampler
 from didi_core.testing.training_checks import check_objective, check_reward
 
 __all__ = [

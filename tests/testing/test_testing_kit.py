@@ -1,4 +1,4 @@
-"""The conformance kit: the domains in the box keep the contract, and each broken one is told for its own reason."""
+"""The conformance kit: the domains in the box keep the contract, and each broken one fails for its own reason."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from didi_core import testing
+from didi_core.diffusion.beliefs import Beliefs
+from didi_core.diffusion.grids import BUILT_IN as GRIDS
 from didi_core.diffusion.laws import BUILT_IN as LAWS
-from didi_core.diffusion.laws import Iid
+from didi_core.diffusion.laws import Iid, Threshold
 from didi_core.metrics import Mean
+from didi_core.plugins.kinds import KINDS, Kind
 from didi_core.sampling.base import Sampled, SampleRequest
 from didi_core.sampling.catalogue import BUILT_IN
 from didi_core.sequences import AlphabetDomain
-from didi_core.testing import Broken, DomainContract, check_law, check_metric, check_sampler, faults
+from didi_core.testing import Broken, DomainContract, check_grid, check_law, check_metric, check_sampler, faults
 from didi_core.testing.domain_checks import CHECKS
 from didi_core.types import NFE, Domain, Metric, Sample
 from didi_protein import ProteinDomain
@@ -162,7 +166,7 @@ def test_sound_domain_has_no_faults() -> None:
 
 
 @pytest.mark.parametrize(("make", "check", "told"), BROKEN, ids=lambda value: getattr(value, "__name__", None))
-def test_broken_domain_is_told_for_its_own_reason(
+def test_broken_domain_fails_for_its_own_reason(
     make: Callable[[], Domain], check: str, told: str, tmp_path: Path
 ) -> None:
     from didi_core.testing.bench import Bench
@@ -196,7 +200,7 @@ class Lazy(Overwrites):
         return Sampled(request.template, NFE(denoiser=1))
 
 
-def test_sampler_that_breaks_its_promise_is_told() -> None:
+def test_sampler_that_breaks_its_promise_fails() -> None:
     with pytest.raises(Broken, match="changed positions that were pinned"):
         check_sampler(Overwrites())
     with pytest.raises(Broken, match="left .* positions masked"):
@@ -208,13 +212,92 @@ def test_laws_in_the_box_pass(law: Any) -> None:
     check_law(law)
 
 
-def test_law_and_metric_that_break_their_promises_are_told() -> None:
-    class Late(Iid):
-        def times(self, free: Tensor, generator: torch.Generator) -> Tensor:
-            return super().times(free, generator) / 2 + 0.5
+class Late(Iid):
+    def times(self, free: Tensor, generator: torch.Generator) -> Tensor:
+        return super().times(free, generator) / 2 + 0.5
 
-    with pytest.raises(Broken, match="of the positions come in the first half"):
-        check_law(Late())
+
+class Never(Iid):
+    def times(self, free: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.full(free.shape, torch.inf, dtype=torch.float64)
+
+
+class Dicing(Iid):
+    def times(self, free: Tensor, generator: torch.Generator) -> Tensor:
+        return 1 - torch.rand(free.shape, dtype=torch.float64)
+
+
+class Rewrites(Iid):
+    def reorder(self, times: Tensor, masked: Tensor, confidence: Tensor) -> Tensor:
+        return torch.full_like(times, 0.9)
+
+
+class Invents(Iid):
+    def reorder(self, times: Tensor, masked: Tensor, confidence: Tensor) -> Tensor:
+        return torch.where(masked, 0.9, times)
+
+
+class Waits(Threshold):
+    def choose(self, times: Tensor, masked: Tensor, beliefs: Beliefs) -> Tensor:
+        return beliefs.confidence > 2
+
+
+class Grabs(Threshold):
+    def choose(self, times: Tensor, masked: Tensor, beliefs: Beliefs) -> Tensor:
+        return torch.ones_like(masked)
+
+
+@pytest.mark.parametrize(
+    ("law", "told"),
+    [
+        (Late(), "of the positions come in the first half"),
+        (Never(), r"times must lie in \(0, 1\]"),
+        (Dicing(), "equal generators gave different times"),
+        (Rewrites(), "reorder changed the times of positions that are written already"),
+        (Invents(), "reorder must deal out the times that are there"),
+        (Waits(), "choose reveals nothing in . rows that have masks"),
+        (Grabs(), "choose reveals positions that are not masked"),
+    ],
+)
+def test_broken_law_fails_for_its_own_reason(law: Any, told: str) -> None:
+    with pytest.raises(Broken, match=told):
+        check_law(law)
+
+
+@dataclass(frozen=True)
+class Backwards:
+    needs_curve: ClassVar[bool] = False
+
+    def shares(self, steps: int, entropy_at: Any = None) -> Tensor:
+        return torch.linspace(1, 0, steps, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Generous(Backwards):
+    def shares(self, steps: int, entropy_at: Any = None) -> Tensor:
+        return torch.linspace(0, 1, steps + 2, dtype=torch.float64)[1:]
+
+
+@pytest.mark.parametrize("grid", [Backwards(), Generous()])
+def test_grid_that_does_not_ascend_to_one_in_its_steps_fails(grid: Any) -> None:
+    with pytest.raises(Broken, match="in double precision, ascending, the last one exactly 1"):
+        check_grid(grid)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_grids_in_the_box_pass(name: str) -> None:
+    check_grid(GRIDS[name]())
+
+
+def test_metric_that_is_undefined_fails() -> None:
     with pytest.raises(Broken, match="is nan on the samples"):
         check_metric(Mean("odd", "odd", lambda text: float("nan")), [Sample("ab")] * 3)
     check_metric(Mean("length", "length", len), [Sample("ab"), Sample("a"), Sample("abc")])
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for name, kind in KINDS.items() if name != "configs"], ids=lambda kind: kind.name
+)
+def test_every_kind_of_plugin_has_a_check_and_a_scaffold(kind: Kind) -> None:
+    assert callable(getattr(testing, kind.conformance))
+    assert kind.scaffolds
