@@ -143,6 +143,20 @@ class NoisyDenoiser(Denoiser, ABC):
         """Hidden states; without noise, those of the vector of zeros."""
 
 
+@runtime_checkable
+class LayeredDenoiser(Protocol):
+    """A denoiser whose inner states can be read, as features that later blocks are not run for."""
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        ...
+
+    def after_blocks(self, tokens: Int[Tensor, "B L"], layers: Sequence[int]) -> list[Float[Tensor, "B L D"]]:
+        """The residual stream after each of these blocks, counted from 1; blocks after the last of them do not run."""
+        ...
+
+
 class Scorer(nn.Module, ABC):
     """One logit per position: higher means more like the reference."""
 

@@ -7,6 +7,7 @@ conditioning is one vector for all positions.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -240,9 +241,25 @@ class DiT(Denoiser):
         """Hidden states after the last block; zeros at padding."""
         return self.encode(tokens, self.vocab_embed(tokens))
 
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    def after_blocks(self, tokens: Int[Tensor, "B L"], layers: Sequence[int]) -> list[Float[Tensor, "B L D"]]:
+        """The residual stream after each of these blocks, counted from 1; blocks after the last of them do not run."""
+        layout = Layout.of(tokens, self.vocabulary)
+        states = dict(enumerate(self._blocks(layout, self.vocab_embed(tokens), max(layers)), start=1))
+        return [layout.unpack(states[layer]) for layer in layers]
+
     def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """The blocks, from embeddings; ``tokens`` only says where the padding is."""
         layout = Layout.of(tokens, self.vocabulary)
+        *_, last = self._blocks(layout, embedded, self.depth)
+        return layout.unpack(last)
+
+    def _blocks(self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int) -> Iterator[Float[Tensor, "N D"]]:
+        """The packed residual stream after each of the first ``depth`` blocks."""
         x = layout.pack(embedded)
         if self.config.positions:
             if layout.width > self.config.positions:
@@ -251,9 +268,9 @@ class DiT(Denoiser):
                 )
             x = x + self.position_embed[layout.positions]
         condition, rotation, backend = self.condition(), self.rotary_emb(layout.positions), self.backend().name
-        for block in self.blocks:
+        for block in self.blocks[:depth]:
             x = block(x, condition, rotation, layout, backend)
-        return layout.unpack(x)
+            yield x
 
     def soft_embed(
         self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]

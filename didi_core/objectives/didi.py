@@ -10,10 +10,10 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from didi_core.diffusion.divergences import DIVERGENCES
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError, unknown
 from didi_core.objectives.advantage import BaselineSettings, WeightingSettings
+from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings, check_entropy
 from didi_core.objectives.policy import Episode, play, student_terms
 from didi_core.objectives.reference import Reference
@@ -26,21 +26,6 @@ from didi_core.training.settings import TrainingSettings
 from didi_core.types import Denoiser, Domain
 
 REFERENCES = ("teacher", "data")
-
-
-@dataclass(frozen=True)
-class AnchorSettings:
-    """What holds the student: divergence to the teacher at the visited states, and an entropy bonus; per token."""
-
-    kl: float = 0.1
-    divergence: str = "reverse"
-    entropy: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.divergence not in DIVERGENCES:
-            raise unknown("divergence", self.divergence, DIVERGENCES, "objective.anchor.divergence")
-        if not self.kl >= 0:
-            raise InputError(f"objective.anchor.kl={self.kl} is out of range: it must not be negative.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,87 @@
+"""AlphaDLM: a cross-entropy that keeps one compatible group of completions (arXiv 2609.38066). No teacher, no critic.
+
+With s the mean over the masked positions of a row of log p(x0_l | z_t), the loss is (1 - exp(k s)) / k. For k -> 0 it
+is the cross-entropy; a larger k gives up completions that a factorised network cannot write together. It sharpens, so
+nothing is shown by it until entropy is matched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from didi_core.diffusion.schedules import schedule
+from didi_core.errors import InputError
+from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.cross_entropy import masked_nll
+from didi_core.objectives.states import State, States, StateSettings
+from didi_core.training.objective import Learner, Objective, Slice, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alpha(ObjectiveSettings):
+    """k: how strongly one group of completions is preferred.
+
+    normalise: the weights exp(k s), which are tiny, are divided by their mean over the slice.
+    """
+
+    k: float = 1.0
+    normalise: bool = True
+    schedule: str = "log_linear"
+    states: StateSettings = field(default_factory=StateSettings)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.k < math.inf:
+            raise InputError(f"objective.k={self.k} is out of range: it must be positive (k -> 0 is cross-entropy).")
+
+    def prepare(self, materials: Materials) -> AlphaObjective:
+        return AlphaObjective(self, materials, States.of(self.states, materials, schedule(self.schedule)))
+
+
+@dataclass
+class AlphaObjective(Objective[State]):
+    """One student call on corrupted sequences."""
+
+    rules: Alpha
+    materials: Materials
+    states: States
+
+    def learners(self) -> list[Learner]:
+        training = self.materials.training
+        return [Learner("student", self.materials.student, training.optimiser, training.ema)]
+
+    def batch(self, slice: Slice) -> State:
+        return self.states.draw(slice)
+
+    def loss(self, learner: str, batch: State, slice: Slice) -> Terms:
+        nll = masked_nll(self.materials.student, batch.xt, batch.x0)
+        mean = row_means(-nll, batch.masked.nonzero()[:, 0], len(batch.x0))[batch.masked.any(1)]
+        loss = alpha_loss(mean, self.rules.k, self.rules.normalise)
+        return Terms(loss, {"loss": float(loss.detach()), "nll": float(nll.detach().mean())})
+
+    def record(self) -> Mapping[str, Any]:
+        return {"k": self.rules.k, "normalise": self.rules.normalise, "states": asdict(self.rules.states)}
+
+
+def row_means(values: Float[Tensor, "N"], rows: Int[Tensor, "N"], batch: int) -> Float[Tensor, "B"]:
+    """Mean of the values of each row; zero for a row without any."""
+    counts = torch.bincount(rows, minlength=batch).clamp_min(1)
+    return values.new_zeros(batch).index_add(0, rows, values) / counts
+
+
+def alpha_loss(mean: Float[Tensor, "B"], k: float, normalise: bool = False) -> Float[Tensor, ""]:
+    """(1 - exp(k s)) / k, averaged over rows (AlphaDLM).
+
+    Its gradient is that of -s with the weight exp(k s). ``normalise`` divides these by their mean over the rows; the
+    value then says nothing, and its gradient is what counts.
+    """
+    if not normalise:
+        return (-torch.expm1(k * mean) / k).mean()
+    weight = torch.softmax(k * mean.detach(), dim=0) * len(mean)
+    return -(weight * mean).mean()

@@ -1,0 +1,69 @@
+"""What holds a student near its teacher: a divergence at the states it visits, and an entropy bonus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from didi_core.diffusion.divergences import DIVERGENCES, divergence
+from didi_core.diffusion.heads import distinct_trunk, token_statistics
+from didi_core.errors import InputError, unknown
+from didi_core.types import Denoiser
+
+
+@dataclass(frozen=True)
+class AnchorSettings:
+    """What holds the student: divergence to the teacher at the visited states, and an entropy bonus; per token."""
+
+    kl: float = 0.1
+    divergence: str = "reverse"
+    entropy: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.divergence not in DIVERGENCES:
+            raise unknown("divergence", self.divergence, DIVERGENCES, "objective.anchor.divergence")
+        if not self.kl >= 0:
+            raise InputError(f"objective.anchor.kl={self.kl} is out of range: it must not be negative.")
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """Mean over positions of the divergence to the teacher, the student's entropy and the teacher's (nats)."""
+
+    kl: Float[Tensor, ""]
+    entropy: Float[Tensor, ""]
+    teacher_entropy: Float[Tensor, ""]
+
+    def loss(self, settings: AnchorSettings) -> Float[Tensor, ""]:
+        return settings.kl * self.kl - settings.entropy * self.entropy
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        found = {"kl": self.kl, "entropy": self.entropy, "teacher_entropy": self.teacher_entropy}
+        return {name: float(value.detach()) for name, value in found.items()}
+
+
+def anchored(
+    student: Denoiser,
+    hidden: Float[Tensor, "N D"],
+    teacher: Denoiser,
+    tokens: Int[Tensor, "B L"],
+    where: Bool[Tensor, "B L"],
+    settings: AnchorSettings,
+) -> Anchored:
+    """The anchor at the N positions of ``where``, of which ``hidden`` are the student's hidden states at ``tokens``."""
+    rows, columns = where.nonzero(as_tuple=True)
+    with torch.no_grad():
+        theirs, own = distinct_trunk(teacher, tokens)
+    found = token_statistics(
+        student,
+        hidden,
+        torch.zeros_like(rows)[:, None],
+        reference=teacher,
+        reference_hidden=theirs[own[rows], columns],
+        divergence=divergence(settings.divergence),
+    )
+    return Anchored(found.divergence.mean(), found.entropy.mean(), found.reference_entropy.mean())

@@ -1,0 +1,97 @@
+"""D-MMD, moment matching for discrete diffusion (arXiv 2603.20155): the log-ratio at a state shortly after z_t.
+
+t and s < t lie close together; z_t comes from data, the student completes it, and z_s follows from both by the bridge
+q(z_s | z_t, x): a masked position is revealed with probability (t - s) / t. The fake denoiser is also pulled towards
+the teacher, which steadies it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from didi_core.diffusion.divergences import forward_kl
+from didi_core.diffusion.heads import draw_tokens, token_statistics
+from didi_core.diffusion.schedules import schedule
+from didi_core.errors import InputError
+from didi_core.objectives.anchor import AnchorSettings
+from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.ratio import Completion, RatioObjective, Renoised
+from didi_core.objectives.rewards.base import CriticSettings
+from didi_core.objectives.states import States, StateSettings
+from didi_core.training.objective import Slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dmmd(ObjectiveSettings):
+    """calls: k, the number of calls that the student is for: t - s is uniform in (0, 1/k).
+
+    pull: weight of the fake denoiser's divergence from the teacher. clip: of the log-ratio.
+    """
+
+    calls: int = 8
+    pull: float = 1.0
+    clip: float = 8.0
+    schedule: str = "log_linear"
+    states: StateSettings = field(default_factory=StateSettings)
+    critic: CriticSettings = field(default_factory=lambda: CriticSettings(warmup=0))
+    anchor: AnchorSettings = field(default_factory=lambda: AnchorSettings(kl=0.0))
+
+    def __post_init__(self) -> None:
+        if self.calls < 1:
+            raise InputError(f"objective.calls={self.calls} is out of range: at least one call.")
+        if not self.pull >= 0 or not self.clip > 0:
+            raise InputError("objective.pull must not be negative, and objective.clip must be positive.")
+
+    def prepare(self, materials: Materials) -> DmmdObjective:
+        fake = copy.deepcopy(materials.frozen).requires_grad_(True)
+        states = States.of(self.states, materials, schedule(self.schedule))
+        return DmmdObjective(materials, fake, self.critic, self.anchor, self.clip, self, states)
+
+
+@dataclass
+class DmmdObjective(RatioObjective):
+    """One call of the student on corrupted data, judged a step later."""
+
+    rules: Dmmd
+    states: States
+
+    def batch(self, slice: Slice) -> Completion:
+        found, student = self.states.draw(slice), self.materials.student
+        hidden = student.trunk(found.xt)[found.masked]
+        with torch.no_grad():
+            x = found.xt.masked_scatter(found.masked, draw_tokens(student, hidden, slice.stream))
+        return Completion(found.xt, found.masked, hidden, x, found.time)
+
+    def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
+        assert batch.time is not None, "states from data have times"
+        span = torch.rand(len(batch.x), generator=stream, device=stream.device).to(batch.x.device) / self.rules.calls
+        revealed = (span / batch.time).clamp_max(1)[:, None]
+        keys = torch.rand(batch.x.shape, generator=stream, device=stream.device).to(batch.x.device)
+        hidden = batch.masked & (keys >= revealed)
+        last = keys.masked_fill(~batch.masked, -1).argmax(1, keepdim=True)  # one stays hidden where any was
+        hidden = hidden.scatter(1, last, True) & batch.masked
+        return Renoised(batch.x.masked_fill(hidden, self.fake.vocabulary.mask), hidden, torch.ones_like(batch.time))
+
+    def fake_loss(self, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
+        teacher, where = self.materials.frozen, noised.masked
+        with torch.no_grad():
+            theirs = teacher.trunk(noised.zt)[where]
+        found = token_statistics(
+            self.fake,
+            self.fake.trunk(noised.zt)[where],
+            batch.x[where][:, None],
+            reference=teacher,
+            reference_hidden=theirs,
+            divergence=forward_kl,
+        )
+        return (self.rules.pull * found.divergence - found.log_p.squeeze(1)).mean()
+
+    def record(self) -> Mapping[str, Any]:
+        return {key: value for key, value in asdict(self.rules).items() if key != "name"}

@@ -1,0 +1,94 @@
+"""IDLM: the expected log-ratio of teacher and fake denoiser at an independent re-noising (arXiv 2602.19066).
+
+As released: states from corrupted data, soft targets for the fake denoiser, the weight 1/t', one fake update for each
+of the student. ``rollout`` starts from the student's own rollouts of 1, 2, 4 ... calls instead, so that a few calls
+learn to correct each other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from didi_core.diffusion.heads import draw_tokens
+from didi_core.diffusion.schedules import schedule
+from didi_core.errors import InputError
+from didi_core.objectives.anchor import AnchorSettings
+from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.few_calls import FewCalls, complete
+from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, drawn_nll, followed
+from didi_core.objectives.rewards.base import CriticSettings, corrupt
+from didi_core.objectives.states import States, StateSettings
+from didi_core.training.objective import Slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idlm(ObjectiveSettings):
+    """states: corrupted sequences to start from; not used with ``rollout``.
+
+    rollout: start from the student's own states instead. soft_targets: of the fake denoiser, the student's distribution
+    instead of its draw. inverse_time: the weight 1/t', at most ``weight_clip``; otherwise all times weigh the same.
+    low: smallest t'. clip: of the log-ratio.
+    """
+
+    schedule: str = "log_linear"
+    states: StateSettings = field(default_factory=StateSettings)
+    rollout: FewCalls | None = None
+    soft_targets: bool = True
+    inverse_time: bool = True
+    weight_clip: float = 10.0
+    low: float = 0.02
+    clip: float = 8.0
+    critic: CriticSettings = field(default_factory=lambda: CriticSettings(warmup=0))
+    anchor: AnchorSettings = field(default_factory=lambda: AnchorSettings(kl=0.0))
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < 1:
+            raise InputError(f"objective.low={self.low} is out of range: it must be between 0 and 1.")
+        if not self.clip > 0 or not self.weight_clip > 0:
+            raise InputError("objective.clip and objective.weight_clip must be positive.")
+
+    def prepare(self, materials: Materials) -> IdlmObjective:
+        fake = copy.deepcopy(materials.frozen).requires_grad_(True)
+        states = None if self.rollout else States.of(self.states, materials, schedule(self.schedule))
+        return IdlmObjective(materials, fake, self.critic, self.anchor, self.clip, self, states)
+
+
+@dataclass
+class IdlmObjective(RatioObjective):
+    """One call of the student, from corrupted data or from a state of its own."""
+
+    rules: Idlm
+    states: States | None
+
+    def batch(self, slice: Slice) -> Completion:
+        if self.states is None:
+            assert self.rules.rollout is not None, "without states there is a rollout"
+            return complete(self.materials, self.rules.rollout, slice)
+        found, student = self.states.draw(slice), self.materials.student
+        hidden = student.trunk(found.xt)[found.masked]
+        with torch.no_grad():
+            x = found.xt.masked_scatter(found.masked, draw_tokens(student, hidden, slice.stream))
+        return Completion(found.xt, found.masked, hidden, x, found.time)
+
+    def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
+        times = self.rules.low + (1 - self.rules.low) * torch.rand(
+            len(batch.x), generator=stream, device=stream.device
+        )
+        noised = corrupt(batch.x, 1 - times, self.fake.vocabulary, stream)
+        weight = (1 / times).clamp_max(self.rules.weight_clip) if self.rules.inverse_time else torch.ones_like(times)
+        return Renoised(noised.zt, noised.masked, weight.to(batch.x.device))
+
+    def fake_loss(self, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
+        if self.rules.soft_targets:
+            return followed(self.fake, self.materials.student, batch, noised)
+        return drawn_nll(self.fake, batch, noised)
+
+    def record(self) -> Mapping[str, Any]:
+        return {key: value for key, value in asdict(self.rules).items() if key != "name"}

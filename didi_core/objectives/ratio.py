@@ -1,0 +1,125 @@
+"""Objectives that follow the log-ratio of the teacher and a second denoiser at re-noised completions.
+
+The student completes a state in one call; the completion is re-noised, and there the teacher and a "fake" denoiser,
+which is trained on the student's completions, are compared token by token:
+
+    minimise  - E[ w(t') * sum_l sum_a p_l(a) (log p_teacher(a | x_t') - log p_fake(a | x_t')) ]
+
+over the positions l that the student wrote and x_t' hides; the ratio is a constant for the gradient. Every token of the
+vocabulary counts with its probability, so one update carries what hundreds of sequence rewards would.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from didi_core.diffusion.divergences import forward_kl
+from didi_core.diffusion.heads import expected_log_ratio, token_statistics
+from didi_core.objectives.alpha import row_means
+from didi_core.objectives.anchor import AnchorSettings, anchored
+from didi_core.objectives.base import Materials, check_entropy
+from didi_core.objectives.cross_entropy import masked_nll
+from didi_core.objectives.rewards.base import CriticSettings
+from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
+from didi_core.types import Denoiser
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A state that the student completed in one call.
+
+    tokens, masked: the state. hidden: the student's at its masked positions, row by row, with their graph.
+    x: the completion, drawn.
+    time: t of the state, where it has one.
+    """
+
+    tokens: Int[Tensor, "B L"]
+    masked: Bool[Tensor, "B L"]
+    hidden: Float[Tensor, "N D"]
+    x: Int[Tensor, "B L"]
+    time: Float[Tensor, "B"] | None = None
+
+
+@dataclass(frozen=True)
+class Renoised:
+    """A completion as it is judged: what of it is hidden, and the weight of each row."""
+
+    zt: Int[Tensor, "B L"]
+    masked: Bool[Tensor, "B L"]
+    weight: Float[Tensor, "B"]
+
+
+@dataclass
+class RatioObjective(Objective[Completion]):
+    """What IDLM and D-MMD share. They differ in the states, in the re-noising and in what the fake denoiser learns."""
+
+    materials: Materials
+    fake: Denoiser
+    critic: CriticSettings
+    anchor: AnchorSettings
+    clip: float
+
+    @abstractmethod
+    def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
+        """Hide a part of the completion again."""
+
+    @abstractmethod
+    def fake_loss(self, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
+        """What makes the fake denoiser follow the student."""
+
+    def learners(self) -> list[Learner]:
+        training, wait = self.materials.training, self.critic.warmup
+        student = Learner("student", self.materials.student, training.optimiser, training.ema, warmup=wait)
+        return [self.critic.learner("fake", self.fake), student]
+
+    def loss(self, learner: str, batch: Completion, slice: Slice) -> Terms:
+        noised = self.renoise(batch, slice.stream)
+        if learner == "fake":
+            loss = self.fake_loss(batch, noised)
+            return Terms(loss, {"fake_loss": float(loss.detach())})
+        return self._student(batch, noised)
+
+    def _student(self, batch: Completion, noised: Renoised) -> Terms:
+        student, teacher = self.materials.student, self.materials.frozen
+        both = noised.masked & batch.masked
+        rows = both.nonzero()[:, 0]
+        with torch.no_grad():
+            wanted, made = teacher.trunk(noised.zt)[both], self.fake.trunk(noised.zt)[both]
+        hidden = batch.hidden[both[batch.masked]]
+        value, spread = expected_log_ratio(student, hidden, teacher, wanted, self.fake, made, self.clip)
+        policy = -(row_means(value, rows, len(both)) * noised.weight).mean()
+        held = anchored(student, batch.hidden, teacher, batch.tokens, batch.masked, self.anchor)
+        loss = policy + held.loss(self.anchor)
+        shown = {"loss": float(loss.detach()), "advantage_spread": float(spread.mean())}
+        return Terms(loss, shown | held.scalars)
+
+    def check(self, step: int, scalars: Scalars) -> None:
+        check_entropy(step, scalars, self.materials.collapse)
+
+
+def followed(fake: Denoiser, student: Denoiser, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
+    """Cross-entropy of the fake denoiser with the student's own distribution as its target, up to the student's
+    entropy; at positions that the student did not write, with the token that stands there."""
+    both = noised.masked & batch.masked
+    states = fake.trunk(noised.zt)
+    soft = token_statistics(
+        fake,
+        states[both],
+        batch.x[both][:, None],
+        reference=student,
+        reference_hidden=batch.hidden[both[batch.masked]].detach(),
+        divergence=forward_kl,
+    ).divergence
+    rest = noised.masked & ~batch.masked
+    hard = -token_statistics(fake, states[rest], batch.x[rest][:, None]).log_p.squeeze(1)
+    return torch.cat([soft, hard]).mean()
+
+
+def drawn_nll(fake: Denoiser, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
+    """Cross-entropy of the fake denoiser with the drawn completion as its target."""
+    return masked_nll(fake, noised.zt, batch.x).mean()

@@ -1,0 +1,244 @@
+"""Objectives with a loss of their own: what they minimise on cases that can be enumerated, and what they refuse."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from didi_core.config import build
+from didi_core.errors import InputError
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.objectives.alpha import alpha_loss, row_means
+from didi_core.objectives.base import Materials
+from didi_core.objectives.few_calls import FewCalls, complete
+from didi_core.objectives.mmd import Mmd, Units, kernel, reward
+from didi_core.objectives.ratio import Completion, Renoised, drawn_nll, followed
+from didi_core.objectives.registry import OBJECTIVES
+from didi_core.plugins import registry
+from didi_core.run import Run
+from didi_core.streams import generator
+from didi_core.training.objective import Slice
+from didi_core.training.settings import TrainingSettings
+from didi_core.types import Denoiser, Vocabulary
+
+DIRECT = ("alpha", "dmmd", "idlm", "mmd")
+SMALL = {"states": {"source": "teacher", "samples": 16, "steps": 4}}
+
+
+def materials(batch: int = 8, **training: Any) -> Materials:
+    domain = registry().domain("toy", {})
+    teacher, student = (domain.teacher("bundled") for _ in range(2))
+    assert isinstance(teacher, Denoiser) and isinstance(student, Denoiser)
+
+    def samples(num: int, steps: int) -> Tensor:
+        tokens = domain.template(domain.lengths(num, generator(0, "test")))
+        allowed = torch.tensor(domain.vocabulary.generated)
+        drawn = allowed[torch.randint(len(allowed), tokens.shape, generator=generator(0, "tokens"))]
+        return torch.where(tokens == domain.vocabulary.mask, drawn, tokens)
+
+    settings = TrainingSettings(batch_size=batch, **training)
+    return Materials(Run(domain), settings, student, teacher.eval().requires_grad_(False), samples)
+
+
+def slice_of(number: int = 0, total: int = 1, step: int = 0) -> Slice:
+    return Slice(step, number, total, stream=generator(0, "slice", step, number))
+
+
+def tiny(size: int = 3, seed: int = 0) -> DiT:
+    torch.manual_seed(seed)
+    network = DiT(DiTConfig(hidden=16, layers=3, heads=2, conditioning=8), Vocabulary(size))
+    torch.nn.init.normal_(network.output_layer.linear.weight, std=0.5)
+    return network
+
+
+# AlphaDLM
+
+
+def test_alpha_becomes_cross_entropy_for_small_k() -> None:
+    mean = torch.tensor([-0.5, -2.0, -1.0], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(alpha_loss(mean, 1e-6), mean)
+    torch.testing.assert_close(gradient, torch.full_like(mean, -1 / 3), rtol=1e-5, atol=0)
+    (weighted,) = torch.autograd.grad(alpha_loss(mean, 1e-6, normalise=True), mean)
+    torch.testing.assert_close(weighted, gradient, rtol=1e-5, atol=0)
+
+
+def test_alpha_keeps_one_compatible_group_where_cross_entropy_keeps_both() -> None:
+    """Data are 00 and 11; a factorised model that keeps both writes 01 half of the time."""
+
+    def trained(loss: Any) -> float:
+        logit = torch.tensor([0.3, 0.3], requires_grad=True)
+        optimiser = torch.optim.SGD([logit], lr=2.0)
+        for _ in range(300):
+            ones, zeros = torch.nn.functional.logsigmoid(logit), torch.nn.functional.logsigmoid(-logit)
+            optimiser.zero_grad()
+            loss(torch.stack([zeros.mean(), ones.mean()])).backward()
+            optimiser.step()
+        p = torch.sigmoid(logit.detach())
+        return float((p * (1 - p.flip(0))).sum())  # probability of 01 or 10
+
+    assert trained(lambda s: -s.mean()) > 0.49
+    assert trained(lambda s: alpha_loss(s, 4.0)) < 0.02
+
+
+def test_row_means_count_each_row_by_itself() -> None:
+    values, rows = torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 2])
+    assert row_means(values, rows, 3).tolist() == [2.0, 0.0, 5.0]
+
+
+# MMD
+
+
+def test_the_reward_of_mmd_is_unbiased() -> None:
+    """Its mean over all pairs of samples is 2 <real, made> - <made, made> without pairs at equal positions."""
+    torch.manual_seed(0)
+    table = torch.randn(2, 3, 4, dtype=torch.float64)  # position, token -> features
+    p = torch.softmax(torch.randn(2, 3, dtype=torch.float64), -1)
+    real = torch.stack([table[0, 1], table[1, 2]])[None]
+    valid, c = torch.ones(1, 2, dtype=torch.bool), 0.3
+    words = list(itertools.product(range(3), repeat=2))
+    mean = torch.zeros((), dtype=torch.float64)
+    for first, second in itertools.product(words, repeat=2):
+        made = torch.stack([torch.stack([table[i, word[i]] for i in range(2)])[None] for word in (first, second)])
+        chance = torch.stack([p[i, word[i]] for word in (first, second) for i in range(2)]).prod()
+        mean = mean + chance * reward(real, made, valid, c)[0]
+    every = kernel(real.expand(1, -1, -1), table.view(1, 6, 4), c)[0].view(2, 2, 3)
+    attraction = (every * p).sum() * 2 / 4
+    own = kernel(table[:1], table[1:], c)[0]
+    repulsion = 2 * (p[0][:, None] * p[1] * own).sum() / 2
+    torch.testing.assert_close(mean, attraction - repulsion, rtol=1e-9, atol=0)
+
+
+def test_units_are_rows_or_blocks_with_two_masked_positions() -> None:
+    masked = torch.tensor([[1, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1], [0, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    whole = Units.of(masked, 0, 0, generator(0, "units"))
+    assert whole.rows.tolist() == [0, 2] and whole.valid.sum(1).tolist() == [3, 5]
+    assert whole.of_position[:, 0].tolist() == [0, -1, 1]
+    for row, columns, valid in zip(whole.rows, whole.columns, whole.valid, strict=True):
+        assert bool(masked[row, columns[valid]].all())
+    blocks = Units.of(masked, 3, 2, generator(0, "units"))
+    assert blocks.rows.tolist() == [0, 2, 2] and blocks.valid.sum(1).tolist() == [2, 2, 2]
+    assert blocks.of_position[0].tolist() == [0, 0, 0, -1, -1, -1]
+
+
+def test_features_stop_after_the_deepest_layer_that_is_read() -> None:
+    network, ran = tiny(), []
+    for i, block in enumerate(network.blocks):
+        block.register_forward_hook(lambda *_, i=i: ran.append(i))
+    tokens = torch.randint(4, (2, 5))
+    second, first = network.after_blocks(tokens, [2, 1])
+    assert ran == [0, 1] and first.shape == second.shape == (2, 5, 16)
+    (last,) = network.after_blocks(tokens, [3])
+    assert torch.equal(last, network.trunk(tokens))
+
+
+def test_the_median_rule_gives_a_kernel_of_order_one() -> None:
+    objective = build(Mmd, SMALL, "objective").prepare(materials())
+    (c,) = objective.kernels
+    assert c > 0 and objective.kernels == [c]
+    with pytest.raises(InputError, match=r"objective.layers=\[9\]: the teacher has \d+ blocks"):
+        build(Mmd, SMALL | {"layers": [9]}, "objective").prepare(materials())
+
+
+# Log-ratios
+
+
+def test_the_fake_denoiser_follows_the_students_distribution() -> None:
+    """Soft targets have the gradient of the mean over what could have been drawn."""
+    student, fake = tiny(seed=1), tiny(seed=2)
+    tokens = torch.full((1, 2), 3)
+    masked = torch.ones(1, 2, dtype=torch.bool)
+    hidden = student.trunk(tokens)[masked]
+    noised = torch.tensor([[True, False]])
+    p = torch.softmax(student.head(hidden)[:, :3], -1).detach()
+
+    def gradient(loss: Tensor) -> Tensor:
+        fake.zero_grad()
+        loss.backward()
+        assert fake.output_layer.linear.weight.grad is not None
+        return fake.output_layer.linear.weight.grad.clone()
+
+    total_soft, total_hard = torch.zeros(()), torch.zeros(())
+    for a, b in itertools.product(range(3), repeat=2):
+        x = torch.tensor([[a, b]])
+        batch = Completion(tokens, masked, hidden, x)
+        seen = Renoised(x.masked_fill(noised, 3), noised, torch.ones(1))
+        total_soft = total_soft + p[0, a] * p[1, b] * gradient(followed(fake, student, batch, seen))
+        total_hard = total_hard + p[0, a] * p[1, b] * gradient(drawn_nll(fake, batch, seen))
+    torch.testing.assert_close(total_soft, total_hard, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["idlm", "dmmd"])
+def test_a_fake_denoiser_that_is_the_teacher_teaches_nothing(name: str) -> None:
+    objective = build(OBJECTIVES.find(name), SMALL, "objective").prepare(materials())
+    part = slice_of()
+    terms = objective.loss("student", objective.batch(part), part)
+    terms.loss.backward()
+    gradients = [p.grad for p in objective.materials.student.parameters() if p.grad is not None]
+    assert gradients and max(float(g.abs().max()) for g in gradients) < 1e-6
+    assert terms.scalars["kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_dmmd_reveals_a_small_step_and_hides_no_visible_position() -> None:
+    objective = build(OBJECTIVES.find("dmmd"), SMALL | {"calls": 4}, "objective").prepare(materials(batch=64))
+    part = slice_of()
+    batch = objective.batch(part)
+    noised = objective.renoise(batch, part.stream)
+    assert not bool((noised.masked & ~batch.masked).any())
+    assert torch.equal(noised.masked.any(1), batch.masked.any(1))
+    revealed = 1 - noised.masked.sum(1) / batch.masked.sum(1)
+    expected = (0.125 / batch.time).clamp_max(1)  # the mean step is half of 1/4
+    many = batch.masked.sum(1) > 12
+    assert float(revealed[many].mean()) == pytest.approx(float(expected[many].mean()), abs=0.08)
+
+
+def test_few_calls_complete_the_states_of_a_sampler() -> None:
+    made = materials(batch=16)
+    mask, seen = made.run.domain.vocabulary.mask, set()
+    for step in range(24):
+        found = complete(made, FewCalls(calls=(1, 4)), slice_of(step=step))
+        left = (found.tokens == mask).sum(1)
+        assert torch.equal(found.masked, found.tokens == mask) and not bool((found.x == mask).any())
+        assert found.hidden.requires_grad and len(found.hidden) == int(left.sum())
+        seen.add(round(float((left / found.tokens.shape[1]).mean()) * 4))
+    assert seen == {1, 2, 3, 4}
+
+
+# Training and bad input
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_a_batch_follows_from_its_slice_and_gives_a_gradient(name: str) -> None:
+    objective = build(OBJECTIVES.find(name), SMALL, "objective").prepare(materials())
+    learner = objective.learners()[-1].name
+    found = []
+    for _ in range(2):
+        part = slice_of()
+        terms = objective.loss(learner, objective.batch(part), part)
+        found.append(float(terms.loss.detach()))
+    assert found[0] == found[1] and terms.loss.requires_grad
+    assert objective.record()
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("alpha", {"k": 0}, r"objective.k=0.* out of range"),
+        ("alpha", {"k": float("nan")}, r"objective.k=nan"),
+        ("mmd", {"candidates": 1}, r"objective.candidates=1.*at least 2"),
+        ("mmd", {"samples": 1}, r"objective.samples=1"),
+        ("mmd", {"layers": [0]}, r"objective.layers=\[0\]"),
+        ("mmd", {"kernel": -1.0}, r"objective.kernel=-1"),
+        ("idlm", {"low": 0.0}, r"objective.low=0"),
+        ("idlm", {"rollout": {"calls": [0]}}, r"objective.rollout.calls=\[0\]"),
+        ("idlm", {"states": {"source": "nowhere"}}, r"objective.states.source"),
+        ("dmmd", {"calls": 0}, r"objective.calls=0"),
+        ("dmmd", {"states": {"low": 0.9, "high": 0.5}}, r"objective.states.low=0.9, high=0.5"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(name: str, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(OBJECTIVES.find(name), keys, "objective")
