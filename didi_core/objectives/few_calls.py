@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-from didi_core.diffusion.laws import LAWS, grid, law
+from didi_core.config import Choice
+from didi_core.diffusion.grids import grid, shares_of
+from didi_core.diffusion.laws import Law, OpenLaw, law
 from didi_core.errors import InputError
 from didi_core.objectives.base import Materials
 from didi_core.objectives.ratio import Completion
@@ -23,15 +25,23 @@ class FewCalls:
     """
 
     calls: tuple[int, ...] = (1, 2, 4)
-    law: str = "stratified"
-    grid: str = "uniform"
+    law: Choice = field(default="stratified", hash=False)
+    grid: Choice = field(default="uniform", hash=False)
     power: float = 3.0
 
     def __post_init__(self) -> None:
         if not self.calls or min(self.calls) < 1:
             raise InputError(f"objective.rollout.calls={list(self.calls)} is out of range: each is at least 1.")
-        LAWS.find(self.law, "objective.rollout.law")
-        grid(self.grid, 1, power=self.power)
+        if isinstance(self.make_law(), OpenLaw):
+            raise InputError(
+                f"objective.rollout.law={self.law} decides itself how many calls it takes: choose another."
+            )
+        if grid(self.grid, self.power, "objective.rollout.grid").needs_curve:
+            raise InputError(f"objective.rollout.grid={self.grid} needs an NLL curve, which no rollout has.")
+
+    def make_law(self) -> Law:
+        """The unmasking law of the rollouts."""
+        return law(self.law, "objective.rollout.law")
 
 
 def complete(materials: Materials, settings: FewCalls, slice: Slice) -> Completion:
@@ -40,12 +50,11 @@ def complete(materials: Materials, settings: FewCalls, slice: Slice) -> Completi
     plan = generator(run.seed, "few_calls", slice.step, slice.number)
     calls = settings.calls[int(torch.randint(len(settings.calls), (1,), generator=plan))]
     before = int(torch.randint(calls, (1,), generator=plan))
-    shares = grid(settings.grid, calls, power=settings.power)[: before + 1].clone()
+    made = grid(settings.grid, settings.power, "objective.rollout.grid")
+    shares = shares_of(made, calls)[: before + 1].clone()
     shares[-1] = 1.0
     lengths = run.domain.lengths(rows, generator(run.seed, "lengths", slice.step, slice.number))
     template = run.domain.template(lengths).to(run.device)
-    found = roll_out(
-        materials.student, template, shares.expand(rows, -1), law(settings.law), slice.stream, trained=1
-    )
+    found = roll_out(materials.student, template, shares.expand(rows, -1), settings.make_law(), slice.stream, trained=1)
     last = found.calls[-1]
     return Completion(last.tokens, last.where, last.at(last.where), found.completions[0])

@@ -78,9 +78,7 @@ class IdlmObjective(RatioObjective):
         return Completion(found.xt, found.masked, hidden, x, found.time)
 
     def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
-        times = self.rules.low + (1 - self.rules.low) * torch.rand(
-            len(batch.x), generator=stream, device=stream.device
-        )
+        times = self.rules.low + (1 - self.rules.low) * torch.rand(len(batch.x), generator=stream, device=stream.device)
         noised = corrupt(batch.x, 1 - times, self.fake.vocabulary, stream)
         weight = (1 / times).clamp_max(self.rules.weight_clip) if self.rules.inverse_time else torch.ones_like(times)
         return Renoised(noised.zt, noised.masked, weight.to(batch.x.device))

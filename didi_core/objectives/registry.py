@@ -9,12 +9,24 @@ from typing import Any
 from didi_core.catalogue import Catalogue
 from didi_core.config import build
 from didi_core.errors import InputError
+from didi_core.objectives.alpha import Alpha
 from didi_core.objectives.autoregressive import Autoregressive
 from didi_core.objectives.base import ObjectiveSettings
 from didi_core.objectives.didi import Didi
+from didi_core.objectives.dmmd import Dmmd
+from didi_core.objectives.idlm import Idlm
+from didi_core.objectives.mmd import Mmd
 from didi_core.objectives.nelbo import Nelbo
 
-BUILT_IN: dict[str, type[ObjectiveSettings]] = {"autoregressive": Autoregressive, "didi": Didi, "nelbo": Nelbo}
+BUILT_IN: dict[str, type[ObjectiveSettings]] = {
+    "alpha": Alpha,
+    "autoregressive": Autoregressive,
+    "didi": Didi,
+    "dmmd": Dmmd,
+    "idlm": Idlm,
+    "mmd": Mmd,
+    "nelbo": Nelbo,
+}
 OBJECTIVES: Catalogue[type[ObjectiveSettings]] = Catalogue("objective", BUILT_IN)
 
 
