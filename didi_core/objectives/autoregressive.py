@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -21,7 +22,7 @@ class Autoregressive(ObjectiveSettings):
     architecture: ClassVar[str] = "gpt2"
 
     def prepare(self, materials: Materials) -> FromData:
-        return FromData.of(materials, autoregressive_loss, {})
+        return FromData.of(materials, partial(autoregressive_loss, materials.network), {})
 
 
 def autoregressive_loss(model: nn.Module, tokens: Int[Tensor, "B L"], stream: torch.Generator) -> Float[Tensor, ""]:

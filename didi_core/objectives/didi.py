@@ -107,16 +107,18 @@ class DidiObjective(Objective[Episode]):
     teacher: Denoiser
     rewards: Sequence[tuple[Reward, float]]
 
-    def __post_init__(self) -> None:
-        found = [(reward, reward.critic()) for reward, _ in self.rewards]
-        self._critics = [(reward, learner) for reward, learner in found if learner is not None]
-        self._waits = [e.critic.warmup for e, (_, learner) in zip(self.rules.rewards, found, strict=True) if learner]
+    @cached_property
+    def critics(self) -> list[tuple[Entry, Reward, Learner]]:
+        """The rewards whose networks learn, each with its entry in the list and its learner."""
+        listed = zip(self.rules.rewards, (reward for reward, _ in self.rewards), strict=True)
+        return [(entry, reward, learner) for entry, reward in listed if (learner := reward.critic()) is not None]
 
     def learners(self) -> list[Learner]:
+        """The networks of rewards, then the student, which waits for the longest of their warm-ups."""
         training = self.materials.training
-        wait = max(self._waits, default=0)
+        wait = max((entry.critic.warmup for entry, _, _ in self.critics), default=0)
         student = Learner("student", self.student, training.optimiser, training.ema, warmup=wait)
-        return [*(learner for _, learner in self._critics), student]
+        return [*(learner for _, _, learner in self.critics), student]
 
     def batch(self, slice: Slice) -> Episode:
         """The student's rollouts, with their graph where it is to learn from them."""
@@ -125,7 +127,7 @@ class DidiObjective(Objective[Episode]):
         return play(self.student, template.to(run.device), self.rules, slice.stream)
 
     def loss(self, learner: str, batch: Episode, slice: Slice) -> Terms:
-        for reward, critic in self._critics:
+        for _, reward, critic in self.critics:
             if critic.name == learner:
                 return reward.critic_loss(batch.samples, batch.alpha_of_samples, slice)
         return student_terms(

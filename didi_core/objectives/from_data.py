@@ -15,12 +15,12 @@ from didi_core.objectives.reference import Batches
 from didi_core.streams import generator
 from didi_core.training.objective import Learner, Objective, Slice, Terms
 
-Loss = Callable[[nn.Module, Int[Tensor, "B L"], torch.Generator], Float[Tensor, ""]]
+Loss = Callable[[Int[Tensor, "B L"], torch.Generator], Float[Tensor, ""]]
 
 
 @dataclass
 class FromData(Objective[Tensor]):
-    """``loss_of(network, tokens, stream)`` minimised on batches of the domain's data.
+    """``loss_of(tokens, stream)`` of a network, minimised on batches of the domain's data.
 
     fixed: batches of the validation split, measured with the same noise every time.
     about: what the card says of the objective's own settings.
@@ -53,14 +53,14 @@ class FromData(Objective[Tensor]):
         return slice.of(whole).to(self.materials.run.device)
 
     def loss(self, learner: str, batch: Tensor, slice: Slice) -> Terms:
-        loss = self.loss_of(self.network, batch, slice.stream)
+        loss = self.loss_of(batch, slice.stream)
         return Terms(loss, {"loss": float(loss.detach())})
 
     def validate(self) -> float:
         """Mean loss over the fixed batches, nats per position."""
         run = self.materials.run
         values = [
-            float(self.loss_of(self.network, batch.to(run.device), generator(run.seed, "validation", i)))
+            float(self.loss_of(batch.to(run.device), generator(run.seed, "validation", i)))
             for i, batch in enumerate(self.fixed)
         ]
         return sum(values) / len(values)

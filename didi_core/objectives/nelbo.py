@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from didi_core.diffusion.masking import forward_mask
 from didi_core.diffusion.schedules import Schedule, antithetic_times, schedule
@@ -37,13 +38,17 @@ class Nelbo(ObjectiveSettings):
             raise InputError(f"weight_clip={self.weight_clip} is out of range: it must be positive.")
 
     def prepare(self, materials: Materials) -> FromData:
-        return FromData.of(materials, self.loss, {"schedule": self.schedule, "weight_clip": self.weight_clip})
+        return FromData.of(
+            materials,
+            partial(self.loss, materials.student),
+            {"schedule": self.schedule, "weight_clip": self.weight_clip},
+        )
 
-    def loss(self, network: nn.Module, tokens: Int[Tensor, "B L"], stream: torch.Generator) -> Float[Tensor, ""]:
+    def loss(self, denoiser: Denoiser, tokens: Int[Tensor, "B L"], stream: torch.Generator) -> Float[Tensor, ""]:
         """NELBO at antithetic times, nats per position; unclipped where nothing is learnt."""
         times = antithetic_times(tokens.shape[0], stream, low=1e-3)
         clip = self.weight_clip if torch.is_grad_enabled() else float("inf")
-        return nelbo(network, tokens, times, schedule(self.schedule), stream, clip)  # type: ignore[arg-type]
+        return nelbo(denoiser, tokens, times, schedule(self.schedule), stream, clip)
 
 
 def nelbo(

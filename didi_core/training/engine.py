@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -149,18 +150,13 @@ class Engine:
         slices = self._slices(step)
         held = {s.number: self._batch(s, learns and s is slices[-1]) for s in slices} if others else {}
         scalars = self._rounds(others, step, slices, lambda slice: held[slice.number])
-        if learns:
-            held = {slices[-1].number: held.pop(slices[-1].number)} if others else {}
-
-            def play(slice: Slice) -> Any:
-                if not others:
-                    return self._batch(slice, True)
-                again = replace(slice, stream=self.stream(step, slice.number))
-                return held.pop(slice.number) if slice.number in held else self._batch(again, True)
-
-            scalars |= self._rounds([result], step, slices[::-1] if others else slices, play)
-        scalars = self.run.processes.mean(scalars)
-        return scalars | self._validation(step)
+        for slice in slices[:-1]:
+            held.pop(slice.number, None)
+        if learns and others:  # the slice whose graph was kept goes first, so that the next can take its place
+            scalars |= self._rounds([result], step, slices[::-1], partial(self._again, held))
+        elif learns:
+            scalars |= self._rounds([result], step, slices, partial(self._batch, graph=True))
+        return self.run.processes.mean(scalars) | self._validation(step)
 
     def _rounds(
         self, trainees: Sequence[Trainee], step: int, slices: Sequence[Slice], play: Callable[[Slice], Any]
@@ -209,6 +205,12 @@ class Engine:
     def _batch(self, slice: Slice, graph: bool) -> Any:
         with self.run.autocast(), torch.set_grad_enabled(graph):
             return self.objective.batch(slice)
+
+    def _again(self, held: dict[int, Any], slice: Slice) -> Any:
+        """The batch of a slice with its graph: the one that was kept, or drawn once more from the same stream."""
+        if slice.number in held:
+            return held.pop(slice.number)
+        return self._batch(replace(slice, stream=self.stream(slice.step, slice.number)), graph=True)
 
     @torch.no_grad()
     def _validation(self, step: int) -> dict[str, float]:
