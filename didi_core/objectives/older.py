@@ -7,8 +7,7 @@ from typing import Any
 
 from didi_core.errors import InputError
 from didi_core.objectives.registry import read_objective
-
-CRITIC = ("updates", "warmup", "lr", "lr_warmup", "lr_final", "gradient_clip")
+from didi_core.objectives.rewards import CRITIC
 
 
 def todays(config: Mapping[str, Any]) -> dict[str, Any]:

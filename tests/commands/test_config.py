@@ -246,6 +246,13 @@ def test_ways_to_say_which_rewards(words: list[str], read: list[tuple[str, float
     assert found == read
 
 
+def test_short_spellings_know_all_keys_of_critics() -> None:
+    from didi_core.commands import spellings
+    from didi_core.objectives import rewards
+
+    assert spellings.CRITIC == rewards.CRITIC
+
+
 def test_sweep_gives_one_job_for_each_combination() -> None:
     jobs = compose_jobs("distill", ["domain=toy,protein", "seed=1,2"], sweep=True)
     assert [(job.config["domain"], job.config["seed"]) for job in jobs] == [
