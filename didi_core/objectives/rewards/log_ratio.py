@@ -1,6 +1,6 @@
 """IDLM's reward: the teacher against a denoiser that follows the student (arXiv 2602.19066).
 
-It tells the ratio token by token and needs no reference samples.
+It gives a ratio for each token and needs no reference samples.
 """
 
 from __future__ import annotations

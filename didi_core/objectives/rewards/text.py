@@ -96,11 +96,9 @@ class TextReward(Reward):
         return self.function.name
 
     def score(self, noised: Corrupted) -> Float[Tensor, "B"]:
-        asked = {"times": noised.time, "groups": noised.group}
-        told = {
-            name: values.tolist() for name, values in asked.items() if name in self.function.asks and values is not None
-        }
-        scores = self.function(noised.texts, **told, **self.settings)
+        known = {"times": noised.time, "groups": noised.group}
+        asked = {name: values.tolist() for name in self.function.asks if (values := known[name]) is not None}
+        scores = self.function(noised.texts, **asked, **self.settings)
         return torch.tensor(self._checked(scores, len(noised.texts)), device=noised.x.device)
 
     def _checked(self, scores: Any, wanted: int) -> list[float]:
