@@ -78,9 +78,14 @@ def make_older(run: Path) -> None:
     first, last = sorted((run / "checkpoints").iterdir())
     shutil.rmtree(last)
     (first / "ema.safetensors").rename(first / "average.safetensors")
-    manifest = json.loads((first / "manifest.json").read_text())
-    manifest["files"]["average.safetensors"] = manifest["files"].pop("ema.safetensors")
-    (first / "manifest.json").write_text(json.dumps(manifest))
+    rewrite_manifest(first)
+
+
+def rewrite_manifest(checkpoint: Path) -> None:
+    """The manifest of an older version, for the files that are there."""
+    step = json.loads((checkpoint / "manifest.json").read_text())["step"]
+    files = {path.name: sha256(path) for path in checkpoint.iterdir() if path.name != "manifest.json"}
+    (checkpoint / "manifest.json").write_text(json.dumps({"step": step, "files": files}))
 
 
 def test_an_older_run_ends_like_an_uninterrupted_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,10 +117,8 @@ def test_a_checkpoint_of_another_objective_says_what_it_holds(
     run = tmp_path / "run"
     assert main([*WORDS, f"run_dir={run}"]) == 0
     for folder in (run / "checkpoints").iterdir():
-        manifest = json.loads((folder / "manifest.json").read_text())
-        manifest["files"].pop("fake.safetensors")
-        (folder / "manifest.json").write_text(json.dumps(manifest))
         (folder / "fake.safetensors").unlink()
+        rewrite_manifest(folder)
     assert main([*WORDS, f"run_dir={run}"]) == 2
     said = capsys.readouterr().err
     assert "has no 'fake': it holds ema, fake_optimiser, optimiser, scorer" in said and "use another run_dir" in said
