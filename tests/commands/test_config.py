@@ -189,7 +189,7 @@ def test_wrong_overrides_are_told_before_hydra_sees_them(command: str, overrides
         ("distill", ["device=gpu"], "unknown device 'gpu'"),
         ("distill", ["precision=fp16"], "unknown precision 'fp16'"),
         ("distill", ["resume=first"], "unknown resume 'first'"),
-        ("distill", ["objective=nelbo"], "objective=nelbo is not for distill: it is for pretrain. Here are: alpha, didi"),
+        ("distill", ["objective=nelbo"], "objective=nelbo is not for distill: it is for pretrain. Here are: alpha, d"),
         ("distill", ["objective.reward=[scorr]"], r"unknown reward 'scorr' \(objective.reward\[0\].kind\). Did"),
         ("distill", ["objective.reward.kind=both"], r"kind=both is now a list of two: objective.reward=\[scorer,"),
         ("distill", ["objective.reward=[{kind: scorer, smothing: 0}]"], r"mean 'objective.reward\[0\].smoothing'"),
