@@ -15,6 +15,7 @@ from torch import nn
 from didi_core.checkpoints.card import architecture_of
 from didi_core.checkpoints.importers.parts import check_vocabulary
 from didi_core.device import PRECISIONS, Machine, check_device
+from didi_core.domain.data_report import describe
 from didi_core.errors import InputError, unknown
 from didi_core.models.attention import resolve_backend
 from didi_core.plugins import registry
@@ -146,6 +147,14 @@ def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
     )
 
 
+def note_data(run: RunDirectory, domain: Domain) -> None:
+    """Say what became of the user's data, on the screen and in the run's record."""
+    report = describe(domain)
+    if report is not None and current().first:
+        print(report, flush=True)
+        run.note(data_report=report.record())
+
+
 def make_keeper(run: RunDirectory, resume: str) -> Keeper:
     """Where checkpoints and metrics of a run go; plugins hear of every logged step."""
 
@@ -170,9 +179,11 @@ def attention_label(model: nn.Module, machine: Machine) -> str:
 
 def about_domain(domain: Domain, data: Mapping[str, Any]) -> dict[str, Any]:
     """What a card must say for sampling without the training data: the domain's settings, a histogram of lengths."""
+    report = describe(domain)
     drawn = Counter(domain.lengths(LENGTHS_IN_CARD, generator(0, "lengths in card")))
     return {
         "domain": domain.name,
         "data": {key: value for key, value in data.items() if key != "path"},
         "lengths": {str(length): drawn[length] for length in sorted(drawn)},
+        **({} if report is None else {"data_report": report.record()}),
     }

@@ -23,12 +23,14 @@ from didi_core.commands.common import (
     make_domain,
     make_keeper,
     make_run,
+    note_data,
     note_machine,
     open_run,
 )
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
 from didi_core.device import Machine
 from didi_core.domain.abilities import HasSampleCache
+from didi_core.domain.data_report import describe
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import check_reference
@@ -112,8 +114,10 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         return planned
     if settings.evaluate.enabled and processes.first:
         check_reference(domain)
+    describe(domain)  # what is wrong with the data is said before a folder is made
     recorded = {**config, "objective": settings.rules.resolved()}
     with open_run("distill", settings.domain, settings.run_dir, recorded, command_line, todays=todays) as opened:
+        note_data(opened, domain)
         note_machine(opened, machine, teacher)
         about = replace(about, folder=opened.path)
         student = copy.deepcopy(teacher).requires_grad_(True)

@@ -11,7 +11,15 @@ from typing import Any
 from torch import nn
 
 from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, read_card
-from didi_core.commands.common import CommonSettings, load_teacher, make_domain, make_run, note_machine, open_run
+from didi_core.commands.common import (
+    CommonSettings,
+    load_teacher,
+    make_domain,
+    make_run,
+    note_data,
+    note_machine,
+    open_run,
+)
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
 from didi_core.commands.sample import check_reach
 from didi_core.device import Machine
@@ -72,6 +80,7 @@ def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line:
         open_run("evaluate", run.domain.name, settings.out, config, command_line, "out") as opened,
         opened.stage("evaluation"),
     ):
+        note_data(opened, run.domain)
         kept = opened.path / "evaluation"
         how = Measuring(settings.num, seeds=settings.seeds[:1], reference=reference, cache_dir=kept)
         publish(opened.path, evaluate_files(run, sets, how), opened.record)
@@ -119,6 +128,7 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
     reference = read_samples(run.domain, settings.reference) if settings.reference else ()
     with open_run("evaluate", run.domain.name, settings.out, config, command_line, "out") as opened:
         note_machine(opened, run.machine, source.networks.student)
+        note_data(opened, run.domain)
         opened.note(hashes={"student": source.card["sha256"]})
         with opened.stage("evaluation"):
             found = compare_models(

@@ -17,11 +17,13 @@ from didi_core.commands.common import (
     make_domain,
     make_keeper,
     make_run,
+    note_data,
     note_machine,
     open_run,
 )
 from didi_core.config import build
 from didi_core.device import Machine
+from didi_core.domain.data_report import describe
 from didi_core.errors import InputError, unknown
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.judge import Judge, JudgeConfig
@@ -96,8 +98,10 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         planned = plan(settings, about)
         print_plan(planned)
         return planned
+    describe(domain)  # what is wrong with the data is said before a folder is made
     recorded = {**config, "objective": settings.rules.resolved()}
     with open_run("pretrain", settings.domain, settings.run_dir, recorded, command_line, todays=todays) as opened:
+        note_data(opened, domain)
         about = replace(about, folder=opened.path)
         network = new_model(settings.sizes, domain, settings.seed).to(machine.device)
         note_machine(opened, machine, network)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, read_card
-from didi_core.commands.common import CommonSettings, make_domain, make_run, note_machine, open_run
+from didi_core.commands.common import CommonSettings, make_domain, make_run, note_data, note_machine, open_run
 from didi_core.commands.comparison import measured_curve
 from didi_core.device import Machine
 from didi_core.domain.conditioning import Conditioning, Request, condition, index_map, read_template, verify
@@ -136,6 +136,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         if settings.out is None or settings.run_dir is not None:
             opened = stack.enter_context(open_run("sample", domain.name, settings.run_dir, config, command_line))
             note_machine(opened, source.run.machine, source.denoiser)
+            note_data(opened, domain)
             opened.note(hashes={"model": source.card["sha256"]})
             place = place or opened.path / f"samples{domain.suffix}"
         made, out = draw(settings, source, asked), place or Path()

@@ -10,6 +10,7 @@ ability                      what the core does with it
 ``HasTrainingSet``           reports warn where a reference holds training data
 ``HasReferenceStatistics``   reports compare with statistics where the held-out data themselves cannot be shipped
 ``HasSampleCache``           ``distill`` takes samples of the bundled teacher from there and draws none
+``ReportsData``              commands say what became of the user's data, on screen, in run.json and in card.json
 ===========================  =====================================================================================
 """
 
@@ -25,6 +26,7 @@ from didi_core.types import Sample
 
 if TYPE_CHECKING:
     from didi_core.domain.conditioning import Conditioning, Request
+    from didi_core.domain.data_report import DataReport
     from didi_core.domain.scoring import Job
 
 
@@ -100,3 +102,12 @@ class HasSampleCache(Protocol):
     """A domain that carries samples of its bundled teacher in a cache folder, so that a run need not draw them."""
 
     sample_cache: Path
+
+
+@runtime_checkable
+class ReportsData(Protocol):
+    """A domain that counts what became of the records of its data."""
+
+    def data_report(self) -> DataReport | None:
+        """The counts, the data read where they were not; None where none are the user's. Raises InputError."""
+        ...

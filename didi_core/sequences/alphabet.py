@@ -11,7 +11,9 @@ quality and the negative controls. Every method may be replaced by a better one.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +24,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from didi_core.checkpoints.card import has_card, model_folder, read_card
+from didi_core.domain.data_report import SHOWN, DataReport, kind_of
 from didi_core.errors import InputError
 from didi_core.letters import Letters, UnknownLetter, letters, spelled
 from didi_core.metrics.samples import DistinctFraction, KmerDivergence, TokenEntropy
@@ -39,6 +42,7 @@ class AlphabetDomain(TokenDomain):
         path: file or files of natural sequences. Sampling from a run needs none.
         min_length, max_length: shorter and longer sequences are left out of the data.
         on_bad: whether a record of the data that is no such sequence is left out (``skip``) or an error.
+        allow_loss: whether more than half of the records may be left out.
         validation: share of the sequences that is held out, chosen by their content; of identical ones only the first
             is kept.
         split_seed: another split.
@@ -55,6 +59,7 @@ class AlphabetDomain(TokenDomain):
         min_length: int = 1,
         max_length: int = 512,
         on_bad: str = "error",
+        allow_loss: bool = False,
         validation: float = 0.1,
         split_seed: int = 0,
     ) -> None:
@@ -67,7 +72,8 @@ class AlphabetDomain(TokenDomain):
         if path is not None and not isinstance(path, str | Path) and not path:
             raise InputError("data.path is empty: give at least one file.")
         self.paths = tuple(Path(p) for p in ([path] if isinstance(path, str | Path) else path or ()))
-        self.min_length, self.max_length, self.on_bad = min_length, max_length, on_bad
+        self.min_length, self.max_length = min_length, max_length
+        self.on_bad, self.allow_loss = on_bad, allow_loss
         self.validation, self.split_seed = validation, split_seed
         self.vocabulary = self.make_vocabulary()
         self._letters = letters(self.alphabet)
@@ -188,12 +194,49 @@ class AlphabetDomain(TokenDomain):
 
     @cached_property
     def samples(self) -> tuple[Sample, ...]:
-        """The sequences within the lengths asked for, each one once."""
+        """The sequences within the lengths asked for, each one once. Raises InputError where most are left out."""
+        return self._sorted_out[0]
+
+    @cached_property
+    def _sorted_out(self) -> tuple[tuple[Sample, ...], DataReport]:
+        """What can be used, and what became of the rest."""
         first: dict[str, Sample] = {}
-        for sample in self.load():
-            if self.min_length <= len(self.inner_ids(sample.text)) <= self.max_length:
-                first.setdefault(self.identity(sample.text), sample)
-        return tuple(first.values())
+        left_out: Counter[str] = Counter()
+        examples: list[str] = []
+        loaded = self.load()
+        readings = self.__dict__.get("readings", {})  # empty where ``load`` reads something else than files
+        for path, reading in readings.items():
+            left_out.update(kind_of(skipped.reason) for skipped in reading.skipped)
+            examples += [f"{path}, line {s.line} {s.id!r}: {s.reason}" for s in reading.skipped[:SHOWN]]
+        read, repeated = len(loaded) + left_out.total(), 0
+        for sample in loaded:
+            length = len(self.inner_ids(sample.text))
+            if length < self.min_length:
+                left_out[f"shorter than data.min_length={self.min_length}"] += 1
+            elif length > self.max_length:
+                left_out[f"longer than data.max_length={self.max_length}"] += 1
+            elif first.setdefault(self.identity(sample.text), sample) is not sample:
+                repeated += 1
+        report = DataReport(
+            tuple(map(str, self.paths)) or (self.name,),
+            read,
+            {},
+            dict(left_out),
+            {"repeated": repeated} if repeated else {},
+            examples=tuple(examples[:SHOWN]),
+        )
+        report.check_loss(self.allow_loss)
+        return tuple(first.values()), report
+
+    def data_report(self) -> DataReport | None:
+        """What became of the records of ``data.path``; None without it."""
+        if not self.paths:
+            return None
+        samples, report = self._sorted_out
+        splits = {split: len(members) for split, members in self.splits.items()}
+        apart = len(samples) - sum(splits.values())
+        aside = {**report.set_aside, **({"relatives of held-out ones": apart} if apart > 0 else {})}
+        return replace(report, splits=splits, set_aside=aside)
 
     def divide(self, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
         """The samples of each split, by their content: which one a sequence is in does not change when data are added.

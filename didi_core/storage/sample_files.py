@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from didi_core.errors import InputError
 from didi_core.storage.fasta import fasta_records
@@ -26,6 +27,15 @@ SUFFIXES = {
 }
 ON_BAD = ("skip", "error")
 REPEATED = ("rename", "error")
+
+
+@runtime_checkable
+class ChecksText(Protocol):
+    """A domain that says how a text of a file is to be kept."""
+
+    def check(self, text: str) -> str:
+        """The text as it is to be kept. Raises InputError for one that cannot be."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -166,10 +176,11 @@ def read_samples(domain: Domain, path: Path) -> list[Sample]:
         InputError: with file and line: unreadable, truncated, or of another domain or tokenizer.
     """
 
-    def check(text: str) -> str:
+    def encodes(text: str) -> str:
         domain.encode(text)
         return text
 
+    check = domain.check if isinstance(domain, ChecksText) else encodes
     kind = format_of(path)
     if kind is None or kind == format_of(Path(f"x{domain.suffix}")):
         samples = domain.read(path)

@@ -26,6 +26,7 @@ from .clustering import split_by_similarity
 from .conditioning import ProteinConditioning, condition
 from .contig import FREE_LETTERS
 from .controls import controls
+from .fasta import protein
 from .metrics import protein_metrics
 from .metrics.neighbours import Neighbours
 from .scoring.filtering import ProteinFilter, shortlist
@@ -48,7 +49,7 @@ class ProteinDomain(AlphabetDomain):
     raises, naming the key to set.
 
     Args:
-        path: FASTA file or files. min_length, max_length, on_bad, split_seed: see ``AlphabetDomain``.
+        path: FASTA file or files. min_length, max_length, on_bad, allow_loss, split_seed: see ``AlphabetDomain``.
         validation_fraction: share of the sequences that is held out, relatives together.
         similarity: the 5-mer containment at which two sequences count as relatives (see ``clustering``).
     """
@@ -70,6 +71,7 @@ class ProteinDomain(AlphabetDomain):
         min_length: int = 30,
         max_length: int = 300,
         on_bad: str = "skip",
+        allow_loss: bool = False,
         validation_fraction: float = 0.05,
         similarity: float = 0.5,
         split_seed: int = 0,
@@ -84,6 +86,7 @@ class ProteinDomain(AlphabetDomain):
             min_length=min_length,
             max_length=max_length,
             on_bad=on_bad,
+            allow_loss=allow_loss,
             validation=validation_fraction,
             split_seed=split_seed,
         )
@@ -97,6 +100,10 @@ class ProteinDomain(AlphabetDomain):
     def normalise(self, text: str) -> str:
         """Upper case."""
         return text.upper() if text.isascii() else text
+
+    def check(self, text: str) -> str:
+        """The residues of a file's record, upper case, without a closing ``*``."""
+        return protein(text)
 
     def inner_ids(self, text: str) -> list[int]:
         """Ids of the residues, without ``<cls>`` and ``<eos>``; any letter but the 20 amino acids raises InputError."""

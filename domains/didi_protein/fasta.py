@@ -19,7 +19,11 @@ ADVICE_DATA = "Mend or remove the record, or set data.on_bad=skip to leave such 
 
 
 def protein(text: str) -> str:
-    """The residues, upper case. Raises InputError for any letter but the 20 amino acids."""
+    """The residues, upper case. A ``*`` at the end, where translated genes have their stop, is cut.
+
+    Raises InputError for any letter but the 20 amino acids.
+    """
+    text = text.rstrip("*")
     bad = first_other_letter(text)
     if bad is not None:
         raise InputError(describe_letter(*bad))

@@ -38,7 +38,9 @@ for _id, _letter in enumerate(RESIDUES, start=FIRST_RESIDUE):
     _ID_OF_BYTE[ord(_letter)] = _ID_OF_BYTE[ord(_letter.lower())] = _id
 
 _WHY = {
-    "*": "a stop codon: cut the sequence there",
+    "*": "a stop codon inside the sequence",
+    "/": "a break between chains: give each chain a record of its own",
+    ":": "a break between chains: give each chain a record of its own",
     "-": "a gap: remove the alignment's gaps",
     ".": "a gap: remove the alignment's gaps",
     "X": "an unknown residue",
