@@ -15,7 +15,7 @@ from didi_protein import ProteinDomain
 from didi_toy import ToyDomain
 
 PROTEIN = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGA"
-SMALL = ["training.steps=2", "training.batch_size=4", "training.warmup=0", "sizes=tiny"]
+SMALL = ["model=micro", "training.steps=2", "training.batch_size=4", "validation_batches=1"]
 
 
 def fasta(folder: Path, sequences: list[str], name: str = "x.fasta") -> Path:
