@@ -1,10 +1,17 @@
-"""FASTA in and out, plain or gzip. ``key=value`` words of a header are kept as what is known of a sample."""
+"""FASTA in and out, plain or gzip. ``key=value`` words of a header are kept as what is known of a sample.
+
+ProteinMPNN and LigandMPNN write ``>T=0.1, sample=1, score=0.79`` under a first record with the name of the backbone:
+their values are read without the commas, and their samples are named after the first record, the temperature and the
+number.
+"""
 
 from __future__ import annotations
 
 import gzip
+import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -16,45 +23,112 @@ from didi_core.storage.text_file import UNPACKED, numbered_lines
 from didi_core.types import Sample
 
 _KEY = re.compile(r"[A-Za-z_][\w.\-]*")
-_INTEGER = re.compile(r"[+-]?\d+")
-_FLOAT = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|nan)")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_FLOAT = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBERS = ("sample", "id")  # keys of a sample's number: ProteinMPNN's, LigandMPNN's
+
 
 
 def fasta_records(path: Path, unpacked: int = UNPACKED) -> Iterator[Record]:
-    """Records of a FASTA file: id (first word of the header), header words as info, sequence without white space at
-    line ends. Raises InputError for text before the first ``>`` and whatever ``numbered_lines`` refuses."""
-    header: tuple[int, str] | None = None
+    """Records of a FASTA file: id (first word of the header), the words of its header, and its sequence.
+
+    Words are as they stand in the header; ``typed`` makes numbers of them. Raises InputError for text before the first
+    ``>`` and for whatever ``numbered_lines`` refuses.
+    """
+    titled: tuple[int, str] | None = None
     parts: list[str] = []
+    backbone = ""
     for number, line in numbered_lines(path, unpacked=unpacked):
         if line.startswith(">"):
-            if header is not None:
-                yield _record(*header, parts)
-            header, parts = (number, line[1:]), []
+            if titled is not None:
+                made = _record(*titled, parts, backbone)
+                backbone = backbone if "sample" in made.info else made.id
+                yield made
+            titled, parts = (number, line[1:]), []
         elif text := line.strip():
-            if header is None:
+            if titled is None:
                 raise InputError(
                     f"{path}, line {number}: {text[:40]!r} stands before the first '>'. "
                     "A FASTA file has a line '>name' before each sequence."
                 )
             parts.append(text)
-    if header is not None:
-        yield _record(*header, parts)
+    if titled is not None:
+        yield _record(*titled, parts, backbone)
 
 
-def _record(line: int, title: str, parts: Sequence[str]) -> Record:
+def _record(line: int, title: str, parts: Sequence[str], backbone: str) -> Record:
     name, info = parse_header(title)
+    number = next((info[key] for key in NUMBERS if key in info), None)
+    if "T" in info and number is not None and name in ("", backbone):
+        info = {"sample": number, **{key: value for key, value in info.items() if key not in NUMBERS}}
+        name = f"{backbone or 'design'}_T{info['T']}_sample_{number}"
     return Record(line, "".join(parts).replace(" ", ""), name, info)
 
 
-def parse_header(title: str) -> tuple[str, dict[str, Any]]:
-    """The id (first word) and the ``key=value`` words of a header line without its ``>``; other words are dropped."""
-    words = title.split()
-    info: dict[str, Any] = {}
-    for word in words[1:]:
+def parse_header(title: str) -> tuple[str, dict[str, str]]:
+    """The id and the ``key=value`` words of a header line without its ``>``; other words are dropped.
+
+    The id is the first word; a header that begins with ``key=value,`` has none.
+    """
+    name, _, rest = title.strip().partition(" ")
+    words = _with_commas(title)
+    if words is None:
+        words = rest.split()
+    elif "=" in words[0]:
+        name = ""
+    else:
+        name, words = words[0], words[1:]
+    info = {}
+    for word in words:
         key, sign, value = word.partition("=")
         if sign and value and _KEY.fullmatch(key):
-            info[key] = _parse_value(value)
-    return (words[0] if words else ""), info
+            info[key] = unquote(value)
+    return name, info
+
+
+def _with_commas(title: str) -> list[str] | None:
+    """The words of a header whose ``key=value`` words are separated by commas; None for any other header.
+
+    Commas inside brackets (``designed_chains=['A', 'B']``) separate nothing.
+    """
+    if ", " not in title:
+        return None
+    words, depth = [""], 0
+    for piece in title.strip().split(", "):
+        words[-1] += f", {piece}" if depth else piece
+        depth += piece.count("[") - piece.count("]")
+        if depth <= 0:
+            words.append("")
+            depth = 0
+    words = [word.strip() for word in words if word]
+    fits = all("=" in word for word in words[1:]) and len(words) > 1 and " " not in words[0]
+    return words if fits else None
+
+
+def typed(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of a FASTA file with numbers where a word of the headers is a number in every one that has it.
+
+    A gene called ``nan`` stays a word, and so do all genes of a file in which one is called ``1433``.
+    """
+    columns: dict[str, list[str]] = {}
+    for sample in samples:
+        for key, word in sample.info.items():
+            columns.setdefault(key, []).append(word)
+    readers = {key: _reader(words) for key, words in columns.items()}
+    return [replace(s, info={key: readers[key](word) for key, word in s.info.items()}) for s in samples]
+
+
+def _reader(words: Sequence[str]) -> Callable[[str], Any]:
+    """How the words of a column are read."""
+    if all(word in ("True", "False") for word in words):
+        return lambda word: word == "True"
+    if all(_INTEGER.fullmatch(word) or _is_float(word) for word in words):
+        return lambda word: int(word) if _INTEGER.fullmatch(word) else float(word)
+    return str
+
+
+def _is_float(word: str) -> bool:
+    return _FLOAT.fullmatch(word) is not None and math.isfinite(float(word))
 
 
 def format_header(info: Iterable[tuple[str, Any]]) -> str:
@@ -78,16 +152,6 @@ def _format_value(value: Any) -> str:
     if isinstance(value, float) or hasattr(value, "item"):  # numpy scalars too
         return repr(value.item() if hasattr(value, "item") else value)
     return quote(str(value), safe="/:,;+-_.|()[]{}<>@#$&!*'~^?\"\\`=")
-
-
-def _parse_value(text: str) -> Any:
-    if text in ("True", "False"):
-        return text == "True"
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    return unquote(text)
 
 
 def write_fasta(path: str | Path, samples: Sequence[Sample]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from didi_core.errors import InputError
-from didi_core.storage.fasta import fasta_records
+from didi_core.storage.fasta import fasta_records, typed
 from didi_core.storage.jsonl import jsonl_records
 from didi_core.storage.records import Reading, Record, Skipped, unique
 from didi_core.storage.text_file import UNPACKED, numbered_lines
@@ -102,8 +102,9 @@ def read_file(
     used: dict[str, int] = {}
     first: dict[str, int] = {}
     renamed = 0
+    kind = format_of(path) or sniffed(path, unpacked)
     for record in records_of(path, unpacked=unpacked):
-        if empty and not record.text and format_of(path) == TEXT:
+        if empty and not record.text and kind == TEXT:
             continue  # a blank line of plain text
         text, problem = _checked(record, check, empty)
         if problem:
@@ -123,6 +124,8 @@ def read_file(
         samples.append(Sample(text, made, record.tokens, record.info))
     if not samples:
         raise InputError(_nothing_left(path, skipped))
+    if kind == FASTA:
+        samples = typed(samples)
     return Reading(tuple(samples), tuple(skipped), renamed)
 
 

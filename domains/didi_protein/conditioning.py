@@ -18,7 +18,7 @@ from torch import Tensor
 from didi_core.domain.conditioning import Conditioning, Request
 from didi_core.errors import InputError
 
-from .contig import Contig, Layout
+from .contig import Contig, Layout, either_way
 from .fasta import read_fasta
 from .structure_file import ResidueRange, StructureFile
 from .vocabulary import RESIDUES, VOCABULARY, describe_letter, first_other_letter, residue_ids
@@ -84,11 +84,17 @@ class ProteinConditioning:
         return said
 
 
-def condition(wishes: ProteinConditioning, request: Request, encode: Encode) -> Conditioning:
-    """Templates and bias for the keys given. Raises InputError where they do not fit together or with ``length``."""
+def condition(
+    wishes: ProteinConditioning, request: Request, encode: Encode, warn: Callable[[str], None] = print
+) -> Conditioning:
+    """Templates and bias for the keys given. Raises InputError where they do not fit together or with ``length``.
+
+    Args:
+        warn: called with what the user should look at.
+    """
     said = wishes.record()
     if wishes.contig is not None:
-        layouts = _contig_layouts(wishes, request)
+        layouts = _contig_layouts(wishes, request, warn)
         return Conditioning(
             templates=[encode(layout.text, "contig") for layout in layouts],
             origin="contig",
@@ -101,7 +107,7 @@ def condition(wishes: ProteinConditioning, request: Request, encode: Encode) -> 
     return Conditioning(bias=wishes.token_bias(), info=[said])
 
 
-def _contig_layouts(wishes: ProteinConditioning, request: Request) -> list[Layout]:
+def _contig_layouts(wishes: ProteinConditioning, request: Request, warn: Callable[[str], None]) -> list[Layout]:
     """One drawn layout a design."""
     structure = None if wishes.pdb is None else StructureFile(wishes.pdb)
 
@@ -111,6 +117,8 @@ def _contig_layouts(wishes: ProteinConditioning, request: Request) -> list[Layou
         return structure.sequence(wanted)
 
     contig = Contig.parse(wishes.contig or "", motif)
+    if structure is not None and (doubt := either_way(contig.text, structure.chains())):
+        warn(doubt)
     if structure is not None and not any(getattr(s, "source", None) for s in contig.segments):
         raise InputError(f"pdb={wishes.pdb} has no effect: contig={contig.text} has no range such as A12-30.")
     for low, high in request.lengths or ():

@@ -2,7 +2,8 @@
 
 Segments between slashes, from the first residue to the last: a number or a range is that many free positions (the
 length is drawn for each design), letters are residues that are kept (``_`` or ``X`` among them is free), and
-``A12-30`` are residues 12 to 30 of chain A of a structure file. The habit is RFdiffusion's; sequence segments are ours.
+``A12-30`` are residues 12 to 30 of chain A of a structure file. A chain whose name is not of letters alone is written
+with a colon: ``1:12-30``. The habit is RFdiffusion's, whose brackets are understood; sequence segments are ours.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ import torch
 
 from didi_core.errors import InputError
 
-from .structure_file import ResidueRange
+from .structure_file import LONGEST, ResidueRange
 from .vocabulary import describe_letter, first_other_letter
 
 FREE_LETTERS = "Xx"
-LONGEST = 10_000  # residues: beyond any model here, and a typing error such as 2000000 would fill the memory
-_LENGTH = re.compile(r"(\d+)(?:-(\d+))?")
-_MOTIF = re.compile(r"([A-Za-z]+)(-?\d+)(?:-(-?\d+))?")
+_LENGTH = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?")
+_MOTIF = re.compile(r"(?:([A-Za-z]+)|([^\s/:]{1,20}):)(-?[0-9]{1,12})(?:-(-?[0-9]{1,12}))?")
 _INSERTION = re.compile(r"[A-Za-z]+-?\d+[A-Za-z](?:--?\d+[A-Za-z]?)?|[A-Za-z]+-?\d+--?\d+[A-Za-z]")
 _SEQUENCE = re.compile(r"[A-Za-z_]+")
 
@@ -72,13 +72,14 @@ class Contig:
             InputError: an empty segment, one that is neither length, residues nor range, overlapping ranges,
                 nothing to write, or more than ``LONGEST`` residues.
         """
-        parts = [part.strip() for part in text.strip().split("/")]
+        text = _without_brackets(text)
+        parts = [part.strip() for part in text.split("/")]
         segments = tuple(_segment(part, number, text, motif) for number, part in enumerate(parts, start=1))
         sources = [s.source for s in segments if isinstance(s, Kept) and s.source is not None]
         for one, other in combinations(sources, 2):
             if one.overlaps(other):
                 raise InputError(f"contig={text}: ranges {one} and {other} overlap. Keep each residue once.")
-        made = cls(text.strip(), segments)
+        made = cls(text, segments)
         if made.longest > LONGEST:
             raise InputError(
                 f"contig={text} makes up to {made.longest:,} residues; {LONGEST:,} are the most. Shorten its ranges."
@@ -158,16 +159,20 @@ def draw_lengths(spans: Sequence[tuple[int, int]], low: int, high: int, stream: 
 
 
 def _segment(part: str, number: int, text: str, motif: Callable[[ResidueRange], str]) -> Segment:
-    where = f"contig={text}, segment {number}"
+    where = f"contig={text if len(text) <= 80 else text[:77] + '...'}, segment {number}"
+    if len(part) > LONGEST:
+        raise InputError(f"{where} has {len(part):,} characters; {LONGEST:,} residues are the most.")
     if not part:
         raise InputError(f"{where} is empty. Write segments between single slashes: 20-40/MKTAYIAK/30-50.")
     if (length := _LENGTH.fullmatch(part)) is not None:
         return _free(int(length[1]), int(length[2] or length[1]), where, part)
     if (found := _MOTIF.fullmatch(part)) is not None:
-        first = int(found[2])
-        wanted = ResidueRange(found[1], first, int(found[3]) if found[3] else first)
+        first = int(found[3])
+        wanted = ResidueRange(found[1] or found[2], first, int(found[4]) if found[4] else first)
         if wanted.last < wanted.first:
             raise InputError(f"{where}, {part!r}: the range falls. Write the lower number first.")
+        if len(wanted) > LONGEST:
+            raise InputError(f"{where}, {part!r} is {len(wanted):,} residues long; {LONGEST:,} are the most.")
         return Kept(motif(wanted), wanted)
     if _INSERTION.fullmatch(part):
         raise InputError(f"{where}, {part!r}: a range cannot hold insertion codes. Renumber the file.")
@@ -177,9 +182,11 @@ def _segment(part: str, number: int, text: str, motif: Callable[[ResidueRange], 
         if bad is not None:
             raise InputError(f"{where}, {part!r}: {describe_letter(*bad)}.")
         return Kept(letters)
+    if part.split()[0] == "0":
+        raise InputError(f"{where}, {part!r}: a design is one chain, so there are no chain breaks. Leave them out.")
     raise InputError(
         f"{where}, {part!r} is neither a length (30, 20-40), residues (MKTAYIAK) nor a range of the structure file "
-        "(A12-30)."
+        "(A12-30, or 1:12-30 for a chain whose name is not of letters alone)."
     )
 
 
@@ -189,3 +196,28 @@ def _free(low: int, high: int, where: str, part: str) -> Free:
     if high == 0:
         raise InputError(f"{where} is 0: a design is one chain, so there are no chain breaks. Leave it out.")
     return Free(low, high)
+
+
+def _without_brackets(text: str) -> str:
+    """A contig without the brackets and quotes of RFdiffusion's ``contigmap.contigs=['5-15/A10-25/30-40']``."""
+    bare = text.strip()
+    if bare.startswith("[") and bare.endswith("]"):
+        bare = bare[1:-1].strip()
+    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":
+        bare = bare[1:-1].strip()
+    return bare
+
+
+def either_way(text: str, chains: Sequence[str]) -> str | None:
+    """A warning where a free segment could be meant as residues of a chain whose name is a number; None without one."""
+    for part in _without_brackets(text).split("/"):
+        for chain in chains:
+            found = _LENGTH.fullmatch(part.strip())
+            if found is not None and found[2] and chain.isdigit() and found[1].startswith(chain) and found[1] != chain:
+                first = found[1].removeprefix(chain)
+                last = found[2].removeprefix(chain) or found[2]
+                return (
+                    f"contig={text}: {part} is {found[1]} to {found[2]} free positions. The file has a chain "
+                    f"{chain!r}: write {chain}:{first}-{last} where you mean its residues."
+                )
+    return None

@@ -111,7 +111,7 @@ class ProteinDomain(AlphabetDomain):
 
     def condition(self, wishes: Mapping[str, Any], request: Request) -> Conditioning:
         """Templates and bias for the keys of ``configs/conditioning/protein.yaml``."""
-        return condition(build(ProteinConditioning, wishes), request, partial(read_template, self))
+        return condition(build(ProteinConditioning, wishes), request, partial(read_template, self), Bar().message)
 
     @property
     def known_lengths(self) -> dict[int, int]:

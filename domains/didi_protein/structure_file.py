@@ -6,10 +6,9 @@ insertion codes, one of the 20 amino acids at each number.
 
 from __future__ import annotations
 
-import gzip
 import io
+import re
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,22 @@ from Bio.PDB.PDBExceptions import PDBConstructionException
 from Bio.PDB.PDBParser import PDBParser
 
 from didi_core.errors import InputError
-from didi_core.storage.text_file import GZIP_MAGIC
+from didi_core.storage.text_file import read_whole
 
-LETTERS = {**{name.strip(): letter for name, letter in protein_letters_3to1.items()}, "MSE": "M"}
+# Residues whose protonation or bond force fields put into their name: AMBER's, CHARMM's, OPLS's.
+FORCE_FIELDS = {
+    "HIE": "H", "HID": "H", "HIP": "H", "HSD": "H", "HSE": "H", "HSP": "H", "CYX": "C", "CYM": "C",
+    "ASH": "D", "GLH": "E", "LYN": "K", "ARN": "R", "TYM": "Y",
+}  # fmt: skip
+LETTERS = {**{name.strip(): letter for name, letter in protein_letters_3to1.items()}, "MSE": "M", **FORCE_FIELDS}
 WATER = "W"
+LONGEST = 10_000  # residues of a range: beyond any model here
+UNPACKED = 1 << 29  # bytes of a packed file
+_MMCIF = re.compile(r"\s*(#[^\n]*\n\s*)*data_", re.IGNORECASE)
+_LETTERS_ONLY = re.compile(r"[A-Za-z]+")
+# What Biopython's parsers raise for files that are none.
+DAMAGE = (PDBConstructionException, ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError,
+          TypeError, ValueError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,9 @@ class ResidueRange:
     last: int
 
     def __str__(self) -> str:
-        return f"{self.chain}{self.first}-{self.last}"
+        """``A12-30``, or ``1:12-30`` where the chain's name is not of letters alone."""
+        colon = "" if _LETTERS_ONLY.fullmatch(self.chain) else ":"
+        return f"{self.chain}{colon}{self.first}-{self.last}"
 
     def __len__(self) -> int:
         return self.last - self.first + 1
@@ -68,16 +81,24 @@ class StructureFile:
         if not self._chains:
             raise InputError(f"{path}: there is no residue in it. Is it a PDB or mmCIF file?")
 
+    def chains(self) -> list[str]:
+        """Names of the chains, in the order of the file."""
+        return list(self._chains)
+
     def sequence(self, wanted: ResidueRange) -> str:
-        """The residues of a range as letters; selenomethionine (MSE) is read as methionine.
+        """The residues of a range as letters.
+
+        Selenomethionine (MSE) is read as methionine, and a force field's name (HIE, HSD, CYX, ASH ...) as its residue.
 
         Raises:
             InputError: no such chain, residues that are missing, insertion codes, other residues than the 20.
         """
+        if len(wanted) > LONGEST:
+            raise InputError(f"{self._place(wanted)} is {len(wanted):,} residues long; {LONGEST:,} are the most.")
         if wanted.chain not in self._chains:
             told = f"{self._place(wanted)} has no chain {wanted.chain!r}. Its chains: {self._summary()}."
             nameless = any(not name.strip() for name in self._chains)
-            raise InputError(f"{told} Give each chain a letter in the file (column 22)." if nameless else told)
+            raise InputError(f"{told} Give each chain a name in the file (column 22)." if nameless else told)
         inside = [r for r in self._chains[wanted.chain] if wanted.first <= r.number <= wanted.last]
         inserted = [r for r in inside if r.insertion]
         if inserted:
@@ -156,31 +177,29 @@ def _residues(chain: Any) -> list[_Residue]:
 
 
 def _parse(path: Path) -> Any:
-    """Biopython's structure of a file."""
+    """Biopython's structure of a file; whether it is mmCIF is told by its content."""
     if not path.is_file():
         raise InputError(f"pdb={path}: no such file. Give the path of a PDB or mmCIF file.")
-    text = _text(path)
-    name = path.name.lower().removesuffix(".gz")
-    parser = MMCIFParser(QUIET=True) if name.endswith((".cif", ".mmcif")) else PDBParser(QUIET=True)
+    text = read_whole(path, unpacked=UNPACKED)
+    if "\0" in text:
+        raise InputError(f"{path}: binary data, not a PDB or mmCIF file.")
+    mmcif = _MMCIF.match(text) is not None
+    parser = MMCIFParser(QUIET=True) if mmcif else PDBParser(QUIET=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return parser.get_structure("structure", io.StringIO(text))
-    except KeyError as error:  # of an mmCIF file
+            return parser.get_structure("structure", io.StringIO(text if mmcif else _with_occupancy(text)))
+    except KeyError as error:
         raise InputError(f"{path}: cannot be read as a structure (there is no {error.args[0]} in it).") from error
-    except (PDBConstructionException, ValueError, IndexError) as error:
-        raise InputError(f"{path}: cannot be read as a structure ({' '.join(str(error).split())}).") from error
+    except DAMAGE as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as a structure ({told}). Is it whole?") from error
 
 
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        if data.startswith(GZIP_MAGIC):
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: the gzip data is truncated or damaged ({error}). Fetch it again.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: binary data, not a PDB or mmCIF file.") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+def _with_occupancy(text: str) -> str:
+    """A PDB file in which every atom has an occupancy: without one, Biopython cannot compare alternative locations."""
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        if line.startswith(("ATOM  ", "HETATM")) and not line[54:60].strip():
+            lines[i] = f"{line[:54]:<54}  1.00{line[60:]}"
+    return "\n".join(lines)

@@ -20,7 +20,7 @@ from didi_core.sampling.generate import length_ranges, parse_length
 from didi_core.streams import generator
 from didi_core.types import Sample
 from didi_protein.conditioning import ProteinConditioning
-from didi_protein.contig import Contig, draw_lengths
+from didi_protein.contig import Contig, draw_lengths, either_way
 from didi_protein.domain import ProteinDomain, asset
 from didi_protein.fasta import read_fasta
 from didi_protein.structure_file import ResidueRange, StructureFile
@@ -100,6 +100,10 @@ def test_a_contig_never_draws_a_design_without_a_free_position() -> None:
         ("20/A12-30B", "insertion codes"),
         ("MKT", "nothing to write"),
         ("MKT/0-0", "no chain breaks"),
+        ("20/A1-9999999999", "'A1-9999999999' is 9,999,999,999 residues long; 10,000 are the most"),
+        ("20/A1-" + "9" * 5000, "neither a length"),
+        ("9" * 20000, "segment 1 has 20,000 characters"),
+        ("5-10/0 B5-20", "a design is one chain, so there are no chain breaks"),
         ("10/MK/1000000000-2000000000", "up to 2,000,000,012 residues; 10,000 are the most"),
     ],
 )
@@ -110,11 +114,30 @@ def test_contigs_that_are_wrong(text: str, told: str) -> None:
 
 def test_structure_files_without_chain_names_or_columns(tmp_path: Path) -> None:
     nameless = StructureFile(pdb(tmp_path / "s.pdb", [atom(1, "GLY", " ", 7)]))
-    with pytest.raises(InputError, match=r"chain 'A'.*\(without a name\) 7-7. Give each chain a letter"):
+    with pytest.raises(InputError, match=r"chain 'A'.*\(without a name\) 7-7. Give each chain a name"):
         nameless.sequence(ResidueRange("A", 7, 7))
     (tmp_path / "s.cif").write_text("data_s\nloop_\n_atom_site.id\n1\n")
     with pytest.raises(InputError, match="there is no _atom_site.label_atom_id in it"):
         StructureFile(tmp_path / "s.cif")
+
+
+def test_rfdiffusions_brackets_are_understood() -> None:
+    for text in ("[5-9/MK/3]", "['5-9/MK/3']", " 5-9/MK/3 "):
+        assert Contig.parse(text, no_motif) == Contig.parse("5-9/MK/3", no_motif)
+
+
+def test_chains_that_are_not_named_by_letters_are_written_with_a_colon(tmp_path: Path) -> None:
+    lines = [atom(i, THREE[letter], "1", i) for i, letter in enumerate(SEQUENCE, start=1)]
+    structure = StructureFile(pdb(tmp_path / "s.pdb", lines))
+    layout = Contig.parse("5/1:3-5/4", structure.sequence).draw(None, generator(0, "x"))
+    assert layout.text == "_____DEF____" and layout.contig == "5/1:3-5/4"
+    assert str(ResidueRange("A1", 2, 3)) == "A1:2-3" and str(ResidueRange("AA", 2, 3)) == "AA2-3"
+
+
+def test_a_length_that_could_be_residues_is_warned_of() -> None:
+    said = either_way("5/11-17/A3-5", ["A", "1"])
+    assert said is not None and "11-17 is 11 to 17 free positions" in said and "write 1:1-7 where you mean" in said
+    assert either_way("5/11-17/A3-5", ["A", "B"]) is None and either_way("5/1:1-7/20-30", ["A", "1"]) is None
 
 
 def test_ranges_that_overlap(structure: Path) -> None:
@@ -150,6 +173,36 @@ def test_mmcif_is_read_with_the_authors_numbers(tmp_path: Path) -> None:
     path = tmp_path / "s.cif"
     path.write_text("\n".join(["data_s", "loop_", *(f"_atom_site.{c}" for c in columns), *rows, "#", ""]))
     assert StructureFile(path).sequence(ResidueRange("H", 42, 44)) == "KTA"
+
+
+def test_names_of_force_fields_are_their_residues(tmp_path: Path) -> None:
+    names = ["HIE", "HID", "HIP", "HSD", "HSE", "HSP", "CYX", "CYM", "ASH", "GLH", "LYN", "ARN", "TYM"]
+    lines = [atom(i, name, "A", i) for i, name in enumerate(names, start=1)]
+    assert StructureFile(pdb(tmp_path / "s.pdb", lines)).sequence(ResidueRange("A", 1, 13)) == "HHHHHHCCDEKRY"
+
+
+def test_the_content_tells_mmcif_from_pdb_not_the_name(tmp_path: Path) -> None:
+    columns = ["group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id"]
+    columns += ["label_entity_id", "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy"]
+    columns += ["B_iso_or_equiv", "auth_seq_id", "auth_comp_id", "auth_asym_id", "auth_atom_id", "pdbx_PDB_model_num"]
+    rows = [f"ATOM {i} C CA . GLY A 1 {i} ? {i}.0 0.0 0.0 1.0 50.0 {i} GLY A CA 1" for i in (1, 2)]
+    text = "\n".join(["# made by hand", "data_s", "loop_", *(f"_atom_site.{c}" for c in columns), *rows, "#", ""])
+    (tmp_path / "s.pdb").write_text(text)
+    assert StructureFile(tmp_path / "s.pdb").sequence(ResidueRange("A", 1, 2)) == "GG"
+    (tmp_path / "p.cif").write_text(atom(1, "GLY", "A", 1) + "\nEND\n")
+    assert StructureFile(tmp_path / "p.cif").sequence(ResidueRange("A", 1, 1)) == "G"
+    for cut in range(60, len(text) - 5, 23):
+        (tmp_path / "broken.cif").write_text(text[:cut])
+        try:
+            StructureFile(tmp_path / "broken.cif")
+        except InputError as error:
+            assert "broken.cif" in str(error)
+
+
+def test_atoms_without_an_occupancy_are_read(tmp_path: Path) -> None:
+    lines = [atom(1, "GLY", "A", 1, alt="A"), atom(2, "GLY", "A", 1, alt="B"), atom(3, "ALA", "A", 2)]
+    blank = [f"{line[:54]}      {line[60:]}" for line in lines]
+    assert StructureFile(pdb(tmp_path / "s.pdb", blank)).sequence(ResidueRange("A", 1, 2)) == "GA"
 
 
 def test_selenomethionine_is_methionine_and_a_ligand_hides_no_residue(tmp_path: Path) -> None:
@@ -199,7 +252,7 @@ def test_files_that_are_no_single_structure(tmp_path: Path) -> None:
         StructureFile(tmp_path / "absent.pdb")
     binary = tmp_path / "b.pdb"
     binary.write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(InputError, match="binary data"):
+    with pytest.raises(InputError, match="byte 0xff is not UTF-8 text"):
         StructureFile(binary)
     cut = tmp_path / "c.pdb.gz"
     cut.write_bytes(gzip.compress(b"ATOM" * 500)[:20])

@@ -17,16 +17,24 @@ from didi_core.types import Sample
 from didi_protein.fasta import read_fasta, write_fasta
 from didi_protein.vocabulary import RESIDUES
 
-keys = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
 words = st.text(alphabet=string.ascii_letters + string.punctuation + " éß\t", min_size=1, max_size=12).filter(
     lambda text: not any(c.isdigit() for c in text) and text.lstrip("+-") not in ("inf", "nan", "True", "False")
 )
-values = st.one_of(st.integers(-(10**6), 10**6), st.floats(allow_nan=False), st.booleans(), words)
+# A column of one kind: what a word is, is decided by the column.
+info = st.fixed_dictionaries(
+    {},
+    optional={
+        "steps": st.integers(-(10**6), 10**6),
+        "nll": st.floats(allow_nan=False, allow_infinity=False),
+        "kept": st.booleans(),
+        "note": words,
+    },
+)
 samples = st.builds(
     Sample,
     text=st.text(alphabet=RESIDUES, min_size=1, max_size=80),
     id=st.text(alphabet=string.ascii_letters + string.digits + "|._-", min_size=1, max_size=12),
-    info=st.dictionaries(keys, values, max_size=4),
+    info=info,
 )
 
 
@@ -115,7 +123,9 @@ def test_no_permission(tmp_path: Path):
 
 BAD_RECORDS = [
     ("MKXW", r"letter 'X' at position 3 \(an unknown residue\)"),
-    ("MK*", r"letter '\*' at position 3 \(a stop codon"),
+    ("M*K", r"letter '\*' at position 2 \(a stop codon inside"),
+    ("MK/AC", r"letter '/' at position 3 \(a break between chains"),
+    ("MK:AC", r"letter ':' at position 3 \(a break between chains"),
     ("MK\nK-A", "letter '-' at position 4 .a gap"),
     ("M.K", r"letter '\.' at position 2"),
     ("BMK", "letter 'B' at position 1"),
@@ -142,7 +152,7 @@ def test_a_bad_record_is_an_error_or_skipped_and_listed(tmp_path: Path, sequence
 
 
 def test_everything_skipped_is_an_error(tmp_path: Path):
-    path = put(tmp_path / "x.fasta", ">a\nMXV\n>b\nM*\n")
+    path = put(tmp_path / "x.fasta", ">a\nMXV\n>b\nM*K\n")
     with pytest.raises(InputError, match="all 2 records were skipped.*line 1, record 'a': letter 'X'"):
         read_fasta(path, on_bad="skip")
 
