@@ -6,8 +6,8 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from glob import escape
 from importlib import resources
@@ -28,8 +28,8 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
         content: bytes, text (UTF-8), or a function that writes the file at the path it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-    partial = Path(name)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # less what the user's umask takes away
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)  # while it lives, so that nobody takes it for a leftover
         for other in path.parent.glob(f".{escape(path.name)}.*{PART}"):
@@ -40,7 +40,6 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
         else:
             partial.write_bytes(content.encode() if isinstance(content, str) else content)
         sync(partial)
-        partial.chmod(0o644)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -112,6 +111,14 @@ def read_json(path: Path, fix: str = "Get the file anew.") -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path} is damaged: an object was expected, and a {type(found).__name__} is there. {fix}")
     return found
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file in a folder. Raises InputError where a link leads out of the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{path} is a link that leads out of {folder}. Put the file itself there.")
+    return path
 
 
 def sync(path: Path) -> None:

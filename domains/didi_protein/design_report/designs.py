@@ -19,6 +19,7 @@ from Bio.PDB.PDBParser import PDBParser
 from jaxtyping import Float
 
 from didi_core.errors import InputError
+from didi_core.storage.files import inside
 from didi_core.storage.frame import frame
 
 if TYPE_CHECKING:
@@ -92,16 +93,20 @@ def read_designs(folder: Path) -> list[Design]:
     Raises:
         InputError: no such folder, not a score folder, or a line that is not a row of scores.
     """
-    path = folder / SCORES
+    path = inside(folder, SCORES)
     if not path.is_file():
         raise InputError(f"{folder}: there is no {SCORES} in it. Give the output folder of score.")
-    designs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    designs: list[Design] = []
+    lines: dict[str, int] = {}
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
         try:
-            row = json.loads(line)
-            designs.append(_design(folder, row))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            design = _design(folder, json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: this is no row of scores ({error}). Score again.") from error
+        if lines.setdefault(design.id, number) != number:
+            first = lines[design.id]
+            raise InputError(f"{path}, line {number}: the id {design.id!r} is there already, in line {first}.")
+        designs.append(design)
     if not designs:
         raise InputError(f"{path}: there is no design in it.")
     return sorted(designs, key=lambda d: -(d.plddt if d.plddt is not None else -1.0))
@@ -113,7 +118,7 @@ def _design(folder: Path, row: dict[str, Any]) -> Design:
     residues = row.pop(RESIDUES, None)
     if residues is not None and len(residues) != len(sequence):
         raise ValueError(f"{len(residues)} values in {RESIDUES} for {len(sequence)} residues")
-    pdb = folder / STRUCTURES / structure_name(name)
+    pdb = inside(folder, f"{STRUCTURES}/{structure_name(name)}")
     return Design(
         name,
         sequence,

@@ -130,7 +130,8 @@ def _table(designs: Sequence[Design], views: Sequence[Design]) -> str:
             values[0] = f'<span class="dot" style="background: {BANDS[band(design.plddt)][2]}"></span>{values[0]}'
         said = [escape(str(design.scores.get(name) or "")) for name in extra]
         cells = [str(rank), escape(design.id), str(len(design.sequence)), *values, *said, _links(design, order)]
-        lines.append(table_row([*cells, f'<code title="{design.sequence}">{_short(design.sequence)}</code>'], words))
+        sequence = f'<code title="{escape(design.sequence)}">{escape(_short(design.sequence))}</code>'
+        lines.append(table_row([*cells, sequence], words))
     rest = f" The other {len(designs) - ROWS:,} are in the files beside this page." if len(designs) > ROWS else ""
     about = f'<p class="about">Most confident first; a click on a header sorts.{rest}</p>'
     return f'<h2>Designs</h2>{about}<div id="designs">{table_of(headers, lines, words)}</div>'

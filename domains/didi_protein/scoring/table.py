@@ -19,6 +19,7 @@ TABLE = "scores.csv"
 FIRST = ("id", "status", "model", "steps", "length", PLDDT, "plddt_ca", "ptm", "pae", "pppl")
 LAST = ("sequence",)
 NOT_IN_CSV = (RESIDUES,)
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
 # What is better, for ordering: more (True) or less (False).
 BETTER = {
     PLDDT: True, "plddt_ca": True, "ptm": True, "pae": False, "pppl": False, "nn_identity": False,
@@ -66,6 +67,13 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*(name for name in FIRST if name in found), *middle, *(name for name in LAST if name in found)]
 
 
+def _cell(value: Any) -> Any:
+    """A value as a spreadsheet may show it: a text that would be taken for a formula gets an apostrophe in front."""
+    if value is None:
+        return ""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
 def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], table: str = TABLE, lines: bool = True) -> None:
     """``scores.csv`` and, with ``lines``, ``scores.jsonl``, which also has the confidence of every residue."""
     if lines:
@@ -74,5 +82,5 @@ def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], table: str = TA
     written = io.StringIO()
     writer = csv.DictWriter(written, columns_of(rows), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     write_atomic(folder / table, written.getvalue())

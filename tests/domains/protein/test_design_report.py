@@ -160,3 +160,36 @@ def test_the_command_writes_the_page_or_tells_why_not(folder: Path, capsys: pyte
     assert len(json.loads(Page((folder / "report.html").read_text()).scripts[0])) == 2
     assert main([str(folder / "pdb")]) == 2
     assert "there is no scores.jsonl in it" in capsys.readouterr().err
+
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+def test_every_word_of_the_user_is_escaped(tmp_path: Path) -> None:
+    row = {"sequence": f"MK{HOSTILE}", "contig": HOSTILE, "status": HOSTILE}
+    rows = [{"id": f"a{HOSTILE}{i}", **row} for i in range(3)]
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = write_design_report(tmp_path, {"command": HOSTILE, "nested": {HOSTILE: [HOSTILE]}})
+    text = path.read_text()
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text
+
+
+def test_one_id_for_two_designs_and_links_that_lead_out_are_refused(tmp_path: Path) -> None:
+    made = score_folder(tmp_path / "scored", 3)
+    lines = (made / "scores.jsonl").read_text()
+    (made / "scores.jsonl").write_text(lines + lines.split("\n")[0] + "\n")
+    with pytest.raises(InputError, match=r"scores.jsonl, line 4: the id 'design_1' is there already, in line 1"):
+        read_designs(made)
+    (made / "scores.jsonl").write_text(lines)
+    secret = tmp_path / "secret"
+    secret.write_text("not of this folder")
+    (made / "pdb/design_2.pdb").unlink()
+    (made / "pdb/design_2.pdb").symlink_to(secret)
+    with pytest.raises(InputError, match="design_2.pdb is a link that leads out of"):
+        read_designs(made)
+
+
+def test_unusual_line_separators_in_a_header_break_no_row(tmp_path: Path) -> None:
+    rows = [{"id": f"d{i}", "sequence": "MKV", "note": "a\u2028b\x85c"} for i in range(3)]
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    assert [design.scores["note"] for design in read_designs(tmp_path)] == ["a\u2028b\x85c"] * 3

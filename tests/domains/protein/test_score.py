@@ -30,7 +30,7 @@ from didi_protein.scoring.pseudo import load_pseudo, pseudo_perplexity
 from didi_protein.scoring.reading import read_reference
 from didi_protein.scoring.sequence import cluster_columns, sequence_scores
 from didi_protein.scoring.settings import ProteinScoring
-from didi_protein.scoring.table import best_first, merged
+from didi_protein.scoring.table import best_first, merged, write_table
 from didi_protein.vocabulary import RESIDUES
 
 CPU = torch.device("cpu")
@@ -359,3 +359,13 @@ def test_from_python(tmp_path: Path) -> None:
     assert list(scored.to_frame().length) == [40, 40, 40]
     with pytest.raises(InputError, match="designs 1 and 2 have the same id 's'"):
         didi_core.score([Sample("MKT", "s"), Sample("MKK", "s")], fold="none", out=tmp_path / "other")
+
+
+def test_cells_that_a_spreadsheet_would_compute_are_texts(tmp_path: Path) -> None:
+    rows = [{"id": "=cmd()", "note": "@SUM(A1)", "gravy": -1.5, "sequence": "MKV"}, {"id": "-x", "note": "\t=1"}]
+    write_table(tmp_path, rows)
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["id"], first["note"], first["gravy"]) == ("'=cmd()", "'@SUM(A1)", "-1.5")
+    assert (second["id"], second["note"], second["gravy"]) == ("'-x", "'\t=1", "")
+    assert json.loads((tmp_path / "scores.jsonl").read_text().split("\n")[0])["id"] == "=cmd()"
