@@ -98,7 +98,7 @@ def read_designs(folder: Path) -> list[Design]:
         raise InputError(f"{folder}: there is no {SCORES} in it. Give the output folder of score.")
     designs: list[Design] = []
     lines: dict[str, int] = {}
-    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             design = _design(folder, json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

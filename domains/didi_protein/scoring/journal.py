@@ -27,7 +27,7 @@ class Journal:
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
         found = {}
-        for number, line in enumerate(whole.removesuffix(b"\n").split(b"\n"), start=1):
+        for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 row = json.loads(line)
                 found[row.pop("id")] = row
