@@ -155,8 +155,8 @@ def test_bytes_that_are_no_text_are_told(word: str) -> None:
         ("steps=007", "steps='007' does not fit"),
         ("power=nan", "power=nan does not fit: power is a finite number"),
         ("temperature=inf", "temperature=inf"),
-        ("guidance.scale=[nan,inf]", r"guidance.scale=\[nan, inf\]|guidance.scale=\(nan, inf\)"),
-        ("guidance.clip=nan", "guidance.clip=nan"),
+        ("sampler={kind: rgas, scale: [nan,inf]}", r"sampler.scale=\[nan, inf\] does not fit"),
+        ("sampler={kind: rgas, clip: nan}", "sampler.clip=nan does not fit"),
         ("top_p=nan", "top_p=nan"),
     ],
 )

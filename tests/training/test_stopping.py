@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from didi_core.training.engine import Engine
 from didi_core.training.stopping import SIGNALS, stopping
 
 TOY = ["pretrain", "domain=toy", "model=micro", "training.batch_size=8", "validation_batches=1", "training.steps=4"]
+
+
+@pytest.fixture(autouse=True)
+def signals_that_act() -> Iterator[None]:
+    """SIGHUP is ignored where the tests run under nohup, and a training then leaves it so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
