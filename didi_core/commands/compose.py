@@ -225,7 +225,9 @@ def _check_choice(group: str, name: str, setting: Setting) -> None:
         return
     if setting.typed and len(choices(name)) > 1:
         raise _several(setting)
-    if isinstance(name, str) and Path(name).suffix in (".yaml", ".yml"):
+    if not isinstance(name, str):
+        raise InputError(f"{group}={name!r} does not fit: it is one name.")
+    if Path(name).suffix in (".yaml", ".yml"):
         raise InputError(f"{group}={name}: write {group}={Path(name).stem}.")
     if group == "domain":
         registry().catalogue("domains").find(name)
