@@ -217,6 +217,8 @@ def _choice(setting: Setting) -> Any:
 
 def _check_choice(group: str, name: str, setting: Setting) -> None:
     """A group's choice must be one of its files."""
+    if not isinstance(name, str):
+        raise InputError(f"{group}={name!r} does not fit: it is one name.")
     claimed = registry().conflicts["configs"].get(f"{group}/{name}")
     if claimed:
         raise InputError(claimed)
@@ -225,8 +227,6 @@ def _check_choice(group: str, name: str, setting: Setting) -> None:
         return
     if setting.typed and len(choices(name)) > 1:
         raise _several(setting)
-    if not isinstance(name, str):
-        raise InputError(f"{group}={name!r} does not fit: it is one name.")
     if Path(name).suffix in (".yaml", ".yml"):
         raise InputError(f"{group}={name}: write {group}={Path(name).stem}.")
     if group == "domain":
