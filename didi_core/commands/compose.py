@@ -210,6 +210,8 @@ def _choice(setting: Setting) -> Any:
     group = setting.key.partition("@")[0]
     value = _read(setting, tuple[str, ...] | str | None) if setting.typed else setting.value
     for name in value if isinstance(value, list) else [value]:
+        if name is not None and not isinstance(name, str):
+            raise InputError(f"{setting.word}: a choice of {group} is a name, not {written(name)}.")
         if name is not None:
             _check_choice(group, name, setting)
     return value

@@ -173,6 +173,8 @@ def test_ablation_rows_differ_by_one_part_each() -> None:
         ("sample", ["domain=toy"], "domain is no key of sample"),
         ("pretrain", ["model=tinny"], "unknown model 'tinny'. Did you mean 'tiny'"),
         ("distill", ["domain=toy.yaml"], "write domain=toy"),
+        ("distill", ["domain=[[0]]"], r"a choice of domain is a name, not \[0\]"),
+        ("distill", ["domain=[[]]"], r"a choice of domain is a name, not \[\]"),
     ],
 )
 def test_wrong_overrides_are_told_before_hydra_sees_them(command: str, overrides: list[str], told: str) -> None:
