@@ -43,6 +43,8 @@ class AlphabetDomain(TokenDomain):
         min_length, max_length: shorter and longer sequences are left out of the data.
         on_bad: whether a record of the data that is no such sequence is left out (``skip``) or an error.
         allow_loss: whether more than half of the records may be left out.
+        column: of the sequences, in JSON lines and tables; by custom ``text``, else ``sequence``.
+        unpacked_limit: bytes that a packed file may unpack to; by custom a hundred times its size.
         validation: share of the sequences that is held out, chosen by their content; of identical ones only the first
             is kept.
         split_seed: another split.
@@ -60,6 +62,8 @@ class AlphabetDomain(TokenDomain):
         max_length: int = 512,
         on_bad: str = "error",
         allow_loss: bool = False,
+        column: str | None = None,
+        unpacked_limit: int | None = None,
         validation: float = 0.1,
         split_seed: int = 0,
     ) -> None:
@@ -74,6 +78,7 @@ class AlphabetDomain(TokenDomain):
         self.paths = tuple(Path(p) for p in ([path] if isinstance(path, str | Path) else path or ()))
         self.min_length, self.max_length = min_length, max_length
         self.on_bad, self.allow_loss = on_bad, allow_loss
+        self.column, self.unpacked_limit = column, unpacked_limit
         self.validation, self.split_seed = validation, split_seed
         self.vocabulary = self.make_vocabulary()
         self._letters = letters(self.alphabet)
@@ -181,9 +186,17 @@ class AlphabetDomain(TokenDomain):
     def readings(self) -> dict[Path, Reading]:
         """What each file of ``data.path`` held, with the records that were skipped."""
         advice = "Mend or remove the record, or set data.on_bad=skip to leave such records out."
-        empty = "the record has no sequence"
         return {
-            path: read_file(path, self.check, on_bad=self.on_bad, empty=empty, advice=advice) for path in self.paths
+            path: read_file(
+                path,
+                self.check,
+                on_bad=self.on_bad,
+                empty="the record has no sequence",
+                advice=advice,
+                column=self.column,
+                unpacked=self.unpacked_limit,
+            )
+            for path in self.paths
         }
 
     def load(self) -> list[Sample]:

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 from didi_core.errors import InputError
 from didi_core.storage.files import write_atomic
 from didi_core.storage.records import Record
-from didi_core.storage.text_file import UNPACKED, numbered_lines
+from didi_core.storage.text_file import numbered_lines
 from didi_core.types import Sample
 
 _KEY = re.compile(r"[A-Za-z_][\w.\-]*")
@@ -29,7 +29,7 @@ NUMBERS = ("sample", "id")  # keys of a sample's number: ProteinMPNN's, LigandMP
 
 
 
-def fasta_records(path: Path, unpacked: int = UNPACKED) -> Iterator[Record]:
+def fasta_records(path: Path, unpacked: int | None = None) -> Iterator[Record]:
     """Records of a FASTA file: id (first word of the header), the words of its header, and its sequence.
 
     Words are as they stand in the header; ``typed`` makes numbers of them. Raises InputError for text before the first

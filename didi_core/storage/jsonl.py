@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from didi_core.errors import InputError
 from didi_core.storage.files import write_atomic
-from didi_core.storage.records import Record
-from didi_core.storage.text_file import UNPACKED, numbered_lines
+from didi_core.storage.records import Record, no_column, text_column
+from didi_core.storage.text_file import numbered_lines, read_whole, undecoded_byte
 from didi_core.types import Sample
 
+_KINDS = {int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 KEPT = ("id", "text", "tokens")  # keys of a row that are not the sample's info
 
 
@@ -41,33 +44,77 @@ def _line(sample: Sample, number: int) -> str:
         raise InputError(f"sample {number} ({row['id']!r}) cannot be written as JSON: {error}") from error
 
 
-def jsonl_records(path: Path, column: str = "text", unpacked: int = UNPACKED) -> Iterator[Record]:
-    """Rows of JSON lines as records: ``column``, ``id``, ``tokens``, and the other keys as info. Blank lines are none.
+def jsonl_records(path: Path, column: str | None = None, unpacked: int | None = None) -> Iterator[Record]:
+    """Rows of JSON lines, or of one list of objects, as records: text, ``id``, ``tokens``, the other keys as info.
 
-    A row that is no JSON object with a text has a ``problem``. Raises InputError for what ``numbered_lines`` refuses.
+    A row that is no JSON object with a text has a ``problem``; blank lines are none.
+
+    Args:
+        column: key of the text; by custom the first of ``COLUMNS`` that a row has.
+
+    Raises:
+        InputError: what ``numbered_lines`` refuses, or a list that is no JSON.
     """
-    for number, line in numbered_lines(path, unpacked=unpacked):
+    lines = numbered_lines(path, errors="surrogateescape", unpacked=unpacked)
+    listed = False
+    for number, line in lines:
+        if not line.strip():
+            continue
+        if line.lstrip().startswith("["):
+            listed = True
+            break
+        yield _record(line, number, column)
+        break
+    if listed:
+        lines.close()
+        yield from _of_list(path, column, unpacked)
+        return
+    for number, line in lines:
         if line.strip():
             yield _record(line, number, column)
 
 
-def _record(line: str, number: int, column: str) -> Record:
+def _of_list(path: Path, column: str | None, unpacked: int | None) -> Iterator[Record]:
+    try:
+        rows = json.loads(read_whole(path, unpacked=unpacked))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno}).") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no JSON that can be read ({error}).") from None
+    for number, row in enumerate(rows, start=1):
+        yield _of_row(row, number, column)  # the number of the row: its line is not known
+
+
+def _record(line: str, number: int, column: str | None) -> Record:
+    if undecoded := undecoded_byte(line):
+        return Record(number, "", problem=undecoded)
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         return Record(number, "", problem=f"not JSON ({error.msg} at column {error.colno})")
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, a list in a list in a list ...
         return Record(number, "", problem=f"no JSON that can be read ({error})")
-    if not isinstance(row, dict) or not isinstance(row.get(column), str):
-        return Record(number, "", problem=_no_text(row, line, column))
-    text, name, tokens = row.pop(column), row.pop("id", ""), row.pop("tokens", None)
+    return _of_row(row, number, column)
+
+
+def _of_row(row: Any, number: int, column: str | None) -> Record:
+    if not isinstance(row, dict):
+        return Record(number, "", problem=f"expected an object, got: {_shown(row)}")
+    key = column or text_column(row)
+    if key not in row:
+        return Record(number, "", problem=no_column(column, [k for k, v in row.items() if isinstance(v, str)]))
+    text, name, tokens = row.pop(key), row.pop("id", ""), row.pop("tokens", None)
+    text = "" if text is None else text
+    if not isinstance(text, str):
+        problem = f"column {key!r} holds {_KINDS[type(text)]}, not text: {_shown(text)}"
+        return Record(number, "", str(name), problem=problem)
+    if not text.isascii() and _SURROGATE.search(text):
+        return Record(number, "", str(name), problem=f"column {key!r} holds half of a character (a lone surrogate)")
     if tokens is not None and not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):
         return Record(number, "", str(name), problem="'tokens' is not a list of whole numbers")
     return Record(number, text, str(name), row, None if tokens is None else tuple(tokens))
 
 
-def _no_text(row: Any, line: str, column: str) -> str:
-    if isinstance(row, dict) and column in row:
-        shown = json.dumps(row[column], ensure_ascii=False)
-        return f"column {column!r} is {shown[:40]}, not text"
-    return f"expected an object with a string {column!r}, got {line[:40]!r}"
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from didi_core.errors import unknown
 from didi_core.types import Sample
+
+COLUMNS = ("text", "sequence")  # of a row or a table, where nobody says which
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,16 @@ def unique(name: str, used: dict[str, int]) -> str:
     used[name] = number
     used.setdefault(made, 0)
     return made
+
+
+def text_column(names: Iterable[str]) -> str:
+    """Which column of a row or a table holds its text: the first of ``COLUMNS`` that is there."""
+    known = {*names}
+    return next((name for name in COLUMNS if name in known), COLUMNS[0])
+
+
+def no_column(wanted: str | None, known: Iterable[str]) -> str:
+    """What is wrong with a row or a table that lacks the column of the text."""
+    if wanted is not None:
+        return str(unknown("text column", wanted, known, "data.column")).rstrip(".")
+    return f"no column {' or '.join(map(repr, COLUMNS))}: set data.column to one of: {', '.join(sorted(known))}"

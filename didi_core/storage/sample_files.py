@@ -1,4 +1,4 @@
-"""Anybody's samples: FASTA, JSON lines or plain text, one reader for each format whatever the file is named.
+"""Anybody's samples: FASTA, JSON lines, tables or plain text, one reader for each format whatever the file is named.
 
 Evaluation reads samples, not models, so a peer's output gets the same numbers as ours. Files of one label are parts of
 one set: they are measured together, and the numbers are those of the whole.
@@ -16,13 +16,15 @@ from didi_core.errors import InputError
 from didi_core.storage.fasta import fasta_records, typed
 from didi_core.storage.jsonl import jsonl_records
 from didi_core.storage.records import Reading, Record, Skipped, unique
-from didi_core.storage.text_file import UNPACKED, numbered_lines
+from didi_core.storage.tables import table_records
+from didi_core.storage.text_file import numbered_lines
 from didi_core.types import Domain, Sample
 
-FASTA, JSONL, TEXT = "FASTA", "JSON lines", "plain text"
+FASTA, JSONL, TABLE, TEXT = "FASTA", "JSON lines", "CSV and TSV", "plain text"
 SUFFIXES = {
     FASTA: (".fasta", ".fa", ".faa", ".fna", ".fas", ".ffn", ".mpfa"),
-    JSONL: (".jsonl", ".ndjson"),
+    JSONL: (".jsonl", ".ndjson", ".json"),
+    TABLE: (".csv", ".tsv"),
     TEXT: (".txt", ".text"),
 }
 ON_BAD = ("skip", "error")
@@ -52,24 +54,30 @@ def format_of(path: Path) -> str | None:
     return next((kind for kind, known in SUFFIXES.items() if suffix in known), None)
 
 
-def records_of(path: Path, *, unpacked: int = UNPACKED) -> Iterator[Record]:
-    """The records of a file, one after the other, by the format that its name tells, else by its first line.
+def records_of(
+    path: Path, kind: str | None = None, *, column: str | None = None, unpacked: int | None = None
+) -> Iterator[Record]:
+    """The records of a file, one after the other. Plain text has a sample a line, an empty line too.
 
-    Plain text has a sample a line, an empty line too; what follows the last line break is none.
+    Args:
+        kind: its format; by custom what its name tells, else its first line.
+        column: of the text, in JSON lines and tables; by custom ``text``, else ``sequence``.
     """
-    kind = format_of(path) or sniffed(path, unpacked)
+    kind = kind or format_of(path) or sniffed(path, unpacked)
     if kind == FASTA:
         return fasta_records(path, unpacked)
     if kind == JSONL:
-        return jsonl_records(path, unpacked=unpacked)
+        return jsonl_records(path, column, unpacked)
+    if kind == TABLE:
+        return table_records(path, column, unpacked)
     return _plain_lines(path, unpacked)
 
 
-def sniffed(path: Path, unpacked: int = UNPACKED) -> str:
-    """The format of a file by the first line that is not blank: ``>`` begins FASTA, ``{`` JSON lines."""
+def sniffed(path: Path, unpacked: int | None = None) -> str:
+    """The format of a file by the first line that is not blank: ``>`` begins FASTA, ``{`` or ``[`` JSON."""
     for _, line in numbered_lines(path, unpacked=unpacked):
         if text := line.strip():
-            return {">": FASTA, "{": JSONL}.get(text[0], TEXT)
+            return {">": FASTA, "{": JSONL, "[": JSONL}.get(text[0], TEXT)
     return TEXT
 
 
@@ -81,7 +89,8 @@ def read_file(
     repeated: str = "rename",
     empty: str = "",
     advice: str = "Mend or remove the record.",
-    unpacked: int = UNPACKED,
+    column: str | None = None,
+    unpacked: int | None = None,
 ) -> Reading:
     """All samples of a file, each text as ``check`` returns it.
 
@@ -90,6 +99,7 @@ def read_file(
         on_bad: a record that cannot be read is listed (``skip``) or an error. repeated: a second record of an id gets a
             number (``rename``), which is counted, or is an error.
         empty: why a record without a text cannot be kept; by custom it is. advice: ends the message of an error.
+        column, unpacked: see ``records_of``.
 
     Raises:
         InputError: with file, line and record; or where no record is left.
@@ -103,7 +113,7 @@ def read_file(
     first: dict[str, int] = {}
     renamed = 0
     kind = format_of(path) or sniffed(path, unpacked)
-    for record in records_of(path, unpacked=unpacked):
+    for record in records_of(path, kind, column=column, unpacked=unpacked):
         if empty and not record.text and kind == TEXT:
             continue  # a blank line of plain text
         text, problem = _checked(record, check, empty)
@@ -124,7 +134,7 @@ def read_file(
         samples.append(Sample(text, made, record.tokens, record.info))
     if not samples:
         raise InputError(_nothing_left(path, skipped))
-    if kind == FASTA:
+    if kind in (FASTA, TABLE):
         samples = typed(samples)
     return Reading(tuple(samples), tuple(skipped), renamed)
 
@@ -143,7 +153,8 @@ def _checked(record: Record, check: Callable[[str], str], empty: str) -> tuple[s
 def _nothing_left(path: Path, skipped: Sequence[Skipped]) -> str:
     if not skipped:
         size = path.stat().st_size
-        return f"{path}: " + ("there is no record in it." if size else "the file is empty.")
+        none = f"there is no record in it. What is read: {', '.join(SUFFIXES)}."
+        return f"{path}: {none if size else 'the file is empty.'}"
     first = skipped[0]
     return (
         f"{path}: all {len(skipped):,} records were skipped, so nothing is left. "
@@ -212,7 +223,7 @@ def _notes(label: str, samples: Sequence[Sample]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _plain_lines(path: Path, unpacked: int) -> Iterator[Record]:
+def _plain_lines(path: Path, unpacked: int | None) -> Iterator[Record]:
     """Every line is a sample, an empty one too; what follows the last line break is none."""
     blank: list[int] = []
     for number, line in numbered_lines(path, unpacked=unpacked):

@@ -6,26 +6,28 @@ A line ends at a line feed, a carriage return or both, and nowhere else: U+2028 
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO
 
 from didi_core.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
+_UNDECODED = re.compile("[\udc80-\udcff]")
 BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 1 << 28  # bytes
-UNPACKED = 1 << 34  # bytes that a packed file may have unpacked: what inflates a thousandfold is a mistake or worse
+RATIO, SMALL = 100, 1 << 28  # a packed file may be so many times as large unpacked, or so many bytes
 
 
-def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int = UNPACKED) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int | None = None) -> Generator[tuple[int, str]]:
     """(1-based number, text without its line end) of each line; a byte-order mark is dropped.
 
     Args:
         errors: what becomes of bytes that are no UTF-8: ``strict`` raises, ``surrogateescape`` keeps them as lone
             surrogates.
-        unpacked: bytes that a packed file may unpack to.
+        unpacked: bytes that a packed file may unpack to; by custom a hundred times its size, at least 256 MiB.
 
     Raises:
         InputError: with file and line: no such file, a folder, unreadable, binary, damaged gzip, too much of it.
@@ -37,26 +39,25 @@ def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int = UNPACK
             try:
                 yield number, part.decode("utf-8", errors)
             except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}, line {number}: byte 0x{part[error.start]:02x} is not UTF-8 text. "
-                    "Convert the file, for instance with iconv -t utf-8."
-                ) from None
+                raise _not_utf8(path, number, part[error.start]) from None
 
 
-def read_whole(path: Path, *, unpacked: int = UNPACKED) -> str:
-    """A text file in one piece, line ends as they are; refused as by ``numbered_lines``."""
+def read_whole(path: Path, *, errors: str = "strict", unpacked: int | None = None) -> str:
+    """A text file in one piece, line ends as they are. Arguments and errors are those of ``numbered_lines``."""
     try:
         with open_unpacked(path) as file:
-            data = file.read(unpacked + 1)
+            limit = _limit(path, unpacked) if isinstance(file, gzip.GzipFile) else None
+            data = file.read() if limit is None else file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
-    if len(data) > unpacked:
-        raise _too_large(path, unpacked)
+    if limit is not None and len(data) > limit:
+        raise _too_large(path, limit)
+    data = data.removeprefix(BOM)
     try:
-        return data.removeprefix(BOM).decode("utf-8")
+        return data.decode("utf-8", errors)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8 text.") from None
+        raise _not_utf8(path, line, data[error.start]) from None
 
 
 def open_unpacked(path: Path) -> IO[bytes]:
@@ -70,18 +71,18 @@ def open_unpacked(path: Path) -> IO[bytes]:
     return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
 
 
-def _raw_lines(path: Path, unpacked: int) -> Iterator[bytes]:
+def _raw_lines(path: Path, unpacked: int | None) -> Iterator[bytes]:
     number = total = 0
     try:
         with open_unpacked(path) as file:
-            limited = isinstance(file, gzip.GzipFile)
+            limit = _limit(path, unpacked) if isinstance(file, gzip.GzipFile) else None
             while line := file.readline(LONGEST_LINE + 1):
                 number += 1
                 total += len(line)
                 if len(line) > LONGEST_LINE:
                     raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes. Is it a text file?")
-                if limited and total > unpacked:
-                    raise _too_large(path, unpacked)
+                if limit is not None and total > limit:
+                    raise _too_large(path, limit)
                 if b"\0" in line:
                     raise InputError(f"{path}, line {number}: binary data, not text.")
                 line = line.removeprefix(BOM) if number == 1 else line
@@ -97,7 +98,24 @@ def _unreadable(path: Path, error: Exception, after: int = 0) -> InputError:
     return InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).")
 
 
+def _not_utf8(path: Path, line: int, byte: int) -> InputError:
+    return InputError(
+        f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8 text. Convert the file, for instance with iconv -t utf-8."
+    )
+
+
+def _limit(path: Path, unpacked: int | None) -> int:
+    return max(RATIO * path.stat().st_size, SMALL) if unpacked is None else unpacked
+
+
 def _too_large(path: Path, unpacked: int) -> InputError:
     return InputError(
-        f"{path}: it unpacks to more than {unpacked:,} bytes. If that is right, unpack it yourself and give that file."
+        f"{path}: it unpacks to more than {unpacked:,} bytes. If that is right, set data.unpacked_limit to "
+        "more bytes, or unpack it yourself and give that file."
     )
+
+
+def undecoded_byte(text: str) -> str:
+    """What is wrong with a text read with ``surrogateescape``; '' where every byte of it was UTF-8."""
+    found = None if text.isascii() else _UNDECODED.search(text)
+    return f"byte 0x{ord(found.group()) - 0xDC00:02x} is not UTF-8 text" if found else ""

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from didi_core.config import build
 from didi_core.domain.conditioning import Conditioning, Request
+from didi_core.domain.data_report import DataReport
 from didi_core.errors import InputError, unknown
 from didi_core.evaluation.held_out import load_reference
 from didi_core.progress import Bar, counting
 from didi_core.sequences import TokenDomain
+from didi_core.storage.files import read_json, write_json
 from didi_core.types import Metric, Sample, Vocabulary
 
 from .assets import asset
@@ -30,9 +32,10 @@ from .judge import text_judge
 from .metrics import language_metrics
 from .packing import SPLITS, Blocks, Packed
 from .settings import LanguageSettings
+from .sources import Tally
 from .tokenizer import TextTokenizer, load_tokenizer
 
-REFERENCE = "reference.npz"
+REFERENCE, REPORT = "reference.npz", "data_report.json"
 FEATURE_BLOCKS = 1024  # training blocks that the energy distance's reference is made of
 WHERE = "data.path=<text, JSONL or Parquet file, or hub id>, or data.path=pydoc (the manual that every Python carries)"
 
@@ -120,9 +123,33 @@ class LanguageDomain(TokenDomain):
         bar = Bar()
         bar.message(f"tokenising {', '.join(source.path)} into {folder} (once)")
         bar.start("documents", source.limit or 0)
-        made = Packed.make(folder, source.read(), self.tokenizer, self.settings.held, making, counting(bar))
+        tally = Tally()
+        made = Packed.make(folder, source.read(tally), self.tokenizer, self.settings.held, making, counting(bar))
         bar.stop()
+        write_json(folder / REPORT, vars(tally))
         return made
+
+    def data_report(self) -> DataReport | None:
+        """What became of the documents of ``path``, counted when they were tokenised; None without it."""
+        if self.settings.path is None:
+            return None
+        packed = self.packed
+        kept = packed.card["documents"]
+        if not (packed.folder / REPORT).is_file():  # a cache of an older version
+            return DataReport(self.settings.path, sum(kept.values()), kept, unit="documents")
+        tally = Tally(**read_json(packed.folder / REPORT))
+        report = DataReport(
+            tuple(tally.files),
+            tally.read,
+            kept,
+            tally.left_out,
+            {"empty": tally.empty} if tally.empty else {},
+            tuple(tally.unread),
+            tuple(tally.examples),
+            "documents",
+        )
+        report.check_loss(self.settings.allow_loss)
+        return report
 
     @property
     def _cache(self) -> Path:

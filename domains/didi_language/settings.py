@@ -20,8 +20,8 @@ HELD_OUT_SHARE = 0.05
 class LanguageSettings:
     """``configs/domain/language.yaml``.
 
-    path: where documents come from; without it only what is bundled. column, subset, documents, limit, on_bad: how
-    they are read (see ``Source``).
+    path: where documents come from; without it only what is bundled. column, subset, documents, limit, on_bad,
+    unpacked_limit: how they are read (see ``Source``). allow_loss: whether more than half of them may be left out.
     validation: share of documents held out (below 1), or the last so many (1 and more); by custom OpenWebText's last
     100,000, of anything else a twentieth. split_seed: which, where it is a share.
     tokenizer, judge: ``bundled``, a folder, or a hub id.
@@ -35,6 +35,8 @@ class LanguageSettings:
     documents: str = "three_breaks"
     limit: int | None = None
     on_bad: str = "error"
+    allow_loss: bool = False
+    unpacked_limit: int | None = None
     validation: float | None = None
     split_seed: int = 0
     tokenizer: str = BUNDLED
@@ -56,7 +58,9 @@ class LanguageSettings:
         """Where documents come from; None without ``path``."""
         if self.path is None:
             return None
-        return Source(self.path, self.column, self.subset, self.documents, self.limit, self.on_bad)
+        return Source(
+            self.path, self.column, self.subset, self.documents, self.limit, self.on_bad, self.unpacked_limit
+        )
 
     @property
     def held(self) -> Held:

@@ -1,25 +1,47 @@
-"""Where documents come from: the hub, local text, JSON lines, Parquet, or the manual that every Python carries."""
+"""Where documents come from: text, JSON lines, tables, Parquet, the hub, or the manual that every Python carries."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from didi_core.domain.data_report import SHOWN, kind_of
 from didi_core.errors import InputError, unknown
+from didi_core.storage.sample_files import FASTA, JSONL, ON_BAD, SUFFIXES, TABLE, TEXT, format_of, records_of, sniffed
+from didi_core.storage.text_file import read_whole, undecoded_byte
 
 from .tokenizer import first_line
 
 PYDOC = "pydoc"
 BREAKS = {"three_breaks": re.compile(r"\n\n\n+"), "blank_lines": re.compile(r"\n\s*\n")}
 DOCUMENTS = (*BREAKS, "file")
-ON_BAD = ("error", "skip")
-_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that were no UTF-8, as ``surrogateescape`` keeps them
-TEXT_FILES = (".txt", ".text", ".md", ".rst")
-TABLE_FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-WITHOUT_NETWORK = f"Or work without a network: data.path=<text, JSONL or Parquet file>, or data.path={PYDOC}."
+PROSE = (".md", ".rst")  # suffixes of text files beside the core's
+PARQUET = ".parquet"
+WITHOUT_NETWORK = f"Or work without a network: data.path=<text, JSONL, CSV or Parquet file>, or data.path={PYDOC}."
+READ = ", ".join((*SUFFIXES[TEXT], *PROSE, *SUFFIXES[JSONL], *SUFFIXES[TABLE], PARQUET))
+
+
+@dataclass
+class Tally:
+    """What became of the documents of a source, counted while they are read."""
+
+    files: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    read: int = 0
+    empty: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def leave_out(self, place: str, reason: str) -> None:
+        """Count a document that cannot be used."""
+        self.read += 1
+        self.left_out[kind_of(reason)] += 1
+        if len(self.examples) < SHOWN:
+            self.examples.append(f"{place}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -27,10 +49,10 @@ class Source:
     """One or several places to read documents from, in order.
 
     path: ``pydoc``, a file or folder of this machine, or a data set of the hub (``owner/name``).
-    column: of the text, in JSON lines, Parquet and hub data sets. subset: configuration of a hub data set.
+    column: of the text, in JSON lines, tables and hub data sets. subset: configuration of a hub data set.
     documents: what separates documents in a text file: three line breaks, blank lines, or nothing (one file each).
-    limit: at most so many documents. on_bad: whether a text file's document with bytes that are no UTF-8 is left out
-    (``skip``) or an error.
+    limit: at most so many documents. on_bad: whether a document that cannot be read (bytes that are no UTF-8, a row
+    without text) is left out (``skip``) or an error. unpacked_limit: bytes that a packed file may unpack to.
     """
 
     path: tuple[str, ...]
@@ -39,6 +61,7 @@ class Source:
     documents: str = "three_breaks"
     limit: int | None = None
     on_bad: str = "error"
+    unpacked_limit: int | None = None
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -50,22 +73,31 @@ class Source:
         if self.limit is not None and self.limit < 1:
             raise InputError(f"data.limit={self.limit} is out of range: at least one document.")
 
-    def read(self) -> Iterator[str]:
+    def read(self, tally: Tally | None = None) -> Iterator[str]:
         """Documents that are not empty, in the order of their source.
 
+        Args:
+            tally: counts what becomes of them.
+
         Raises:
-            InputError: the source is not there, is no UTF-8 (file and line), has no such column, or holds no text.
+            InputError: the source is not there, has no such column, holds no text, or, unless ``on_bad`` is ``skip``,
+                a document that cannot be read (file, line, column and value).
         """
+        tally = tally or Tally()
         found = 0
         for path in self.path:
-            for text in self._read_one(path):
+            for text in self._read_one(path, tally):
+                tally.read += 1
                 if text.strip():
                     found += 1
                     yield text
+                else:
+                    tally.empty += 1
                 if self.limit is not None and found >= self.limit:
                     return
         if not found:
-            raise InputError(f"data.path={_listed(self.path)} holds no text: every document is empty.")
+            lost = f" {tally.examples[0]}." if tally.examples else " Every document is empty."
+            raise InputError(f"data.path={_listed(self.path)} holds no text that can be used.{lost}")
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides which documents are read: settings, and name, size and time of change of every local file."""
@@ -82,36 +114,62 @@ class Source:
             "pydoc": _pydoc_version() if PYDOC in self.path else None,
         }
 
-    def _read_one(self, path: str) -> Iterator[str]:
+    def _read_one(self, path: str, tally: Tally) -> Iterator[str]:
         if path == PYDOC:
+            tally.files.append(PYDOC)
             return read_pydoc()
         local = Path(path).expanduser()
         if not local.exists():
+            tally.files.append(path)
             return self._read_hub(path)
         files = _files(local)
         if not files:
-            kinds = ", ".join((*TEXT_FILES, *TABLE_FILES))
-            raise InputError(f"data.path={path} is a folder without a file that can be read ({kinds}).")
-        return (text for file in files for text in self._read_file(file))
+            raise InputError(f"data.path={path} is a folder without a file that can be read ({READ}, plain or .gz).")
+        tally.files += map(str, files)
+        tally.unread += [str(other) for other in _others(local, files)]
+        return (text for file in files for text in self._read_file(file, tally))
 
-    def _read_file(self, file: Path) -> Iterator[str]:
-        kind = TABLE_FILES.get(file.suffix.lower())
-        if kind is None:
-            found = split_documents(read_text(file, strict=self.on_bad == "error"), self.documents)
-            return (text for text in found if not _UNDECODED.search(text))
-        if kind == "json":
-            read_text(file)  # an invalid byte is told with its line, which the reader below does not do
-        return self._read_table(str(file), kind, data_files=str(file))
+    def _read_file(self, file: Path, tally: Tally) -> Iterator[str]:
+        suffix = file.suffix.lower()
+        if suffix == PARQUET:
+            return self._read_table(str(file), "parquet", local=True, data_files=str(file))
+        kind = TEXT if suffix in PROSE else format_of(file) or sniffed(file, self.unpacked_limit)
+        if kind == FASTA:
+            raise InputError(f"data.path={file} is FASTA, and a domain of texts reads {READ}.")
+        if kind == TEXT:
+            return self._read_text(file, tally)
+        return self._read_records(file, kind, tally)
+
+    def _read_text(self, file: Path, tally: Tally) -> Iterator[str]:
+        errors = "strict" if self.on_bad == "error" else "surrogateescape"
+        for number, text in enumerate(split_documents(read_text(file, errors, self.unpacked_limit), self.documents), 1):
+            if undecoded := undecoded_byte(text):
+                tally.leave_out(f"{file}, document {number}", undecoded)
+            else:
+                yield text
+
+    def _read_records(self, file: Path, kind: str, tally: Tally) -> Iterator[str]:
+        for record in records_of(file, kind, column=self.column, unpacked=self.unpacked_limit):
+            place = f"{file}, line {record.line}"
+            if not record.problem:
+                yield record.text
+            elif self.on_bad == "error":
+                raise InputError(f"{place}: {record.problem}. Mend the row, or set data.on_bad=skip to leave it out.")
+            else:
+                tally.leave_out(place, record.problem)
 
     def _read_hub(self, name: str) -> Iterator[str]:
-        if name.startswith((".", "/", "~")) or name.endswith((*TEXT_FILES, *TABLE_FILES, "/")) or name.count("/") > 1:
+        if name.startswith((".", "/", "~")) or name.count("/") > 1 or format_of(Path(name)) or name.endswith("/"):
+            raise InputError(f"data.path={name} does not exist.")
+        if name.endswith((*PROSE, PARQUET)):
             raise InputError(f"data.path={name} does not exist.")
         return self._read_table(name, name, name=self.subset)
 
-    def _read_table(self, shown: str, kind: str, **how: Any) -> Iterator[str]:
+    def _read_table(self, shown: str, kind: str, local: bool = False, **how: Any) -> Iterator[str]:
         """Rows of a table as they come, nothing downloaded or converted as a whole."""
         import datasets
 
+        way_out = "" if local else f" {WITHOUT_NETWORK}"
         try:
             table = datasets.load_dataset(kind, split="train", streaming=True, **how)
             rows = iter(table)
@@ -119,15 +177,20 @@ class Source:
         except datasets.exceptions.DatasetNotFoundError as error:
             raise InputError(
                 f"data.path={shown}: no such file or folder is here, and the hub has no such data set, or it is gated, "
-                f"or was renamed ({first_line(error)}) Check the name; for a gated one log in with `hf auth login`. "
-                f"{WITHOUT_NETWORK}"
+                f"or was renamed ({first_line(error)}) Check the name; for a gated one log in with `hf auth login`."
+                f"{way_out}"
             ) from None
-        except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(f"data.path={shown} cannot be read: {first_line(error)} {WITHOUT_NETWORK}") from None
+        except Exception as error:  # a damaged file and a lost network come as errors of many libraries
+            raise InputError(f"data.path={shown} cannot be read: {first_line(error)}{way_out}") from None
         if first is None:
             return
         self._check_column(shown, first)
-        yield from self._texts(shown, first, rows)
+        yield first[self.column] or ""
+        try:
+            for row in rows:
+                yield row[self.column] or ""
+        except Exception as error:
+            raise InputError(f"data.path={shown} broke off: {first_line(error)}{way_out}") from None
 
     def _check_column(self, shown: str, row: dict[str, Any]) -> None:
         if self.column not in row:
@@ -136,16 +199,6 @@ class Source:
         if not isinstance(row[self.column], str | None):
             kind = type(row[self.column]).__name__
             raise InputError(f"data.column={self.column} of data.path={shown} holds {kind}, not text.")
-
-    def _texts(self, shown: str, first: dict[str, Any], rows: Iterator[dict[str, Any]]) -> Iterator[str]:
-        import datasets
-
-        yield first[self.column] or ""
-        try:
-            for row in rows:
-                yield row[self.column] or ""
-        except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
-            raise InputError(f"data.path={shown} broke off: {first_line(error)} {WITHOUT_NETWORK}") from None
 
 
 def read_pydoc() -> Iterator[str]:
@@ -162,20 +215,14 @@ def _pydoc_version() -> str:
     return platform.python_version()
 
 
-def read_text(file: Path, strict: bool = True) -> str:
-    """A UTF-8 file. Where a byte is none, InputError names file and line; not ``strict``, it becomes a lone
-    surrogate."""
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror or error}.") from None
-    try:
-        return raw.decode("utf-8-sig", "strict" if strict else "surrogateescape")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{file}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8 text. Convert the file to UTF-8."
-        ) from None
+def read_text(file: Path, errors: str = "strict", unpacked: int | None = None) -> str:
+    """A UTF-8 file, plain or gzip. Binary data, and where ``errors`` is strict any byte that is no UTF-8, raise
+    InputError with file and line."""
+    text = read_whole(file, errors=errors, unpacked=unpacked)
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InputError(f"{file}, line {line}: binary data, not text.")
+    return text
 
 
 def split_documents(text: str, documents: str) -> Iterator[str]:
@@ -192,7 +239,20 @@ def _files(path: Path) -> list[Path]:
     """The file itself, or the readable files of a folder and its sub-folders, sorted."""
     if path.is_file():
         return [path]
-    return sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in (*TEXT_FILES, *TABLE_FILES))
+    return sorted(p for p in path.rglob("*") if p.is_file() and _readable(p))
+
+
+def _readable(path: Path) -> bool:
+    plain = Path(path.name.lower().removesuffix(".gz"))
+    return format_of(path) in (TEXT, JSONL, TABLE) or plain.suffix in PROSE or path.suffix.lower() == PARQUET
+
+
+def _others(path: Path, files: list[Path]) -> list[Path]:
+    """Files of a folder that are not read; hidden ones are none."""
+    if path.is_file():
+        return []
+    known = {*files}
+    return sorted(p for p in path.rglob("*") if p.is_file() and p not in known and not p.name.startswith("."))
 
 
 def _listed(paths: tuple[str, ...]) -> str:

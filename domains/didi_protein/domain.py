@@ -49,7 +49,7 @@ class ProteinDomain(AlphabetDomain):
     raises, naming the key to set.
 
     Args:
-        path: FASTA file or files. min_length, max_length, on_bad, allow_loss, split_seed: see ``AlphabetDomain``.
+        path: FASTA file or files. min_length, max_length, and the others: see ``AlphabetDomain``.
         validation_fraction: share of the sequences that is held out, relatives together.
         similarity: the 5-mer containment at which two sequences count as relatives (see ``clustering``).
     """
@@ -72,6 +72,8 @@ class ProteinDomain(AlphabetDomain):
         max_length: int = 300,
         on_bad: str = "skip",
         allow_loss: bool = False,
+        column: str | None = None,
+        unpacked_limit: int | None = None,
         validation_fraction: float = 0.05,
         similarity: float = 0.5,
         split_seed: int = 0,
@@ -87,6 +89,8 @@ class ProteinDomain(AlphabetDomain):
             max_length=max_length,
             on_bad=on_bad,
             allow_loss=allow_loss,
+            column=column,
+            unpacked_limit=unpacked_limit,
             validation=validation_fraction,
             split_seed=split_seed,
         )

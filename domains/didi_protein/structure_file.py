@@ -29,7 +29,6 @@ FORCE_FIELDS = {
 LETTERS = {**{name.strip(): letter for name, letter in protein_letters_3to1.items()}, "MSE": "M", **FORCE_FIELDS}
 WATER = "W"
 LONGEST = 10_000  # residues of a range: beyond any model here
-UNPACKED = 1 << 29  # bytes of a packed file
 _MMCIF = re.compile(r"\s*(#[^\n]*\n\s*)*data_", re.IGNORECASE)
 _LETTERS_ONLY = re.compile(r"[A-Za-z]+")
 # What Biopython's parsers raise for files that are none.
@@ -180,7 +179,7 @@ def _parse(path: Path) -> Any:
     """Biopython's structure of a file; whether it is mmCIF is told by its content."""
     if not path.is_file():
         raise InputError(f"pdb={path}: no such file. Give the path of a PDB or mmCIF file.")
-    text = read_whole(path, unpacked=UNPACKED)
+    text = read_whole(path)
     if "\0" in text:
         raise InputError(f"{path}: binary data, not a PDB or mmCIF file.")
     mmcif = _MMCIF.match(text) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from didi_core.errors import InputError
 from didi_language import TextTokenizer, load_tokenizer, train_tokenizer
 from didi_language.packing import Blocks, Held, Packed
-from didi_language.sources import Source, split_documents
+from didi_language.sources import Source, Tally, split_documents
 from didi_language.tokenizer import END
 
 TEXT = "the cat sat on the mat\nand the dog on the log"
@@ -127,7 +128,7 @@ def test_tables_are_read_by_their_column(tmp_path: Path, kind: str) -> None:
     assert read(file, column="content") == ["one", "two"]
     with pytest.raises(InputError, match=r"unknown text column 'contents' \(data.column.*Did you mean 'content'"):
         read(file, column="contents")
-    with pytest.raises(InputError, match="data.column=n .* holds int, not text"):
+    with pytest.raises(InputError, match="holds int, not text|column 'n' holds a number, not text: 0"):
         read(file, column="n")
 
 
@@ -140,7 +141,7 @@ def test_the_manual_of_python_is_on_every_machine() -> None:
     ("content", "message"),
     [
         (b"fine\nbad \xe9 byte\n", r"a.txt, line 2: byte 0xe9 is not UTF-8"),
-        (b"\n\n\n\n \n\n\n", "holds no text: every document is empty"),
+        (b"\n\n\n\n \n\n\n", "holds no text that can be used. Every document is empty"),
         (b"", "holds no text"),
     ],
 )
@@ -159,6 +160,67 @@ def test_a_bad_byte_in_json_lines_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
     with pytest.raises(InputError, match=r"a.jsonl, line 2: byte 0xff"):
         read(tmp_path / "a.jsonl")
+
+
+def counted(path: Path, **settings: object) -> tuple[list[str], Tally]:
+    tally = Tally()
+    return list(Source((str(path),), **settings).read(tally)), tally  # type: ignore[arg-type]
+
+
+def test_rows_that_cannot_be_read_are_an_error_or_left_out_and_counted(tmp_path: Path) -> None:
+    rows = ['{"text": "one", "n": 1}', '{"text": 7, "n": "x"}', '{"text": "two"', '{"n": 2}', '{"text": null}', "5"]
+    lines = [*(row.encode() for row in rows), b'{"text": "\xff"}', b'{"text": "half \\ud800"}', b'{"text": "three"}']
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(InputError, match=r"a.jsonl, line 2: column 'text' holds a number, not text: 7. .*on_bad=skip"):
+        read(file)
+    found, tally = counted(file, on_bad="skip")
+    assert found == ["one", "three"] and (tally.read, tally.empty) == (9, 1)
+    assert [*tally.left_out] == [
+        "column 'text' holds a number, not text", "not JSON (Expecting ',' delimiter)",
+        "unknown text column 'text' (data.column). Known", "expected an object, got", "byte 0xff is not UTF-8 text",
+        "column 'text' holds half of a character (a lone surrogate)",
+    ]  # fmt: skip
+    assert tally.examples[0] == f"{file}, line 2: column 'text' holds a number, not text: 7"
+
+
+def test_types_of_other_columns_may_change(tmp_path: Path) -> None:
+    rows = [{"text": str(i), "other": i if i < 900 else f"word {i}"} for i in range(1000)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read(tmp_path / "a.jsonl") == [row["text"] for row in rows]
+
+
+def test_every_format_of_a_folder_is_read_and_what_is_not_is_named(tmp_path: Path) -> None:
+    rows = [{"text": "from json", "n": 1}]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress((json.dumps(rows[0]) + "\n").encode()))
+    (tmp_path / "b.ndjson").write_text(json.dumps(rows[0]) + "\n")
+    (tmp_path / "c.json").write_text(json.dumps(rows * 2, indent=1))
+    (tmp_path / "d.csv").write_text('\ufeffid,text\n1,"from, a ""table""\nof lines"\n')
+    (tmp_path / "e.tsv.gz").write_bytes(gzip.compress(b"text\tn\nfrom tabs\t1\n"))
+    (tmp_path / "f.txt.gz").write_bytes(gzip.compress(b"packed"))
+    (tmp_path / "g.pdf").write_text("not read")
+    (tmp_path / ".hidden").write_text("not named")
+    found, tally = counted(tmp_path)
+    assert found == [*["from json"] * 4, 'from, a "table"\nof lines', "from tabs", "packed"]
+    assert tally.unread == [str(tmp_path / "g.pdf")] and len(tally.files) == 6
+
+
+def test_a_file_without_a_known_name_is_what_its_first_line_says(tmp_path: Path) -> None:
+    (tmp_path / "corpus").write_text('{"text": "one"}\n')
+    assert read(tmp_path / "corpus") == ["one"]
+    (tmp_path / "corpus").write_text("plain words\n\n\n\nmore")
+    assert read(tmp_path / "corpus") == ["plain words", "more"]
+    (tmp_path / "corpus").write_text(">a\nMKV\n")
+    with pytest.raises(InputError, match="corpus is FASTA, and a domain of texts reads .txt"):
+        read(tmp_path / "corpus")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet", "a.txt"])
+def test_what_is_wrong_with_a_local_file_has_nothing_to_do_with_a_network(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x00\x01 damaged \xff")
+    with pytest.raises(InputError, match=name) as caught:
+        read(tmp_path / name)
+    assert "network" not in str(caught.value) and "pydoc" not in str(caught.value)
 
 
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,3 +297,20 @@ def test_distil_from_the_manual_of_python(tmp_path: Path, monkeypatch) -> None:
     rest = ["teacher=teacher", "objective.reference=data", "objective.baseline.group=2", "evaluate.enabled=false"]
     assert main(["distill", *own, *rest, "objective.reward.warmup=1", "run_dir=student"]) == 0
     assert (tmp_path / "student/student/model.safetensors").is_file()
+
+
+def test_what_became_of_the_documents_is_counted_once_and_kept_with_the_cache(
+    tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    rows = [json.dumps({"text": f"{TEXT} {i}"}) for i in range(60)] + ['{"text": 5}', '{"text": ""}', "cut"]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    how = {"path": (str(tmp_path / "a.jsonl"),), "length": LENGTH, "validation": 0.2, "cache": tmp_path / "cache"}
+    first, again = (LanguageDomain(LanguageSettings(**how, on_bad="skip"), tokenizer).data_report() for _ in range(2))
+    assert first == again and first is not None
+    assert (first.read, first.kept, sum(first.splits.values()), first.set_aside) == (63, 60, 60, {"empty": 1})
+    assert first.left_out == {"column 'text' holds a number, not text": 1, "not JSON (Expecting value)": 1}
+    (tmp_path / "a.jsonl").write_text("\n".join(rows[:20] + ["cut"] * 30))
+    lossy = LanguageDomain(LanguageSettings(**how, on_bad="skip"), tokenizer)
+    with pytest.raises(InputError, match="30 of 50 documents cannot be used.*data.allow_loss=true"):
+        lossy.data_report()
+    assert LanguageDomain(LanguageSettings(**how, on_bad="skip", allow_loss=True), tokenizer).data_report() is not None
