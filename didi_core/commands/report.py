@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from didi_core.commands.common import CommonSettings
 from didi_core.commands.grammar import written
 from didi_core.errors import InputError
 from didi_core.report.ablation import ablation, read_ablation
-from didi_core.report.page import page, provenance, table_of, table_row
+from didi_core.report.page import Cell, Grid, Line, render
 from didi_core.report.runs import read_run, side_by_side
 from didi_core.report.side_tables import Table
+from didi_core.report.to_html import Shown
 from didi_core.report.to_markdown import section
 from didi_core.storage.files import write_atomic, write_json
 from didi_core.storage.run_dir import git_commit
@@ -84,11 +84,9 @@ def _flat(parts: Any) -> list[str]:
 def _html(
     title: str, domain: str, sentence: str, notes: Sequence[str], tables: Sequence[Table], record: Mapping[str, Any]
 ) -> str:
-    body = [f'<p class="lead">{escape(sentence)}</p>']
-    if notes:
-        body.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>')
-    for table in tables:
-        lines = [table_row([escape(cell) for cell in line], words=table.words) for line in table.cells]
-        about = f'<p class="about">{escape(table.about)}</p>'
-        body.append(f"<h2>{escape(table.title)}</h2>{about}{table_of(table.headers, lines, words=table.words)}")
-    return page(title, f"didi_core · {domain}", [*body, provenance(record)])
+    shown = [
+        Shown(t.title, t.about, Grid(t.headers, [Line(tuple(map(Cell, line))) for line in t.cells], t.words))
+        for t in tables
+    ]
+    kind = f"didi_core · {domain}"
+    return render("runs.html", title=title, kind=kind, sentence=sentence, notes=notes, tables=shown, record=record)

@@ -1,13 +1,12 @@
-"""report.html: one file that stands alone, follows light or dark, and reads on a phone."""
+"""report.html: what the template ``report.html`` shows of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
+from dataclasses import dataclass
 
 from didi_core.evaluation.findings import figure, headed, indistinct
-from didi_core.evaluation.rows import Row
-from didi_core.report.page import page, picture, provenance, table_of, table_row
+from didi_core.report.page import Cell, Grid, Line, render
 from didi_core.report.pictures import SERIES, Plot
 from didi_core.report.record import Report
 from didi_core.report.side_tables import (
@@ -21,65 +20,77 @@ from didi_core.report.side_tables import (
 )
 from didi_core.report.tables import described, estimate, main_table, matched_table
 
+FIGURES: dict[str, Callable[[Report], Table | None]] = {"frontier": frontier_data, "steps": steps_data}
+SIDES = (cost_table, precision_table, diversity_table)
+TONES = ("better", "worse")
+LONGEST = 600  # characters of a sample that are shown
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture, and the table that it was drawn from."""
+
+    plot: Plot
+    title: str = ""
+    grid: Grid | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table with its title."""
+
+    title: str
+    about: str
+    grid: Grid
+
 
 def html(report: Report, plots: Sequence[Plot]) -> str:
-    """The page: verdict, figures, pictures, tables, samples to read, provenance. No address in it leads out."""
+    """The page: verdict, figures, pictures, tables, samples to read, provenance."""
     named = {plot.name: plot for plot in plots}
-    body = [
-        f'<p class="lead">{escape(report.sentence)}</p>',
-        _notes(report),
-        _tiles(report),
-        '<h2>Frontier</h2>' if named else "",
-        *(_plot(report, named[name], data) for name, data in FIGURES.items() if name in named),
-        _matched(report),
-        _main(report),
-        _all_metrics(report),
-        _section(report, cost_table(report)),
-        _section(report, precision_table(report)),
-        _section(report, diversity_table(report)),
-        "<h2>Training</h2>" + _plot(report, named["training"], training_data) if "training" in named else "",
-        _examples(report),
-        provenance(report.provenance),
-        "<footer>Written by didi_core. Intervals: percentile bootstrap over samples, 95 %. "
-        "All numbers are in report.json.</footer>",
-    ]
-    return page(report.title, f"didi_core · {report.evaluation.domain}", body)
+    return render(
+        "report.html",
+        title=report.title,
+        kind=f"didi_core · {report.evaluation.domain}",
+        sentence=report.sentence,
+        notes=report.notes,
+        tiles=_tiles(report),
+        has_plots=bool(named),
+        figures=[_drawn(report, named[name], data) for name, data in FIGURES.items() if name in named],
+        quality=headed(report.evaluation.metrics[0].label),
+        at=report.evaluation.at,
+        matched=_matched(report) if report.findings.comparisons else None,
+        about=described(report),
+        main=_main(report),
+        every=_all_metrics(report),
+        sides=[_shown(report, table) for make in SIDES if (table := make(report)) is not None],
+        training=_drawn(report, named["training"], training_data) if "training" in named else None,
+        examples={
+            name: [sample.text[:LONGEST] for sample in samples]
+            for name, samples in report.evaluation.examples.items()
+        },
+        provenance=report.provenance,
+    )  # fmt: skip
 
 
-FIGURES: dict[str, Callable[[Report], Table | None]] = {"frontier": frontier_data, "steps": steps_data}
-
-
-def _plot(report: Report, plot: Plot, data: Callable[[Report], Table | None]) -> str:
-    """A picture, and below it what it was drawn from."""
+def _drawn(report: Report, plot: Plot, data: Callable[[Report], Table | None]) -> Drawn:
     table = data(report)
-    below = f"<details><summary>{escape(table.title)}</summary>{_cells(report, table)}</details>" if table else ""
-    return picture(plot) + below
+    return Drawn(plot) if table is None else Drawn(plot, table.title, _grid(report, table))
 
 
-def _section(report: Report, table: Table | None) -> str:
-    if table is None:
-        return ""
-    return f'<h2>{escape(table.title)}</h2><p class="about">{escape(table.about)}</p>{_cells(report, table)}'
+def _shown(report: Report, table: Table) -> Shown:
+    return Shown(table.title, table.about, _grid(report, table))
 
 
-def _cells(report: Report, table: Table) -> str:
+def _grid(report: Report, table: Table) -> Grid:
     named = 0 in table.words
     lines = [
-        table_row(
-            [(_dot(report, line[0]) if named else "") + escape(line[0]), *(_range(cell) for cell in line[1:])],
-            words=table.words,
-        )
+        Line((Cell(line[0], dot=_colour(report, line[0]) if named else ""), *map(Cell.ranged, line[1:])))
         for line in table.cells
     ]
-    return table_of(table.headers, lines, words=table.words)
+    return Grid(table.headers, lines, table.words)
 
 
-def _notes(report: Report) -> str:
-    items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-    return f'<ul class="notes">{items}</ul>' if items else ""
-
-
-def _tiles(report: Report) -> str:
+def _tiles(report: Report) -> list[Cell]:
     """The comparisons as large figures, one for each number of steps of the first compared model and method."""
     shown = [c for c in report.findings.comparisons if c.ratio is not None and c.method.steps is not None]
     shown = [c for c in shown if (c.model, c.method.label) == (shown[0].model, shown[0].method.label)]
@@ -87,96 +98,54 @@ def _tiles(report: Report) -> str:
     for item in sorted(shown, key=lambda c: c.method.steps or 0)[:6]:
         if item.ratio is not None:
             percent = f"{100 * (item.ratio.value - 1):+.0f} %".replace("-", "−")
-            tone = item.verdict if item.verdict in ("better", "worse") else ""
             label = f"{report.evaluation.metrics[0].label} at {item.method.steps} steps against the {item.baseline}"
-            tiles.append(
-                f'<div class="tile"><b class="{tone}">{percent}</b><span>{escape(label)}, matched entropy</span></div>'
-            )
-    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+            tone = item.verdict if item.verdict in TONES else ""
+            tiles.append(Cell(percent, f"{label}, matched entropy", tone=tone))
+    return tiles
 
 
-def _matched(report: Report) -> str:
-    if not report.findings.comparisons:
-        return ""
+def _matched(report: Report) -> Grid:
     headers, cells = matched_table(report)
     lines = []
     for line in cells:
-        marked = [_dot(report, line[0]) + escape(line[0]), *(_range(cell) for cell in line[1:])]
-        tone = line[6] if line[6] in ("better", "worse") else ""
-        marked[6] = f'<span class="{tone}">{escape(line[6])}</span>'
-        lines.append(table_row(marked, words=(0, 1, 6)))
-    return (
-        f"<h2>{escape(headed(report.evaluation.metrics[0].label))} at matched entropy "
-        f"({report.evaluation.at:.3f} nats)</h2>"
-        '<p class="about">Both models read where their temperature sweeps meet the entropy of held-out data, under the '
-        "same sampler, law, grid and steps. Difference: model against baseline, lower is better. "
-        "Worth: steps that the baseline needs for the same quality.</p>" + table_of(headers, lines, words=(0, 1, 6))
-    )
+        made = [Cell(line[0], dot=_colour(report, line[0])), *map(Cell.ranged, line[1:])]
+        made[6] = Cell(line[6], tone=line[6] if line[6] in TONES else "")
+        lines.append(Line(tuple(made)))
+    return Grid(headers, lines, (0, 1, 6))
 
 
-def _main(report: Report) -> str:
+def _main(report: Report) -> Grid:
     headers, cells, rows = main_table(report)
     blurred = set(indistinct(report.evaluation, report.evaluation.metrics[0]))
     words = tuple(i for i, header in enumerate(headers) if header in ("", "method"))
-    headers = [*headers, "samples / s", "samples"]
     lines, before = [], ""
     for line, row in zip(cells, rows, strict=True):
-        name = _dot(report, row.model) + escape(row.model) if row.kind in ("model", "file") else escape(row.model)
-        name += ' <span class="range">≈ data</span>' if row.model in blurred else ""
+        own = row.kind in ("model", "file")
+        dot = _colour(report, row.model) if own else ""
+        name = Cell(row.model, "≈ data" if row.model in blurred else "", dot)
         rate = f"{figure(row.rate)}" if row.rate else ""
-        marked = [name, *(_range(cell) for cell in line[1:]), rate, f"{row.n:,}"]
-        group = row.model if row.kind in ("model", "file") else "reference"
-        kind = " ".join(
-            ([row.kind] if row.kind == "control" else []) + (["first"] if before and group != before else [])
-        )
-        lines.append(table_row(marked, words=words, kind=kind))
+        made = (name, *map(Cell.ranged, line[1:]), Cell(rate), Cell(f"{row.n:,}"))
+        group = row.model if own else "reference"
+        kinds = [*(["control"] if row.kind == "control" else []), *(["first"] if before and group != before else [])]
+        lines.append(Line(made, " ".join(kinds)))
         before = group
-    return (
-        "<h2>Samples as they come, temperature 1</h2>"
-        f'<p class="about">{escape(described(report))}NFE: calls of every network per sample. '
-        "Seconds: in the sampler, for all samples of the row, "
-        "after a warm-up. Controls are held-out data made worse: where the quality rates them like data, “≈ data”.</p>"
-        + table_of(headers, lines, words)
-    )
+    return Grid([*headers, "samples / s", "samples"], lines, words)
 
 
-def _all_metrics(report: Report) -> str:
-    """Every metric of every row, temperatures included, behind a fold."""
+def _all_metrics(report: Report) -> Grid:
+    """Every metric of every row, temperatures included."""
     metrics = report.evaluation.metrics
-    headers = ["", "method", "steps", "T", *(metric.label for metric in metrics)]
-    lines = [table_row(_metric_cells(report, row), words=(0, 1)) for row in report.evaluation.rows]
-    table = table_of(headers, lines, words=(0, 1))
-    return f"<details><summary>All metrics of all rows, every temperature</summary>{table}</details>"
+    lines = []
+    for row in report.evaluation.rows:
+        method = (row.method.label, str(row.method.steps or "")) if row.method else ("", "")
+        temperature = f"{row.temperature:g}" if row.temperature is not None else ""
+        values = [Cell.ranged(estimate(row.values.get(metric.name))) for metric in metrics]
+        name = Cell(row.model, dot=_colour(report, row.model))
+        lines.append(Line((name, *map(Cell, (*method, temperature)), *values)))
+    return Grid(["", "method", "steps", "T", *(metric.label for metric in metrics)], lines, (0, 1))
 
 
-def _metric_cells(report: Report, row: Row) -> list[str]:
-    method = [escape(row.method.label), str(row.method.steps or "")] if row.method else ["", ""]
-    temperature = f"{row.temperature:g}" if row.temperature is not None else ""
-    values = [_range(estimate(row.values.get(metric.name))) for metric in report.evaluation.metrics]
-    return [_dot(report, row.model) + escape(row.model), *method, temperature, *values]
-
-
-def _examples(report: Report) -> str:
-    parts = [
-        f"<h3>{escape(name)}</h3><pre>{escape(chr(10).join(sample.text[:600] for sample in samples))}</pre>"
-        for name, samples in report.evaluation.examples.items()
-    ]
-    return (
-        f"<h2>Samples to read</h2><p class='about'>The first of each set, not chosen.</p>{''.join(parts)}"
-        if parts
-        else ""
-    )
-
-
-def _dot(report: Report, model: str) -> str:
-    """The model's colour in the pictures."""
+def _colour(report: Report, model: str) -> str:
+    """The model's colour in the pictures; '' for what has none."""
     models = list(dict.fromkeys(row.model for row in report.evaluation.rows if row.kind in ("model", "file")))
-    if model not in models:
-        return ""
-    return f'<span class="dot" style="background: var(--series-{models.index(model) % len(SERIES)})"></span>'
-
-
-def _range(cell: str) -> str:
-    """``value [low, high]`` with the interval in a quieter colour."""
-    value, bracket, rest = cell.partition(" [")
-    return f'{escape(value)} <span class="range">[{escape(rest)}</span>' if bracket else escape(cell)
+    return f"var(--series-{models.index(model) % len(SERIES)})" if model in models else ""

@@ -250,3 +250,20 @@ def test_training_lines_cut_short_are_left_out(tmp_path: Path) -> None:
 def test_training_plot_needs_two_points() -> None:
     assert training_plot([{"step": 1, "loss": 1.0}]) is None
     assert training_plot([]) is None
+
+
+def test_templates_escape_whatever_is_put_into_them_but_our_own_pictures() -> None:
+    from didi_core.report import page
+    from didi_protein import design_report
+
+    folders = [Path(str(module.__file__)).parent / "templates" for module in (page, design_report)]
+    templates = [path for folder in folders for path in folder.glob("*.html")]
+    assert len(templates) >= 5
+    unescaped = [found for path in templates for found in re.findall(r"\{\{[^}]*\bsafe\b[^}]*\}\}", path.read_text())]
+    assert unescaped == ["{{ plot.svg | safe }}"]
+    assert all("autoescape" not in path.read_text() for path in templates)
+    hostile = "<script>alert(1)</script>"
+    cell = page.Cell(hostile, hostile, 'red"><script>', hostile)
+    shown = {"title": hostile, "about": hostile, "grid": page.Grid([hostile], [page.Line((cell,), hostile)])}
+    texts = {"title": hostile, "kind": hostile, "sentence": hostile, "notes": [hostile], "record": {hostile: [hostile]}}
+    assert "<script" not in page.render("runs.html", tables=[shown], **texts)

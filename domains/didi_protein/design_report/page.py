@@ -1,17 +1,15 @@
-"""report.html of a set of designs: figures, pictures, structures to turn, and a table with links to the files."""
+"""report.html of a set of designs: what the template ``designs.html`` shows of them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
-from importlib import resources
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from didi_core.report.page import page, picture, provenance, table_of, table_row
+from didi_core.report.page import Cell, render
 from didi_core.report.pictures import Plot
 
 from .designs import BANDS, CONFIDENT, STRUCTURES, Design, band
@@ -19,6 +17,8 @@ from .plots import IDENTITY, mean_plddt
 
 WIDE = ("plddt_per_residue",)  # pictures that take the whole width
 ROWS = 300  # of the table; the rest is in the files
+LIMITS = ("< 50", "≥ 50", "≥ 70", "≥ 90")  # of the bands of confidence, the lowest first
+EXTRA = ("contig", "parent", "status")  # words of a design that are shown where there are any
 COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {  # score -> header, how it is written
     "plddt": ("pLDDT", lambda v: f"{v:.1f}"),
     "ptm": ("pTM", lambda v: f"{v:.2f}"),
@@ -36,22 +36,46 @@ COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {  # score -> header, 
 }
 
 
+@dataclass(frozen=True)
+class DesignLine:
+    """A line of the table. pdb: address of its structure; view: its number in the viewer."""
+
+    cells: tuple[Cell, ...]
+    pdb: str
+    view: int | None
+    sequence: str
+
+    @property
+    def short(self) -> str:
+        """The sequence, or its beginning."""
+        return self.sequence if len(self.sequence) <= 16 else f"{self.sequence[:14]}…"
+
+
 def html(designs: Sequence[Design], best: Sequence[Design], plots: Sequence[Plot], record: Mapping[str, Any]) -> str:
     """The page. ``designs`` are in the order of the table, ``best`` are shown as structures."""
     views = [design for design in best if design.pdb is not None and design.residues is not None]
-    body = [
-        f'<p class="lead">{escape(sentence(designs))}</p>',
-        _tiles(designs),
-        _viewer(views),
-        *(picture(plot) for plot in plots if plot.name in WIDE),
-        _pairs([plot for plot in plots if plot.name not in WIDE]),
-        _table(designs, views),
-        provenance(record),
-        "<footer>Written by didi_core. pLDDT is a prediction's confidence in itself, on a scale of 0 to 100; it rates "
-        "repeats and copies of known proteins highly too, so read it beside low complexity and identity.</footer>",
-    ]
-    title = f"{len(designs):,} designs"
-    return page(title, "didi_core · protein designs", body, style=_asset("style.css"), scripts=_scripts(views))
+    shown = designs[:ROWS]
+    names = [name for name in COLUMNS if any(d.number(name) is not None for d in shown)]
+    extra = [name for name in EXTRA if any(d.scores.get(name) for d in shown)]
+    headers = ["", "design", "length", *(COLUMNS[name][0] for name in names), *extra, "structure", "sequence"]
+    order = {design.id: number for number, design in enumerate(views)}
+    return render(
+        "designs.html",
+        __package__,
+        title=f"{len(designs):,} designs",
+        kind="didi_core · protein designs",
+        sentence=sentence(designs),
+        tiles=_tiles(designs),
+        key=[(colour, name, limit) for (_, name, colour), limit in zip(BANDS, reversed(LIMITS), strict=True)],
+        wide=[plot for plot in plots if plot.name in WIDE],
+        pairs=[plot for plot in plots if plot.name not in WIDE],
+        headers=headers,
+        words=(1, *range(3 + len(names), len(headers))),
+        lines=[_line(rank, design, names, extra, order) for rank, design in enumerate(shown, start=1)],
+        rest=max(len(designs) - ROWS, 0),
+        structures=[_structure(design) for design in views],
+        record=record,
+    )
 
 
 def sentence(designs: Sequence[Design]) -> str:
@@ -70,7 +94,7 @@ def sentence(designs: Sequence[Design]) -> str:
     )
 
 
-def _tiles(designs: Sequence[Design]) -> str:
+def _tiles(designs: Sequence[Design]) -> list[Cell]:
     """The set in a few large figures."""
     mean = mean_plddt(designs)
     tiles = [(f"{len(designs):,}", "designs"), (f"{len({d.sequence for d in designs}):,}", "distinct sequences")]
@@ -85,89 +109,26 @@ def _tiles(designs: Sequence[Design]) -> str:
         if values:
             figure = np.median(values) if name == IDENTITY else np.mean(values)
             tiles.append((f"{100 * figure:.0f} %", label))
-    items = [f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>' for value, label in tiles]
-    return f'<div class="tiles">{"".join(items)}</div>'
+    return [Cell(value, label) for value, label in tiles]
 
 
-def _pairs(plots: Sequence[Plot]) -> str:
-    """Pictures side by side where the page is wide enough."""
-    return f'<div class="pairs">{"".join(picture(plot) for plot in plots)}</div>'
+def _line(
+    rank: int, design: Design, names: Sequence[str], extra: Sequence[str], views: Mapping[str, int]
+) -> DesignLine:
+    values = [Cell(COLUMNS[name][1](v) if (v := design.number(name)) is not None else "") for name in names]
+    if names[:1] == ["plddt"] and design.plddt is not None:
+        values[0] = Cell(values[0].text, dot=BANDS[band(design.plddt)][2])
+    said = [Cell(str(design.scores.get(name) or "")) for name in extra]
+    cells = (Cell(str(rank)), Cell(design.id), Cell(str(len(design.sequence))), *values, *said)
+    pdb = f"{STRUCTURES}/{quote(design.pdb.name)}" if design.pdb is not None else ""
+    return DesignLine(cells, pdb, views.get(design.id), design.sequence)
 
 
-def _viewer(views: Sequence[Design]) -> str:
-    """The canvas, its legend, and buttons that the script fills in."""
-    if not views:
-        return ""
-    names = ("< 50", "≥ 50", "≥ 70", "≥ 90")
-    key = "".join(
-        f'<span><i style="background: {colour}"></i>{name} ({limit})</span>'
-        for (_, name, colour), limit in zip(BANDS, reversed(names), strict=True)
-    )
-    return (
-        "<h2>Structures of the best</h2>"
-        '<div id="viewer-choices" role="group" aria-label="design to show"></div>'
-        '<canvas id="viewer" tabindex="0" role="img" aria-label="CA trace coloured by pLDDT"></canvas>'
-        '<p class="about" id="viewer-label" aria-live="polite">'
-        "The structures need JavaScript; the PDB files do not.</p>"
-        f'<p class="about key">{key}</p>'
-        '<p class="about">CA trace. Drag to turn, wheel or pinch to zoom, double click to reset; '
-        "arrow keys, + and −.</p>"
-    )
-
-
-def _table(designs: Sequence[Design], views: Sequence[Design]) -> str:
-    """The first designs with every score that any of them has, links to structures, and the sequence."""
-    shown = designs[:ROWS]
-    names = [name for name in COLUMNS if any(d.number(name) is not None for d in shown)]
-    extra = [name for name in ("contig", "parent", "status") if any(d.scores.get(name) for d in shown)]
-    headers = ["", "design", "length", *(COLUMNS[name][0] for name in names), *extra, "structure", "sequence"]
-    words = (1, *range(3 + len(names), len(headers)))
-    order = {design.id: number for number, design in enumerate(views)}
-    lines = []
-    for rank, design in enumerate(shown, start=1):
-        values = [COLUMNS[name][1](v) if (v := design.number(name)) is not None else "" for name in names]
-        if names[:1] == ["plddt"] and design.plddt is not None:
-            values[0] = f'<span class="dot" style="background: {BANDS[band(design.plddt)][2]}"></span>{values[0]}'
-        said = [escape(str(design.scores.get(name) or "")) for name in extra]
-        cells = [str(rank), escape(design.id), str(len(design.sequence)), *values, *said, _links(design, order)]
-        sequence = f'<code title="{escape(design.sequence)}">{escape(_short(design.sequence))}</code>'
-        lines.append(table_row([*cells, sequence], words))
-    rest = f" The other {len(designs) - ROWS:,} are in the files beside this page." if len(designs) > ROWS else ""
-    about = f'<p class="about">Most confident first; a click on a header sorts.{rest}</p>'
-    return f'<h2>Designs</h2>{about}<div id="designs">{table_of(headers, lines, words)}</div>'
-
-
-def _links(design: Design, views: Mapping[str, int]) -> str:
-    parts = []
-    if design.pdb is not None:
-        parts.append(f'<a href="{STRUCTURES}/{quote(design.pdb.name)}">PDB</a>')
-    if design.id in views:
-        parts.append(f'<button type="button" data-view="{views[design.id]}">view</button>')
-    return " ".join(parts)
-
-
-def _short(sequence: str) -> str:
-    return sequence if len(sequence) <= 16 else f"{sequence[:14]}…"
-
-
-def _scripts(views: Sequence[Design]) -> str:
-    """The sorting of the table, and the viewer with its data where there is a structure."""
-    parts = [f"<script>{_asset('sorting.js')}</script>"]
-    if views:
-        data = [
-            {
-                "name": d.id,
-                "letters": d.sequence,
-                "plddt": [round(float(v), 1) for v in d.residues],  # type: ignore[union-attr]
-                "ca": [round(float(v), 1) for v in d.atoms().ravel()],
-            }
-            for d in views
-        ]
-        text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no name can end the element
-        parts = [f'<script type="application/json" id="structures">{text}</script>', *parts]
-        parts.append(f"<script>{_asset('viewer.js')}</script>")
-    return "\n".join(parts)
-
-
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+def _structure(design: Design) -> dict[str, Any]:
+    """What the viewer draws."""
+    return {
+        "name": design.id,
+        "letters": design.sequence,
+        "plddt": [round(float(v), 1) for v in design.residues],  # type: ignore[union-attr]
+        "ca": [round(float(v), 1) for v in design.atoms().ravel()],
+    }

@@ -279,7 +279,7 @@ def test_samples_survive_writing_and_reading(tmp_path) -> None:
         (b"", "the file is empty"),
         (b'{"text": "abc"}\n{"text": "abZ"}\n', "line 2: letter 'Z' at position 3"),
         (b'{"text": "abc"}\n\nnot json\n', "line 3: not JSON"),
-        (b'{"id": "x"}\n', "line 1: expected an object"),
+        (b'{"id": "x"}\n', "line 1: no column 'text' or 'sequence'"),
         (b"[1]\n", "line 1: expected an object"),
         (b"\xff\xfe\n", "line 1: byte 0xff"),
     ],
