@@ -22,11 +22,11 @@ from didi_core.sequences import AlphabetDomain
 from didi_core.storage.files import packaged
 from didi_core.types import Metric, Sample, Vocabulary
 
-from .clustering import split_by_similarity
 from .conditioning import ProteinConditioning, condition
 from .contig import FREE_LETTERS
 from .controls import controls
 from .fasta import protein
+from .kept_split import kept_split
 from .metrics import protein_metrics
 from .metrics.neighbours import Neighbours
 from .scoring.filtering import ProteinFilter, shortlist
@@ -147,8 +147,10 @@ class ProteinDomain(AlphabetDomain):
 
     def divide(self, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
         """Relatives stay in one split; those of held-out proteins that cannot are in neither."""
-        split = split_by_similarity(
+        split = kept_split(
             [sample.text for sample in samples],
+            self.paths[0],
+            Bar().message,
             fraction=self.validation,
             threshold=self.similarity,
             seed=self.split_seed,

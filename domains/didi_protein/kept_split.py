@@ -1,0 +1,80 @@
+"""The split of a large file, kept beside it: at a million proteins it takes minutes, at every start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from didi_core.storage.files import write_atomic
+
+from .clustering import Split, split_by_similarity
+
+FOLDER = ".didi_splits"
+KEPT_FROM = 20_000  # sequences: fewer are split in a few seconds
+PARTS = ("train", "validation", "left_out")
+
+
+def kept_split(
+    sequences: Sequence[str], beside: Path, say: Callable[[str], None], *, fraction: float, threshold: float, seed: int
+) -> Split:
+    """``split_by_similarity``, from the folder ``.didi_splits`` beside the data where it was made before.
+
+    It is kept under the hash of settings and sequences, so other data never get it. ``say`` is called where data have
+    changed since they were split, and where the folder cannot be written.
+    """
+    settings = {"fraction": fraction, "threshold": threshold, "seed": seed}
+    if len(sequences) < KEPT_FROM:
+        return split_by_similarity(sequences, fraction=fraction, threshold=threshold, seed=seed)
+    stem = f"{beside.name}-{_digest([json.dumps(settings)])}"
+    path = beside.parent / FOLDER / f"{stem}-{_digest(sequences)}.npz"
+    found = _load(path, len(sequences))
+    if found is not None:
+        return found
+    if path.exists():
+        say(f"{path} is damaged: {beside} is split anew.")
+    elif any(path.parent.glob(f"{stem}-*.npz")):
+        say(
+            f"{beside} is not what it was when its split was kept: it is split anew, and other sequences are held out. "
+            "A network trained on it before may have seen them."
+        )
+    split = split_by_similarity(sequences, fraction=fraction, threshold=threshold, seed=seed)
+    try:
+        write_atomic(path, lambda part: _save(part, split, len(sequences)))
+    except OSError as error:
+        say(f"the split of {beside} cannot be kept in {path.parent} ({error.strerror}): the next start makes it again.")
+    return split
+
+
+def _digest(texts: Sequence[str]) -> str:
+    """Of texts in their order, 24 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode())
+        digest.update(b"\n")
+    return digest.hexdigest()[:24]
+
+
+def _save(path: Path, split: Split, count: int) -> None:
+    part = np.empty(count, dtype=np.uint8)
+    for number, name in enumerate(PARTS):
+        part[getattr(split, name)] = number
+    with path.open("wb") as file:
+        np.savez_compressed(file, part=part, clusters=split.clusters, by_similarity=split.by_similarity)
+
+
+def _load(path: Path, count: int) -> Split | None:
+    """The split; None where there is none or it is damaged."""
+    try:
+        with np.load(path) as kept:
+            part, clusters, by_similarity = kept["part"], int(kept["clusters"]), bool(kept["by_similarity"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if part.shape != (count,):
+        return None
+    train, validation, left_out = (np.flatnonzero(part == number) for number in range(len(PARTS)))
+    return Split(train, validation, left_out, clusters, by_similarity)

@@ -1,0 +1,86 @@
+"""A large split is kept beside its data, and given to no other data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from didi_core.types import Sample
+from didi_protein import kept_split as module
+from didi_protein.clustering import Split, split_by_similarity
+from didi_protein.domain import ProteinDomain
+from didi_protein.fasta import write_fasta
+
+SETTINGS = {"fraction": 0.2, "threshold": 0.5, "seed": 0}
+
+
+def proteins(count: int, seed: int = 0) -> list[str]:
+    random = np.random.default_rng(seed)
+    return ["".join(random.choice(list("ACDEFGHIKLMNPQRSTVWY"), 40)) for _ in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_FROM", 30)
+
+
+def made(sequences: list[str], path: Path) -> tuple[Split, list[str]]:
+    said: list[str] = []
+    return module.kept_split(sequences, path, said.append, **SETTINGS), said  # type: ignore[arg-type]
+
+
+def same(one: Split, other: Split) -> bool:
+    parts = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in module.PARTS)
+    return parts and (one.clusters, one.by_similarity) == (other.clusters, other.by_similarity)
+
+
+def test_a_kept_split_is_the_one_that_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequences = [*proteins(30), *(text[:-1] + "A" for text in proteins(10))]
+    first, said = made(sequences, tmp_path / "x.fasta")
+    assert same(first, split_by_similarity(sequences, fraction=0.2)) and not said
+    monkeypatch.setattr(module, "split_by_similarity", lambda *_, **__: pytest.fail("made again"))
+    assert same(made(sequences, tmp_path / "x.fasta")[0], first)
+
+
+def test_small_data_leave_nothing_behind(tmp_path: Path) -> None:
+    made(proteins(29), tmp_path / "x.fasta")
+    assert not list(tmp_path.iterdir())
+
+
+def test_changed_data_are_split_anew_and_it_is_said(tmp_path: Path) -> None:
+    made(proteins(40), tmp_path / "x.fasta")
+    fewer, said = made(proteins(40)[:-1], tmp_path / "x.fasta")
+    assert same(fewer, split_by_similarity(proteins(40)[:-1], fraction=0.2))
+    assert len(said) == 1 and "x.fasta is not what it was when its split was kept" in said[0]
+    assert not made(proteins(40), tmp_path / "x.fasta")[1]  # both are kept
+    assert not made(proteins(40, seed=1), tmp_path / "y.fasta")[1]  # another file
+
+
+def test_other_settings_are_no_change_of_the_data(tmp_path: Path) -> None:
+    said: list[str] = []
+    made(proteins(40), tmp_path / "x.fasta")
+    module.kept_split(proteins(40), tmp_path / "x.fasta", said.append, fraction=0.2, threshold=0.5, seed=1)
+    assert not said
+
+
+def test_a_damaged_split_is_made_anew(tmp_path: Path) -> None:
+    first, _ = made(proteins(40), tmp_path / "x.fasta")
+    (kept,) = (tmp_path / module.FOLDER).iterdir()
+    kept.write_bytes(kept.read_bytes()[:50])
+    again, said = made(proteins(40), tmp_path / "x.fasta")
+    assert same(again, first) and "is damaged" in said[0]
+    assert not made(proteins(40), tmp_path / "x.fasta")[1]
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / module.FOLDER).write_text("a file where the folder would be")
+    split, said = made(proteins(40), tmp_path / "x.fasta")
+    assert same(split, split_by_similarity(proteins(40), fraction=0.2)) and "cannot be kept" in said[0]
+
+
+def test_the_domain_keeps_its_split(tmp_path: Path) -> None:
+    write_fasta(tmp_path / "x.fasta", [Sample(text, f"p{i}") for i, text in enumerate(proteins(40))])
+    first, again = (ProteinDomain(tmp_path / "x.fasta").splits for _ in range(2))
+    assert first == again and len(list((tmp_path / module.FOLDER).iterdir())) == 1
