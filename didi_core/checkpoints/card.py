@@ -24,6 +24,7 @@ from didi_core.streams import seeded
 from didi_core.types import Denoiser, Vocabulary
 
 MODEL, SCORER, CARD = "model.safetensors", "scorer.safetensors", "card.json"
+LARGEST_VOCABULARY = 10_000_000
 FOLDERS = ("student", "model")  # where in a run directory a network lies
 
 
@@ -155,6 +156,9 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def read_vocabulary(written: Mapping[str, Any]) -> Vocabulary:
     """A vocabulary from its JSON form."""
+    size = written.get("size")
+    if type(size) is not int or not 0 < size <= LARGEST_VOCABULARY:
+        raise ValueError(f"a vocabulary of {size!r} tokens")
     known = {field.name for field in fields(Vocabulary)}
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in written.items() if k in known}
     return Vocabulary(**given)
@@ -167,8 +171,9 @@ def _build(folder: Path, card: Mapping[str, Any]) -> Denoiser:
         with torch.random.fork_rng(devices=[]):  # weights are about to be overwritten: leave the caller's stream alone
             kind = ARCHITECTURES[card["architecture"]]
             return kind.build(card["config"], read_vocabulary(card["vocabulary"]))
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{folder / CARD} describes a model that cannot be built: {error}.") from None
+    except (TypeError, ValueError, RuntimeError, OverflowError, InputError) as error:
+        told = str(error).rstrip(".")
+        raise InputError(f"{folder / CARD} describes a model that cannot be built: {told}.") from None
 
 
 def _load_weights(path: Path, card: Mapping[str, Any], module: nn.Module) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from didi_core.checkpoints.card import read_vocabulary
 from didi_core.checkpoints.weights import read_weights, write_weights
 from didi_core.errors import InputError
 from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.storage.files import read_json, write_json
-from didi_core.types import Vocabulary
 
 TIED = "network.lm_head.weight"  # to the embedding, so it is not written
 
@@ -36,9 +35,8 @@ def load_judge(folder: Path) -> Judge:
     if card.get("kind") != "judge":
         raise InputError(f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a judge.")
     try:
-        written: dict[str, Any] = card["vocabulary"]
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in written.items()}
-        judge, digest = Judge(JudgeConfig(**card["config"]), Vocabulary(**fields)), card["sha256"]["model.safetensors"]
+        judge = Judge(JudgeConfig(**card["config"]), read_vocabulary(card["vocabulary"]))
+        digest = card["sha256"]["model.safetensors"]
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise InputError(f"{folder / 'card.json'} describes a judge that cannot be built: {error}.") from None
     missing, unexpected = judge.load_state_dict(read_weights(weights, digest), strict=False)
