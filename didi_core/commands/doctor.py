@@ -62,7 +62,7 @@ FEATURES = (
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
     """Print everything that was found out, each backend and precision by trying it."""
     del config, command_line
-    console = Console()
+    console = Console(markup=False)
     machine = Machine.of(settings.device, settings.precision)
     chosen = resolve_backend("auto", machine.device, machine.dtype)
     console.print(_table("installation", ("what", "value"), installation(machine)))

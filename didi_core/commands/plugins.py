@@ -22,7 +22,7 @@ def run(words: Sequence[str] = ()) -> None:
     if words:
         print(json.dumps([plugin_record(registry(), plugin) for plugin in registry().plugins], indent=2))
     else:
-        Console().print(plugin_table(registry()))
+        Console(markup=False).print(plugin_table(registry()))
 
 
 def plugin_record(found: Registry, plugin: Plugin) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
     A terminal that is too narrow gets the values without their intervals, rather than cut in the middle.
     """
-    console = console or (Console() if sys.stdout.isatty() else Console(width=WIDTH))
+    console = console or Console(markup=False, width=None if sys.stdout.isatty() else WIDTH)
     narrow = console.width < WIDTH
     console.print(samples_table(report, narrow))
     if report.findings.comparisons:

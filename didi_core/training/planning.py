@@ -161,7 +161,7 @@ def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Two tables: memory by network, time by stage."""
-    console = console or Console()
+    console = console or Console(markup=False)
     headers = ("network", "size", "trained", "weights", "gradients", "AdamW", "EMA", "together")
     memory = _table(f"memory in GiB ({plan.machine})", headers)
     for one in plan.components:
