@@ -111,7 +111,7 @@ def pretrain(domain: str, *words: str, quick: bool = False) -> Case:
 
 def sample(domain: str, *words: str, num: int = 4, quick: bool = False) -> Case:
     """A few samples of a student, in two batches."""
-    given = ("device=cpu", f"num={num}", "batch_size=3", "seed=5")
+    given = ("device=cpu", f"num={num}", "batch_size=3", "seed=5", "law=iid", "grid=uniform")
     return Case(("sample", *given, *words), quick, run=f"distill/{domain}/didi/1")
 
 

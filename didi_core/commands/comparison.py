@@ -25,10 +25,11 @@ from didi_core.run import Run
 from didi_core.sampling import autoregressive
 from didi_core.sampling.autoregressive import CausalGenerator
 from didi_core.sampling.catalogue import sampler
-from didi_core.sampling.generate import DEFAULT_LAW, SamplerSettings
+from didi_core.sampling.generate import DEFAULT_GRID, DEFAULT_LAW, SamplerSettings
 from didi_core.sampling.nll_curve import nll_curve
 from didi_core.types import Denoiser, Domain, Sample, Scorer
 
+AUTO = "auto"  # law and grid: those that the model was trained with
 CURVE_SAMPLES = 128  # held-out sequences that the NLL curve of grid=optimised is measured on
 
 
@@ -79,7 +80,7 @@ class PlanSettings:
     def legacy_plan(self) -> list[SamplerSettings]:
         """The peers' draw at ``legacy_steps``, each beside the exact draw of the same law and grid."""
         return [
-            SamplerSettings(chosen, k, "iid", grid, self.power, temperature)
+            SamplerSettings(chosen, k, "iid", DEFAULT_GRID if grid == AUTO else grid, self.power, temperature)
             for grid, k, chosen, temperature in itertools.product(
                 self.grids, self.legacy_steps, ("ancestral", "joint_fp32"), self.temperatures
             )
@@ -104,9 +105,15 @@ class PlanSettings:
     def _row(self, chosen: Choice, law: Choice, grid: Choice, steps: int, temperature: float) -> SamplerSettings:
         """The settings of one combination, with defaults in place of what has no effect: it then makes one row, and
         not one for every law, grid or number of steps."""
-        law = law if sampler(chosen).uses_law else DEFAULT_LAW
-        made = SamplerSettings(chosen, steps, law, grid, self.power, temperature)
+        law = law if sampler(chosen).uses_law and law != AUTO else DEFAULT_LAW
+        made = SamplerSettings(chosen, steps, law, DEFAULT_GRID if grid == AUTO else grid, self.power, temperature)
         return made if made.calls is not None else SamplerSettings(chosen, law=law, temperature=temperature)
+
+
+def trained_with(card: Mapping[str, Any]) -> tuple[Choice, Choice]:
+    """Law and grid that a model was trained with, by its card; the defaults where it was trained with none."""
+    training = card.get("training") or {}
+    return training.get("rollout_law") or DEFAULT_LAW, training.get("rollout_grid") or DEFAULT_GRID
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from didi_core.commands.common import (
     note_machine,
     open_run,
 )
-from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
+from didi_core.commands.comparison import AUTO, Compared, PlanSettings, compare_models, publish, trained_with
+from didi_core.commands.grammar import written
 from didi_core.commands.sample import check_reach
+from didi_core.config import Choice
 from didi_core.device import Machine
 from didi_core.errors import InputError
 from didi_core.evaluation.contenders import Measuring
@@ -43,6 +45,8 @@ class Settings(CommonSettings, PlanSettings):
     to compare with, instead of those that the domain holds out.
     """
 
+    laws: tuple[Choice, ...] = (AUTO,)
+    grids: tuple[Choice, ...] = (AUTO,)
     run: Path | None = None
     samples: tuple[Path, ...] | None = None
     labels: tuple[str, ...] = ()
@@ -134,13 +138,26 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
             found = compare_models(
                 run,
                 source.networks,
-                settings,
+                chosen_by(settings, source.card),
                 cache_dir=_cache_dir(source.folder, source.made_by.get("cache"), opened.path),
                 reference=reference,
                 length=settings.length,
             )
             publish(opened.path, found, opened.record, source.folder.parent)
     return opened.path
+
+
+def chosen_by(settings: Settings, card: Mapping[str, Any]) -> Settings:
+    """The settings with law and grid as the student was trained, where they are left to its card."""
+    law, grid = trained_with(card)
+    made = replace(
+        settings,
+        laws=tuple(law if one == AUTO else one for one in settings.laws),
+        grids=tuple(grid if one == AUTO else one for one in settings.grids),
+    )
+    if AUTO in (*settings.laws, *settings.grids):
+        print(f"laws={written(made.laws)} grids={written(made.grids)}: as the student was trained", flush=True)
+    return made
 
 
 def _causal(name: str, domain: Domain) -> CausalGenerator:

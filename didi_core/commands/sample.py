@@ -12,14 +12,18 @@ import torch
 
 from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import CommonSettings, make_domain, make_run, note_data, note_machine, open_run
-from didi_core.commands.comparison import measured_curve
+from didi_core.commands.comparison import AUTO, measured_curve, trained_with
+from didi_core.commands.grammar import written
+from didi_core.config import Choice
 from didi_core.device import Machine
+from didi_core.diffusion.laws import law
 from didi_core.domain.conditioning import Conditioning, Request, condition, index_map, read_template, verify
 from didi_core.errors import InputError
 from didi_core.plugins import registry
 from didi_core.progress import counting
 from didi_core.run import Run
-from didi_core.sampling.generate import Generated, SamplerSettings, generate, length_ranges
+from didi_core.sampling.catalogue import sampler
+from didi_core.sampling.generate import DEFAULT_LAW, Generated, SamplerSettings, generate, length_ranges
 from didi_core.storage.files import write_json
 from didi_core.streams import generator
 from didi_core.types import Denoiser, Domain, Sample, Scorer
@@ -31,9 +35,12 @@ REACH = 8  # a length may be so many times the longest that a model was trained 
 class Settings(CommonSettings, SamplerSettings):
     """``configs/sample.yaml``: the sampler's keys beside the command's own.
 
+    law, grid: ``auto`` is what the model was trained with, by its card.
     conditioning: keys that the model's domain reads (``configs/conditioning``), written without ``conditioning.``.
     """
 
+    law: Choice = field(default=AUTO, hash=False)
+    grid: Choice = field(default=AUTO, hash=False)
     run: Path | None = None
     run_dir: Path | None = None
     out: Path | None = None
@@ -54,9 +61,15 @@ class Settings(CommonSettings, SamplerSettings):
             raise InputError("length and template exclude each other: the template says the length.")
         self.sampler_settings()
 
-    def sampler_settings(self) -> SamplerSettings:
-        """What the sampler is told."""
-        return SamplerSettings(**{f.name: getattr(self, f.name) for f in fields(SamplerSettings)})
+    def sampler_settings(self, card: Mapping[str, Any] | None = None) -> SamplerSettings:
+        """What the sampler goes by, for a model of that card."""
+        given = {f.name: getattr(self, f.name) for f in fields(SamplerSettings)}
+        trained = dict(zip(("law", "grid"), trained_with(card or {}), strict=True))
+        given |= {key: choice for key, choice in trained.items() if given[key] == AUTO}
+        chosen = sampler(self.sampler)
+        if self.law == AUTO and (not chosen.uses_law or (chosen.needs_scorer and law(given["law"]).sees_model)):
+            given["law"] = DEFAULT_LAW
+        return SamplerSettings(**given)
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ def draw(settings: Settings, source: Source, asked: Conditioning | None = None) 
     Args:
         asked: from ``lay_out``, where the caller needs it too.
     """
-    how, run = settings.sampler_settings(), source.run
+    how, run = settings.sampler_settings(source.card), source.run
     asked = asked or lay_out(settings, run.domain, source.card)
     run.reporter.start("sample", settings.num)
     with run.autocast():
@@ -139,6 +152,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             note_data(opened, domain)
             opened.note(hashes={"model": source.card["sha256"]})
             place = place or opened.path / f"samples{domain.suffix}"
+        _say_how(settings, source.card)
         made, out = draw(settings, source, asked), place or Path()
         domain.write(out, made.samples)
         where = index_map(made.samples, asked, domain.vocabulary)
@@ -148,6 +162,18 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         speed = settings.num / made.seconds if made.seconds else float("inf")
         print(f"{len(made.samples)} samples, {made.nfe.total:g} network calls each, {speed:.1f} per second: {out}")
     return made
+
+
+def _say_how(settings: Settings, card: Mapping[str, Any]) -> None:
+    """Which law and grid the card decided."""
+    how = settings.sampler_settings(card)
+    told = [
+        f"{key}={written(getattr(how, key))}"
+        for key in ("law", "grid")
+        if getattr(settings, key) == AUTO and (card.get("training") or {}).get(f"rollout_{key}") and how.calls
+    ]
+    if told:
+        print(f"{' '.join(told)}: as the model was trained, by its card", flush=True)
 
 
 def lay_out(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Conditioning:

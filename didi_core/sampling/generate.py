@@ -25,7 +25,7 @@ from didi_core.types import NFE, Denoiser, Domain, Sample, Scorer
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-DEFAULT_LAW = "iid"
+DEFAULT_LAW, DEFAULT_GRID = "iid", "uniform"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SamplerSettings:
     sampler: Choice = field(default="ancestral", hash=False)
     steps: int = 16
     law: Choice = field(default=DEFAULT_LAW, hash=False)
-    grid: Choice = field(default="uniform", hash=False)
+    grid: Choice = field(default=DEFAULT_GRID, hash=False)
     power: float = 3.0
     temperature: float = 1.0
     top_p: float = 1.0

@@ -268,6 +268,21 @@ def test_sample_twice_writes_identical_bytes(student: Path, tmp_path: Path, how:
     assert not list(Path().iterdir())
 
 
+def test_a_bare_sample_and_evaluate_go_by_what_the_model_was_trained_with(
+    student: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run, law in ((student, "stratified"), (teacher, "iid")):
+        outs = [tmp_path / f"{law}_{name}.jsonl" for name in ("bare", "said")]
+        assert main(["sample", f"run={run}", "num=3", "steps=2", f"out={outs[0]}"]) == 0
+        assert ("law=stratified grid=uniform: as the model was trained" in capsys.readouterr().out) == (run == student)
+        assert main(["sample", f"run={run}", "num=3", "steps=2", f"law={law}", "grid=uniform", f"out={outs[1]}"]) == 0
+        assert "as the model was trained" not in capsys.readouterr().out
+        assert outs[0].read_bytes() == outs[1].read_bytes()
+    plan = ["num=4", "steps=[2]", "teacher_steps=[2]", f"out={tmp_path / 'e'}"]
+    assert main(["evaluate", f"run={student}", *plan]) == 0
+    assert "laws=[stratified] grids=[uniform]: as the student was trained" in capsys.readouterr().out
+
+
 def test_sample_fills_a_template_and_keeps_the_rest(student: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.jsonl"
     assert main(["sample", f"run={student}", "num=4", "steps=2", "template=ab__c_", f"out={out}"]) == 0
