@@ -65,11 +65,10 @@ def sample(source: Path | str | nn.Module, *, domain: Domain | str | None = None
         if domain is None:
             raise InputError("sample needs domain=... beside a network: only a run directory says what it writes.")
         return _sample_network(source, domain, settings)
-    if domain is not None:
-        raise InputError(f"sample takes the domain from {source}: leave domain out.")
     from didi_core.commands.sample import Source, draw
 
-    asked, *_ = _composed("sample", {"run": source, **settings})
+    named = {} if domain is None else {"domain": domain}
+    asked, *_ = _composed("sample", {"run": source, **named, **settings})
     opened = Source.open(asked)
     return draw(asked, replace(opened, run=replace(opened.run, reporter=_reporter())))
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+MEANINGFUL = 3  # steps after the first that an estimate of the time left wants
 QUIET_SECONDS = 20.0  # between lines when the output is a file
 SHOWN = (
     "loss",
@@ -67,6 +68,8 @@ class Bar:
     _last_line: float = 0.0
     _started: float = 0.0
     _before: int = 0
+    _before_pace: int = 0
+    _first: float = 0.0  # when the first step was done; the pace is that of the others, as it also prepares things
 
     @property
     def live(self) -> bool:
@@ -78,7 +81,7 @@ class Bar:
         self._title, self._total, self._done, self._before = title, total, done, done
         self._last_line = self._started = time.monotonic()
         if not self.live:
-            self.console.print(f"{title}: {total - done} steps" if total else title, highlight=False)
+            self.console.print(f"{title}: {done} of {total}" if total else title, highlight=False)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, TextColumn("{task.fields[scalars]}"), console=self.console)
@@ -87,6 +90,8 @@ class Bar:
 
     def advance(self, scalars: Mapping[str, float] | None = None, by: int = 1) -> None:
         """``by`` steps further."""
+        if self._done == self._before:
+            self._first, self._before_pace = time.monotonic(), self._done + by
         self._done += by
         if self._progress is not None and self._task is not None:
             shown = {"scalars": shorten(scalars)} if scalars else {}
@@ -99,10 +104,10 @@ class Bar:
 
     def _left(self) -> str:
         """Time left at the pace so far, in words."""
-        made = self._done - self._before
-        if made <= 0 or self._done >= self._total:
+        made, spent = self._done - self._before_pace, time.monotonic() - self._first
+        if made < MEANINGFUL or spent <= 0 or self._done >= self._total:
             return ""
-        left = (time.monotonic() - self._started) / made * (self._total - self._done)
+        left = spent / made * (self._total - self._done)
         return f", about {left / 60:.0f} min left" if left > 90 else f", about {left:.0f} s left"
 
     def message(self, text: str) -> None:

@@ -10,8 +10,16 @@ from typing import Any
 
 import torch
 
-from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, read_card
-from didi_core.commands.common import CommonSettings, make_domain, make_run, note_data, note_machine, open_run
+from didi_core.checkpoints.card import MODEL, load_denoiser, load_scorer, model_folder, read_card
+from didi_core.commands.common import (
+    CommonSettings,
+    load_teacher,
+    make_domain,
+    make_run,
+    note_data,
+    note_machine,
+    open_run,
+)
 from didi_core.commands.comparison import AUTO, measured_curve, trained_with
 from didi_core.commands.grammar import written
 from didi_core.config import Choice
@@ -25,9 +33,11 @@ from didi_core.run import Run
 from didi_core.sampling.catalogue import sampler
 from didi_core.sampling.generate import DEFAULT_LAW, Generated, SamplerSettings, generate, length_ranges
 from didi_core.storage.files import write_json
+from didi_core.storage.fingerprint import model_hash
 from didi_core.streams import generator
 from didi_core.types import Denoiser, Domain, Sample, Scorer
 
+BUNDLED = "bundled"
 REACH = 8  # a length may be so many times the longest that a model was trained on
 
 
@@ -42,6 +52,8 @@ class Settings(CommonSettings, SamplerSettings):
     law: Choice = field(default=AUTO, hash=False)
     grid: Choice = field(default=AUTO, hash=False)
     run: Path | None = None
+    domain: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
     run_dir: Path | None = None
     out: Path | None = None
     num: int = 10
@@ -53,7 +65,7 @@ class Settings(CommonSettings, SamplerSettings):
     def __post_init__(self) -> None:
         CommonSettings.__post_init__(self)
         if self.run is None:
-            raise InputError("run is missing: give run=<run directory>, or a folder with card.json.")
+            raise InputError("run is missing: give run=<run directory>, or run=bundled domain=<name>.")
         for name in ("num", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
@@ -84,9 +96,13 @@ class Source:
     @classmethod
     def open(cls, settings: Settings) -> Source:
         """Load what ``run`` names."""
+        machine = Machine.of(settings.device, settings.precision)
+        if str(settings.run) == BUNDLED and not Path(BUNDLED).exists():
+            return cls._bundled(settings, machine)
         folder = model_folder(settings.run or Path())
         card = read_card(folder)
-        machine = Machine.of(settings.device, settings.precision)
+        if settings.domain not in (None, card["domain"]):
+            raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {card['domain']}.")
         run = make_run(settings, make_domain(card["domain"], card.get("data", {})), machine)
         scorer = load_scorer(folder)
         return cls(
@@ -95,6 +111,16 @@ class Source:
             scorer.to(machine.device) if scorer is not None else None,
             run,
         )
+
+    @classmethod
+    def _bundled(cls, settings: Settings, machine: Machine) -> Source:
+        """The teacher that a domain has in the box."""
+        if settings.domain is None:
+            raise InputError("run=bundled is a domain's teacher in the box: give domain=<name> too.")
+        domain = make_domain(settings.domain, settings.data)
+        denoiser = load_teacher(domain, BUNDLED).to(machine.device).eval()
+        card = {"domain": domain.name, "sha256": {MODEL: model_hash(denoiser)}}
+        return cls(card, denoiser, None, make_run(settings, domain, machine))
 
 
 def draw(settings: Settings, source: Source, asked: Conditioning | None = None) -> Generated:

@@ -15,7 +15,7 @@ from didi_core.device import Machine
 from didi_core.domain.abilities import ScoresDesigns
 from didi_core.errors import InputError
 from didi_core.progress import Bar
-from didi_core.storage.frame import frame
+from didi_core.storage.frame import frame, html_table
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.types import Domain
 
@@ -40,12 +40,20 @@ class Job:
         self.bar.message(text)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scored:
     """What ``score`` or ``filter`` left: its folder, and a row of scores per design, the best first."""
 
     folder: Path
     rows: Sequence[Mapping[str, Any]]
+
+    def __repr__(self) -> str:
+        return f"Scored({len(self.rows)} designs, folder={str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        """The best designs, in a notebook; long values such as a structure's residues are left out."""
+        rows = [{key: value for key, value in row.items() if not isinstance(value, list)} for row in self.rows]
+        return html_table(repr(self), rows)
 
     def to_frame(self) -> DataFrame:
         """A pandas DataFrame, a line per design. Raises InputError without pandas."""

@@ -18,7 +18,7 @@ from didi_core.diffusion.laws import PROTOCOL, Law, OpenLaw, law
 from didi_core.errors import InputError
 from didi_core.sampling.base import Sampled, Sampler, SampleRequest, TokenRule, device_of
 from didi_core.sampling.catalogue import sampler
-from didi_core.storage.frame import frame
+from didi_core.storage.frame import frame, html_table
 from didi_core.streams import generator
 from didi_core.types import NFE, Denoiser, Domain, Sample, Scorer
 
@@ -107,7 +107,7 @@ def _said(key: str, choice: Choice, made: object) -> dict[str, object]:
     return {key: split_choice(choice, key)[0]} | own
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Generated:
     """Samples in the order asked for, mean network calls per sample, and seconds spent in the sampler.
 
@@ -118,6 +118,14 @@ class Generated:
     nfe: NFE
     seconds: float
     rates: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        first = f", first={self.samples[0].text[:40]!r}" if self.samples else ""
+        return f"Generated({len(self.samples)} samples, {self.nfe.total:g} network calls each{first})"
+
+    def _repr_html_(self) -> str:
+        """The first samples, in a notebook."""
+        return html_table(repr(self), [{"id": sample.id, "text": sample.text} for sample in self.samples])
 
     def to_frame(self) -> DataFrame:
         """A pandas DataFrame with id, text and whatever the samples' records say. Raises InputError without pandas."""

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from didi_core.errors import InputError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+def html_table(title: str, rows: Sequence[Mapping[str, Any]], shown: int = 10) -> str:
+    """The first rows as a table for a notebook; what is in them is text, not markup."""
+    some = rows[:shown]
+    columns = list(dict.fromkeys(key for row in some for key in row))
+    head = "".join(f"<th>{escape(str(key))}</th>" for key in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(str(row.get(key, '')))}</td>" for key in columns) + "</tr>" for row in some
+    )
+    more = f"<p>and {len(rows) - shown:,} more</p>" if len(rows) > shown else ""
+    return f"<p>{escape(title)}</p><table><tr>{head}</tr>{body}</table>{more}"
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> DataFrame:

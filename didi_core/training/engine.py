@@ -116,7 +116,10 @@ class Engine:
         first = self.keeper.restore(state)
         if first:
             reporter.message(f"{self.title}: continuing after step {first} of {self.steps}")
-        reporter.start(self.title, self.steps, first)
+        for caution in [] if first else every.cautions():
+            reporter.message(f"{self.title}: {caution}")
+        wait = self.result.learner.warmup
+        self._show(first, wait)
         started = time.monotonic()
         with stopping() as asked:
             for step in range(first, self.steps):
@@ -124,6 +127,9 @@ class Engine:
                 check_finite(step, scalars)
                 self.objective.check(step, scalars)
                 reporter.advance(scalars)
+                if step + 1 == wait:
+                    reporter.stop()
+                    self._show(wait, wait)
                 done, stop = step + 1, self.run.processes.mean({"stop": float(asked())})["stop"] > 0
                 if done % every.log_every == 0 or done == self.steps or step == 0:
                     self.keeper.record(done, {**scalars, "seconds": round(time.monotonic() - started, 3)})
@@ -137,6 +143,13 @@ class Engine:
             self.result.ema.copy_to(self.result.learner.network)
         self.result.learner.network.eval()
         return self.curve.values
+
+    def _show(self, done: int, wait: int) -> None:
+        """Begin a bar: of the first ``wait`` steps, in which the result is left as it is, or of those asked for."""
+        if done < wait:
+            self.run.reporter.start(f"{self.title}: warm-up", wait, done)
+        else:
+            self.run.reporter.start(self.title, self.training.steps, done - wait)
 
     def step(self, step: int) -> dict[str, float]:
         """All updates of one step; returns the scalars of its health, the same on all processes.

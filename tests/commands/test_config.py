@@ -99,7 +99,7 @@ def _fields(kind: Any) -> set[str]:
 
 @pytest.mark.parametrize("command", CONFIGURED)
 def test_yaml_and_dataclass_name_the_same_keys(command: str) -> None:
-    overrides = ["domain=toy"] if command in ("evaluate", "import") else []
+    overrides = ["domain=toy"] if command in ("evaluate", "import", "sample") else []
     keys = {key for key in flatten(compose_jobs(command, overrides)[0].config)}
     open_nodes = tuple(f"{node}." for node in ("data", "model", "objective", "num_at", "evaluate.num_at"))
     keys = {key for key in keys if not key.startswith(open_nodes)}
@@ -170,7 +170,7 @@ def test_ablation_rows_differ_by_one_part_each() -> None:
         ("distill", ["~training.setps"], "unknown key 'training.setps'. Did you mean 'training.steps'"),
         ("distill", ["hydra.run.dir=x"], "Hydra's own have no effect here"),
         ("distill", ["hydra/launcher=joblib"], "Hydra's own have no effect here"),
-        ("sample", ["domain=toy"], "domain is no key of sample"),
+        ("export", ["domain=toy"], "domain is no key of export"),
         ("pretrain", ["model=tinny"], "unknown model 'tinny'. Did you mean 'tiny'"),
         ("distill", ["domain=toy.yaml"], "write domain=toy"),
         ("distill", ["domain=[[0]]"], r"a choice of domain is a name, not \[0\]"),
