@@ -36,6 +36,7 @@ from didi_core.plugins import registry
 VERSION_BASE = "1.3"
 WISHES = ("conditioning", "scoring", "filtering")  # nodes of commands for the keys of domains
 OPEN = ("num_at", "each_reward")  # nodes whose keys are free
+NEEDED = ("domain", "objective", "model")  # groups of which one file is always chosen
 PROSE = ("prompt", "suffix", "template")  # keys whose value is a text, even "null"
 GENERATORS = ("range", "choice", "glob", "interval", "shuffle", "sort")  # Hydra's words for values of a sweep
 
@@ -210,6 +211,8 @@ def _choice(setting: Setting) -> Any:
     group = setting.key.partition("@")[0]
     value = _read(setting, tuple[str, ...] | str | None) if setting.typed else setting.value
     for name in value if isinstance(value, list) else [value]:
+        if name is None and (group in NEEDED or isinstance(value, list)):
+            raise InputError(f"{setting.word}: {group} is a name. Known: {', '.join(group_options(group))}.")
         if name is not None and not isinstance(name, str):
             raise InputError(f"{setting.word}: a choice of {group} is a name, not {written(name)}.")
         if name is not None:
@@ -248,6 +251,9 @@ def _compose(command: str, groups: Sequence[Setting], whole: bool = False) -> Di
     GlobalHydra.instance().clear()
     words = []
     for setting in groups:
+        if setting.value is None:
+            words.append(f"~{setting.key}")
+            continue
         chosen = setting.value if isinstance(setting.value, list) else [setting.value]
         names = ",".join("null" if name is None else name for name in chosen)
         words.append(f"{'+' * setting.add}{setting.key}={f'[{names}]' if isinstance(setting.value, list) else names}")

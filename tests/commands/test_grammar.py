@@ -165,6 +165,18 @@ def test_numbers_that_are_none_are_told_at_the_door(word: str, told: str) -> Non
         build(COMMANDS["sample"].settings, compose_jobs("sample", ["run=x", word])[0].config)
 
 
+@pytest.mark.parametrize("word", ["domain=NULL", "domain=null", "objective=null", "domain=[[1]]"])
+def test_what_is_no_name_chooses_no_group(word: str) -> None:
+    with pytest.raises(InputError, match="is a name|is one name"):
+        compose_jobs("distill", [word])
+
+
+def test_an_optional_group_may_be_null() -> None:
+    whole = compose_jobs("distill", ["domain=toy"])[0].config
+    assert compose_jobs("distill", ["domain=toy", "experiment=NULL"])[0].config == whole
+    assert compose_jobs("distill", ["domain=toy", "sizes=null"])[0].config != whole
+
+
 def test_values_of_python_are_taken_as_they_are() -> None:
     def reward(texts: list[str]) -> list[float]:
         return [float(len(text)) for text in texts]
