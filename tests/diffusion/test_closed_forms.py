@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tolerance import close
 from torch import Tensor, nn
 
 from didi_core.diffusion import closed_forms, divergences, heads
@@ -100,10 +101,10 @@ def test_chunks_change_nothing_but_rounding(name: str | None, impossible: int | 
 
     (whole, traced), (pieces, closed) = measured(None), measured(3)
     for field in ("log_p", "entropy", "divergence", "reference_entropy"):
-        torch.testing.assert_close(getattr(pieces, field), getattr(whole, field), rtol=1e-5, atol=1e-6)
+        close(getattr(pieces, field), getattr(whole, field))
     for ours, theirs in zip(closed, traced, strict=True):
         assert ours.isfinite().all()
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        close(ours, theirs)
     with torch.no_grad():
         same = heads.token_statistics(net, hidden, chosen, chunk=3, **against)  # type: ignore[arg-type]
     assert torch.equal(same.log_p, pieces.log_p) and torch.equal(same.divergence, pieces.divergence)
@@ -125,8 +126,10 @@ def test_expected_ratio_in_chunks_changes_nothing_but_rounding(
     whole = measured()
     monkeypatch.setattr(heads, "CLOSED_ELEMENTS", 3 * vocabulary.size)
     pieces = measured()
-    for ours, theirs in zip([*pieces[:2], *pieces[2]], [*whole[:2], *whole[2]], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(pieces[:2], whole[:2], strict=True):
+        close(ours, theirs, size=1.5)  # ratios up to the clip, whose mean is nearly nothing
+    for ours, theirs in zip(pieces[2], whole[2], strict=True):
+        close(ours, theirs)
     assert pieces[2][0].abs().max() > 1e-3
 
 
@@ -144,7 +147,7 @@ def test_a_divergence_of_ones_own_is_traced_chunk_by_chunk() -> None:
         return gradients(net, hidden, found.divergence.sum())
 
     for ours, theirs in zip(measured(2), measured(None), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+        close(ours, theirs)
 
 
 def test_half_precision_logits_give_half_precision_gradients() -> None:

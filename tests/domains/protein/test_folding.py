@@ -12,8 +12,10 @@ import pytest
 import torch
 from dplm_files import random_model, write_folder
 from fold_files import fold2_folder, fold_folder
+from tolerance import close, near
 
 from didi_core.errors import InputError
+from didi_protein.scoring import choice
 from didi_protein.scoring.choice import choose, duration, estimate, model_folder
 from didi_protein.scoring.esmfold import EsmFold
 from didi_protein.scoring.esmfold2 import EsmFold2
@@ -43,11 +45,11 @@ def made(network: EsmFold) -> list[Folded]:
 def test_numbers_of_a_batch_are_those_of_each_sequence_alone(network: EsmFold, made: list[Folded], i: int) -> None:
     alone = network.model.infer(SEQUENCES[i])
     exists, plddt = alone["atom37_atom_exists"][0], alone["plddt"][0]
-    assert made[i].ptm == pytest.approx(float(alone["ptm"]), abs=1e-5)
-    assert np.allclose(made[i].pae, alone["predicted_aligned_error"][0], atol=1e-5)
-    assert np.allclose(made[i].residues / 100, plddt[:, 1], atol=1e-5)
-    assert made[i].plddt / 100 == pytest.approx(float((plddt * exists).sum() / exists.sum()), abs=1e-5)
-    assert made[i].plddt_ca == pytest.approx(made[i].residues.mean(), abs=1e-4)
+    assert made[i].ptm == near(float(alone["ptm"]))
+    close(made[i].pae, alone["predicted_aligned_error"][0], dtype=torch.float32)
+    close(made[i].residues / 100, plddt[:, 1], dtype=torch.float32)
+    assert made[i].plddt / 100 == near(float((plddt * exists).sum() / exists.sum()))
+    assert made[i].plddt_ca == near(made[i].residues.mean())
 
 
 def test_the_random_network_tells_residues_apart(made: list[Folded]) -> None:
@@ -76,11 +78,13 @@ def test_pdb_text_is_that_of_the_sequence_alone_with_plddt_as_b_factor(
 
 def test_recycles_and_chunks(folder: Path, made: list[Folded]) -> None:
     own = EsmFold.load(folder, CPU, chunk=2)
-    assert own.passes == 1 and np.allclose(own.fold(SEQUENCES)[0].residues, made[0].residues, atol=1e-3)
+    assert own.passes == 1
+    close(own.fold(SEQUENCES)[0].residues, made[0].residues)
     same = EsmFold.load(folder, CPU, recycles=0)
-    assert same.passes == 1 and np.allclose(same.fold(SEQUENCES)[0].residues, made[0].residues, atol=1e-5)
+    assert same.passes == 1
+    close(same.fold(SEQUENCES)[0].residues, made[0].residues)
     more = EsmFold.load(folder, CPU, recycles=1)
-    assert more.passes == 2 and not np.allclose(more.fold(SEQUENCES)[0].residues, made[0].residues, atol=1e-3)
+    assert more.passes == 2 and np.abs(more.fold(SEQUENCES)[0].residues - made[0].residues).max() > 0.1
 
 
 def test_batches_are_sorted_and_within_the_budget() -> None:
@@ -178,18 +182,19 @@ def test_auto_never_fetches_and_esmfold_tells_of_a_hub_it_cannot_reach() -> None
         model_folder(ProteinScoring(fold_model="nowhere"))
 
 
-def test_the_estimate_grows_with_length_and_number() -> None:
+def test_the_estimate_grows_with_length_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: clock[0])
+
     @dataclass
     class Slow(Crowded):
         def fold(self, sequences: Sequence[str]) -> list[Folded]:
-            import time
-
-            time.sleep(0.02)
+            clock[0] += 0.25 * sum(map(len, sequences))
             return []
 
-    one = estimate(Slow(1), [48])
-    assert estimate(Slow(1), [48] * 10) == pytest.approx(10 * one, rel=0.5)
-    assert estimate(Slow(1), [192]) == pytest.approx(32 * one, rel=0.5)
+    assert estimate(Slow(1), [48]) == pytest.approx(0.25 * 48)
+    assert estimate(Slow(1), [48] * 10) == pytest.approx(10 * 0.25 * 48)
+    assert estimate(Slow(1), [192]) == pytest.approx(32 * 0.25 * 48)  # one of 48 was folded; 4 ** 2.5
     assert (duration(0.001), duration(0.5), duration(30)) == ("4 s", "30 min", "30.0 h")
 
 
