@@ -67,8 +67,8 @@ def network(vocabulary: Vocabulary, hidden: int, layers: int) -> DiT:
 
 
 def close(plain: Tensor, ours: Tensor) -> bool:
-    """Equal up to the order of fp32 sums."""
-    return plain.shape == ours.shape and bool(torch.allclose(plain, ours, rtol=1e-3, atol=1e-4))
+    """Equal up to the order of fp32 sums, whose rounding follows the size of the terms: that of the largest entry."""
+    return plain.shape == ours.shape and bool((plain - ours).abs().max() <= 1e-3 * plain.abs().max())
 
 
 def compare(name: str, case: Case, repeats: int) -> Comparison:

@@ -34,7 +34,7 @@ from didi_toy.enumeration import (
 )
 
 SYMBOLS, LENGTH, N = 3, 4, 8000
-LEAST = 1e-3  # p-value below which a fixed seed counts as a failure
+LEAST = 1e-5  # p-value that a right sampler stays above, whatever a build of torch makes of the seed
 TIMED = [name for name in LAWS if not isinstance(LAWS[name], OpenLaw)]
 BLIND = [name for name in TIMED if not LAWS[name].sees_model]
 # Open laws whose own key lets them reveal one position a call.
