@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bundle import BEST, PLAIN
 
 from didi_core.checkpoints.card import load_denoiser
 from didi_core.checkpoints.judge import load_judge
-from didi_core.evaluation.measure import evaluate_samples
+from didi_core.evaluation.step_curve import step_curve
 from didi_core.metrics.judge import JudgePerplexity
 from didi_core.models.attention import available_backends
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.storage.files import write_json
 from didi_core.types import Vocabulary
 from didi_language.domain import LanguageDomain
@@ -34,10 +34,6 @@ from didi_language.settings import LanguageSettings
 from didi_protein.domain import ProteinDomain
 
 STEPS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
-HOW = {
-    "protein": {"iid, uniform": ("iid", "uniform"), "stratified, power 3": ("stratified", "power")},
-    "language": {"iid, uniform": ("iid", "uniform"), "dilated, uniform": ("dilated", "uniform")},
-}
 
 
 def judged(domain: str, judge: Path, device: torch.device) -> tuple[Any, list[Any]]:
@@ -61,22 +57,16 @@ def curves(
     place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     domain, metrics = judged(domain_name, judge, place)
     network = load_denoiser(teacher).to(place).eval()
-    made: dict[str, Any] = {
-        label: {"samples": num, "seed": 0, "law": law, "grid": grid, "by_steps": {}}
-        for label, (law, grid) in HOW[domain_name].items()
-    }
+    made: dict[str, Any] = {}
     for calls in steps:
-        for curve in made.values():
-            started = time.monotonic()
-            settings = SamplerSettings(steps=calls, law=curve["law"], grid=curve["grid"])
-            drawn = generate(domain, network, settings=settings, num=num, seed=0, batch_size=128)
-            values = evaluate_samples(metrics, drawn.samples).values
-            row: dict[str, Any] = {
-                name: [round(x, 4) for x in (found.value, found.low, found.high)] for name, found in values.items()
-            }
-            curve["by_steps"][str(calls)] = row
+        for settings in (PLAIN, BEST[domain_name]):
+            label, started = f"{settings.law}, {settings.grid}", time.monotonic()
+            made[label] = step_curve(
+                domain, network, metrics, steps={calls: num}, settings=settings, known=made.get(label)
+            )
             write_json(out, made)
-            print(f"{curve['law']} {curve['grid']} {calls}: {row} in {time.monotonic() - started:.1f} s", flush=True)
+            row = made[label]["by_steps"][str(calls)]
+            print(f"{label}, {calls} calls: {row} in {time.monotonic() - started:.1f} s", flush=True)
 
 
 def trains(backend: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -128,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare, or draw curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepare", type=Path)
-    parser.add_argument("--domain", choices=HOW)
+    parser.add_argument("--domain", choices=BEST)
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--judge", type=Path)
     parser.add_argument("--out", type=Path)

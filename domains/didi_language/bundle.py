@@ -2,7 +2,7 @@
 
 ``tokenizer/tokenizer.json`` comes first, from ``--tokenizer SIZE`` alone: teacher and judge are trained with it. What
 is written is made from the data (weights, statistics); no natural text is. The statistics are those of pieces of
-documents that neither network saw.
+documents that neither network saw. ``benchmarks/bundle.py`` calls this and adds what the teacher's samples give.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from didi_core.checkpoints.card import amend_card
+from didi_core.checkpoints.card import CARD, MODEL, amend_card
 from didi_core.evaluation.held_out import save_reference
-from didi_core.evaluation.step_curve import STEPS, step_curve
 from didi_core.metrics.features import TrunkFeatures
 from didi_core.storage.files import write_atomic
 
@@ -43,19 +42,18 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=int, help="train the tokenizer of so many tokens, and stop")
     parser.add_argument("--teacher", type=Path, help="folder with model.safetensors and card.json")
     parser.add_argument("--judge", type=Path, help="folder with model.safetensors and card.json")
-    parser.add_argument("--samples", type=Path, help="folder `reference` of a distillation of that teacher")
     parser.add_argument("--source", help="attribution of the data, for the cards")
-    parser.add_argument("--num", type=int, default=64, help="samples for each row of the curve over steps")
     given = parser.parse_args()
     if given.tokenizer is not None:
         bundle_tokenizer(given.data, given.tokenizer)
         return
     if not (given.teacher and given.judge and given.source):
         parser.error("give --teacher, --judge and --source, or --tokenizer alone")
-    for name in ("teacher", "judge", "samples"):
-        if getattr(given, name) is not None:
-            shutil.rmtree(asset(name), ignore_errors=True)
-            shutil.copytree(getattr(given, name), asset(name), ignore=shutil.ignore_patterns("scorer.*", ".*"))
+    for name in ("teacher", "judge"):
+        shutil.rmtree(asset(name), ignore_errors=True)
+        asset(name).mkdir(parents=True)
+        for file in (MODEL, CARD):
+            shutil.copyfile(getattr(given, name) / file, asset(name) / file)
     with_data = LanguageDomain(LanguageSettings(path=(str(given.data),)))
     domain = LanguageDomain()
     features = TrunkFeatures(domain.teacher(), domain.encode)
@@ -63,8 +61,6 @@ def main() -> None:
     save_reference(asset(REFERENCE), LanguageDomain(), with_data.held_out(HELD_OUT, 0))
     for name in ("teacher", "judge"):
         amend_card(asset(name), data_attribution=given.source, licence="Apache-2.0")
-    curve = step_curve(domain, domain.teacher(), domain.metrics()[:2], steps=STEPS, num=given.num)
-    amend_card(asset("teacher"), steps_matter=curve)
 
 
 if __name__ == "__main__":

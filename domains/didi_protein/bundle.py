@@ -2,7 +2,8 @@
 --judge DIR``.
 
 What is written is made from the data (weights, counts, per-sample statistics); no natural sequence is. The held-out
-sequences' statistics under every metric stand in for the sequences themselves in reports.
+sequences' statistics under every metric stand in for the sequences themselves in reports. ``benchmarks/bundle.py``
+calls this and adds what the teacher's samples give.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from didi_core.checkpoints.card import amend_card
+from didi_core.checkpoints.card import CARD, MODEL, amend_card
 from didi_core.evaluation.held_out import save_reference
-from didi_core.evaluation.step_curve import step_curve
 from didi_core.metrics.features import TrunkFeatures
 from didi_core.sequences import BUNDLED
 
@@ -28,20 +28,18 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, type=Path, help="folder with model.safetensors and card.json")
     parser.add_argument("--judge", required=True, type=Path, help="folder with model.safetensors and card.json")
     parser.add_argument("--source", required=True, help="attribution of the data, for statistics and cards")
-    parser.add_argument("--num", type=int, default=64, help="samples for each row of the teacher's curve over steps")
     parser.add_argument("--similarity", type=float, default=1.0, help="data.similarity of the training runs")
     given = parser.parse_args()
     for name in ("teacher", "judge"):
         shutil.rmtree(asset(name), ignore_errors=True)
-        shutil.copytree(getattr(given, name), asset(name))
+        asset(name).mkdir(parents=True)
+        for file in (MODEL, CARD):
+            shutil.copyfile(getattr(given, name) / file, asset(name) / file)
         amend_card(asset(name), data_attribution=given.source, licence="Apache-2.0")
     domain = ProteinDomain(given.data, similarity=given.similarity)
     BundledStatistics.of(domain.training_set(), given.source).save(asset("statistics.json"))
     domain.feature_reference(TrunkFeatures(domain.teacher(BUNDLED), domain.encode)).save(asset("features.npz"))
-    bundled = ProteinDomain()
-    save_reference(asset(REFERENCE), bundled, domain.splits["validation"])
-    curve = step_curve(bundled, bundled.teacher(BUNDLED), bundled.metrics()[:2], num=given.num)
-    amend_card(asset("teacher"), steps_matter=curve)
+    save_reference(asset(REFERENCE), ProteinDomain(), domain.splits["validation"])
 
 
 if __name__ == "__main__":
