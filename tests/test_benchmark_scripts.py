@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 import didi_core
+from didi_core.plugins import registry
+from didi_protein.domain import asset
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = ("sampling", "first_call", "pieces", "log_probabilities", "packing", "large_vocabulary", "proteins")
@@ -242,3 +244,18 @@ def test_schedules_end_within_the_time(load, tmp_path: Path) -> None:
     words = script.command(session, model, 4000, model.name)
     assert words[1:4] == ["-m", "didi_core", "pretrain"] and words[-1] == f"run_dir={model.name}"
     assert {"training.steps=4000", "training.warmup=100", "training.checkpoint_every=800"} <= {*words}
+
+
+def test_a_teachers_curves_go_into_its_card_and_are_not_drawn_twice(load, tmp_path: Path, monkeypatch) -> None:
+    script, domain = load("bundle"), registry().domain("protein", {})
+    for name in ("teacher", "judge"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_text((asset(name) / "card.json").read_text())
+    script.curves(domain, tmp_path, tmp_path, {1: 2, 2: 2}, {2: 2})
+    plain, best, *others = json.loads((tmp_path / "teacher" / "card.json").read_text())["steps_matter"]
+    assert (plain["law"], best["law"], best["power"]) == ("iid", "stratified", 3.0)
+    assert {*plain["by_steps"]} == {*best["by_steps"]} == {"1", "2"}
+    assert [[*curve["by_steps"]] for curve in others] == [["2"], ["2"]]
+    assert plain["by_steps"]["1"]["samples"] == 2 and len(plain["by_steps"]["1"]["entropy"]) == 3
+    monkeypatch.setattr("didi_core.evaluation.step_curve.generate", None)  # a second time, it would be called
+    script.curves(domain, tmp_path, tmp_path, {1: 2, 2: 2}, {2: 2})

@@ -12,11 +12,14 @@ import torch
 from didi_core.checkpoints.card import save_model
 from didi_core.checkpoints.judge import save_judge
 from didi_core.errors import InputError
+from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import reference_rows
 from didi_core.evaluation.measure import all_metrics
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.judge import Judge, JudgeConfig
+from didi_core.sampling.generate import SamplerSettings
 from didi_core.storage.files import sha256
+from didi_core.storage.fingerprint import model_hash
 from didi_language import LanguageDomain, bundle
 from didi_language.assets import asset
 from didi_language.settings import LanguageSettings
@@ -30,15 +33,30 @@ def test_networks_are_those_of_their_cards_and_say_where_they_come_from() -> Non
     for folder in NETWORKS:
         card = json.loads((folder / "card.json").read_text())
         assert card["sha256"]["model.safetensors"] == sha256(folder / "model.safetensors")
-        assert card["data_attribution"] and card["licence"] and card["validation"]
-    assert sum(p.stat().st_size for p in asset("").rglob("*") if p.is_file()) < 13e6
+        assert card["data_attribution"] and card["licence"] and card["trained"] and card["git_commit"]
+        assert list(card["validation"])[-1] == str(card["training"]["steps"])  # the schedule came to its end
+    assert sum(p.stat().st_size for p in asset("").rglob("*") if p.is_file()) < 25e6
 
 
 @bundled
 def test_calls_matter_to_the_teacher() -> None:
-    curve = json.loads((asset("teacher") / "card.json").read_text())["steps_matter"]["by_steps"]
-    many, four, one = (curve[steps]["perplexity"][0] for steps in ("64", "4", "1"))
-    assert many < 0.8 * four < 0.8 * one
+    plain, best, *others = json.loads((asset("teacher") / "card.json").read_text())["steps_matter"]
+    assert (plain["law"], best["law"]) == ("iid", "dilated")
+    for curve in (plain["by_steps"], best["by_steps"]):
+        many, four, one = (curve[steps]["perplexity"][0] for steps in ("64", "4", "1"))
+        assert 1.5 * many < four < one / 1.5
+    for other in others:
+        for steps, row in other["by_steps"].items():
+            assert row["perplexity"][0] > best["by_steps"][steps]["perplexity"][0]
+
+
+@bundled
+def test_a_default_run_finds_the_samples_of_the_bundled_teacher() -> None:
+    (file,) = asset("samples").glob("*.jsonl")
+    making = json.loads(file.read_text().partition("\n")[0])["making"]
+    assert making["model"] == model_hash(LanguageDomain().teacher())
+    assert SampleCache(asset("samples")).path(making) == file
+    assert making["settings"] == SamplerSettings(steps=64).record()
 
 
 @bundled
@@ -74,7 +92,6 @@ def test_the_bundler_makes_a_package_that_works(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(f"didi_language.{place}.asset", lambda name: tmp_path / "assets" / name)
     monkeypatch.setattr(LanguageDomain, "bundled", tmp_path / "assets" / "teacher")
     monkeypatch.setattr(LanguageDomain, "features", tmp_path / "assets" / "features.npz")
-    monkeypatch.setattr(bundle, "STEPS", (1, 2))
     data = tmp_path / "data.txt"
     data.write_text("\n\n\n".join(f"the cat sat on the mat {i} times" * 20 for i in range(100)))
     run = ["bundle", "--data", str(data)]
@@ -87,11 +104,10 @@ def test_the_bundler_makes_a_package_that_works(tmp_path: Path, monkeypatch: pyt
     judge = Judge(JudgeConfig(hidden=16, layers=1, heads=2, context=256), domain.vocabulary)
     save_judge(tmp_path / "judge", judge, {"data": {"tokenizer": "bundled"}})
     networks = ["--teacher", str(tmp_path / "teacher"), "--judge", str(tmp_path / "judge")]
-    monkeypatch.setattr(sys, "argv", [*run, *networks, "--source", "a test", "--num", "2"])
+    monkeypatch.setattr(sys, "argv", [*run, *networks, "--source", "a test"])
     bundle.main()
     card = json.loads((tmp_path / "assets/teacher/card.json").read_text())
     assert card["data_attribution"] == "a test"
-    assert set(card["steps_matter"]["by_steps"]) == {"1", "2"} and card["steps_matter"]["samples"] == 2
     made = LanguageDomain()
     assert made.teacher().vocabulary == made.vocabulary  # type: ignore[union-attr]
     known = made.reference_statistics()

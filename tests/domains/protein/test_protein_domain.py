@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from didi_core.errors import InputError
+from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.measure import all_metrics
 from didi_core.sampling.generate import SamplerSettings, generate
+from didi_core.storage.fingerprint import model_hash
 from didi_core.streams import generator
 from didi_core.types import Sample
 from didi_protein import VOCABULARY, ProteinDomain, create
@@ -115,10 +117,20 @@ def test_bundled_teacher_writes_proteins():
 
 
 def test_calls_matter_to_the_bundled_teacher():
-    curve = json.loads((asset("teacher") / "card.json").read_text())["steps_matter"]["by_steps"]
-    assert list(curve) == ["1", "2", "4", "8", "16", "32", "64", "128", "256"]
-    (many, _, highest), (few, lowest, _) = (curve[steps]["perplexity"] for steps in ("256", "2"))
-    assert many < few and highest < lowest
+    plain, best, *_ = json.loads((asset("teacher") / "card.json").read_text())["steps_matter"]
+    assert (plain["law"], best["law"], best["grid"]) == ("iid", "stratified", "power")
+    for curve in (plain["by_steps"], best["by_steps"]):
+        assert list(curve) == ["1", "2", "4", "8", "16", "32", "64", "128", "256"]
+        (many, _, highest), (few, lowest, _) = (curve[steps]["perplexity"] for steps in ("64", "2"))
+        assert 1.5 * many < few and highest < lowest
+
+
+def test_a_default_run_finds_the_samples_of_the_bundled_teacher():
+    (file,) = asset("samples").glob("*.jsonl")
+    making = json.loads(file.read_text().partition("\n")[0])["making"]
+    assert making["model"] == model_hash(ProteinDomain().teacher())
+    assert SampleCache(asset("samples")).path(making) == file
+    assert making["settings"] == SamplerSettings(steps=64).record()
 
 
 def test_statistics_are_in_the_package():
