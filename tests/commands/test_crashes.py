@@ -16,7 +16,7 @@ from didi_core.cli import WRONG, main
 
 KILLED = 137
 TOY = ["domain=toy", "training.batch_size=8", "training.checkpoint_every=1", "training.log_every=1", "training.steps=3"]
-SAMPLED = {"pretrain": 3, "sample": 1, "score": 1, "export": 1}  # kills in the fast tests; the heavy ones try every operation
+SAMPLED = {"pretrain": 3, "sample": 1, "score": 1, "export": 1}  # kills in the fast tests; the heavy ones try all
 CACHES = ("evaluation", "reference")
 SAME = (".safetensors", ".jsonl", ".fasta", ".csv", "card.json")  # files that must come out to the bit
 

@@ -20,10 +20,13 @@ TOY = ["pretrain", "domain=toy", "model=micro", "training.batch_size=8", "valida
 
 @pytest.fixture(autouse=True)
 def signals_that_act() -> Iterator[None]:
-    """SIGHUP is ignored where the tests run under nohup, and a training then leaves it so."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """A training leaves signals ignored that its starter ignores: SIGHUP under nohup, SIGINT behind a shell's ``&``."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in (number for number, handler in before.items() if handler == signal.SIG_IGN):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
