@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,7 +186,7 @@ def _run_many(command: Command, jobs: Sequence[Job]) -> None:
         made.config.update(own)
         print(f"job {number} of {len(jobs)}: {shlex.join(job.words)}", flush=True)
         words = (command.name, *made.words)
-        codes.append(guarded(lambda made=made, words=words: _run_one(command, made, words), words))  # type: ignore[misc]
+        codes.append(guarded(partial(_run_one, command, made, words), words))
         if codes[-1] == INTERRUPTED:
             raise KeyboardInterrupt
     if any(codes):

@@ -49,7 +49,7 @@ def build(kind: Callable[..., T], given: Mapping[str, Any], where: str = "") -> 
         if len(fields) == len(taken):
             raise unknown_key(_dotted(where, str(key)), [_dotted(where, name) for name in fields])
     plain = isinstance(kind, type) and not dataclasses.is_dataclass(kind)
-    annotations = typing.get_type_hints(kind.__init__ if plain else kind)  # type: ignore[misc]
+    annotations = typing.get_type_hints(kind.__init__ if plain else kind)
     values = {}
     for name, field in fields.items():
         if name in given:

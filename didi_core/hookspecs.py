@@ -37,7 +37,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def didi_register_domains() -> Mapping[str, Callable[..., Domain]]:  # type: ignore[empty-body]
+def didi_register_domains() -> Mapping[str, Callable[..., Domain]]:
     """Domains by name, for ``domain=<name>``.
 
     Fires once, when plugins are loaded. The factory is called when a command uses the domain, with the keys of the
@@ -48,7 +48,7 @@ def didi_register_domains() -> Mapping[str, Callable[..., Domain]]:  # type: ign
 
 
 @hookspec
-def didi_register_laws() -> Mapping[str, Law]:  # type: ignore[empty-body]
+def didi_register_laws() -> Mapping[str, Law]:
     """Unmasking laws by name, for ``law=<name>`` and ``objective.rollout.law=<name>``.
 
     Fires once, when plugins are loaded.
@@ -58,7 +58,7 @@ def didi_register_laws() -> Mapping[str, Law]:  # type: ignore[empty-body]
 
 
 @hookspec
-def didi_register_grids() -> Mapping[str, type[Grid]]:  # type: ignore[empty-body]
+def didi_register_grids() -> Mapping[str, type[Grid]]:
     """Time grids by name, for ``grid=<name>`` and ``objective.rollout.grid=<name>``: frozen dataclasses whose fields
     are set by ``grid={kind: <name>, <field>: ...}``.
 
@@ -69,7 +69,7 @@ def didi_register_grids() -> Mapping[str, type[Grid]]:  # type: ignore[empty-bod
 
 
 @hookspec
-def didi_register_samplers() -> Mapping[str, type[Sampler]]:  # type: ignore[empty-body]
+def didi_register_samplers() -> Mapping[str, type[Sampler]]:
     """Samplers by name, for ``sampler=<name>``: frozen dataclasses whose fields are set by
     ``sampler={kind: <name>, <field>: ...}``.
 
@@ -80,7 +80,7 @@ def didi_register_samplers() -> Mapping[str, type[Sampler]]:  # type: ignore[emp
 
 
 @hookspec
-def didi_register_objectives() -> Mapping[str, type[ObjectiveSettings]]:  # type: ignore[empty-body]
+def didi_register_objectives() -> Mapping[str, type[ObjectiveSettings]]:
     """Objectives by name, for ``objective=<name>``: frozen dataclasses whose fields are the keys of ``objective:``.
 
     Fires once, when plugins are loaded. A file ``objective/<name>.yaml`` in a config folder may give other values of
@@ -91,7 +91,7 @@ def didi_register_objectives() -> Mapping[str, type[ObjectiveSettings]]:  # type
 
 
 @hookspec
-def didi_register_rewards() -> Mapping[str, type[RewardSettings] | TextFunction]:  # type: ignore[empty-body]
+def didi_register_rewards() -> Mapping[str, type[RewardSettings] | TextFunction]:
     """Rewards by name, for an entry of ``objective.reward``: functions of the texts marked with ``@reward``
     (``didi_core.objectives.rewards``), or frozen dataclasses whose fields are keys of the entry.
 
@@ -102,7 +102,7 @@ def didi_register_rewards() -> Mapping[str, type[RewardSettings] | TextFunction]
 
 
 @hookspec
-def didi_register_metrics() -> Mapping[str, Mapping[str, Callable[[Domain], Metric]]]:  # type: ignore[empty-body]
+def didi_register_metrics() -> Mapping[str, Mapping[str, Callable[[Domain], Metric]]]:
     """Further metrics for a domain that is somebody else's: domain, then metric, then what makes it.
 
     Fires once, when plugins are loaded; the metric is made when samples of that domain are evaluated. Its ``name`` is
@@ -113,7 +113,7 @@ def didi_register_metrics() -> Mapping[str, Mapping[str, Callable[[Domain], Metr
 
 
 @hookspec
-def didi_register_config_folders() -> Sequence[Path]:  # type: ignore[empty-body]
+def didi_register_config_folders() -> Sequence[Path]:
     """Folders of YAML files that extend the config groups: ``domain/dna.yaml``, ``objective/mine.yaml``,
     ``sizes/distill_dna.yaml``.
 

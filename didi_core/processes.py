@@ -196,7 +196,7 @@ def _meet() -> Processes:
     """Join the group: gloo between CPUs, NCCL between GPUs, each process with the GPU of its local rank."""
     import torch
     import torch.distributed as dist
-    from torch.distributed.distributed_c10d import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()

@@ -165,7 +165,7 @@ def _causal(name: str, domain: Domain) -> CausalGenerator:
     made = load_generator(name, domain.vocabulary)
     for metric in domain.metrics():
         judge = metric.judge if isinstance(metric, JudgePerplexity) else None
-        if isinstance(judge, nn.Module) and same_weights(judge.network, made.network):  # type: ignore[arg-type]
+        if isinstance(judge, nn.Module) and same_weights(judge.network, made.network):
             raise InputError(
                 f"autoregressive={name} is the judge of this comparison: it would be measured by its own likelihood. "
                 "Give another model, or another judge."

@@ -80,7 +80,7 @@ def token_statistics(
         return own, spread, divergence(log_q, log_p), divergences.entropy(log_q)
 
     def closed(memory: Memory, part: Tensor, chosen: Tensor, other: Tensor | None) -> tuple[Tensor, ...]:
-        return RowStatistics.apply(denoiser.head(part), chosen, compared(other), vocabulary, mixture, memory)  # type: ignore[no-any-return]
+        return RowStatistics.apply(denoiser.head(part), chosen, compared(other), vocabulary, mixture, memory)
 
     rows = chunk or closed_rows(vocabulary.size)
     found = _in_chunks(rows, traced, closed if mixture else None, hidden, tokens, reference_hidden)
@@ -213,7 +213,7 @@ def expected_log_ratio(
         return (p * ratio).sum(-1), spread
 
     def closed(memory: Memory, part: Tensor, wanted: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-        return ExpectedRatio.apply(denoiser.head(part), *constants(wanted, made), vocabulary, clip, memory)  # type: ignore[no-any-return]
+        return ExpectedRatio.apply(denoiser.head(part), *constants(wanted, made), vocabulary, clip, memory)
 
     rows = closed_rows(vocabulary.size)
     value, spread = _in_chunks(rows, traced, closed, hidden, target_hidden, proposal_hidden)

@@ -143,7 +143,7 @@ class Esm(Denoiser):
 
     def drop_head(self, normed: bool) -> None:
         """Remove the vocabulary head, in which a scorer has no part, and the final norm unless ``normed``."""
-        self.lm_head = nn.Identity()  # type: ignore[assignment]
+        self.lm_head = nn.Identity()
         if not normed:
             self.esm.encoder.emb_layer_norm_after = nn.Identity()  # type: ignore[assignment]
 

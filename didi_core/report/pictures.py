@@ -91,7 +91,7 @@ def finish(canvas: Figure, name: str, caption: str) -> Plot:
     # The salt makes identifiers repeatable and different between pictures of one page.
     with mpl.rc_context({"svg.hashsalt": f"didi-{name}"}):
         canvas.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-        canvas.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})  # type: ignore[arg-type]
+        canvas.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Plot(name, caption, png.getvalue(), _inline(svg.getvalue(), caption))
 
 

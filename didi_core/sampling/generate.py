@@ -174,7 +174,7 @@ def parse_length(length: Length | None, domain: Domain, num: int, stream: torch.
 def generate(
     domain: Domain,
     denoiser: nn.Module,
-    scorer: nn.Module | None = None,
+    scorer: Scorer | None = None,
     *,
     settings: SamplerSettings,
     num: int,
@@ -243,7 +243,7 @@ def generate(
 
 def _sample(
     model: Denoiser,
-    scorer: nn.Module | None,
+    scorer: Scorer | None,
     template: Int[Tensor, "B L"],
     settings: SamplerSettings,
     stream: torch.Generator,
@@ -251,7 +251,6 @@ def _sample(
     entropy_at: Curve | None,
 ) -> Sampled:
     """One batch through the sampler that the settings name."""
-    guide: Scorer | None = scorer  # type: ignore[assignment]
     request = SampleRequest(
         model,
         template,
@@ -259,7 +258,7 @@ def _sample(
         law=settings.make_law(),
         generator=stream,
         rule=TokenRule(settings.temperature, settings.top_p, bias),
-        scorer=guide,
+        scorer=scorer,
     )
     return settings.make().sample(request)
 

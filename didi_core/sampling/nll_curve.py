@@ -23,7 +23,7 @@ def nll_curve(denoiser: Denoiser, batches: Sequence[Int[Tensor, "B L"]], seed: i
     Linear between ``points`` measured shares. It is what ``grid=optimised`` minimises the cost for.
     """
     shares = torch.linspace(0, 0.97, points, dtype=torch.float64)
-    device = device_of(denoiser)  # type: ignore[arg-type]
+    device = device_of(denoiser)
     values = []
     for k, share in enumerate(shares.tolist()):
         total, count = 0.0, 0

@@ -32,7 +32,7 @@ def check_sampler(sampler: Sampler) -> None:
 
     def request(seed: int) -> SampleRequest:
         stream, shares = generator(seed, "contract"), Uniform().shares(4)
-        return SampleRequest(denoiser, template.clone(), shares, law("stratified"), stream, scorer=scorer)  # type: ignore[arg-type]
+        return SampleRequest(denoiser, template.clone(), shares, law("stratified"), stream, scorer=scorer)
 
     made, again = sampler.sample(request(0)), sampler.sample(request(0))
     left = int((made.tokens == WORDS.mask).sum())
@@ -92,7 +92,7 @@ def _check_open_law(made: OpenLaw) -> None:
     times = made.times(masked, generator(0, "contract"))
     with torch.no_grad():
         hidden = denoiser.trunk(tokens)
-        where = made.choose(times, masked, Beliefs(denoiser, lambda chosen: hidden[chosen], masked))  # type: ignore[arg-type]
+        where = made.choose(times, masked, Beliefs(denoiser, lambda chosen: hidden[chosen], masked))
     promise(where.shape == masked.shape and where.dtype == torch.bool, f"law {made.name}: choose gives a mask [B, L].")
     promise(not bool((where & ~masked).any()), f"law {made.name}: choose reveals positions that are not masked.")
     idle = int((masked.any(1) & ~where.any(1)).sum())

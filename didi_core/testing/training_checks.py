@@ -56,7 +56,7 @@ class Training:
 
     @classmethod
     def of(cls, domain: Domain | None, teacher: Denoiser | None) -> Training:
-        own: Domain = Letters() if domain is None else domain  # type: ignore[assignment]
+        own: Domain = Letters() if domain is None else domain
         if teacher is None:
             with seeded(0, "contract"):
                 teacher = DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), own.vocabulary)
