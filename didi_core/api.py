@@ -82,7 +82,7 @@ def _reporter() -> Reporter:
 def _sample_network(network: nn.Module, domain: Domain | str, settings: Mapping[str, Any]) -> Generated:
     """Samples of a network that is in memory."""
     from didi_core.commands.common import make_domain
-    from didi_core.commands.compose import plain
+    from didi_core.commands.setting import plain
     from didi_core.config import build, unknown_key
 
     own = {key: value for key, value in settings.items() if key in OF_GENERATION}

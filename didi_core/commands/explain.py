@@ -14,10 +14,10 @@ import yaml
 
 from didi_core.commands import find
 from didi_core.commands.grammar import written
+from didi_core.commands.setting import WISHES
 from didi_core.config import config_folder, flatten
 from didi_core.errors import InputError
 
-WISHES = ("conditioning", "scoring", "filtering")  # nodes of commands for the keys of domains
 COMMENT_AT = 44  # column
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:\s#\s(?P<comment>.*))?$")
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from didi_core.commands import COMMANDS
-from didi_core.commands.compose import compose_jobs, compose_mapping, compose_settings, parse
+from didi_core.commands.compose import compose_jobs, compose_mapping, compose_settings
 from didi_core.commands.grammar import Unreadable, choices, quoted, read, written
+from didi_core.commands.setting import parse
 from didi_core.config import build, flatten
 from didi_core.errors import InputError
 

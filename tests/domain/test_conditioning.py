@@ -13,7 +13,8 @@ from Bio.Data.PDBData import protein_letters_1to3
 
 import didi_core
 from didi_core.cli import WRONG, main
-from didi_core.commands.compose import compose_jobs, wish_values
+from didi_core.commands.compose import compose_jobs
+from didi_core.commands.merging import wish_values
 from didi_core.domain.conditioning import Conditioning, HasConditioning, ranges, read_template, verify
 from didi_core.errors import DidiError, InputError
 from didi_core.sampling.generate import length_ranges, parse_length

@@ -349,7 +349,8 @@ class Mine(Nelbo):
 
 
 def test_objective_and_domain_without_a_configuration_are_chosen_by_name(installed: Callable[..., None]) -> None:
-    from didi_core.commands.compose import compose_settings, parse
+    from didi_core.commands.compose import compose_settings
+    from didi_core.commands.setting import parse
 
     class Shapes(ToyDomain):
         def __init__(self, size: int = 3, *, path: str | None = None) -> None:
@@ -367,7 +368,8 @@ def test_objective_and_domain_without_a_configuration_are_chosen_by_name(install
 
 
 def test_file_of_a_plugin_comes_before_what_its_code_says(installed: Callable[..., None], tmp_path: Path) -> None:
-    from didi_core.commands.compose import compose_settings, parse
+    from didi_core.commands.compose import compose_settings
+    from didi_core.commands.setting import parse
 
     text = "# @package _global_\nobjective:\n  kind: mine\n  name: mine\n  strength: 7.0\n"
     made = configs(tmp_path, "objective/mine", text=text)
