@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from didi_core.commands import find
 from didi_core.commands.grammar import MISSING, annotation_of
@@ -105,5 +105,6 @@ def wish_values(node: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for folder in registry().config_folders:
         for path in sorted((folder / node).glob("*.yaml")):
-            found |= yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            declared: Any = OmegaConf.to_container(OmegaConf.load(path))
+            found |= {str(key): value for key, value in declared.items()}
     return found
