@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from didi_core.commands import COMMANDS, Command, find
 from didi_core.errors import DidiError, InputError
-from didi_core.processes import current, joined, launcher, spokesman
+from didi_core.processes import current, first_failure, joined, launcher
 from didi_core.storage.run_dir import stopped_in
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def guarded(action: Callable[[], None], words: Sequence[str]) -> int:
         trouble = disk_trouble(error, place)
         if trouble:
             return _fail(WRONG, f"{trouble} {_resume_hint(words, place)}")
-        speaks, code = spokesman(FAILED)
+        speaks, code = first_failure(FAILED)
         if speaks:
             traceback.print_exc()
             kept = _keep_traceback(place)
@@ -220,7 +220,7 @@ def guarded(action: Callable[[], None], words: Sequence[str]) -> int:
 
 def _fail(code: int, text: str) -> int:
     """Print what went wrong, once for all processes. Returns the exit code, of the first that failed."""
-    speaks, code = spokesman(code)
+    speaks, code = first_failure(code)
     if speaks:
         _say(text.rstrip())
     return code

@@ -144,7 +144,7 @@ def several() -> bool:
 def joined() -> Iterator[Processes]:
     """Meet the other processes, and part from them when all are done. Only process 0 prints in between.
 
-    After an error nobody waits for anybody: ``spokesman`` decides who reports it, and torchrun ends the others.
+    After an error nobody waits for anybody: ``first_failure`` decides who reports it, and torchrun ends the others.
     """
     global _current
     if not several() or _current.size > 1:
@@ -163,7 +163,7 @@ def joined() -> Iterator[Processes]:
     _current = Processes()
 
 
-def spokesman(code: int) -> tuple[bool, int]:
+def first_failure(code: int) -> tuple[bool, int]:
     """Whether this process is the first to fail, so that it says why; and the exit code of the one that was."""
     if _current.size == 1:
         return True, code

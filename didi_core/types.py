@@ -1,4 +1,4 @@
-"""Notation, protocols and the small frozen records that every other module speaks in.
+"""Notation, protocols and the small frozen records that all other modules share.
 
 ===================  ==========================================================================================
 name                 meaning
@@ -14,7 +14,32 @@ NFE                  network function evaluations of every network that ran, per
 share                fraction of the free positions revealed so far; on the reverse path share = alpha_t
 ===================  ==========================================================================================
 
-Shapes in signatures follow jaxtyping: ``Int[Tensor, "B L"]`` is a batch of sequences of token ids.
+Shapes in signatures follow jaxtyping: ``Int[Tensor, "B L"]`` is a batch of sequences of token ids. The axes are
+
+===========  ==================================================================================================
+axis         meaning
+===========  ==================================================================================================
+B, L         sequences of a batch; positions of a sequence, padding included
+V, W         tokens of the vocabulary; V + 1, the tokens and the mask
+K, I, J      columns of raw logits of one, two or three networks; at least V, the rest is ignored
+D, E, F      width of the hidden states of one, two or three networks (in attention, E is that of one head)
+E2, H, C     half the width of a head, its rotary frequencies; attention heads; width of a time embedding
+N            positions chosen from a batch, listed flat, row by row
+M            tokens, completions or candidates of each row; also a second length
+U            distinct rows of a batch; in MMD, the groups of positions that have a reward
+P, Q         positions of such a group; points of a frontier
+G, b         candidates of a state, and samples of each candidate (MMD)
+S, A         sequences of a kept set, or numbers of steps; sequences of a first batch, or an enumerated list
+R            bootstrap resamples; in a walk, rows of shares: one for all sequences, or one each
+T            thresholds of a distribution function
+Z            noise of a sequence
+B1           boundaries of B packed sequences: B + 1
+k, j         calls of a grid; in evaluation, numbers that a metric keeps of each sample
+n, m         items of a list, counted: samples, draws, rows of a chunk
+words        words of k letters over an alphabet
+===========  ==================================================================================================
+
+A number is a fixed size, and ``...`` stands for any axes. Terms have a page of their own: docs/glossary.md.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def room(dotted: str) -> str:
+def package(dotted: str) -> str:
     """The package or root module of the core that a dotted name is in."""
     return dotted.split(".")[1] if "." in dotted else "__init__"
 
@@ -51,16 +51,16 @@ def test_there_are_domains() -> None:
     assert {"didi_toy", "didi_protein"} <= set(DOMAINS)
 
 
-def test_every_room_has_a_layer_and_few_modules_lie_at_the_root() -> None:
-    rooms = {room(module(path)) for path in CORE if "scaffold" not in path.parts}
-    assert rooms == set(LAYERS)
+def test_every_package_has_a_layer_and_few_modules_lie_at_the_root() -> None:
+    packages = {package(module(path)) for path in CORE if "scaffold" not in path.parts}
+    assert packages == set(LAYERS)
     assert len(list((ROOT / "didi_core").glob("*.py"))) <= 16
 
 
 @pytest.mark.parametrize("path", CORE, ids=module)
 def test_imports_point_down(path: Path) -> None:
-    own = room(module(path))
-    others = {room(name) for name in imported(path) if name.startswith("didi_core.")} - {own}
+    own = package(module(path))
+    others = {package(name) for name in imported(path) if name.startswith("didi_core.")} - {own}
     assert not {other for other in others if LAYERS[other] >= LAYERS[own] > 1}
     assert LAYERS[own] > 1 or not {other for other in others if LAYERS[other] > 1}
 
@@ -72,7 +72,7 @@ def test_core_imports_no_domain(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CORE, ids=module)
 def test_configuration_stops_at_the_door(path: Path) -> None:
-    if room(module(path)) not in DOOR:
+    if package(module(path)) not in DOOR:
         assert not {name for name in imported(path) if name.split(".")[0] in ("hydra", "omegaconf")}
 
 

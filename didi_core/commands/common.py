@@ -113,11 +113,11 @@ def open_run(
     config: Mapping[str, Any],
     command_line: tuple[str, ...],
     key: str = "run_dir",
-    todays: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    upgraded: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Iterator[RunDirectory]:
     """The run directory of a command; tells the plugins when everything asked for is done.
 
-    key, todays: as of ``RunDirectory.open``.
+    key, upgraded: as of ``RunDirectory.open``.
 
     Of several processes the first opens it, and the others learn from it which one it is.
     """
@@ -129,7 +129,7 @@ def open_run(
         return
     path = run_dir or default_run_dir(command, domain)
     whole = {"command": command, **config}
-    with RunDirectory.open(path, whole, command_line, processes.size, key, todays) as run:
+    with RunDirectory.open(path, whole, command_line, processes.size, key, upgraded) as run:
         processes.broadcast((run.path, run.record))
         print(f"run directory: {run.path}", flush=True)
         yield run

@@ -36,7 +36,7 @@ from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import check_reference
 from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.base import Materials, ObjectiveSettings
-from didi_core.objectives.older import todays
+from didi_core.objectives.older import upgraded
 from didi_core.objectives.registry import read_objective
 from didi_core.plugins import registry
 from didi_core.processes import current
@@ -47,7 +47,7 @@ from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import derive_seed, generator
 from didi_core.training.engine import Engine
-from didi_core.training.planning import Plan, Stage, components, print_plan, rehearse
+from didi_core.training.planning import Plan, Stage, components, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Denoiser, Domain, Sample
 
@@ -116,7 +116,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         check_reference(domain)
     describe(domain)  # what is wrong with the data is said before a folder is made
     recorded = {**config, "objective": settings.rules.resolved()}
-    with open_run("distill", settings.domain, settings.run_dir, recorded, command_line, todays=todays) as opened:
+    with open_run("distill", settings.domain, settings.run_dir, recorded, command_line, upgraded=upgraded) as opened:
         note_data(opened, domain)
         note_machine(opened, machine, teacher)
         about = replace(about, folder=opened.path)
@@ -171,7 +171,7 @@ def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
 
     student = copy.deepcopy(teacher).requires_grad_(True)
     given = replace(materials(settings, about, teacher, student), teacher_samples=few)
-    measured = rehearse(settings.rules.prepare(given), about, training)
+    measured = time_steps(settings.rules.prepare(given), about, training)
     call = seconds_per_call(settings, about, teacher)
     stages = [Stage("training steps", measured.steps, measured.seconds)]
     stages[:0] = [Stage("reference, unless kept: calls x samples", num * steps, call) for num, steps in asked]

@@ -28,14 +28,14 @@ from didi_core.errors import InputError, unknown
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.objectives.base import Materials, ObjectiveSettings
-from didi_core.objectives.older import todays
+from didi_core.objectives.older import upgraded
 from didi_core.objectives.registry import read_objective
 from didi_core.processes import current
 from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import generator, seeded
 from didi_core.training.engine import Engine
-from didi_core.training.planning import Plan, Stage, components, print_plan, rehearse
+from didi_core.training.planning import Plan, Stage, components, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Domain
 
@@ -100,7 +100,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         return planned
     describe(domain)  # what is wrong with the data is said before a folder is made
     recorded = {**config, "objective": settings.rules.resolved()}
-    with open_run("pretrain", settings.domain, settings.run_dir, recorded, command_line, todays=todays) as opened:
+    with open_run("pretrain", settings.domain, settings.run_dir, recorded, command_line, upgraded=upgraded) as opened:
         note_data(opened, domain)
         about = replace(about, folder=opened.path)
         network = new_model(settings.sizes, domain, settings.seed).to(machine.device)
@@ -136,7 +136,7 @@ def plan(settings: Settings, about: Run) -> Plan:
     training = settings.training
     network = new_model(settings.sizes, about.domain, settings.seed).to(about.device)
     given = replace(materials(settings, about, network), validation_batches=1)
-    measured = rehearse(settings.rules.prepare(given), about, training)
+    measured = time_steps(settings.rules.prepare(given), about, training)
     batch = next(about.domain.batches("train", training.batch_size, settings.seed))
     return Plan(
         f"{about.machine.label}, {about.machine.precision}",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What a domain is told beside its own keys.
+    """What scoring gets beside the keys of the domain.
 
     run: the open run directory that results go to. machine: where networks run. seed: of anything that is drawn.
     """
@@ -35,7 +35,7 @@ class Job:
     seed: int = 0
     bar: Bar = field(default_factory=Bar)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """A line for the user."""
         self.bar.message(text)
 

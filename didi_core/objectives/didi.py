@@ -15,7 +15,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.objectives.advantage import BaselineSettings, WeightingSettings
 from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings, check_entropy
-from didi_core.objectives.policy import Episode, play, student_terms
+from didi_core.objectives.policy import Episode, draw_episode, student_terms
 from didi_core.objectives.reference import Reference
 from didi_core.objectives.rewards import Entry, Reward, make_rewards, read_rewards
 from didi_core.objectives.rewards.base import Context, CriticSettings
@@ -124,7 +124,7 @@ class DidiObjective(Objective[Episode]):
         """The student's rollouts, with their graph where it is to learn from them."""
         run, group = self.materials.run, self.rules.baseline.group
         template = group_template(run.domain, self.materials.slice_size, group, run.seed, slice)
-        return play(self.student, template.to(run.device), self.rules, slice.stream)
+        return draw_episode(self.student, template.to(run.device), self.rules, slice.stream)
 
     def loss(self, learner: str, batch: Episode, slice: Slice) -> Terms:
         for _, reward, critic in self.critics:

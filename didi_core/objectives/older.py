@@ -10,7 +10,7 @@ from didi_core.objectives.registry import read_objective
 from didi_core.objectives.rewards import CRITIC
 
 
-def todays(config: Mapping[str, Any]) -> dict[str, Any]:
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration in a run's record as this version would have recorded it.
 
     Raises:

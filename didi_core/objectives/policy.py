@@ -48,7 +48,7 @@ class Episode:
         return self.alpha.repeat(self.rollout.completions.shape[0])
 
 
-def play(student: Denoiser, template: Int[Tensor, "B L"], settings: Didi, stream: torch.Generator) -> Episode:
+def draw_episode(student: Denoiser, template: Int[Tensor, "B L"], settings: Didi, stream: torch.Generator) -> Episode:
     """One rollout of the student from an all-masked template. The rows of a group share their times."""
     times = schedule(settings.schedule)
     group = settings.baseline.group

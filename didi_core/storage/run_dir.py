@@ -49,13 +49,13 @@ class RunDirectory:
         command_line: Sequence[str] = (),
         world_size: int = 1,
         key: str = "run_dir",
-        todays: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+        upgraded: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> Iterator[RunDirectory]:
         """Create the directory, or continue in it.
 
         Args:
             key: the setting that names it, for messages.
-            todays: the configuration of an older record in today's keys.
+            upgraded: the configuration of an older record in today's keys.
 
         Raises:
             InputError: it belongs to another configuration (the keys that differ are named) or another number of
@@ -73,7 +73,7 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path / LOCK, key)
         try:
-            run = cls(path, _open_record(path / RECORD, config, command_line, world_size, key, todays), lock)
+            run = cls(path, _open_record(path / RECORD, config, command_line, world_size, key, upgraded), lock)
             remove_leftovers(path)
             run.save()
             with named(path):
@@ -173,7 +173,7 @@ def _open_record(
     command_line: Sequence[str],
     world_size: int,
     key: str,
-    todays: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    upgraded: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> dict[str, Any]:
     """A new record, or the old one if it is of the same configuration and number of processes."""
     plain = json.loads(json.dumps(config, default=str))
@@ -189,7 +189,7 @@ def _open_record(
             "stages": {},
         }
     record = read_record(path, f"Name another {key}.")
-    before = todays(record["config"])
+    before = upgraded(record["config"])
     differing = differing_keys(before, plain)
     if differing:
         raise InputError(

@@ -172,7 +172,7 @@ class Engine:
         return self.run.processes.mean(scalars) | self._validation(step)
 
     def _rounds(
-        self, trainees: Sequence[Trainee], step: int, slices: Sequence[Slice], play: Callable[[Slice], Any]
+        self, trainees: Sequence[Trainee], step: int, slices: Sequence[Slice], draw: Callable[[Slice], Any]
     ) -> dict[str, float]:
         """The updates that belong to a step, one of each trainee in turn. The last one's scalars are kept."""
         wait, scalars = self.result.learner.warmup, dict[str, float]()
@@ -180,18 +180,18 @@ class Engine:
         for turn in range(max(map(len, due), default=0)):
             for trainee, numbers in zip(trainees, due, strict=True):
                 if turn < len(numbers):
-                    scalars |= self._update(trainee, numbers[turn], slices, play)
+                    scalars |= self._update(trainee, numbers[turn], slices, draw)
         return scalars
 
     def _update(
-        self, trainee: Trainee, number: int, slices: Sequence[Slice], play: Callable[[Slice], Any]
+        self, trainee: Trainee, number: int, slices: Sequence[Slice], draw: Callable[[Slice], Any]
     ) -> dict[str, float]:
         """One update of one network, on all slices of this process."""
         learner, is_result = trainee.learner, trainee is self.result
         trainee.optimiser.zero_grad(set_to_none=True)  # what the losses of other learners may have left here
         if not is_result:
             learner.network.train()
-        found = [self._gradients(learner, play(slice), replace(slice, update=number)) for slice in slices]
+        found = [self._gradients(learner, draw(slice), replace(slice, update=number)) for slice in slices]
         if not is_result:
             learner.network.eval()
         lr = learner.optimiser.rate(number, total_updates(learner, self.result.learner.warmup, self.training.steps))

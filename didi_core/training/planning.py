@@ -100,7 +100,7 @@ class Stopwatch:
 
 
 @dataclass
-class Rehearsal(Objective[Batch]):
+class DryRun(Objective[Batch]):
     """An objective without its warm-up, but for one step, and without its check and validation."""
 
     objective: Objective[Batch]
@@ -125,11 +125,11 @@ class Measured:
     steps: int
 
 
-def rehearse(objective: Objective[Any], run: Run, training: TrainingSettings) -> Measured:
+def time_steps(objective: Objective[Any], run: Run, training: TrainingSettings) -> Measured:
     """Time a few steps of an objective; nothing is written."""
     watch, quiet = Stopwatch(run.device), replace(run, reporter=Silent())
     short = replace(training, steps=TIMED + 1, log_every=1)
-    engine = Engine(Rehearsal(objective), quiet, short, watch, "dry run", lambda *names: run.stream("dry run", *names))
+    engine = Engine(DryRun(objective), quiet, short, watch, "dry run", lambda *names: run.stream("dry run", *names))
     engine.train()
     return Measured(watch.seconds, watch.peak(), engine.trainees, objective.learners()[-1].warmup + training.steps)
 

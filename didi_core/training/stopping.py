@@ -27,7 +27,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
             interrupt(number, frame)
         asked.set()
 
-    before = {number: signal.signal(number, note) for number in heard()}
+    before = {number: signal.signal(number, note) for number in catchable()}
     try:
         yield asked.is_set
     finally:
@@ -35,14 +35,14 @@ def stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def heard() -> list[signal.Signals]:
+def catchable() -> list[signal.Signals]:
     """The signals that are not ignored, as SIGHUP is under nohup."""
     return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def end_like_ctrl_c() -> None:
     """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does."""
-    for number in heard():
+    for number in catchable():
         signal.signal(number, interrupt)
 
 

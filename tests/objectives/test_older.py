@@ -12,7 +12,7 @@ import pytest
 from didi_core.cli import main
 from didi_core.commands.compose import compose_jobs
 from didi_core.errors import InputError
-from didi_core.objectives.older import todays
+from didi_core.objectives.older import upgraded
 from didi_core.objectives.registry import read_objective
 from didi_core.storage.files import sha256
 
@@ -44,22 +44,22 @@ def older(name: str, reward: dict[str, Any], words: tuple[str, ...] = ()) -> dic
 def test_an_older_objective_is_todays(name: str, changed: dict[str, Any], words: list[str]) -> None:
     config = compose_jobs("distill", [f"objective={name}", "objective.critic.warmup=1", *words])[0].config
     now = read_objective(config["objective"], "distill").resolved()
-    assert todays(older(name, {**OLD_REWARD, **changed}))["objective"] == now
-    assert todays({"command": "distill", "objective": now})["objective"] == now
+    assert upgraded(older(name, {**OLD_REWARD, **changed}))["objective"] == now
+    assert upgraded({"command": "distill", "objective": now})["objective"] == now
 
 
 def test_an_older_pretraining_is_todays() -> None:
     before = {"command": "pretrain", "objective": "nelbo", "schedule": "cosine", "weight_clip": 5.0, "seed": 0}
     words = ["domain=toy", "objective.schedule=cosine", "objective.weight_clip=5"]
     now = read_objective(compose_jobs("pretrain", words)[0].config["objective"], "pretrain").resolved()
-    assert todays(before) == {"command": "pretrain", "seed": 0, "objective": now}
+    assert upgraded(before) == {"command": "pretrain", "seed": 0, "objective": now}
 
 
 def test_a_reward_that_is_gone_is_named() -> None:
     with pytest.raises(
         InputError, match="begun by an older version.*unknown reward 'squash'.*Finish it with that version"
     ):
-        todays(older("didi", {**OLD_REWARD, "kind": "squash"}))
+        upgraded(older("didi", {**OLD_REWARD, "kind": "squash"}))
 
 
 WORDS = [

@@ -17,7 +17,7 @@ from didi_core.errors import InputError
 from didi_core.objectives.advantage import BaselineSettings
 from didi_core.objectives.base import Materials
 from didi_core.objectives.didi import AnchorSettings, Didi
-from didi_core.objectives.policy import play, student_terms
+from didi_core.objectives.policy import draw_episode, student_terms
 from didi_core.objectives.reference import SampleReference
 from didi_core.objectives.rewards import REWARDS, Corrupted, Reward, make_rewards, read_rewards, reward
 from didi_core.objectives.rewards.base import Context, CriticSettings
@@ -64,7 +64,7 @@ def terms(rewards: list[tuple[Reward, float]], student: TableDenoiser, decode: C
     )
     stream = generator(1)
     template = torch.full((64, LENGTH), student.vocabulary.mask)
-    episode = play(student, template, how, stream)
+    episode = draw_episode(student, template, how, stream)
     return student_terms(student, table(), rewards, episode, how, stream, decode)
 
 

@@ -21,7 +21,7 @@ from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.objectives.advantage import BaselineSettings, WeightingSettings, integral_weight, policy_loss
 from didi_core.objectives.didi import AnchorSettings, Didi
-from didi_core.objectives.policy import play, student_terms
+from didi_core.objectives.policy import draw_episode, student_terms
 from didi_core.objectives.reference import SampleReference
 from didi_core.objectives.rewards import Corrupted, Reward, corrupt
 from didi_core.objectives.rewards.base import CriticSettings
@@ -175,7 +175,7 @@ def monte_carlo(
     gradients = []
     for repeat in range(repeats):
         stream = generator(1, "gradient", repeat)
-        episode = play(student, template, how, stream)
+        episode = draw_episode(student, template, how, stream)
         terms = student_terms(student, TEACHER, [(reward, 1.0)], episode, how, stream)
         gradients.append(torch.autograd.grad(terms.loss, student.table)[0].double())
     stacked = torch.stack(gradients)
@@ -251,7 +251,7 @@ def test_the_anchor_is_the_mean_divergence_at_the_revealed_positions() -> None:
     student = student_table()
     how = settings(anchor=AnchorSettings(kl=1.0, entropy=0.0))
     template = torch.full((64, LENGTH), MASK)
-    episode = play(student, template, how, generator(0))
+    episode = draw_episode(student, template, how, generator(0))
     reward = ExactReward(student, ONE)
     reward.table = torch.zeros_like(reward.table)
     terms = student_terms(student, TEACHER, [(reward, 1.0)], episode, how, generator(0))
@@ -279,7 +279,7 @@ def test_descending_the_training_gradient_brings_the_divergence_to_zero() -> Non
     start = distance()
     for step in range(150):
         stream = generator(2, "descent", step)
-        episode = play(student, template, how, stream)
+        episode = draw_episode(student, template, how, stream)
         loss = student_terms(student, TEACHER, [(ExactReward(student, ORDERS), 1.0)], episode, how, stream).loss
         optimiser.zero_grad()
         loss.backward()
@@ -293,7 +293,7 @@ def test_only_the_trained_calls_move_the_student(trained: int, reached: bool) ->
     student = student_table()
     how = settings(rollout=RolloutSettings(states=2, low=0.499, high=0.501, law="stratified", trained=trained))
     template = torch.full((64, LENGTH), MASK)
-    episode = play(student, template, how, generator(3))
+    episode = draw_episode(student, template, how, generator(3))
     student_terms(student, TEACHER, [(ExactReward(student, ORDERS), 1.0)], episode, how, generator(3)).loss.backward()
     masked = state_index(template[:1], SYMBOLS)
     gradient = student.table.grad
@@ -318,7 +318,7 @@ def test_expected_credit_is_the_mean_of_token_credit() -> None:
     for repeat, credit in itertools.product(range(24), found):
         reward = LogRatioReward(TEACHER, fake, CriticSettings(), credit, clip=1e9)
         stream = generator(5, "credit", repeat)
-        episode = play(student, template, how, stream)
+        episode = draw_episode(student, template, how, stream)
         loss = student_terms(student, TEACHER, [(reward, 1.0)], episode, how, stream).loss
         found[credit].append(torch.autograd.grad(loss, student.table)[0].double())
     token, expected = torch.stack(found["token"]), torch.stack(found["expected"])

@@ -1,8 +1,8 @@
 """``filter``: thresholds on any column, a reason for each design that fails, and the best that are not alike.
 
-    designs.fasta designs.csv   what passed, the best first, scores in the headers
-    rejected.csv                the rest, with reasons
-    scores.jsonl pdb/ report.html   what passed, as a score folder of its own
+designs.fasta designs.csv   what passed, the best first, scores in the headers
+rejected.csv                the rest, with reasons
+scores.jsonl pdb/ report.html   what passed, as a score folder of its own
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def shortlist(folder: Path, wanted: ProteinFilter, job: Job) -> list[dict[str, A
     left_out = [{**row, "reasons": reasons[row["id"]]} for row in ordered if reasons[row["id"]]]
     write_table(out, left_out, REJECTED, lines=False)
     job.run.note(thresholds=[str(t) for t in thresholds], passed=len(kept), rejected=len(left_out))
-    job.say(summary(ordered, kept, thresholds, wanted))
+    job.message(summary(ordered, kept, thresholds, wanted))
     if kept:
         write_kept(out, kept, designs, job)
     return kept
@@ -148,7 +148,7 @@ def applicable(thresholds: Sequence[Threshold], rows: Sequence[Mapping[str, Any]
     used = []
     for threshold in thresholds:
         if not threshold.own and all(row.get(threshold.column) is None for row in rows):
-            job.say(f"preset: {threshold} is left out, as no design has a {threshold.column}")
+            job.message(f"preset: {threshold} is left out, as no design has a {threshold.column}")
             continue
         check_column(threshold.column, rows, f"{threshold.kind}.{threshold.column}")
         used.append(threshold)
@@ -226,7 +226,7 @@ def write_kept(out: Path, kept: Sequence[dict[str, Any]], designs: Mapping[str, 
             shutil.copyfile(design.pdb, out / STRUCTURES / structure_name(design.id))
     write_table(out, lines)
     record = {"command": " ".join(job.run.record.get("command_line", [])), **job.run.record.get("config", {})}
-    job.say(f"report: {write_design_report(out, record)}")
+    job.message(f"report: {write_design_report(out, record)}")
 
 
 def summary(

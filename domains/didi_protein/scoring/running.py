@@ -1,8 +1,8 @@
 """``score``: one kind of score after the other, each design's appended to its journal, the table written as it grows.
 
-    scores.csv scores.jsonl   a row per design, the best first
-    pdb/<id>.pdb              structures; pae/<id>.npz where asked for
-    parts/*.jsonl             what was scored so far; a repeated command goes on from it
+scores.csv scores.jsonl   a row per design, the best first
+pdb/<id>.pdb              structures; pae/<id>.npz where asked for
+parts/*.jsonl             what was scored so far; a repeated command goes on from it
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     judge = None if settings.pppl == NONE or settings.pppl.startswith(PACKAGE) else locate(settings.pppl, "pppl")
     if judge is not None:
         kind_of(settings.pppl, judge)
-    reference = None if not settings.reference else read_reference(settings.reference, designs, job.say)
+    reference = None if not settings.reference else read_reference(settings.reference, designs, job.message)
     board = Board.open(designs, folder)
     try:
         with job.run.stage(SEQUENCE):
@@ -105,7 +105,7 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     finally:
         board.write()
     if settings.report:
-        job.say(f"report: {write_design_report(folder, provenance(job, settings))}")
+        job.message(f"report: {write_design_report(folder, provenance(job, settings))}")
     return board.rows()
 
 
@@ -159,17 +159,17 @@ def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: 
     """Choose a predictor, say so in one line, and predict every structure that is not there."""
     left = board.left(FOLD)
     if not left:
-        job.say("fold: every design was folded before")
+        job.message("fold: every design was folded before")
         return
     choice = choose(settings, weights, job.machine.device, [len(d.text) for d in left], job.seed)
-    job.say(choice.reason)
+    job.message(choice.reason)
     job.run.note(fold=choice.reason)
     if choice.folder is None:
         return
     job.bar.start("score: fold", len(board.designs), len(board.designs) - len(left))
     for batch in batches([len(design.text) for design in left], settings.tokens):
         some = [left[i] for i in batch]
-        made = fold_within_memory(choice.folder, [design.text for design in some], job.say)
+        made = fold_within_memory(choice.folder, [design.text for design in some], job.message)
         pairs = zip(some, made, strict=True)
         board.add(FOLD, [(d.id, fold_row(board.folder, d.id, f, choice.folder, settings.pae)) for d, f in pairs])
         job.bar.advance(by=len(some))
@@ -177,7 +177,7 @@ def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: 
     failed = [name for name, row in board.known[FOLD].items() if row["status"] != "ok"]
     if failed:
         shown = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
-        job.say(
+        job.message(
             f"{len(failed)} designs could not be folded ({shown}): see the column status; "
             f"the same command tries those of status={OUT_OF_MEMORY} again"
         )
