@@ -19,7 +19,8 @@ from didi_core.plugins import registry
 from didi_protein.domain import asset
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("sampling", "first_call", "pieces", "log_probabilities", "packing", "large_vocabulary", "proteins")
+PLAIN = ("sampling", "first_call", "pieces", "log_probabilities", "packing")
+SCRIPTS = (*PLAIN, "large_vocabulary", "proteins", "reading")
 
 
 @pytest.fixture

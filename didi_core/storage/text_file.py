@@ -6,9 +6,14 @@ A line ends at a line feed, a carriage return or both, and nowhere else: U+2028 
 from __future__ import annotations
 
 import gzip
+import math
+import os
 import re
+import stat
 import zlib
+from codecs import getincrementaldecoder
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +23,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 _UNDECODED = re.compile("[\udc80-\udcff]")
 BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 1 << 28  # bytes
+PIECE = 1 << 22  # bytes
 RATIO, SMALL = 100, 1 << 28  # a packed file may be so many times as large unpacked, or so many bytes
 
 
@@ -42,22 +48,26 @@ def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int | None =
                 raise _not_utf8(path, number, part[error.start]) from None
 
 
+def text_pieces(
+    path: Path, *, errors: str = "strict", unpacked: int | None = None, size: int = PIECE
+) -> Generator[str]:
+    """A text file in consecutive pieces of about ``size`` bytes, cut anywhere, line ends as they are.
+
+    Arguments and errors are those of ``numbered_lines``.
+    """
+    decoder, lines = getincrementaldecoder("utf-8")(errors), 0
+    for raw in _raw_pieces(path, unpacked, size):
+        try:
+            yield decoder.decode(raw, final=not raw)
+        except UnicodeDecodeError as error:  # what the decoder kept from the piece before holds no line end
+            line = lines + error.object.count(b"\n", 0, error.start) + 1
+            raise _not_utf8(path, line, error.object[error.start]) from None
+        lines += raw.count(b"\n")
+
+
 def read_whole(path: Path, *, errors: str = "strict", unpacked: int | None = None) -> str:
     """A text file in one piece, line ends as they are. Arguments and errors are those of ``numbered_lines``."""
-    try:
-        with open_unpacked(path) as file:
-            limit = _limit(path, unpacked) if isinstance(file, gzip.GzipFile) else None
-            data = file.read() if limit is None else file.read(limit + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
-    if limit is not None and len(data) > limit:
-        raise _too_large(path, limit)
-    data = data.removeprefix(BOM)
-    try:
-        return data.decode("utf-8", errors)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _not_utf8(path, line, data[error.start]) from None
+    return "".join(text_pieces(path, errors=errors, unpacked=unpacked))
 
 
 def open_unpacked(path: Path) -> IO[bytes]:
@@ -74,14 +84,13 @@ def open_unpacked(path: Path) -> IO[bytes]:
 def _raw_lines(path: Path, unpacked: int | None) -> Iterator[bytes]:
     number = total = 0
     try:
-        with open_unpacked(path) as file:
-            limit = _limit(path, unpacked) if isinstance(file, gzip.GzipFile) else None
+        with _opened(path, unpacked) as (file, limit):
             while line := file.readline(LONGEST_LINE + 1):
                 number += 1
                 total += len(line)
                 if len(line) > LONGEST_LINE:
                     raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes. Is it a text file?")
-                if limit is not None and total > limit:
+                if total > limit:
                     raise _too_large(path, limit)
                 if b"\0" in line:
                     raise InputError(f"{path}, line {number}: binary data, not text.")
@@ -89,6 +98,37 @@ def _raw_lines(path: Path, unpacked: int | None) -> Iterator[bytes]:
                 yield line[: -2 if line.endswith(b"\r\n") else -1] if line.endswith((b"\n", b"\r")) else line
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error, number) from None
+
+
+def _raw_pieces(path: Path, unpacked: int | None, size: int) -> Iterator[bytes]:
+    """Bytes of the file, unpacked and without a byte-order mark; the last piece is empty."""
+    total, raw = 0, b" "
+    try:
+        with _opened(path, unpacked) as (file, limit):
+            while raw:
+                raw = file.read(size)
+                if total + len(raw) > limit:
+                    raise _too_large(path, limit)
+                yield raw if total else raw.removeprefix(BOM)
+                total += len(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from None
+
+
+@contextmanager
+def _opened(path: Path, unpacked: int | None) -> Iterator[tuple[IO[bytes], float]]:
+    """The file, unpacked, and the bytes that it may have. Reading it to its end is complete unless InputError is raised
+    for a file that was written to, or replaced, meanwhile."""
+    with open_unpacked(path) as file:
+        before = os.fstat(file.fileno())
+        yield file, _limit(path, unpacked) if isinstance(file, gzip.GzipFile) else math.inf
+        after = path.stat()
+    if stat.S_ISREG(before.st_mode) and _version(before) != _version(after):
+        raise InputError(f"{path} changed while it was read. Wait until it is complete, then repeat the command.")
+
+
+def _version(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _unreadable(path: Path, error: Exception, after: int = 0) -> InputError:
@@ -108,9 +148,9 @@ def _limit(path: Path, unpacked: int | None) -> int:
     return max(RATIO * path.stat().st_size, SMALL) if unpacked is None else unpacked
 
 
-def _too_large(path: Path, unpacked: int) -> InputError:
+def _too_large(path: Path, unpacked: float) -> InputError:
     return InputError(
-        f"{path}: it unpacks to more than {unpacked:,} bytes. If that is right, set data.unpacked_limit to "
+        f"{path}: it unpacks to more than {unpacked:,.0f} bytes. If that is right, set data.unpacked_limit to "
         "more bytes, or unpack it yourself and give that file."
     )
 

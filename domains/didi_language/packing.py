@@ -92,13 +92,13 @@ class Packed:
 
         def write(train: BinaryIO, validation: BinaryIO) -> None:
             files = dict(zip(SPLITS, (train, validation), strict=True))
+            end = np.array([tokenizer.end], dtype=dtype).tobytes()
             marked = held.split(documents)
             while group := list(islice(marked, AT_ONCE)):
                 for (split, _), ids in zip(group, tokenizer.many([text for _, text in group]), strict=True):
-                    row = np.array([*ids, tokenizer.end], dtype=dtype)
-                    files[split].write(row.tobytes())
+                    files[split].write(ids.astype(dtype).tobytes() + end)
                     documents_of[split] += 1
-                    tokens_of[split] += len(row)
+                    tokens_of[split] += len(ids) + 1
                 if progress:
                     progress(sum(documents_of.values()))
 

@@ -58,9 +58,7 @@ class LanguageSettings:
         """Where documents come from; None without ``path``."""
         if self.path is None:
             return None
-        return Source(
-            self.path, self.column, self.subset, self.documents, self.limit, self.on_bad, self.unpacked_limit
-        )
+        return Source(self.path, self.column, self.subset, self.documents, self.limit, self.on_bad, self.unpacked_limit)
 
     @property
     def held(self) -> Held:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from didi_core.domain.data_report import SHOWN, kind_of
 from didi_core.errors import InputError, unknown
 from didi_core.storage.sample_files import FASTA, JSONL, ON_BAD, SUFFIXES, TABLE, TEXT, format_of, records_of, sniffed
-from didi_core.storage.text_file import read_whole, undecoded_byte
+from didi_core.storage.text_file import text_pieces, undecoded_byte
 
 from .tokenizer import first_line
 
@@ -142,7 +142,8 @@ class Source:
 
     def _read_text(self, file: Path, tally: Tally) -> Iterator[str]:
         errors = "strict" if self.on_bad == "error" else "surrogateescape"
-        for number, text in enumerate(split_documents(read_text(file, errors, self.unpacked_limit), self.documents), 1):
+        pieces = text_pieces(file, errors=errors, unpacked=self.unpacked_limit)
+        for number, text in enumerate(split_documents(_prose(file, pieces), self.documents), 1):
             if undecoded := undecoded_byte(text):
                 tally.leave_out(f"{file}, document {number}", undecoded)
             else:
@@ -215,24 +216,39 @@ def _pydoc_version() -> str:
     return platform.python_version()
 
 
-def read_text(file: Path, errors: str = "strict", unpacked: int | None = None) -> str:
-    """A UTF-8 file, plain or gzip. Binary data, and where ``errors`` is strict any byte that is no UTF-8, raise
-    InputError with file and line."""
-    text = read_whole(file, errors=errors, unpacked=unpacked)
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(f"{file}, line {line}: binary data, not text.")
-    return text
+def _prose(file: Path, pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces of a text with line ends of one kind. Binary data raises InputError with file and line."""
+    lines, held = 1, ""
+    for piece in pieces:
+        if "\0" in piece:
+            line = lines + piece.count("\n", 0, piece.index("\0"))
+            raise InputError(f"{file}, line {line}: binary data, not text.")
+        lines += piece.count("\n")
+        piece = held + piece
+        held = "\r" if piece.endswith("\r") else ""  # its line feed may be in the next piece
+        yield piece.removesuffix(held).replace("\r\n", "\n") if "\r" in piece else piece
+    yield held
 
 
-def split_documents(text: str, documents: str) -> Iterator[str]:
-    """The documents of a text file."""
-    normal = text.replace("\r\n", "\n")
+def split_documents(pieces: Iterable[str], documents: str) -> Iterator[str]:
+    """The documents of a text file that comes in pieces, cut anywhere; no more than one of them is held."""
     if documents == "file":
-        yield normal.strip("\n")
+        yield "".join(pieces).strip("\n")
         return
-    for part in BREAKS[documents].split(normal):
-        yield part.strip("\n")
+    breaks = BREAKS[documents]
+    begun: list[str] = []  # of the document that is being read, without the white space that it ends with so far
+    space = ""
+    for piece in pieces:
+        solid = (space + piece).rstrip()
+        space = (space + piece)[len(solid) :]  # it may be the beginning of a break
+        first, *rest = breaks.split(solid)
+        begun.append(first)
+        for text in rest:
+            yield "".join(begun).strip("\n")
+            begun = [text]
+    first, *rest = breaks.split(space)
+    for text in ("".join([*begun, first]), *rest):
+        yield text.strip("\n")
 
 
 def _files(path: Path) -> list[Path]:

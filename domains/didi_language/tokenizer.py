@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from didi_core.errors import InputError
@@ -19,6 +23,12 @@ END = "<|endoftext|>"  # the end token of tokenizers that we train: GPT-2's
 BEGIN_NAMES = ("bos_token", "cls_token")
 END_NAMES = ("eos_token", "sep_token")
 FILE = "tokenizer.json"
+LOOSE = (
+    "normalized",
+    "lstrip",
+    "rstrip",
+    "single_word",
+)  # ways in which a token matches more or less than its spelling
 
 
 @dataclass(frozen=True)
@@ -59,9 +69,38 @@ class TextTokenizer:
         """Ids of a text without a frame; a special token spelled out in it becomes its id."""
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
-    def many(self, texts: Sequence[str]) -> list[list[int]]:
-        """``ids`` of each text, on several threads."""
-        return [list(one.ids) for one in self.backend.encode_batch(texts, add_special_tokens=False)]
+    def many(self, texts: Sequence[str]) -> list[Int[np.ndarray, "n"]]:
+        """``ids`` of each text: on several threads, or by a table where every byte is a token."""
+        if self._bytes is not None:
+            return [self._by_table(text, self._bytes) for text in texts]
+        encoded = self.backend.encode_batch(texts, add_special_tokens=False)
+        return [np.array(one.ids, dtype=np.int64) for one in encoded]
+
+    def _by_table(self, text: str, table: Int[np.ndarray, "256"]) -> Int[np.ndarray, "n"]:
+        if not self._spelled.search(text):
+            return table[np.frombuffer(text.encode(), dtype=np.uint8)]
+        pieces = self._spelled.split(text)  # text, special token, text ...
+        special = {token: np.array([self.backend.token_to_id(token)]) for token in pieces[1::2]}
+        return np.concatenate([special[p] if i % 2 else self._by_table(p, table) for i, p in enumerate(pieces)])
+
+    @cached_property
+    def _spelled(self) -> re.Pattern[str]:
+        """Special tokens spelled out in a text."""
+        known = sorted((token.content for token in self.backend.get_added_tokens_decoder().values()), key=len)
+        return re.compile(f"({'|'.join(map(re.escape, reversed(known))) or '(?!)'})")
+
+    @cached_property
+    def _bytes(self) -> Int[np.ndarray, "256"] | None:
+        """The id of each byte; None for a tokenizer that does more than write bytes."""
+        backend = json.loads(self.backend.to_str())
+        model, before = backend["model"], backend["pre_tokenizer"] or {}
+        more = [model.get(name) for name in ("merges", "dropout", "continuing_subword_prefix", "end_of_word_suffix")]
+        more += [backend[name] for name in ("normalizer", "truncation", "padding")]
+        more += [token[how] for token in backend["added_tokens"] for how in LOOSE]
+        if any(more) or model["type"] != "BPE" or before.get("type") != "ByteLevel" or before["add_prefix_space"]:
+            return None
+        known = [backend["model"]["vocab"].get(letter) for letter in _letters_of_bytes()]
+        return None if None in known else np.array(known, dtype=np.int64)
 
     def text(self, ids: Sequence[int]) -> str:
         """Inverse of ``ids``, special tokens spelled out. Raises InputError for an id that is no token."""
@@ -69,6 +108,13 @@ class TextTokenizer:
         if outside:
             raise InputError(f"token {outside[0]} is outside the {self.size} tokens of tokenizer {self.name!r}.")
         return str(self.backend.decode(list(ids), skip_special_tokens=False))
+
+
+def _letters_of_bytes() -> list[str]:
+    """The letter that stands for each byte in a byte-level tokenizer: itself where it can be seen (GPT-2's table)."""
+    seen = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in seen else chr(next(others)) for byte in range(256)]
 
 
 def load_tokenizer(name: str = BUNDLED) -> TextTokenizer:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from didi_core.errors import InputError
 from didi_language import TextTokenizer, load_tokenizer, train_tokenizer
 from didi_language.packing import Blocks, Held, Packed
-from didi_language.sources import Source, Tally, split_documents
+from didi_language.sources import BREAKS, Source, Tally, _prose, split_documents
 from didi_language.tokenizer import END
 
 TEXT = "the cat sat on the mat\nand the dog on the log"
@@ -41,7 +41,20 @@ def read(path: Path | str, **settings: object) -> list[str]:
 def test_any_text_survives_the_bundled_tokenizer(text: str) -> None:
     tokenizer = load_tokenizer()
     assert tokenizer.text(tokenizer.ids(text)) == text
-    assert tokenizer.many([text]) == [tokenizer.ids(text)]
+    assert tokenizer.many([text])[0].tolist() == tokenizer.ids(text)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.sampled_from([END, END[:-1], "é", "<|", " a\n"]), max_size=8))
+def test_the_table_of_bytes_gives_the_ids_of_the_tokenizer(parts: list[str]) -> None:
+    tokenizer, text = load_tokenizer(), "".join(parts)
+    assert tokenizer._bytes is not None
+    assert tokenizer.many([text])[0].tolist() == tokenizer.ids(text)
+
+
+def test_a_tokenizer_with_merges_has_no_table_of_bytes(tokenizer: TextTokenizer) -> None:
+    assert tokenizer._bytes is None
+    assert tokenizer.many([TEXT])[0].tolist() == tokenizer.ids(TEXT)
 
 
 def test_the_end_token_is_one_token_that_may_be_generated(tokenizer: TextTokenizer) -> None:
@@ -260,7 +273,21 @@ def test_a_hub_data_set_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_windows_line_ends_count_as_line_breaks() -> None:
-    assert list(split_documents("a\r\n\r\n\r\nb", "three_breaks")) == ["a", "b"]
+    assert list(split_documents(_prose(Path("x"), ["a\r\n\r\n\r\nb"]), "three_breaks")) == ["a", "b"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.text(alphabet="ab \t\r\n", max_size=40), st.integers(1, 7), st.sampled_from(sorted(BREAKS)))
+def test_documents_are_the_same_wherever_the_text_is_cut(text: str, size: int, documents: str) -> None:
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    whole = BREAKS[documents].split(text.replace("\r\n", "\n"))
+    found = list(split_documents(_prose(Path("x"), pieces), documents))
+    assert found == [part.strip("\n") for part in whole]
+
+
+def test_binary_data_are_named_with_their_line() -> None:
+    with pytest.raises(InputError, match="x, line 3: binary data"):
+        list(_prose(Path("x"), ["a\nb", "b\n", "c\0\n"]))
 
 
 # --- packing
