@@ -7,6 +7,7 @@ does puts a function into ``PLUGINS``.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -100,3 +101,18 @@ class Catalogue(Mapping[str, T]):
 
     def __repr__(self) -> str:
         return f"Catalogue({self.kind!r}, {sorted({*self._own, *self._joined})})"
+
+
+def on_demand(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package whose names are imported when they are first used.
+
+    Args:
+        modules: module of the package that each name is in.
+    """
+
+    def find(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+
+    return find

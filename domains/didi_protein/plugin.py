@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from didi_core.hookspecs import hookimpl
 from didi_core.types import Domain
-
-from .domain import create
 
 
 @hookimpl
 def didi_register_domains() -> Mapping[str, Callable[..., Domain]]:
     return {"protein": create}
+
+
+def create(**data: Any) -> Domain:
+    """As ``didi_protein.create``; what it needs is imported here, so that other domains start without it."""
+    from .domain import create
+
+    return create(**data)
