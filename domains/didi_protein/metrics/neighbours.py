@@ -42,6 +42,10 @@ class Neighbours:
     def _index(self) -> KmerIndex:
         return KmerIndex(self.reference, self.k)
 
+    def prepare(self) -> None:
+        """Make the index now, so that processes started later share it."""
+        _ = self._index
+
     def nearest(self, sequence: str) -> Neighbour:
         """The reference sequence with the best local alignment score."""
         if sequence not in self._known:

@@ -8,8 +8,9 @@ parts/*.jsonl             what was scored so far; a repeated command goes on fro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from .reading import Reference, read_reference
 from .sequence import cluster_columns, plain, sequence_scores
 from .settings import NONE, ProteinScoring
 from .table import merged, write_table
+from .workers import mapped
 
 PARTS, ERRORS = "parts", "pae"
 SEQUENCE, PPPL, FOLD = "sequence", "pppl", "fold"
@@ -127,7 +129,13 @@ def score_sequences(board: Board, reference: Reference | None, job: Job) -> None
         return
     neighbours = None if reference is None else Neighbours(reference.sequences)
     names = () if reference is None else reference.names
-    _each(board, SEQUENCE, left, job, lambda d: sequence_scores(d.text, neighbours, names), STAGE_LINES)
+    if neighbours is not None:
+        neighbours.prepare()
+
+    def one(design: Sample) -> dict[str, Any]:
+        return sequence_scores(design.text, neighbours, names)
+
+    _each(board, SEQUENCE, left, job, mapped(one, left), STAGE_LINES)
 
 
 def score_pseudo(board: Board, settings: ProteinScoring, folder: Path | None, job: Job) -> None:
@@ -140,17 +148,17 @@ def score_pseudo(board: Board, settings: ProteinScoring, folder: Path | None, jo
     def one(design: Sample) -> dict[str, Any]:
         return {"pppl": plain(pseudo_perplexity(logits, design.text, settings.pppl_positions, job.seed))}
 
-    _each(board, PPPL, left, job, one, 1)
+    _each(board, PPPL, left, job, map(one, left), 1)
 
 
 def _each(
-    board: Board, kind: str, left: Sequence[Sample], job: Job, one: Callable[[Sample], Mapping[str, Any]], at_once: int
+    board: Board, kind: str, left: Sequence[Sample], job: Job, rows: Iterable[Mapping[str, Any]], at_once: int
 ) -> None:
-    """Score designs one by one, with a bar, written ``at_once`` together."""
+    """Keep the rows of designs as they come, with a bar, written ``at_once`` together."""
     job.bar.start(f"score: {kind}", len(board.designs), len(board.designs) - len(left))
-    for start in range(0, len(left), at_once):
-        some = left[start : start + at_once]
-        board.add(kind, [(design.id, one(design)) for design in some])
+    scored = zip((design.id for design in left), rows, strict=True)
+    while some := list(islice(scored, at_once)):
+        board.add(kind, some)
         job.bar.advance(by=len(some))
     job.bar.stop()
 
