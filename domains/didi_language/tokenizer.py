@@ -23,12 +23,7 @@ END = "<|endoftext|>"  # the end token of tokenizers that we train: GPT-2's
 BEGIN_NAMES = ("bos_token", "cls_token")
 END_NAMES = ("eos_token", "sep_token")
 FILE = "tokenizer.json"
-LOOSE = (
-    "normalized",
-    "lstrip",
-    "rstrip",
-    "single_word",
-)  # ways in which a token matches more or less than its spelling
+LOOSE = ("normalized", "lstrip", "rstrip", "single_word")  # a token so marked matches more or less than its spelling
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import torch
+
+from didi_core.errors import DidiError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,23 +31,42 @@ def mapped(function: Callable[[T], R], things: Sequence[T], workers: int | None 
     cannot fork, or a GPU is in use (which does not survive a fork), it runs here.
 
     Args:
-        workers: processes; by custom torch's number of threads, which heeds OMP_NUM_THREADS.
+        workers: processes; by default torch's number of threads, which heeds OMP_NUM_THREADS.
+
+    Raises:
+        DidiError: a process was killed, as the system does where memory runs out.
     """
     count = torch.get_num_threads() if workers is None else workers
     unfit = "fork" not in multiprocessing.get_all_start_methods() or torch.cuda.is_initialized()
     if unfit or count < 2 or len(things) < FEWEST:
         yield from map(function, things)
         return
-    with multiprocessing.get_context("fork").Pool(count, _begin, (function,)) as pool:
-        yield from pool.imap(_call, things, AT_ONCE)
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(count, fork, _begin, (function,)) as pool:
+        try:
+            yield from pool.map(_call, things, chunksize=AT_ONCE)
+        except BrokenProcessPool:
+            raise DidiError(
+                f"One of {count} processes was killed: did memory run out? OMP_NUM_THREADS=1 works in a single process."
+            ) from None
 
 
 def _begin(function: Callable[[Any], Any]) -> None:
     """In a new process: take the function, and leave signals to the process that started it."""
     global _function
     _function = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to every process
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _call(thing: Any) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
+from didi_core.errors import DidiError
 from didi_protein.scoring import workers
 from didi_protein.scoring.workers import mapped
 
@@ -36,3 +38,13 @@ def test_an_error_in_a_process_is_an_error_here() -> None:
     rows = mapped(fail, range(300), workers=2)
     with pytest.raises(ValueError, match="bad 200"):
         list(rows)
+
+
+def test_a_killed_process_ends_in_a_message() -> None:
+    def die(i: int) -> int:
+        if i == 200:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i
+
+    with pytest.raises(DidiError, match="One of 2 processes was killed: did memory run out"):
+        list(mapped(die, range(300), workers=2))
