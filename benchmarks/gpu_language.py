@@ -37,8 +37,9 @@ from didi_core.diffusion.laws import Iid
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.objectives.advantage import BaselineSettings
+from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
-from didi_core.objectives.didi import AnchorSettings, Didi
+from didi_core.objectives.didi import Didi
 from didi_core.objectives.rewards.base import CriticSettings
 from didi_core.run import Run
 from didi_core.sampling.ancestral import Ancestral

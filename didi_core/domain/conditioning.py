@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from didi_core.domain.abilities import HasConditioning, ReadsTemplates
 from didi_core.errors import DidiError, InputError
 from didi_core.types import Domain, Sample, Vocabulary
 
@@ -52,6 +51,26 @@ class Conditioning:
     bias: Float[Tensor, "V"] | None = None
     info: Sequence[Mapping[str, Any]] = ()
     maps: Sequence[Mapping[str, Any]] = ()
+
+
+@runtime_checkable
+class HasConditioning(Protocol):
+    """A domain with keys of its own for what a sample must hold, declared in ``configs/conditioning/<domain>.yaml``."""
+
+    free_letters: str  # letters that mark a position to fill in a template, beside "_"
+
+    def condition(self, wishes: Mapping[str, Any], request: Request) -> Conditioning:
+        """Templates and bias for the keys given. Raises InputError, also for a key that it does not know."""
+        ...
+
+
+@runtime_checkable
+class ReadsTemplates(Protocol):
+    """A domain that reads ``template`` in a notation of its own."""
+
+    def read_template(self, text: str) -> list[int]:
+        """Token ids with the mask at the positions to fill. Raises InputError."""
+        ...
 
 
 def condition(domain: Domain, wishes: Mapping[str, Any], request: Request) -> Conditioning:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from didi_core.domain.abilities import ReportsData
 from didi_core.errors import InputError
 from didi_core.types import Domain
 
@@ -74,6 +73,15 @@ class DataReport:
             f"{_listed(self.files)}: {lost:,} of {self.read:,} {self.unit} cannot be used: {_counted(self.left_out)}."
             f"{first} {advice}If the rest is what you want, set data.allow_loss=true.".replace("  ", " ")
         )
+
+
+@runtime_checkable
+class ReportsData(Protocol):
+    """A domain that counts what became of the records of its data."""
+
+    def data_report(self) -> DataReport | None:
+        """The counts, the data read where they were not; None where none are the user's. Raises InputError."""
+        ...
 
 
 def describe(domain: Domain) -> DataReport | None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from didi_core.device import Machine
-from didi_core.domain.abilities import ScoresDesigns
 from didi_core.errors import InputError
 from didi_core.progress import Bar
 from didi_core.storage.frame import frame, html_table
 from didi_core.storage.run_dir import RunDirectory
-from didi_core.types import Domain
+from didi_core.types import Domain, Sample
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -58,6 +57,26 @@ class Scored:
     def to_frame(self) -> DataFrame:
         """A pandas DataFrame, a line per design. Raises InputError without pandas."""
         return frame(self.rows)
+
+
+@runtime_checkable
+class ScoresDesigns(Protocol):
+    """A domain whose samples can be scored one by one. Its keys are in ``configs/scoring/<domain>.yaml`` and
+    ``configs/filtering/<domain>.yaml``."""
+
+    name: str
+
+    def read_designs(self, files: Sequence[Path], labels: Sequence[str]) -> list[Sample]:
+        """The designs of some files, ids unique. ``labels``: who wrote each file, or none. Raises InputError."""
+        ...
+
+    def score(self, designs: Sequence[Sample], wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
+        """Score designs that were not scored before, write everything, and return all rows, the best first."""
+        ...
+
+    def shortlist(self, folder: Path, wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
+        """Write the designs of a score folder that pass; returns their rows, the best first."""
+        ...
 
 
 def scoring_of(domain: Domain) -> ScoresDesigns:

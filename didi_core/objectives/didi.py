@@ -12,14 +12,11 @@ from torch import Tensor
 
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError, unknown
-from didi_core.objectives.advantage import BaselineSettings, WeightingSettings
-from didi_core.objectives.anchor import AnchorSettings
-from didi_core.objectives.base import Materials, ObjectiveSettings, check_entropy
-from didi_core.objectives.policy import Episode, draw_episode, student_terms
+from didi_core.objectives.base import Materials, check_entropy
+from didi_core.objectives.policy import Episode, PolicySettings, draw_episode, student_terms
 from didi_core.objectives.reference import Reference
 from didi_core.objectives.rewards import Entry, Reward, make_rewards, read_rewards
 from didi_core.objectives.rewards.base import Context, CriticSettings
-from didi_core.objectives.rollout import RolloutSettings
 from didi_core.streams import generator
 from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
 from didi_core.training.settings import TrainingSettings
@@ -29,12 +26,11 @@ REFERENCES = ("teacher", "data")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Didi(ObjectiveSettings):
+class Didi(PolicySettings):
     """One composition. ``configs/objective/didi.yaml`` and its relatives are values of it.
 
     reference: what the scorer calls real: the ``teacher``'s samples or ``data``.
     reference_samples, reference_steps: how many teacher samples are made and kept, in how many calls each.
-    coupled: the corruption time is the rollout's tau; otherwise an independent uniform one.
     reward: the list of rewards (``didi_core.objectives.rewards``). each_reward: settings for all that have them.
     critic: how the networks of rewards learn.
     """
@@ -42,15 +38,9 @@ class Didi(ObjectiveSettings):
     reference: str = "teacher"
     reference_samples: int = 512
     reference_steps: int = 64
-    schedule: str = "log_linear"
-    coupled: bool = True
-    rollout: RolloutSettings = field(default_factory=RolloutSettings)
     reward: Any = "scorer"
     each_reward: Mapping[str, Any] = field(default_factory=dict)
     critic: CriticSettings = field(default_factory=CriticSettings)
-    baseline: BaselineSettings = field(default_factory=BaselineSettings)
-    anchor: AnchorSettings = field(default_factory=AnchorSettings)
-    weighting: WeightingSettings = field(default_factory=WeightingSettings)
 
     def __post_init__(self) -> None:
         if self.reference not in REFERENCES:

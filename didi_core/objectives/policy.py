@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -19,14 +18,34 @@ from didi_core.diffusion.masking import step_log_p
 from didi_core.diffusion.schedules import schedule
 from didi_core.diffusion.walk import Call
 from didi_core.errors import InputError
-from didi_core.objectives.advantage import grouped_advantage, integral_weight, policy_loss
+from didi_core.objectives.advantage import (
+    BaselineSettings,
+    WeightingSettings,
+    grouped_advantage,
+    integral_weight,
+    policy_loss,
+)
+from didi_core.objectives.anchor import AnchorSettings
+from didi_core.objectives.base import ObjectiveSettings
 from didi_core.objectives.rewards.base import Corrupted, EveryToken, Reward, Scores, corrupt
-from didi_core.objectives.rollout import Rollout, roll_out, rollout_times
+from didi_core.objectives.rollout import Rollout, RolloutSettings, roll_out, rollout_times
 from didi_core.training.objective import Collapse, Terms
 from didi_core.types import Denoiser
 
-if TYPE_CHECKING:
-    from didi_core.objectives.didi import Didi
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySettings(ObjectiveSettings):
+    """What a policy gradient is made of.
+
+    coupled: the corruption time is the rollout's tau; otherwise an independent uniform one.
+    """
+
+    schedule: str = "log_linear"
+    coupled: bool = True
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    baseline: BaselineSettings = field(default_factory=BaselineSettings)
+    anchor: AnchorSettings = field(default_factory=AnchorSettings)
+    weighting: WeightingSettings = field(default_factory=WeightingSettings)
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,9 @@ class Episode:
         return self.alpha.repeat(self.rollout.completions.shape[0])
 
 
-def draw_episode(student: Denoiser, template: Int[Tensor, "B L"], settings: Didi, stream: torch.Generator) -> Episode:
+def draw_episode(
+    student: Denoiser, template: Int[Tensor, "B L"], settings: PolicySettings, stream: torch.Generator
+) -> Episode:
     """One rollout of the student from an all-masked template. The rows of a group share their times."""
     times = schedule(settings.schedule)
     group = settings.baseline.group
@@ -74,7 +95,9 @@ def draw_episode(student: Denoiser, template: Int[Tensor, "B L"], settings: Didi
     return Episode(rollout, *per_row)
 
 
-def advantages(rewards: Float[Tensor, "M B"], settings: Didi) -> tuple[Float[Tensor, "B"], Float[Tensor, "M B"]]:
+def advantages(
+    rewards: Float[Tensor, "M B"], settings: PolicySettings
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "M B"]]:
     """Advantage of each prefix over its group, and of each completion over its siblings (or its group, without any)."""
     rules = settings.baseline
     options = {"normalise": rules.normalise, "leave_one_out": rules.leave_one_out, "clip": rules.clip}
@@ -90,7 +113,7 @@ def student_terms(
     teacher: Denoiser,
     rewards: Sequence[tuple[Reward, float]],
     episode: Episode,
-    settings: Didi,
+    settings: PolicySettings,
     stream: torch.Generator,
     decode: Callable[[Sequence[int]], str] | None = None,
 ) -> Terms:
@@ -123,7 +146,7 @@ def student_terms(
 def judged(
     student: Denoiser,
     episode: Episode,
-    settings: Didi,
+    settings: PolicySettings,
     stream: torch.Generator,
     decode: Callable[[Sequence[int]], str] | None = None,
 ) -> Corrupted:
@@ -158,7 +181,7 @@ def _policy(
     episode: Episode,
     noised: Corrupted,
     log_p: Sequence[Float[Tensor, "M B"]],
-    settings: Didi,
+    settings: PolicySettings,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """The policy loss of one reward, by what it scores: samples, their tokens, or every token."""
     if not isinstance(scores, Tensor):
@@ -173,7 +196,7 @@ def _sample_policy(
     scores: Float[Tensor, "N"],
     episode: Episode,
     log_p: Sequence[Float[Tensor, "M B"]],
-    settings: Didi,
+    settings: PolicySettings,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """REINFORCE with the sequence's reward: every token it revealed answers for all of it (DiDi-Instruct, equation 12).
 
@@ -193,7 +216,7 @@ def _sample_policy(
 
 
 def _call_statistics(
-    student: Denoiser, teacher: Denoiser, call: Call, after: Int[Tensor, "M B L"], settings: Didi
+    student: Denoiser, teacher: Denoiser, call: Call, after: Int[Tensor, "M B L"], settings: PolicySettings
 ) -> tuple[Float[Tensor, "M B"], Float[Tensor, "3"], int]:
     """Log-probability of what a call revealed; over those positions, the sums of divergence to the teacher, entropy and
     the teacher's entropy; and their number.

@@ -15,8 +15,9 @@ from torch import Tensor
 import didi_core
 from didi_core.errors import InputError
 from didi_core.objectives.advantage import BaselineSettings
+from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials
-from didi_core.objectives.didi import AnchorSettings, Didi
+from didi_core.objectives.didi import Didi
 from didi_core.objectives.policy import draw_episode, student_terms
 from didi_core.objectives.reference import SampleReference
 from didi_core.objectives.rewards import REWARDS, Corrupted, Reward, make_rewards, read_rewards, reward

@@ -20,7 +20,8 @@ from didi_core.diffusion.masking import log_p_x0, step_log_p
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.objectives.advantage import BaselineSettings, WeightingSettings, integral_weight, policy_loss
-from didi_core.objectives.didi import AnchorSettings, Didi
+from didi_core.objectives.anchor import AnchorSettings
+from didi_core.objectives.didi import Didi
 from didi_core.objectives.policy import draw_episode, student_terms
 from didi_core.objectives.reference import SampleReference
 from didi_core.objectives.rewards import Corrupted, Reward, corrupt
