@@ -106,6 +106,32 @@ def test_sdtt_wrapped_twice_and_compiled(tmp_path: Path) -> None:
         assert found.layout == "SDTT"
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "module", "net", "weights", None])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "module.", "_orig_mod.", "_fsdp_wrapped_module.", "model.", "net.", "backbone.module.", "module._orig_mod.",
+        "_orig_mod.module.model.backbone.", "model._fsdp_wrapped_module.module.", "model.net.backbone._orig_mod.",
+    ],
+)  # fmt: skip
+def test_wrappers_in_any_order_and_usual_keys(tmp_path: Path, prefix: str, key: str | None) -> None:
+    state = network(prefix)
+    torch.save({key: state, "step": 5} if key else state, tmp_path / "x.pt")
+    assert agrees(load_denoiser_from(tmp_path / "x.pt", VOCABULARY), MDLM)
+
+
+def test_wrappers_inside_names_and_two_networks_of_one_name(tmp_path: Path) -> None:
+    inside = {
+        name.replace("blocks.0.", "blocks.0._fsdp_wrapped_module.").replace("blocks.1.", "blocks.1.module."): value
+        for name, value in network("module.").items()
+    }
+    save_file(inside, tmp_path / "x.safetensors")
+    assert agrees(load_denoiser_from(tmp_path / "x.safetensors", VOCABULARY), MDLM)
+    torch.save({**network(), **network("module.")}, tmp_path / "two.pt")
+    with pytest.raises(InputError, match="holds two tensors .*, one of them wrapped"):
+        load_denoiser_from(tmp_path / "two.pt", VOCABULARY)
+
+
 def test_didi_lightning_has_student_and_discriminator(tmp_path: Path) -> None:
     state = {
         **network("backbone.", salt="raw "),

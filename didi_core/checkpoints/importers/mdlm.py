@@ -2,7 +2,7 @@
 
 Facts (kuleshov-group/mdlm ``diffusion.py``, ``models/ema.py``; jdeschena/sdtt ``core/diffusion/absorbing.py``): the EMA
 is a list of tensors in the order of the parameters of the backbone, then of the noise schedule; a log-linear schedule
-has none. The Hugging Face model wraps the network once more, and torch.compile adds ``_orig_mod.``.
+has none. The Hugging Face model wraps the network once more, and people's own training loops put ``model.`` around it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from didi_core.checkpoints.importers.parts import Parts, gather
 from didi_core.checkpoints.importers.sources import Held
 from didi_core.errors import InputError
 
-WRAPPERS = ("backbone.", "_orig_mod.")
+WRAPPERS = ("backbone.", "model.", "net.")
 NETWORK = ("vocab_embed.", "sigma_map.", "rotary_emb.", "blocks.", "output_layer.")
 BUFFERS = ("rotary_emb.inv_freq",)  # in the state dict but not among the parameters
 # State that Lightning writes beside the network: metrics, and the schedule's buffers.
@@ -36,9 +36,11 @@ def unwrapped(name: str) -> str:
 
 def parts(held: Held, weights: str) -> Parts:
     """The network's tensors: the EMA where there is one, unless ``weights=raw``."""
-    ignored = gather(held.tensors, BESIDE) | {name: "training state" for name in held.other}
-    raw = {unwrapped(name): value for name, value in held.tensors.items() if not name.startswith(BESIDE)}
-    if len(raw) + sum(name.startswith(BESIDE) for name in held.tensors) != len(held.tensors):
+    bare = [unwrapped(name) for name in held.tensors]
+    ignored = gather(bare, BESIDE) | {name: "training state" for name in held.other}
+    pairs = zip(bare, held.tensors.values(), strict=True)
+    raw = {name: value for name, value in pairs if not name.startswith(BESIDE)}
+    if len(raw) + sum(name.startswith(BESIDE) for name in bare) != len(bare):
         raise InputError(f"{held.source} holds two networks under one name: give the file of one of them.")
     if held.shadow is None:
         if weights == "ema":

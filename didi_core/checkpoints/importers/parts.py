@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +58,8 @@ class Imported:
     card: Mapping[str, Any] = field(default_factory=dict)
 
 
-def gather(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, str]:
-    """Those of the prefixes that occur, as things ignored."""
+def gather(tensors: Iterable[str], prefixes: Sequence[str]) -> dict[str, str]:
+    """Those of the prefixes that occur among names, as things ignored."""
     return {p + "*": "no part of the network" for p in prefixes if any(name.startswith(p) for name in tensors)}
 
 

@@ -18,6 +18,9 @@ from didi_core.storage.files import read_json
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 DISCRIMINATOR = "discriminator.safetensors"
+# Parts of names that wrappers put in, wherever in a name: data parallel, torch.compile, FSDP, activation checkpoints.
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+STATE = ("state_dict", "model_state_dict", "model", "module", "network", "net", "weights")  # usual keys of a state dict
 WEIGHTS = ("*.safetensors", "*.bin")  # of a hub folder, the first kind that it has
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 OTHER_FRAMEWORKS = {
@@ -43,7 +46,7 @@ OTHER_SUFFIXES = {
 class Held:
     """What a checkpoint holds, before anyone has said what it is.
 
-    tensors: the state dict, names as they stand. discriminator: tensors of discriminator.safetensors.
+    tensors: the state dict, names without wrappers' parts. discriminator: tensors of discriminator.safetensors.
     shadow: EMA weights without names, in the order of the trainable parameters; None where there are none.
     config: the configuration that came with it, plain. other: names of further entries (optimiser state and so on).
     """
@@ -153,13 +156,14 @@ def _read_file(path: Path, source: str) -> Held:
 
 def _from_pickled(path: Path, source: str) -> Held:
     held = load_pickled(path)
-    inner = held.get("state_dict")
-    if not isinstance(inner, Mapping):  # a bare state dict
+    key = next((key for key in STATE if isinstance(held.get(key), Mapping)), None)
+    if key is None:  # a bare state dict
         return Held(source, path, _only_tensors(path, held), config=_config_beside(path.parent))
+    inner = held[key]
     config = plain(held.get("hyper_parameters", {}))
     if isinstance(config, Mapping) and isinstance(config.get("config"), Mapping):
         config = config["config"]
-    other = tuple(sorted(set(held) - {"state_dict", "ema", "hyper_parameters"}))
+    other = tuple(sorted(set(held) - {key, "ema", "hyper_parameters"}))
     return Held(source, path, _only_tensors(path, inner), None, _shadow(path, held.get("ema")), config, other)
 
 
@@ -210,7 +214,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is missing. Get the folder anew.") from None
     except SafetensorError as error:
         raise InputError(f"{path} is damaged: {error}.") from None
-    return tensors
+    return without_wrappers(path, tensors)
 
 
 def _only_tensors(path: Path, held: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -218,7 +222,22 @@ def _only_tensors(path: Path, held: Mapping[str, Any]) -> dict[str, Tensor]:
     if strange or not held:
         what = f"entries that are no tensors ({', '.join(strange[:5])})" if held else "nothing"
         raise InputError(f"{path} holds {what} where a state dict was expected: it is no checkpoint of a known layout.")
-    return {str(name): value for name, value in held.items()}
+    return without_wrappers(path, {str(name): value for name, value in held.items()})
+
+
+def without_wrappers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by their names in the network, without what wrappers put in, in any order and any number.
+
+    Raises:
+        InputError: two tensors of one name.
+    """
+    made: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        bare = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if bare in made:
+            raise InputError(f"{path} holds two tensors {bare}, one of them wrapped: give the file of one network.")
+        made[bare] = value
+    return made
 
 
 def _indexed(index: Path) -> list[str]:
