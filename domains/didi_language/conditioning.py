@@ -79,9 +79,10 @@ def gapped(tokenizer: TextTokenizer, text: str, most: int) -> list[int]:
         raise InputError(f"template={shorten(text)!r} has no gap: write [[12]] for twelve tokens, [[*]] for the rest.")
     if gaps.count(REST) > 1:
         raise InputError(f"template={shorten(text)!r} has {gaps.count(REST)} gaps [[*]]: only one can take the rest.")
-    if "0" in gaps:
+    sizes = [0 if gap == REST else int(gap) if len(gap) < 10 else 10**9 for gap in gaps]  # beyond any model's
+    if any(size == 0 for size, gap in zip(sizes, gaps, strict=True) if gap != REST):
         raise InputError(f"template={shorten(text)!r} has a gap [[0]]: at least one token.")
-    known = sum(map(len, texts)) + sum(int(gap) for gap in gaps if gap != REST)
+    known = sum(map(len, texts)) + sum(sizes)
     rest = most - known
     if rest < (1 if REST in gaps else 0):
         raise InputError(
@@ -90,8 +91,8 @@ def gapped(tokenizer: TextTokenizer, text: str, most: int) -> list[int]:
         )
     mask = tokenizer.vocabulary.mask
     ids = list(texts[0])
-    for gap, after in zip(gaps, texts[1:], strict=True):
-        ids += [mask] * (rest if gap == REST else int(gap))
+    for gap, size, after in zip(gaps, sizes, texts[1:], strict=True):
+        ids += [mask] * (rest if gap == REST else size)
         ids += after
     return ids
 

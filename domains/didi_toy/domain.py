@@ -44,9 +44,10 @@ class ToySettings:
 
     @property
     def range(self) -> tuple[int, int]:
-        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", str(self.length))
+        text = str(self.length)
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?\s*", text)
         if match is None:
-            raise InputError(f"data.length={self.length!r}: give a number such as 32 or a range such as 16-32")
+            raise InputError(f"data.length={text[:80]!r}: give a number such as 32 or a range such as 16-32")
         return int(match[1]), int(match[2] or match[1])
 
 
