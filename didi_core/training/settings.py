@@ -43,20 +43,16 @@ class TrainingSettings:
         checked("training", lambda: self.optimiser)
 
     def cautions(self) -> list[str]:
-        """What these settings hardly mean, in sentences: a warm-up or an average longer than the run."""
-        found = []
-        if self.warmup >= self.steps > 1:
-            found.append(
-                f"training.warmup={self.warmup} is not over when the {self.steps} steps are: the learning rate never "
-                f"reaches training.lr={self.lr:g}."
-            )
-        start = self.ema**self.steps
-        if start > 0.5:
-            found.append(
-                f"training.ema={self.ema:g} keeps {start:.0%} of the weights at the start after {self.steps} steps: "
-                "the result will have learnt little. Lower it, or train longer."
-            )
-        return found
+        """What these settings hardly mean, in sentences: a warm-up that is longer than the run.
+
+        An average longer than the run is not among them: its decay grows with the number of updates (``EMA``).
+        """
+        if not self.warmup >= self.steps > 1:
+            return []
+        return [
+            f"training.warmup={self.warmup} is not over when the {self.steps} steps are: the learning rate never "
+            f"reaches training.lr={self.lr:g}."
+        ]
 
     def slice_size(self, processes: int = 1) -> int:
         """Sequences that a process holds at a time. Raises InputError where the batch cannot be cut evenly."""

@@ -18,7 +18,7 @@ from didi_core.run import Run
 from didi_core.streams import generator
 from didi_core.training.engine import Engine, Trainee, due_updates, total_updates
 from didi_core.training.objective import Collapse, Learner, Objective, Scalars, Slice, Terms
-from didi_core.training.optimiser import OptimiserSettings
+from didi_core.training.optimiser import EMA, OptimiserSettings
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.state import Stateful
 from didi_toy import ToyDomain
@@ -312,3 +312,16 @@ def test_an_average_follows_every_update() -> None:
     trainee.ema.update(trainee.learner.network)
     rate = 1 - 2 / 11  # of the first update: min(0.9, (1 + 1) / (10 + 1))
     torch.testing.assert_close(trainee.ema.shadow["weight"], start + rate * (2.0 - start))
+
+
+def test_an_average_that_is_longer_than_the_run_is_of_the_run() -> None:
+    """The decay grows with the number of updates, so nothing of the weights at the start is left after a few."""
+    moving = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(moving.weight)
+    average = EMA(moving, 0.9999)
+    nn.init.ones_(moving.weight)
+    for _ in range(20):
+        average.update(moving)
+    assert float(average.shadow["weight"]) > 0.99
+    assert TrainingSettings(steps=20, warmup=0, ema=0.9999).cautions() == []
+    assert "training.warmup=20" in TrainingSettings(steps=20, warmup=20).cautions()[0]
