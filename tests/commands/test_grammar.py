@@ -134,11 +134,15 @@ def test_any_word_is_a_configuration_or_a_message(key: str, value: str) -> None:
     fuzzed(key if key.startswith("~") else f"{key}={value}")
 
 
-@pytest.mark.slow
-@settings(max_examples=3000, deadline=None)
-@given(st.one_of(TEXT, st.tuples(st.sampled_from([*KEYS, "", "=", "run", "domain", "a.b.c"]), VALUES).map("=".join)))
-def test_any_word_at_all(word: str) -> None:
-    fuzzed(word)
+WORDS = st.one_of(TEXT, st.tuples(st.sampled_from([*KEYS, "", "=", "run", "domain", "a.b.c"]), VALUES).map("=".join))
+
+
+SLOW, HEAVY = pytest.param(400, marks=pytest.mark.slow), pytest.param(3000, marks=pytest.mark.heavy)
+
+
+@pytest.mark.parametrize("tried", [SLOW, HEAVY])
+def test_any_word_at_all(tried: int) -> None:
+    settings(max_examples=tried, deadline=None)(given(WORDS)(fuzzed))()
 
 
 @pytest.mark.parametrize("word", ["run=\udcff", "ru\udcffn=x", "run=a\0b"])
