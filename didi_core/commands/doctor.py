@@ -52,6 +52,7 @@ class Feature:
 
 FEATURES = (
     Feature("fastest attention on GPUs", ("xformers",), 'pip install "didi-core[xformers]"', cuda=True),
+    Feature("nearest known protein by exact alignment", ("pyopal",), 'pip install "didi-core[novelty]"'),
     Feature("samples and scores as DataFrames", ("pandas",), 'pip install "didi-core[frame]"'),
     Feature("tests and the conformance kit", ("pytest", "hypothesis", "beartype"), 'pip install "didi-core[test]"'),
     Feature("TensorBoard", ("tensorboard", "didi_tensorboard"), "pip install ./plugins/didi_tensorboard"),

@@ -28,7 +28,7 @@ from .controls import controls
 from .fasta import protein
 from .kept_split import kept_split
 from .metrics import protein_metrics
-from .metrics.neighbours import Neighbours
+from .nearest.words import WordSearch
 from .scoring.filtering import ProteinFilter, shortlist
 from .scoring.reading import read_designs
 from .scoring.running import score_designs
@@ -201,9 +201,9 @@ class ProteinDomain(AlphabetDomain):
         return None if self.paths else load_reference(asset(REFERENCE))
 
     @cached_property
-    def _neighbours(self) -> Neighbours | None:
+    def _neighbours(self) -> WordSearch | None:
         """Kept, so that rows of one evaluation share the index and the alignments already made."""
-        return Neighbours(tuple(self.training_set())) if self.paths else None
+        return WordSearch(tuple(self.training_set())) if self.paths else None
 
     def controls(self, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:
         """The negative controls ``shuffled``, ``random`` and ``repeats`` of the samples."""

@@ -10,12 +10,13 @@ from jaxtyping import Int
 from didi_core.metrics import DistinctFraction
 from didi_core.types import Metric
 
+from ..nearest.neighbour import Search
 from .complexity import complexity_metrics
 from .composition import composition_divergence, dipeptide_divergence
 from .diversity import ClusterFraction, DistinctWords, PairDistance
 from .entropy import PositionalDiversity, token_entropy
 from .length import mean_length
-from .neighbours import Neighbours, neighbour_metrics
+from .neighbours import neighbour_metrics
 from .protparam import protparam_metrics
 from .repeats import repeat_metrics
 
@@ -24,11 +25,11 @@ def protein_metrics(
     dipeptides: Sequence[str] | Int[np.ndarray, "400"],
     *,
     judge: Metric | None = None,
-    neighbours: Neighbours | None = None,
+    neighbours: Search | None = None,
 ) -> list[Metric]:
     """All of them: the quality first (``judge``, else dipeptide divergence), the entropy second.
 
-    ``dipeptides``: reference sequences, or their 400 counts. ``neighbours``: the reference set of the nearest-neighbour
+    ``dipeptides``: reference sequences, or their 400 counts. ``neighbours``: the search of the nearest-neighbour
     metrics, which are left out without it.
     """
     pairs = dipeptide_divergence(dipeptides)

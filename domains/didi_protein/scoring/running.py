@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from didi_core.checkpoints.importers.sources import locate
 from didi_core.domain.scoring import Job
@@ -24,7 +25,8 @@ from didi_core.types import Sample
 
 from ..design_report import write_design_report
 from ..design_report.designs import PLDDT, RESIDUES, STRUCTURES, structure_name
-from ..metrics.neighbours import Neighbours
+from ..nearest.choice import check_installed, make_search
+from ..nearest.neighbour import Search
 from .choice import choose, model_folder
 from .folding import Folded, Folder, batches, fold_within_memory
 from .journal import Journal
@@ -33,7 +35,7 @@ from .reading import Reference, read_reference
 from .sequence import cluster_columns, plain, sequence_scores
 from .settings import NONE, ProteinScoring
 from .table import merged, write_table
-from .workers import mapped
+from .workers import FEWEST, mapped
 
 PARTS, ERRORS = "parts", "pae"
 SEQUENCE, PPPL, FOLD = "sequence", "pppl", "fold"
@@ -92,11 +94,13 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     judge = None if settings.pppl == NONE or settings.pppl.startswith(PACKAGE) else locate(settings.pppl, "pppl")
     if judge is not None:
         kind_of(settings.pppl, judge)
+    if settings.reference:
+        check_installed(settings.novelty)
     reference = None if not settings.reference else read_reference(settings.reference, designs, job.message)
     board = Board.open(designs, folder)
     try:
         with job.run.stage(SEQUENCE):
-            score_sequences(board, reference, job)
+            score_sequences(board, settings, reference, job)
         board.clusters = _clusters(designs)
         board.write()
         if settings.pppl != NONE:
@@ -122,18 +126,23 @@ def check_names(designs: Sequence[Sample]) -> None:
         seen[design.id] = number
 
 
-def score_sequences(board: Board, reference: Reference | None, job: Job) -> None:
+def score_sequences(board: Board, settings: ProteinScoring, reference: Reference | None, job: Job) -> None:
     """Scores that need no network."""
     left = board.left(SEQUENCE)
     if not left:
         return
-    neighbours = None if reference is None else Neighbours(reference.sequences)
-    names = () if reference is None else reference.names
-    if neighbours is not None:
-        neighbours.prepare()
+    search: Search | None = None
+    names: Sequence[str] = ()
+    if reference is not None:
+        threads = torch.get_num_threads() if len(left) < FEWEST else 1  # processes share the work where there are many
+        texts = [design.text for design in board.designs]
+        search = make_search(
+            settings.novelty, texts, [d.text for d in left], reference.sequences, job.message, threads=threads
+        )
+        names = reference.names
 
     def one(design: Sample) -> dict[str, Any]:
-        return sequence_scores(design.text, neighbours, names)
+        return sequence_scores(design.text, search, names)
 
     _each(board, SEQUENCE, left, job, mapped(one, left), STAGE_LINES)
 

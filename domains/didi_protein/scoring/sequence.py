@@ -13,9 +13,9 @@ from ..alignment import identity, reaches
 from ..kmers import KmerIndex, residue_index
 from ..metrics.complexity import low_complexity_fraction
 from ..metrics.composition import UNIREF50, kl_divergence
-from ..metrics.neighbours import Neighbours
 from ..metrics.protparam import properties
 from ..metrics.repeats import longest_run, repeated_words, top_share
+from ..nearest.neighbour import Search
 
 IDENTITIES = (0.5, 0.7, 0.9)  # of clusters
 WORD, CANDIDATES, FEWEST = 4, 8, 2  # representatives are aligned if they share enough 4-mers, the closest eight of them
@@ -23,12 +23,12 @@ DIGITS = 5
 
 
 def sequence_scores(
-    sequence: str, neighbours: Neighbours | None = None, names: Sequence[str] = ()
+    sequence: str, neighbours: Search | None = None, names: Sequence[str] = ()
 ) -> dict[str, float | int | str | None]:
     """The row of one design; undefined numbers are None.
 
     Args:
-        neighbours: the known proteins, for ``nn_identity`` and ``nn_coverage``; ``names``: their ids.
+        neighbours: the search among the known proteins, for the columns ``nn_*``; ``names``: their ids.
     """
     physical = properties(sequence)
     row: dict[str, Any] = {
@@ -49,7 +49,11 @@ def sequence_scores(
         near = neighbours.nearest(sequence)
         row["nn_id"] = None if near.index is None else names[near.index]
         row["nn_identity"], row["nn_coverage"] = near.identity, near.coverage
-    return {key: plain(value) for key, value in row.items()}
+        row["nn_method"] = neighbours.name
+    made = {key: plain(value) for key, value in row.items()}
+    if neighbours is not None:
+        made["nn_evalue"] = float(f"{near.evalue:.2g}") if math.isfinite(near.evalue) else None  # may be tiny
+    return made
 
 
 def plain(value: Any) -> Any:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from didi_core.errors import InputError, unknown
 
+from ..nearest.choice import AUTO as NOVELTY_AUTO
+from ..nearest.choice import METHODS
+
 AUTO, NONE, ESMFOLD, ESMFOLD2 = "auto", "none", "esmfold", "esmfold2"
 FOLDS = (AUTO, ESMFOLD, ESMFOLD2, NONE)
 MODELS = {ESMFOLD: "facebook/esmfold_v1", ESMFOLD2: "biohub/ESMFold2"}
@@ -24,6 +27,7 @@ class ProteinScoring:
     hours: float = 1.0
     pae: bool = False
     reference: tuple[Path, ...] | None = None
+    novelty: str = NOVELTY_AUTO
     pppl: str = NONE
     pppl_positions: int | None = None
     report: bool = True
@@ -31,6 +35,10 @@ class ProteinScoring:
     def __post_init__(self) -> None:
         if self.fold not in FOLDS:
             raise unknown("fold", self.fold, FOLDS)
+        if self.novelty not in METHODS:
+            raise unknown("novelty", self.novelty, METHODS)
+        if self.novelty != NOVELTY_AUTO and not self.reference:
+            raise InputError(f"novelty={self.novelty} has no effect without reference=<FASTA of known proteins>.")
         if self.fold == NONE and self.fold_model is not None:
             raise InputError(f"fold_model={self.fold_model} has no effect with fold=none.")
         if self.pppl == NONE and self.pppl_positions is not None:

@@ -25,7 +25,7 @@ BETTER = {
     PLDDT: True, "plddt_ca": True, "ptm": True, "pae": False, "pppl": False, "nn_identity": False,
     "low_complexity": False, "longest_run": False, "top_share": False, "repeated_3mers": False, "composition_kl": False,
 }  # fmt: skip
-OWN = {"id", "status", "sequence", "reasons", "nn_id", "nn_coverage", *BETTER}
+OWN = {"id", "status", "sequence", "reasons", "nn_id", "nn_coverage", "nn_method", "nn_evalue", *BETTER}
 
 
 def merged(designs: Sequence[Sample], parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -19,9 +19,9 @@ from didi_protein.metrics.complexity import low_complexity, low_complexity_fract
 from didi_protein.metrics.composition import UNIREF50, composition_divergence, dipeptide_divergence
 from didi_protein.metrics.diversity import ClusterFraction, DistinctWords, PairDistance
 from didi_protein.metrics.entropy import PositionalDiversity, token_entropy
-from didi_protein.metrics.neighbours import Neighbours
 from didi_protein.metrics.protparam import properties
 from didi_protein.metrics.repeats import longest_run, repeated_words, top_share
+from didi_protein.nearest.words import WordSearch
 from didi_protein.vocabulary import RESIDUES
 
 ALL = RESIDUES
@@ -135,7 +135,7 @@ def test_properties_against_known_values():
 def test_nearest_neighbour_is_found_through_substitutions_and_gaps():
     random = np.random.default_rng(0)
     reference = tuple("".join(random.choice(list(ALL), size=80)) for _ in range(50))
-    search = Neighbours(reference)
+    search = WordSearch(reference)
     itself = search.nearest(reference[7])
     assert (itself.index, itself.identity, itself.coverage) == (7, 1.0, 1.0)
     part = search.nearest(reference[7][:40])
@@ -151,7 +151,7 @@ def test_nearest_neighbour_is_found_through_substitutions_and_gaps():
 
 
 def test_every_metric_keeps_the_protocol_and_skips_what_it_cannot_measure():
-    metrics = protein_metrics(["MKVACDEFGH" * 3], neighbours=Neighbours(("MKVACDEFGH" * 3,)))
+    metrics = protein_metrics(["MKVACDEFGH" * 3], neighbours=WordSearch(("MKVACDEFGH" * 3,)))
     assert len({metric.name for metric in metrics}) == len(metrics)
     samples = [Sample(text) for text in ("MKVACDEFGHIK" * 3, "MKV", "W", ALL)]
     for metric in metrics:
