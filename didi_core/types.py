@@ -29,7 +29,7 @@ M            tokens, completions or candidates of each row; also a second length
 U            distinct rows of a batch; in MMD, the groups of positions that have a reward
 P, Q         positions of such a group; points of a frontier
 G, b         candidates of a state, and samples of each candidate (MMD)
-S, A         sequences of a kept set, or numbers of steps; sequences of a first batch, or an enumerated list
+S, A         sequences of a kept set, or numbers of steps; sequences of a first batch, a listing, or atoms
 R            bootstrap resamples; in a walk, rows of shares: one for all sequences, or one each
 T            thresholds of a distribution function
 Z            noise of a sequence

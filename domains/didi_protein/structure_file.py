@@ -69,7 +69,7 @@ class StructureFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        models = list(_parse(path))
+        models = list(parse(path))
         if len(models) > 1:
             raise InputError(
                 f"{path}: there are {len(models)} models in it, and which one is meant cannot be told. "
@@ -175,7 +175,7 @@ def _residues(chain: Any) -> list[_Residue]:
     return sorted(found.values(), key=lambda r: (r.number, r.insertion))
 
 
-def _parse(path: Path) -> Any:
+def parse(path: Path) -> Any:
     """Biopython's structure of a file; whether it is mmCIF is told by its content."""
     if not path.is_file():
         raise InputError(f"pdb={path}: no such file. Give the path of a PDB or mmCIF file.")

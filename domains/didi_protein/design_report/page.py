@@ -22,6 +22,7 @@ EXTRA = ("contig", "parent", "status")  # words of a design that are shown where
 COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {  # score -> header, how it is written
     "plddt": ("pLDDT", lambda v: f"{v:.1f}"),
     "ptm": ("pTM", lambda v: f"{v:.2f}"),
+    "iptm": ("ipTM", lambda v: f"{v:.2f}"),
     "pae": ("PAE / Å", lambda v: f"{v:.1f}"),
     "steps": ("steps", lambda v: f"{v:g}"),
     "pppl": ("pseudo-perplexity", lambda v: f"{v:.2f}"),

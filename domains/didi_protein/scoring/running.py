@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,13 @@ from .journal import Journal
 from .pseudo import PACKAGE, kind_of, load_pseudo, pseudo_perplexity
 from .reading import Reference, read_reference
 from .sequence import cluster_columns, plain, sequence_scores
-from .settings import NONE, ProteinScoring
+from .settings import AUTO, NONE, ProteinScoring
+from .structures import read_structures, structure_columns
 from .table import merged, write_table
 from .workers import FEWEST, mapped
 
 PARTS, ERRORS = "parts", "pae"
-SEQUENCE, PPPL, FOLD = "sequence", "pppl", "fold"
+SEQUENCE, PPPL, FOLD, OTHERS = "sequence", "pppl", "fold", "structures"
 OUT_OF_MEMORY = "oom"
 WRITE_EVERY = 20.0  # seconds between tables while scores come in
 STAGE_LINES = 64  # sequences scored between two writes of the journal
@@ -52,6 +53,7 @@ class Board:
     folder: Path
     known: dict[str, dict[str, dict[str, Any]]]
     clusters: dict[str, dict[str, Any]]
+    structures: dict[str, dict[str, Any]] = field(default_factory=dict)
     _written: float = 0.0
 
     @classmethod
@@ -74,7 +76,8 @@ class Board:
 
     def rows(self) -> list[dict[str, Any]]:
         """The table, the best first."""
-        return merged(self.designs, [self.known[SEQUENCE], self.clusters, self.known[PPPL], self.known[FOLD]])
+        known = self.known
+        return merged(self.designs, [known[SEQUENCE], self.clusters, known[PPPL], known[FOLD], self.structures])
 
     def write(self) -> None:
         """scores.csv and scores.jsonl."""
@@ -90,13 +93,14 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     """
     folder = job.run.path
     check_names(designs)
-    weights = model_folder(settings)
+    weights = model_folder(settings) if folds(settings) else None
     judge = None if settings.pppl == NONE or settings.pppl.startswith(PACKAGE) else locate(settings.pppl, "pppl")
     if judge is not None:
         kind_of(settings.pppl, judge)
     if settings.reference:
         check_installed(settings.novelty)
     reference = None if not settings.reference else read_reference(settings.reference, designs, job.message)
+    read = read_structures(settings.structures or (), designs, job)
     board = Board.open(designs, folder)
     try:
         with job.run.stage(SEQUENCE):
@@ -108,11 +112,19 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
                 score_pseudo(board, settings, judge, job)
         with job.run.stage(FOLD):
             fold_all(board, settings, weights, job)
+        if read:
+            with job.run.stage(OTHERS):
+                board.structures = structure_columns(folder, read, folds(settings), job)
     finally:
         board.write()
     if settings.report:
         job.message(f"report: {write_design_report(folder, provenance(job, settings))}")
     return board.rows()
+
+
+def folds(settings: ProteinScoring) -> bool:
+    """Whether structures are predicted here: not with fold=none, nor where others are given and fold=auto."""
+    return settings.fold != NONE and not (settings.structures and settings.fold == AUTO)
 
 
 def check_names(designs: Sequence[Sample]) -> None:
@@ -174,6 +186,9 @@ def _each(
 
 def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: Job) -> None:
     """Choose a predictor, say so in one line, and predict every structure that is not there."""
+    if settings.structures and settings.fold == AUTO:
+        job.message("fold=auto: none, as structures are given")
+        return
     left = board.left(FOLD)
     if not left:
         job.message("fold: every design was folded before")

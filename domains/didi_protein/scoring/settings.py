@@ -19,6 +19,7 @@ MODELS = {ESMFOLD: "facebook/esmfold_v1", ESMFOLD2: "biohub/ESMFold2"}
 class ProteinScoring:
     """How designs are scored; the YAML file says what each key is."""
 
+    structures: tuple[Path, ...] | None = None
     fold: str = AUTO
     fold_model: str | None = None
     recycles: int | None = None

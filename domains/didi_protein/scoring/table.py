@@ -16,13 +16,13 @@ from ..design_report.designs import PLDDT, RESIDUES, SCORES
 from .sequence import plain
 
 TABLE = "scores.csv"
-FIRST = ("id", "status", "model", "steps", "length", PLDDT, "plddt_ca", "ptm", "pae", "pppl")
+FIRST = ("id", "status", "model", "steps", "length", PLDDT, "plddt_ca", "ptm", "iptm", "pae", "pppl")
 LAST = ("sequence",)
 NOT_IN_CSV = (RESIDUES,)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
 # What is better, for ordering: more (True) or less (False).
 BETTER = {
-    PLDDT: True, "plddt_ca": True, "ptm": True, "pae": False, "pppl": False, "nn_identity": False,
+    PLDDT: True, "plddt_ca": True, "ptm": True, "iptm": True, "pae": False, "pppl": False, "nn_identity": False,
     "low_complexity": False, "longest_run": False, "top_share": False, "repeated_3mers": False, "composition_kl": False,
 }  # fmt: skip
 OWN = {"id", "status", "sequence", "reasons", "nn_id", "nn_coverage", "nn_method", "nn_evalue", *BETTER}

@@ -131,9 +131,9 @@ def test_auto_is_exact_up_to_a_size_then_mmseqs_then_words(monkeypatch: pytest.M
 
 
 def test_the_reason_is_told() -> None:
-    told: list[str] = []
-    search: Search = make_search("kmers", ["MKV"], ["MKV"], REFERENCE, told.append)
-    assert (search.name, told) == ("kmers", ["novelty=kmers"])
+    lines: list[str] = []
+    search: Search = make_search("kmers", ["MKV"], ["MKV"], REFERENCE, lines.append)
+    assert (search.name, lines) == ("kmers", ["novelty=kmers"])
 
 
 # --- the command

@@ -1,0 +1,1 @@
+"""Coordinates: structures of any predictor, superposition, motifs, and scripts that show them."""
