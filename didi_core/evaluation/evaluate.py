@@ -19,7 +19,7 @@ from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.drawing import Drawing
 from didi_core.evaluation.frontier import Frontier, SweepPoint, frontier
 from didi_core.evaluation.held_out import overlap_notes, reference_rows
-from didi_core.evaluation.measure import Measured, all_metrics, described, evaluate_samples
+from didi_core.evaluation.measure import Measured, all_metrics, described, evaluate_samples, variety_metric
 from didi_core.evaluation.rows import HELD_OUT, Evaluation, Method, Row
 from didi_core.run import Run
 from didi_core.sampling.generate import Generated, SamplerSettings
@@ -95,6 +95,7 @@ class _Findings:
     how: Measuring
     rows: list[Row]
     points: dict[tuple[str, Method], list[SweepPoint]] = field(default_factory=dict)
+    variety_points: dict[tuple[str, Method], list[SweepPoint]] = field(default_factory=dict)
     examples: dict[str, Sequence[Sample]] = field(default_factory=dict)
 
     def measured(self, metrics: Sequence[Metric], samples: Sequence[Sample]) -> Measured:
@@ -109,8 +110,9 @@ class _Findings:
         self.examples[name] = samples[:EXAMPLES]
 
     def add(self, name: str, digest: str, settings: SamplerSettings, made: Generated, in_table: bool) -> None:
-        """Measure one set of a model's samples: quality and entropy, and where it makes a row of the table the rest."""
-        measured = self.measured(self.metrics if in_table else self.metrics[:2], made.samples)
+        """Measure one set of a model's samples: what models are matched at, and for a row of the table the rest."""
+        swept = [*self.metrics[:2], *([self.variety] if self.variety else [])]
+        measured = self.measured(self.metrics if in_table else swept, made.samples)
         method = method_of(settings)
         self.rows.append(
             Row(
@@ -128,33 +130,44 @@ class _Findings:
                 made.rates,
             )
         )
-        quality, entropy = (measured.statistics.get(metric.name) for metric in self.metrics[:2])
-        if quality is not None and entropy is not None:
-            point = SweepPoint(settings.temperature, quality, entropy)
-            self.points.setdefault((name, method), []).append(point)
+        quality, *others = (measured.statistics.get(metric.name) for metric in swept)
+        for points, other in zip((self.points, self.variety_points), others, strict=False):
+            if quality is not None and other is not None:
+                points.setdefault((name, method), []).append(SweepPoint(settings.temperature, quality, other))
         if in_table:
             self.examples[_example_label(name, settings)] = made.samples[:EXAMPLES]
 
-    def frontiers(self) -> dict[tuple[str, Method], Frontier]:
-        """Quality against entropy over the temperatures of each method; of a quality that is better the lower it is."""
-        if not self.points or self.metrics[0].better != "lower":
+    @property
+    def variety(self) -> Metric | None:
+        """What models are matched at beside the entropy."""
+        return variety_metric(self.metrics)
+
+    def frontiers(
+        self, points: Mapping[tuple[str, Method], Sequence[SweepPoint]], other: Metric
+    ) -> dict[tuple[str, Method], Frontier]:
+        """Quality against another metric over the temperatures of each method; of a quality that is better the lower
+        it is."""
+        quality = self.metrics[0]
+        if quality.better != "lower":
             return {}
-        quality, entropy = self.metrics[:2]
         return {
-            key: frontier(quality, entropy, found, seed=self.how.seeds[0], resamples=self.how.resamples)
-            for key, found in self.points.items()
+            key: frontier(quality, other, found, seed=self.how.seeds[0], resamples=self.how.resamples)
+            for key, found in points.items()
         }
 
     def together(self, domain: Domain, notes: Sequence[str]) -> Evaluation:
         """Everything that was measured."""
+        variety = self.variety
         return Evaluation(
             domain.name,
             described(self.metrics),
             tuple(self.rows),
-            self.frontiers(),
+            self.frontiers(self.points, self.metrics[1]) if self.points else {},
             _entropy(self.metrics, self.rows),
             self.examples,
             tuple(notes),
+            described([variety])[0] if variety else None,
+            self.frontiers(self.variety_points, variety) if variety else {},
         )
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from didi_core.evaluation.frontier import Acceleration, Matched, acceleration, matched, matched_difference
+from didi_core.evaluation.frontier import (
+    Acceleration,
+    Matched,
+    acceleration,
+    common_value,
+    matched,
+    matched_difference,
+)
 from didi_core.evaluation.intervals import Interval
 from didi_core.evaluation.rows import Evaluation, Method, MetricInfo, Row
 
@@ -29,11 +37,25 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        if self.ratio is None:
-            return "not reached"
-        if not self.ratio.excludes(1.0):
-            return "no difference shown"
-        return "better" if self.ratio.value < 1 else "worse"
+        return _verdict(self.ratio)
+
+
+@dataclass(frozen=True)
+class VarietyComparison:
+    """A model against the baseline at one value of the domain's metric of variety: the nearest to that of the held-out
+    data which both sweeps reach. All are None where the sweeps have no value in common."""
+
+    model: str
+    baseline: str
+    method: Method
+    at: float | None
+    model_quality: Interval | None
+    baseline_quality: Interval | None
+    ratio: Interval | None
+
+    @property
+    def verdict(self) -> str:
+        return _verdict(self.ratio)
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,7 @@ class Findings:
     matched: Mapping[tuple[str, Method], Matched]
     comparisons: tuple[Comparison, ...]
     worth: tuple[Worth, ...]
+    at_variety: tuple[VarietyComparison, ...] = ()
 
 
 def compare(evaluation: Evaluation, baseline: str = "teacher") -> Findings:
@@ -79,7 +102,37 @@ def compare(evaluation: Evaluation, baseline: str = "teacher") -> Findings:
             found = acceleration(mine, method.steps, steps)
             if found is not None:
                 worth.append(Worth(model, method, found))
-    return Findings(baseline, read, tuple(comparisons), tuple(worth))
+    return Findings(baseline, read, tuple(comparisons), tuple(worth), _at_variety(evaluation, baseline))
+
+
+def _at_variety(evaluation: Evaluation, baseline: str) -> tuple[VarietyComparison, ...]:
+    """Each model with the baseline where both sweeps have the variety that is nearest to that of the data."""
+    curves, variety = evaluation.variety_frontiers, evaluation.variety
+    if variety is None:
+        return ()
+    data = next((row.values for row in evaluation.rows if row.kind == "data"), {})
+    wanted = data[variety.name].value if variety.name in data else math.inf  # without data: as varied as both can be
+    found = []
+    for (model, method), curve in curves.items():
+        other = curves.get((baseline, method))
+        if model == baseline or other is None:
+            continue
+        at = common_value(curve, other, wanted)
+        if at is None:
+            found.append(VarietyComparison(model, baseline, method, None, None, None, None))
+            continue
+        mine, theirs = matched(curve, at), matched(other, at)
+        ratio = _ratio(matched_difference(mine, theirs))
+        found.append(VarietyComparison(model, baseline, method, at, mine.quality, theirs.quality, ratio))
+    return tuple(found)
+
+
+def _verdict(ratio: Interval | None) -> str:
+    if ratio is None:
+        return "not reached"
+    if not ratio.excludes(1.0):
+        return "no difference shown"
+    return "better" if ratio.value < 1 else "worse"
 
 
 def sentence(evaluation: Evaluation, findings: Findings) -> str:
@@ -133,6 +186,7 @@ def _comparison_sentence(evaluation: Evaluation, findings: Findings, usable: Seq
         steps = sorted(c.method.steps for c in mine if c.verdict == verdict and c.method.steps is not None)
         if steps:
             text += f"; {phrase} at {_listed(steps)} steps"
+    text += _variety_sentence(evaluation, findings, headline)
     for item in findings.worth:
         if item.model == model and item.method == headline.method:
             bound = f"{item.acceleration.bound} " if item.acceleration.bound else ""
@@ -141,6 +195,16 @@ def _comparison_sentence(evaluation: Evaluation, findings: Findings, usable: Seq
                 f"{bound}{figure(item.acceleration.factor.value)} times as many"
             )
     return text + "."
+
+
+def _variety_sentence(evaluation: Evaluation, findings: Findings, headline: Comparison) -> str:
+    """What is left of the difference at matched variety."""
+    mine = [c for c in findings.at_variety if (c.model, c.method) == (headline.model, headline.method)]
+    if evaluation.variety is None or not mine:
+        return ""
+    if mine[0].ratio is None or mine[0].at is None:
+        return f". Their sweeps have no {evaluation.variety.label} in common at {headline.method.steps} steps"
+    return f". At matched {evaluation.variety.label} ({figure(mine[0].at)}): {change(mine[0].ratio)}"
 
 
 def _too_few(rows: Sequence[Row]) -> list[str]:

@@ -1,5 +1,7 @@
 """Quality at matched entropy: models are compared where their temperature sweeps meet the entropy of the data.
 
+Where the entropy hardly moves with temperature, a second variable of variety that does is matched the same way.
+
 Lower temperature buys perplexity with entropy, so perplexities of different entropies say nothing. The frontier is
 piecewise linear in (entropy, log quality). Its uncertainty comes from resampling the samples of every temperature anew
 and interpolating again, so an interval holds the error of the entropies too.
@@ -164,6 +166,13 @@ def matched(curve: Frontier, at: float) -> Matched:
         curve.log_quality_draws[:, nearest],
         curve.n,
     )
+
+
+def common_value(first: Frontier, second: Frontier, wanted: float) -> float | None:
+    """The value nearest to ``wanted`` that both sweeps reach; None where they have none in common."""
+    low = max(float(first.entropy.min()), float(second.entropy.min()))
+    high = min(float(first.entropy.max()), float(second.entropy.max()))
+    return None if low > high else min(max(wanted, low), high)
 
 
 def matched_difference(student: Matched, teacher: Matched) -> Interval | None:

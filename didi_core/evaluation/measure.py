@@ -24,6 +24,17 @@ class HasDescription(Protocol):
     def description(self) -> str: ...
 
 
+@runtime_checkable
+class MatchesVariety(Protocol):
+    """A metric of a set's variety that models are matched at, beside the entropy, since it moves where that does not.
+
+    ``matched`` is true. Every temperature of a sweep is measured for it.
+    """
+
+    @property
+    def matched(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Measured:
     """Values of a set with intervals, the statistics they came from, and the metrics that were skipped."""
@@ -63,6 +74,11 @@ def all_metrics(domain: Domain) -> list[Metric]:
     own = registry().metrics(domain)
     named = {metric.name for metric in own}
     return [*own, *(metric for metric in set_metrics(domain) if metric.name not in named)]
+
+
+def variety_metric(metrics: Sequence[Metric]) -> Metric | None:
+    """The first metric after quality and entropy that models are matched at."""
+    return next((m for m in metrics[2:] if isinstance(m, MatchesVariety) and m.matched), None)
 
 
 def described(metrics: Sequence[Metric]) -> tuple[MetricInfo, ...]:

@@ -77,6 +77,8 @@ class Evaluation:
 
     metrics: the first is the quality, the second the entropy.
     at: the entropy of the held-out data, where models are matched. notes: what a reader must know of the samples.
+    variety, variety_frontiers: the metric that models are matched at beside the entropy, where the domain names one,
+        and the frontiers over it.
     """
 
     domain: str
@@ -86,3 +88,5 @@ class Evaluation:
     at: float | None
     examples: Mapping[str, Sequence[Sample]]
     notes: tuple[str, ...] = ()
+    variety: MetricInfo | None = None
+    variety_frontiers: Mapping[tuple[str, Method], Frontier] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from didi_core.evaluation.findings import figure, indistinct, table_rows
+from didi_core.evaluation.findings import change, figure, headed, indistinct, table_rows
 from didi_core.evaluation.intervals import interval
 from didi_core.evaluation.rows import Method, MetricInfo, Row
 from didi_core.report.record import Report
@@ -116,6 +116,32 @@ def diversity_table(report: Report) -> Table:
         cells.append((row.model, *method, _steps(row.method), *values))
     headers = ("", *(["method"] if several else []), "steps", *(metric.label for metric in chosen))
     return Table("Diversity", _blind(report, chosen), headers, tuple(cells), words=(0, 1) if several else (0,))
+
+
+def variety_table(report: Report) -> Table | None:
+    """Models against the baseline at matched variety; None where the domain has no metric for that."""
+    variety, quality = report.evaluation.variety, report.evaluation.metrics[0]
+    if variety is None or not report.findings.at_variety:
+        return None
+    cells = tuple(
+        (
+            item.model,
+            item.method.label,
+            _steps(item.method),
+            figure(item.at),
+            estimate(item.baseline_quality),
+            estimate(item.model_quality),
+            change(item.ratio) if item.ratio else "–",
+            item.verdict,
+        )
+        for item in report.findings.at_variety
+    )
+    about = (
+        f"The entropy of single samples hardly moves with temperature here, so models are also compared at one "
+        f"{variety.label}: the value nearest to that of the held-out data which both sweeps of temperature reach."
+    )
+    headers = ("", "method", "steps", variety.label, report.findings.baseline, "model", "difference", "verdict")
+    return Table(f"{headed(quality.label)} at matched {variety.label}", about, headers, cells, words=(0, 1, 7))
 
 
 def precision_pairs(report: Report) -> list[tuple[Row, Row]]:

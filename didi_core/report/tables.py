@@ -19,14 +19,6 @@ from didi_core.report.record import Report
 BOUNDS = {"": "", "at least": "≥ ", "at most": "≤ "}
 
 
-
-
-
-
-
-
-
-
 def main_table(report: Report) -> tuple[list[str], list[list[str]], list[Row]]:
     """Headers, cells and rows of the table that everybody reads: one line per model, method and steps."""
     evaluation = report.evaluation

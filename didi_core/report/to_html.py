@@ -17,11 +17,12 @@ from didi_core.report.side_tables import (
     precision_table,
     steps_data,
     training_data,
+    variety_table,
 )
 from didi_core.report.tables import described, estimate, main_table, matched_table
 
 FIGURES: dict[str, Callable[[Report], Table | None]] = {"frontier": frontier_data, "steps": steps_data}
-SIDES = (cost_table, precision_table, diversity_table)
+SIDES = (variety_table, cost_table, precision_table, diversity_table)
 TONES = ("better", "worse")
 LONGEST = 600  # characters of a sample that are shown
 

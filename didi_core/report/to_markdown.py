@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from didi_core.evaluation.findings import headed
 from didi_core.report.pictures import Plot
 from didi_core.report.record import Report
-from didi_core.report.side_tables import Table, cost_table, diversity_table, precision_table
+from didi_core.report.side_tables import Table, cost_table, diversity_table, precision_table, variety_table
 from didi_core.report.tables import described, main_table, matched_table
 
 
@@ -29,7 +29,7 @@ def markdown(report: Report, plots: Sequence[Plot]) -> str:
             markdown_table(headers, cells),
         ]
     parts += [f"![{plot.caption}](plots/{plot.name}.png)" for plot in plots]
-    for table in (cost_table(report), precision_table(report), diversity_table(report)):
+    for table in (variety_table(report), cost_table(report), precision_table(report), diversity_table(report)):
         parts += section(table) if table else []
     parts.append("## A few samples")
     for name, samples in evaluation.examples.items():

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from didi_core.evaluation.findings import indistinct
 from didi_core.report.record import Report
+from didi_core.report.side_tables import Table as Plain
+from didi_core.report.side_tables import variety_table
 from didi_core.report.tables import main_table, matched_table
 
 WIDTH = 112  # columns that the tables with their intervals need
@@ -27,6 +29,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(samples_table(report, narrow))
     if report.findings.comparisons:
         console.print(matched_entropy_table(report, narrow))
+    at_variety = variety_table(report)
+    if at_variety is not None:
+        console.print(matched_variety_table(at_variety, narrow))
     console.print(Text(report.sentence, style="bold"))
     for note in report.notes:
         console.print(Text(note, style="yellow"))
@@ -64,6 +69,18 @@ def matched_entropy_table(report: Report, narrow: bool = False) -> Table:
         line = [_shorter(cell) for cell in line] if narrow else line
         chosen = [Text(line[i], style=COLOURS.get(line[i], "") if headers[i] == "verdict" else "") for i in keep]
         table.add_row(*chosen)
+    return table
+
+
+def matched_variety_table(plain: Plain, narrow: bool = False) -> Table:
+    """The same at one variety of the two sets."""
+    several = len({line[1] for line in plain.cells}) > 1
+    keep = [i for i in range(len(plain.headers)) if i != 1 or several]
+    table = _table(plain.title + ("" if several else f"; {plain.cells[0][1]}"), [plain.headers[i] for i in keep])
+    for line in plain.cells:
+        shown = [*line[:4], *map(_bare, line[4:6]), *line[6:]]
+        verdict = Text(shown[7], style=COLOURS.get(shown[7], ""))
+        table.add_row(*(verdict if i == 7 else (_bare(shown[i]) if narrow else shown[i]) for i in keep))
     return table
 
 

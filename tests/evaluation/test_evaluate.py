@@ -104,6 +104,49 @@ def test_better_model_wins_at_matched_entropy(evaluation: Evaluation) -> None:
     assert "better at 4 and 8 steps" in said and "At 8 steps" in said and "at least" in said
 
 
+@dataclass(frozen=True)
+class Again:
+    """The entropy once more, as a metric that models are matched at."""
+
+    of: Any
+    matched: bool
+    name: str = "again"
+    label: str = "entropy again"
+    better: str = "higher"
+    minimum: int = 1
+
+    def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
+        return self.of.statistics(samples)
+
+    def aggregate(self, means: np.ndarray) -> np.ndarray:
+        return self.of.aggregate(means)
+
+
+@pytest.mark.parametrize("matched", [True, False])
+def test_models_are_matched_at_a_second_variable(
+    domain: ToyDomain, monkeypatch: pytest.MonkeyPatch, matched: bool
+) -> None:
+    """At the entropy under another name, what is found is what was found at the entropy."""
+    own = domain.metrics()
+    monkeypatch.setattr(domain, "metrics", lambda: [*own, Again(own[1], matched)])
+    plan = sweep(SamplerSettings(law="dilated"), (8,), TEMPERATURES)
+    models = {"teacher": Contender(wrong(), plan), "student": Contender(ExactTeacher(CHAIN).eval(), plan)}
+    found = evaluate_models(Run(domain), models, Measuring(200, resamples=100))
+    findings = compare(found)
+    if not matched:
+        assert found.variety is None and findings.at_variety == ()
+        return
+    assert found.variety is not None and found.variety.name == "again"
+    (one,), (other,) = findings.comparisons, findings.at_variety
+    assert other.at == pytest.approx(found.at) and other.ratio == one.ratio and other.verdict == "better"
+    assert f"At matched entropy again ({other.at:.2f})" in sentence(found, findings)
+    swept = [row for row in found.rows if row.kind == "model"]
+    assert all("again" in row.values for row in swept) and not all("distinct" in row.values for row in swept)
+    apart = {"teacher": Contender(wrong(), plan[:1]), "student": Contender(ExactTeacher(CHAIN).eval(), plan[-1:])}
+    findings = compare(evaluate_models(Run(domain), apart, Measuring(60, resamples=50)))
+    assert [(c.at, c.verdict) for c in findings.at_variety] == [(None, "not reached")]
+
+
 def test_a_model_against_itself_shows_no_difference(domain: ToyDomain) -> None:
     teacher = ExactTeacher(CHAIN).eval()
     plan = sweep(SamplerSettings(law="dilated"), (8,), TEMPERATURES)

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from didi_core.errors import InputError
-from didi_core.evaluation.frontier import Matched, SweepPoint, acceleration, frontier, matched, matched_difference
+from didi_core.evaluation.frontier import (
+    Matched,
+    SweepPoint,
+    acceleration,
+    common_value,
+    frontier,
+    matched,
+    matched_difference,
+)
 from didi_core.evaluation.intervals import Interval, bootstrap, difference, over_runs, resampled_means
 from didi_core.types import Sample
 
@@ -211,6 +219,15 @@ def test_one_temperature_is_no_frontier_but_may_be_near() -> None:
     curve = frontier(Ratio(), ENTROPY, [point(1.0, 1.5, 2.5)])
     assert matched(curve, 2.51).status == "near"
     assert matched(curve, 2.6).status == "not reached"
+
+
+@pytest.mark.parametrize(("wanted", "at"), [(2.3, 2.3), (9.0, 2.4), (1.0, 2.2)])
+def test_the_value_in_common_is_the_nearest_that_both_reach(wanted: float, at: float) -> None:
+    ranges = ((2.0, 2.4), (2.2, 2.9))
+    first, second = (frontier(Ratio(), ENTROPY, [point(0.8, 1.0, a), point(1.2, 1.5, b)]) for a, b in ranges)
+    assert common_value(first, second, wanted) == pytest.approx(at)
+    apart = frontier(Ratio(), ENTROPY, [point(0.8, 1.0, 2.5), point(1.2, 1.5, 2.6)])
+    assert common_value(first, apart, wanted) is None
 
 
 def test_difference_of_two_frontiers() -> None:

@@ -67,7 +67,10 @@ def report() -> Report:
                 frontiers[model, method] = frontier(QUALITY, ENTROPY, points, resamples=100)
                 examples[f"{model}, {steps} steps"] = [Sample("ACDEFG" * 40)]
     rows.append(row("teacher", "model", 2.0, 2.6, Method("first_hitting", "", "", None), temperature=1.0))
-    evaluation = Evaluation("protein", INFOS, tuple(rows), frontiers, rows[0].values["entropy"].value, examples)
+    at = rows[0].values["entropy"].value
+    evaluation = Evaluation(
+        "protein", INFOS, tuple(rows), frontiers, at, examples, variety=INFOS[2], variety_frontiers=frontiers
+    )
     training = [{"step": i, "reward": i / 10, "kl": 0.1, "entropy": 2.0, "gradient_norm": 1.0} for i in range(40)]
     record = {"command": "python -m didi_core distill", "config": {"seed": 0}, "note": "<script>alert(1)</script>"}
     return build_report(evaluation, title="Student & teacher", provenance=record, training=training)
@@ -92,8 +95,8 @@ def test_schema(folder: Path) -> None:
     assert found["schema"] == SCHEMA == "didi_core.report/3"
     assert list(found) == [
         "schema", "title", "domain", "sentence", "notes", "metrics", "quality", "entropy", "reference_entropy",
-        "baseline", "rows", "frontiers", "matched", "comparisons", "acceleration", "examples", "precision",
-        "provenance", "timing",
+        "baseline", "rows", "frontiers", "matched", "comparisons", "variety", "at_variety", "acceleration", "examples",
+        "precision", "provenance", "timing",
     ]  # fmt: skip
     assert (found["quality"], found["entropy"], found["baseline"]) == ("perplexity", "entropy", "teacher")
     first = found["rows"][3]
@@ -206,8 +209,9 @@ def test_markdown_has_both_tables(folder: Path) -> None:
     assert "## Perplexity at matched entropy" in text and "plots/frontier.png" in text
     assert all(f"## {name}" in text for name in ("Cost", "Diversity"))
     tables = text.partition("## Cost")[0]
+    assert "## Perplexity at matched distinct" in tables
     lines = [line for line in tables.splitlines() if line.startswith("| student | dilated")]
-    assert len(lines) == 4 and {line.count("|") for line in lines} == {9}  # two numbers of steps in each table
+    assert len(lines) == 6 and {line.count("|") for line in lines} == {9}  # two numbers of steps in each table
 
 
 @pytest.mark.parametrize("width", [88, 100, 112])
