@@ -47,7 +47,7 @@ def draw(device: str, quick: bool, work: Path) -> Result:
     """Tokens of probability 1e-9 to 1e-6, 64 of each, beside common ones: counts against their expectation."""
     import torch
 
-    from didi_core.diffusion.heads import draw as draw_one
+    from didi_core.diffusion.draws import draw as draw_one
     from didi_core.streams import generator
 
     size, rows, rounds = (2000, 512, 4) if quick else (50_257, 2048, 1000)

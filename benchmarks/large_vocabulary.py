@@ -5,22 +5,32 @@
 ``SUBS``: forbidden tokens from a list of ids at each call, against a mask that is kept. ``statistics`` and ``expected
 log-ratio``: log-probability, entropy and divergence with gradients for the hidden states and the head, traced by
 autograd in chunks with recomputation, against closed forms. Logits are made by a head 256 wide.
+
+``draw``: an exponential race over all tokens at each position, against a distribution function that is inverted.
+``8 sampling steps``: the same in a whole generation; then the generation against its 8 calls of the trunk alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import patch
 
 import torch
 from measure import TEXT, Case, close, main, network
+from sampling import same_law
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from didi_core.diffusion import divergences
+from didi_core.diffusion import divergences, heads
+from didi_core.diffusion.draws import draw
+from didi_core.diffusion.grids import Uniform
 from didi_core.diffusion.heads import closed_rows, expected_log_ratio, token_statistics
+from didi_core.diffusion.laws import law
 from didi_core.diffusion.masking import log_p_x0
 from didi_core.models.dit import DiT
+from didi_core.sampling.ancestral import Ancestral
+from didi_core.sampling.base import SampleRequest
 from didi_core.streams import generator
 from didi_core.types import Vocabulary
 
@@ -108,8 +118,47 @@ def expected(vocabulary: Vocabulary, rows: int, width: int, chunk: int) -> Case:
     return Case(traced, closed, close)
 
 
+def race(logits: Tensor, stream: torch.Generator) -> Tensor:
+    """Argmax of p / Exp(1), in fp64."""
+    noise = torch.empty(logits.shape, dtype=torch.float64).exponential_(generator=stream).clamp_min_(1e-300)
+    return (torch.log_softmax(logits, dim=-1) - noise.log_().to(logits)).argmax(dim=-1)
+
+
+def draws(vocabulary: Vocabulary, rows: int) -> Case:
+    """A token for each of these rows. Both leave room for the pinned positions that ``same_law`` skips."""
+    logits = torch.randn(rows, vocabulary.size, generator=generator(0, "logits")) * 3
+
+    def laid_out(one: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+        return one(logits, generator(0, one.__name__))[None]
+
+    return Case(lambda: laid_out(race), lambda: laid_out(draw), lambda a, b: same_law(a, b, vocabulary))
+
+
+def generation(vocabulary: Vocabulary, batch: int, length: int, bare: bool) -> Case:
+    """Eight steps of a 4 x 256 network, rows with different first tokens: against a race, or the trunk ``bare``."""
+    model, steps = network(vocabulary, min(WIDTH, length), 4), 8
+    template = torch.full((batch, length), vocabulary.mask)
+    template[:, 0] = torch.arange(batch)
+
+    def sample(name: str) -> Tensor:
+        request = SampleRequest(model, template, Uniform().shares(steps), law("iid"), generator(0, name))
+        return Ancestral().sample(request).tokens
+
+    def raced() -> Tensor:
+        with patch.object(heads, "draw", race):
+            return sample("race")
+
+    @torch.no_grad()
+    def calls() -> Tensor:
+        return [model.trunk(template) for _ in range(steps)][-1]
+
+    if bare:
+        return Case(lambda: sample("ours"), calls, lambda tokens, _: not bool((tokens == vocabulary.mask).any()))
+    return Case(raced, lambda: sample("ours"), lambda a, b: same_law(a, b, vocabulary))
+
+
 GUARDED = replace(TEXT, forbidden=(3,))
-SMALL = Vocabulary(60, forbidden=(3,))
+SMALL, LARGE = Vocabulary(60, forbidden=(3,)), Vocabulary(5000)
 CASES = {
     "SUBS of 8 rows": lambda quick: subs(SMALL if quick else TEXT, 8),
     "SUBS of 8 rows, a token forbidden": lambda quick: subs(SMALL if quick else GUARDED, 8),
@@ -118,6 +167,11 @@ CASES = {
     ),
     "expected log-ratio of 1,024 rows": lambda quick: (
         expected(SMALL, 8, 16, 3) if quick else expected(TEXT, 1024, WIDTH, TRACED_ROWS)
+    ),
+    "draw of 256 rows": lambda quick: draws(LARGE, 64) if quick else draws(TEXT, 256),
+    "8 sampling steps": lambda quick: generation(LARGE, 1, 16, False) if quick else generation(TEXT, 4, 256, False),
+    "8 sampling steps over 8 trunk calls": lambda quick: (
+        generation(LARGE, 1, 16, True) if quick else generation(TEXT, 4, 256, True)
     ),
 }
 

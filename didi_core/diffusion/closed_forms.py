@@ -11,7 +11,7 @@ so that one product with p makes all of them. On a CPU the arithmetic runs over 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,10 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from didi_core.diffusion.blocks import row_blocks
 from didi_core.diffusion.divergences import Mixture
 from didi_core.types import Vocabulary
 
-BLOCK_ELEMENTS = 1 << 17  # logits worked on at once on a CPU: 512 KB in fp32
 FLOOR = -1e9  # stands for log 0: times the probability 0 it is 0
 
 
@@ -85,7 +85,7 @@ class RowStatistics(torch.autograd.Function):
         pushed = reference is not None and value_grad is not None and bool(ctx.mixture.forward)
         result = torch.empty_like(logits)
         result[:, ctx.vocabulary.size :] = 0
-        for rows in _blocks(logits):
+        for rows in row_blocks(logits):
             inner = _log_p(logits[rows], normaliser[rows], ctx.vocabulary)
             p = inner.exp()
             inner.mul_(slope[rows, None]).add_(constant[rows, None])
@@ -152,7 +152,7 @@ class ExpectedRatio(torch.autograd.Function):
         logits, target, proposal, value, mean, *normalisers = ctx.saved_tensors
         result = torch.empty_like(logits)
         result[:, ctx.vocabulary.size :] = 0
-        for rows in _blocks(logits):
+        for rows in row_blocks(logits):
             parts = zip((logits, target, proposal), normalisers, strict=True)
             log_p, log_t, log_f = (_log_p(z[rows], known[rows], ctx.vocabulary) for z, known in parts)
             ratio = _ratio(log_t, log_f, ctx.clip)
@@ -178,18 +178,11 @@ def _ratio(target: Tensor, proposal: Tensor, clip: float) -> Tensor:
     return target.clamp_min_(-1e4).sub_(proposal.clamp_min_(-1e4)).clamp_(-clip, clip)
 
 
-def _blocks(logits: Tensor) -> Iterator[slice]:
-    """Rows to work on together: all of them where there is no cache to stay in."""
-    count = max(logits.shape[0], 1)
-    step = max(BLOCK_ELEMENTS // logits.shape[1], 1) if logits.device.type == "cpu" else count
-    return (slice(start, start + step) for start in range(0, count, step))
-
-
 def _by_block(
     one: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor], *settings: object
 ) -> tuple[Tensor, ...]:
     """The columns that ``one`` finds for each block of rows, joined."""
-    found = [one(*settings, *(tensor[rows] for tensor in tensors)) for rows in _blocks(tensors[0])]
+    found = [one(*settings, *(tensor[rows] for tensor in tensors)) for rows in row_blocks(tensors[0])]
     return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
 

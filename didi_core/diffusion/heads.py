@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from didi_core.diffusion import divergences
 from didi_core.diffusion.closed_forms import ExpectedRatio, Memory, RowStatistics
-from didi_core.diffusion.masking import log_p_x0
+from didi_core.diffusion.draws import INVERTED, draw
+from didi_core.diffusion.masking import allowed_logits, log_p_x0
 from didi_core.types import Denoiser
 
 CHUNK_ELEMENTS = 1 << 25  # logits of one chunk of a draw: 128 MB in fp32
@@ -128,16 +129,6 @@ def sharpen(log_p: Float[Tensor, "N V"], temperature: float = 1.0, top_p: float 
     return log_p
 
 
-def draw(log_p: Float[Tensor, "N V"], generator: torch.Generator) -> Int[Tensor, "N"]:
-    """One exact draw per row by an exponential race: argmax of p / Exp(1).
-
-    The race is run in fp64: fp32 exponentials come from 24-bit uniforms on a GPU, none of them under 6e-8, and a token
-    rarer than that would never win.
-    """
-    race = torch.empty(log_p.shape, dtype=torch.float64, device=generator.device).exponential_(generator=generator)
-    return (log_p - race.clamp_min_(torch.finfo(race.dtype).tiny).log_().to(log_p)).argmax(dim=-1)
-
-
 def draw_tokens(
     denoiser: Denoiser,
     hidden: Float[Tensor, "N D"],
@@ -148,12 +139,17 @@ def draw_tokens(
     bias: Float[Tensor, "V"] | None = None,
 ) -> Int[Tensor, "N"]:
     """Tokens for N masked positions, drawn from log_p_x0 (with a bias added to the logits, if any), chunk by chunk."""
-    rows = chunk_rows(denoiser.vocabulary.size)
-    drawn = []
+    vocabulary, drawn = denoiser.vocabulary, [torch.zeros(0, dtype=torch.long, device=hidden.device)]
+    rows = chunk_rows(vocabulary.size)
     for start in range(0, hidden.shape[0], rows):
-        log_p = position_log_p(denoiser, hidden[start : start + rows], bias)
-        drawn.append(draw(sharpen(log_p, temperature, top_p), generator))
-    return torch.cat(drawn) if drawn else torch.zeros(0, dtype=torch.long, device=hidden.device)
+        part = hidden[start : start + rows]
+        if vocabulary.size >= INVERTED and top_p == 1.0:  # nothing here needs the passes that normalise
+            logits = allowed_logits(denoiser.head(part), vocabulary)
+            logits = logits if bias is None else logits + bias
+            drawn.append(draw(logits if temperature == 1.0 else logits / temperature, generator))
+        else:
+            drawn.append(draw(sharpen(position_log_p(denoiser, part, bias), temperature, top_p), generator))
+    return torch.cat(drawn)
 
 
 def position_log_p(

@@ -28,16 +28,19 @@ def forward_mask(
     return torch.where(hidden, mask, x0)
 
 
+def allowed_logits(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Tensor, "... V"]:
+    """The tokens' columns in fp32, those of the mask and of forbidden tokens -inf or left out. May share memory."""
+    raw = logits[..., : vocabulary.size].float()
+    return raw if vocabulary.all_generated else raw.masked_fill(~vocabulary.allowed(logits.device), -torch.inf)
+
+
 def log_p_x0(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Tensor, "... V"]:
     """SUBS at masked positions: log-probabilities over the tokens that may be generated, fp32.
 
     The mask and forbidden tokens get no mass (-inf) and the rest is normalised (MDLM, section 3.2.3). Visible positions
     are copied by the caller, who never asks for them here.
     """
-    raw = logits[..., : vocabulary.size].float()
-    if not vocabulary.all_generated:
-        raw = raw.masked_fill(~vocabulary.allowed(logits.device), -torch.inf)
-    return torch.log_softmax(raw, dim=-1)
+    return torch.log_softmax(allowed_logits(logits, vocabulary), dim=-1)
 
 
 def full_log_p_x0(

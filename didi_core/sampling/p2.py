@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from didi_core.diffusion.heads import chunk_rows, draw, position_log_p, sharpen
+from didi_core.diffusion.draws import draw
+from didi_core.diffusion.heads import chunk_rows, position_log_p, sharpen
 from didi_core.diffusion.laws import ranks
 from didi_core.diffusion.walk import Call
 from didi_core.errors import InputError

@@ -7,7 +7,7 @@ import torch
 from tolerance import close
 from torch import Tensor, nn
 
-from didi_core.diffusion import closed_forms, divergences, heads
+from didi_core.diffusion import blocks, divergences, heads
 from didi_core.diffusion.closed_forms import Memory, RowStatistics
 from didi_core.types import Vocabulary
 
@@ -43,7 +43,7 @@ def log_p(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_forms, "BLOCK_ELEMENTS", 20)  # two rows at once
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 20)  # two rows at once
 
 
 @VOCABULARIES

@@ -10,7 +10,7 @@ import torch
 from tolerance import close, near
 
 from didi_core.diffusion.grids import GRIDS, Optimised, Uniform, grid, shares_of
-from didi_core.diffusion.heads import draw, sharpen
+from didi_core.diffusion.heads import sharpen
 from didi_core.diffusion.laws import LAWS, OpenLaw, law
 from didi_core.diffusion.masking import log_p_x0
 from didi_core.errors import InputError
@@ -200,15 +200,6 @@ def test_rollout_draws_what_the_sampler_draws() -> None:
     assert torch.equal(last.tokens == MASK, last.where)
     for branch in rollout.completions:
         assert torch.equal(torch.where(first.where, branch, MASK), last.tokens)
-
-
-def test_rare_tokens_are_drawn_as_often_as_they_should() -> None:
-    """One token of probability 1 - 1e-3 and 2,000 that share the rest, 5e-7 each."""
-    tail = 2000
-    probabilities = torch.cat([torch.tensor([1 - 1e-3]), torch.full((tail,), 1e-3 / tail)])
-    stream = generator(0, "rare")
-    rare = sum(int((draw(probabilities.log().expand(4000, -1), stream) > 0).sum()) for _ in range(5))
-    assert abs(rare - 20) < 4 * 20**0.5
 
 
 # --- temperature, nucleus, bias
