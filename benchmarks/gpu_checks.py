@@ -98,7 +98,16 @@ def sampling(device: str, quick: bool, work: Path) -> Result:
 def distill(device: str, quick: bool, work: Path) -> Result:
     """Two whole runs and one that is killed and resumed, at the same time."""
     steps = 4 if quick else 40
-    words = [sys.executable, "-m", "didi_core", "distill", "domain=toy", f"device={device}", "evaluate.enabled=false"]
+    words = [
+        sys.executable,
+        "-m",
+        "didi_core",
+        "distill",
+        "domain=toy",
+        "objective=didi",
+        f"device={device}",
+        "evaluate.enabled=false",
+    ]
     words += [f"training.steps={steps}", "training.log_every=1", f"training.checkpoint_every={max(steps // 4, 1)}"]
     words += ["objective.reference_samples=64", "objective.reference_steps=4", "objective.critic.warmup=1"]
     words += ["training.batch_size=16"] if quick else []

@@ -121,7 +121,7 @@ def test_plain_and_our_samples_are_whole_and_of_one_law(load) -> None:
 
 
 def test_a_claim_is_told_for_each_seed_and_for_all(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {"training.steps": 1, "training.batch_size": 16, "objective.reference_samples": 16}
+    few = {"objective": "didi", "training.steps": 1, "training.batch_size": 16, "objective.reference_samples": 16}
     cheap = {"objective.reference_steps": 2, "objective.reward.warmup": 1, "evaluate.enabled": False}
     runs = [
         str(didi_core.distill(domain="toy", seed=seed, run_dir=str(tmp_path / str(seed)), **few, **cheap))

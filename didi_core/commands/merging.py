@@ -11,6 +11,7 @@ from didi_core.commands import find
 from didi_core.commands.grammar import MISSING, annotation_of
 from didi_core.commands.setting import WISHES, Setting, read_setting
 from didi_core.config import flatten, unknown_key
+from didi_core.errors import InputError
 from didi_core.plugins import registry
 
 OPEN = ("num_at", "each_reward")  # nodes whose keys are free
@@ -58,6 +59,10 @@ class Merging:
             return
         if add and isinstance(self.known.get(group), Mapping):
             return
+        others = choices_with(key)
+        if others and group:
+            words = " or ".join(f"{key.split('.')[0]}={name}" for name in others[:2])
+            raise InputError(f"{key} is no key of the {key.split('.')[0]} that is chosen. It is one with {words}.")
         raise unknown_key(key, [*self.known, *self.wishes])
 
     def _is_open(self, key: str) -> bool:
@@ -93,6 +98,16 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
             config[name] = {}
         config = config[name]
     config[last] = value
+
+
+def choices_with(key: str) -> list[str]:
+    """The files of a key's group that hold the key: ``objective.reward`` is in ``objective/didi.yaml``."""
+    found = []
+    for folder in registry().config_folders:
+        for path in sorted((folder / key.split(".")[0]).glob("*.yaml")):
+            if key in flatten(OmegaConf.to_container(OmegaConf.load(path))):  # type: ignore[arg-type]
+                found.append(path.stem)
+    return found
 
 
 def wish_node(known: Iterable[Any]) -> str | None:

@@ -29,6 +29,7 @@ PRETRAIN = ["pretrain", *TINY, "training.steps=4", "training.checkpoint_every=2"
 DISTILL = [
     "distill",
     "domain=toy",
+    "objective=didi",
     "training.steps=3",
     "training.batch_size=8",
     "objective.reward.warmup=1",
@@ -124,8 +125,14 @@ def test_help_lists_the_commands(words: list[str], capsys: pytest.CaptureFixture
         (["distill", "domain=toy", "training.lr=-1"], "training.lr=-1.0 is out of range"),
         (["distill", "domain=toy", "training.lr=nan"], "training.lr=nan does not fit: training.lr is a finite"),
         (["distill", "domain=toy", "training.ema=1.5"], "training.ema=1.5 is out of range"),
-        (["distill", "domain=toy", "objective.reward.lr=-1"], "objective.critic.lr=-1.0 is out of range"),
-        (["distill", "domain=toy", "objective.anchor.kl=nan"], "objective.anchor.kl=nan does not fit"),
+        (
+            ["distill", "domain=toy", "objective=didi", "objective.reward.lr=-1"],
+            "objective.critic.lr=-1.0 is out of range",
+        ),
+        (
+            ["distill", "domain=toy", "objective=didi", "objective.anchor.kl=nan"],
+            "objective.anchor.kl=nan does not fit",
+        ),
         (["pretrain", "domain=protein"], "set data.path"),
     ],
 )
@@ -255,8 +262,15 @@ def test_distilled_student_differs_from_its_teacher(student: Path, teacher: Path
 
 @pytest.mark.parametrize(
     "how",
-    [[], ["sampler=rgas"], ["sampler=first_hitting"], ["grid=optimised", "law=dilated"], ["sampler=joint_fp32"],
-     ["law={kind: threshold, probability: 0.5}"], ["sampler={kind: p2, eta: 0.5}", "grid={kind: power, power: 2}"]],
+    [
+        [],
+        ["sampler=rgas"],
+        ["sampler=first_hitting"],
+        ["grid=optimised", "law=dilated"],
+        ["sampler=joint_fp32"],
+        ["law={kind: threshold, probability: 0.5}"],
+        ["sampler={kind: p2, eta: 0.5}", "grid={kind: power, power: 2}"],
+    ],
 )
 def test_sample_twice_writes_identical_bytes(student: Path, tmp_path: Path, how: list[str]) -> None:
     outs = [tmp_path / f"{name}.jsonl" for name in "ab"]

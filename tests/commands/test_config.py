@@ -185,23 +185,61 @@ def test_wrong_overrides_are_told_before_hydra_sees_them(command: str, overrides
 @pytest.mark.parametrize(
     ("command", "overrides", "told"),
     [
-        ("distill", ["objective.baseline.group=3"], "objective.baseline.group=3 must divide the batch"),
-        ("distill", ["objective.rollout.law=dialated"], "unknown unmasking law 'dialated'.*Did you mean 'dilated'"),
+        (
+            "distill",
+            ["objective=didi", "objective.baseline.group=3"],
+            "objective.baseline.group=3 must divide the batch",
+        ),
+        (
+            "distill",
+            ["objective=didi", "objective.rollout.law=dialated"],
+            "unknown unmasking law 'dialated'.*Did you mean 'dilated'",
+        ),
         ("distill", ["+training.foo=1"], "unknown key 'training.foo'"),
         ("distill", ["device=gpu"], "unknown device 'gpu'"),
         ("distill", ["precision=fp16"], "unknown precision 'fp16'"),
         ("distill", ["resume=first"], "unknown resume 'first'"),
         ("distill", ["objective=nelbo"], "objective=nelbo is not for distill: it is for pretrain. Here are: alpha, d"),
-        ("distill", ["objective.reward=[scorr]"], r"unknown reward 'scorr' \(objective.reward\[0\].kind\). Did"),
-        ("distill", ["objective.reward.kind=both"], r"kind=both is now a list of two: objective.reward=\[scorer,"),
-        ("distill", ["objective.reward=[{kind: scorer, smothing: 0}]"], r"mean 'objective.reward\[0\].smoothing'"),
-        ("distill", ["objective.reward=[{kind: scorer, weight: -1}]"], r"objective.reward\[0\].weight=-1.0 is out of"),
-        ("distill", ["objective.reward=[{kind: scorer, clip: 0}]"], r"objective.reward\[0\].clip=0.0 is out of range"),
-        ("distill", ["objective.reward=[]"], "objective.reward is empty: give at least one reward"),
-        ("distill", ["objective.reward=[{weight: 2}]"], r"objective.reward\[0\]=.* names no reward"),
-        ("distill", ["objective.reward.kind=scorer", "objective.reward.credit=token"], "no reward of the list has"),
-        ("distill", ["objective.reward.gradient_clip=0"], "objective.critic.gradient_clip=0.0 is out of range"),
-        ("distill", ["objective.kind=dodo"], "unknown objective 'dodo'"),
+        (
+            "distill",
+            ["objective=didi", "objective.reward=[scorr]"],
+            r"unknown reward 'scorr' \(objective.reward\[0\].kind\). Did",
+        ),
+        (
+            "distill",
+            ["objective=didi", "objective.reward.kind=both"],
+            r"kind=both is now a list of two: objective.reward=\[scorer,",
+        ),
+        (
+            "distill",
+            ["objective=didi", "objective.reward=[{kind: scorer, smothing: 0}]"],
+            r"mean 'objective.reward\[0\].smoothing'",
+        ),
+        (
+            "distill",
+            ["objective=didi", "objective.reward=[{kind: scorer, weight: -1}]"],
+            r"objective.reward\[0\].weight=-1.0 is out of",
+        ),
+        (
+            "distill",
+            ["objective=didi", "objective.reward=[{kind: scorer, clip: 0}]"],
+            r"objective.reward\[0\].clip=0.0 is out of range",
+        ),
+        ("distill", ["objective.reward=[scorer]"], "no key of the objective that is chosen.*objective=didi"),
+        ("distill", ["objective=didi", "objective.rollout.calls=[1]"], "with objective=few_calls"),
+        ("distill", ["objective=didi", "objective.reward=[]"], "objective.reward is empty: give at least one reward"),
+        ("distill", ["objective=didi", "objective.reward=[{weight: 2}]"], r"objective.reward\[0\]=.* names no reward"),
+        (
+            "distill",
+            ["objective=didi", "objective.reward.kind=scorer", "objective.reward.credit=token"],
+            "no reward of the list has",
+        ),
+        (
+            "distill",
+            ["objective=didi", "objective.reward.gradient_clip=0"],
+            "objective.critic.gradient_clip=0.0 is out of range",
+        ),
+        ("distill", ["objective=didi", "objective.kind=dodo"], "unknown objective 'dodo'"),
         ("distill", ["evaluate.steps=[0]"], "^evaluate.steps=0 is out of range"),
         ("distill", ["evaluate.num=0"], "^evaluate.num=0 is out of range"),
         ("sample", ["run=x", "contig=[10,(A"], r"^'contig=\[10,\(A' cannot be read"),
@@ -243,7 +281,7 @@ def test_settings_refuse_what_cannot_run(command: str, overrides: list[str], tol
     ],
 )
 def test_ways_to_say_which_rewards(words: list[str], read: list[tuple[str, float, float, float, int]]) -> None:
-    settings = build(COMMANDS["distill"].settings, compose_jobs("distill", words)[0].config)
+    settings = build(COMMANDS["distill"].settings, compose_jobs("distill", ["objective=didi", *words])[0].config)
     found = [(e.kind, e.rule.clip, e.weight, e.critic.lr, e.critic.warmup) for e in settings.rules.rewards]
     assert found == read
 

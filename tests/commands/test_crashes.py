@@ -70,7 +70,12 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def commands(ready: Path) -> dict[str, list[str]]:
     """Words of every command that writes, without the folder that it writes to."""
     few = ["evaluate.num=8", "evaluate.steps=[2]", "evaluate.teacher_steps=[2]", "evaluate.temperatures=[1.0]"]
-    reference = ["objective.reference_samples=8", "objective.reference_steps=2", "objective.critic.warmup=1"]
+    reference = [
+        "objective=didi",
+        "objective.reference_samples=8",
+        "objective.reference_steps=2",
+        "objective.critic.warmup=1",
+    ]
     return {
         "pretrain": ["pretrain", *TOY, "model=micro", "validation_batches=1", "run_dir="],
         "distill": ["distill", *TOY, *few, *reference, f"teacher={ready / 'teacher'}", "run_dir="],

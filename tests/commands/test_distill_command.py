@@ -22,7 +22,7 @@ from didi_core.types import Vocabulary
 
 def head_of(seed: int) -> torch.Tensor:
     """First weights of the scorer's head in a run of that seed."""
-    words = ["domain=toy", "objective.reference=data", f"seed={seed}"]
+    words = ["domain=toy", "objective=didi", "objective.reference=data", f"seed={seed}"]
     settings = build(Settings, compose_jobs("distill", words)[0].config)
     run = Run(make_domain(settings.domain, settings.data), Machine.of("cpu", "fp32"), seed)
     teacher, student = (run.domain.teacher(settings.teacher) for _ in range(2))

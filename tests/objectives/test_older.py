@@ -63,7 +63,8 @@ def test_a_reward_that_is_gone_is_named() -> None:
 
 
 WORDS = [
-    "distill", "domain=toy", "training.steps=3", "training.checkpoint_every=2", "training.batch_size=8", "device=cpu",
+    "distill", "domain=toy", "objective=didi",
+    "training.steps=3", "training.checkpoint_every=2", "training.batch_size=8", "device=cpu",
     "objective.reward.warmup=1", "objective.reference=data", "objective.baseline.group=4", "evaluate.enabled=false",
 ]  # fmt: skip
 

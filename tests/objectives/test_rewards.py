@@ -253,6 +253,8 @@ SMALL: dict[str, Any] = {
     "training": {"steps": 2, "batch_size": 8, "log_every": 1},
     "evaluate": {"enabled": False},
     "device": "cpu",
+    "objective": "didi",
+    "objective.baseline.group": 4,
 }
 
 
@@ -261,8 +263,8 @@ def test_a_function_from_python_is_a_reward_of_a_run(tmp_path: Path) -> None:
         return [float(sum(map(text.count, "aeiou"))) for text in texts]
 
     listed = [{"kind": "scorer"}, {"kind": vowels, "weight": 0.5}]
-    few = {"reference_samples": 8, "reference_steps": 1, "critic": {"warmup": 1}, "baseline": {"group": 4}}
-    asked = {**SMALL, "objective": {"reward": listed, **few}, "run_dir": tmp_path / "run"}
+    few = {"objective.reference_samples": 8, "objective.reference_steps": 1, "objective.critic.warmup": 1}
+    asked = {**SMALL, **few, "objective.reward": listed, "run_dir": tmp_path / "run"}
     folder = didi_core.distill(**asked)
     record = json.loads((folder / "run.json").read_text())
     assert [(one["kind"], one["weight"]) for one in record["config"]["objective"]["reward"]] == [
@@ -282,8 +284,7 @@ def test_a_reward_alone_needs_no_critic_and_no_warm_up(tmp_path: Path) -> None:
     def distinct(texts: list[str]) -> list[float]:
         return [float(len(set(text))) for text in texts]
 
-    objective = {"reward": [distinct], "baseline": {"group": 4}}
-    folder = didi_core.distill(**SMALL, objective=objective, run_dir=tmp_path / "run")
+    folder = didi_core.distill(**SMALL, **{"objective.reward": [distinct]}, run_dir=tmp_path / "run")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2] and "reward" in lines[0]
     assert not (folder / "student" / "scorer.safetensors").exists() and not (folder / "reference").exists()
@@ -292,4 +293,4 @@ def test_a_reward_alone_needs_no_critic_and_no_warm_up(tmp_path: Path) -> None:
 def test_two_fake_denoisers_are_one_too_many(tmp_path: Path) -> None:
     twice = [{"kind": "log_ratio"}, {"kind": "log_ratio", "credit": "token"}]
     with pytest.raises(InputError, match="two learners of the objective are called 'fake'"):
-        didi_core.distill(**SMALL, objective={"reward": twice, "baseline": {"group": 4}}, run_dir=tmp_path / "run")
+        didi_core.distill(**SMALL, **{"objective.reward": twice}, run_dir=tmp_path / "run")

@@ -115,7 +115,8 @@ def same_weights(first: Path, second: Path) -> None:
 def words(run_dir: Path, *more: str) -> list[str]:
     small = ["training.batch_size=16", "objective.baseline.group=4", "objective.reward.warmup=2"]
     return [
-        "distill", "domain=toy", f"run_dir={run_dir}", f"training.steps={STEPS}", "training.checkpoint_every=2",
+        "distill", "domain=toy", "objective=didi", f"run_dir={run_dir}",
+        f"training.steps={STEPS}", "training.checkpoint_every=2",
         "training.log_every=1", "objective.reference=data", "evaluate.enabled=false", *small, *more,
     ]  # fmt: skip
 

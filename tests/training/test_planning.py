@@ -42,7 +42,10 @@ TINY = ["training.batch_size=4", "device=cpu"]
 @pytest.mark.parametrize(
     ("words", "networks"),
     [
-        (["distill", "domain=toy", *TINY, "objective.baseline.group=2"], ["teacher", "student", "scorer", "fake"]),
+        (
+            ["distill", "domain=toy", "objective=didi", *TINY, "objective.baseline.group=2"],
+            ["teacher", "student", "scorer", "fake"],
+        ),
         (["pretrain", "domain=toy", *TINY, "model=micro"], ["model"]),
     ],
 )

@@ -21,7 +21,8 @@ STEPS = 12
 def words(run_dir: Path) -> list[str]:
     small = ["training.batch_size=16", "objective.reward.warmup=3", "objective.reference_samples=32"]
     return [
-        "distill", "domain=toy", f"run_dir={run_dir}", f"training.steps={STEPS}", "training.checkpoint_every=2",
+        "distill", "domain=toy", "objective=didi", f"run_dir={run_dir}",
+        f"training.steps={STEPS}", "training.checkpoint_every=2",
         "training.log_every=1", "objective.reference_steps=4", "evaluate.enabled=false", *small,
     ]  # fmt: skip
 

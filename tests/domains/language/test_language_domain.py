@@ -245,7 +245,7 @@ def test_wrong_prompts(domain: LanguageDomain, wishes: dict, length: int | None,
 
 @pytest.mark.parametrize(
     "text",
-    ["Zen, of: it's \"good\"", "plain", "a [[12]] b\nc", "x \\", "cost ${5} and {a}", "a \\' quote ", "t \\ \\"],
+    ['Zen, of: it\'s "good"', "plain", "a [[12]] b\nc", "x \\", "cost ${5} and {a}", "a \\' quote ", "t \\ \\"],
 )
 def test_prose_on_the_command_line_is_taken_as_it_is(text: str) -> None:
     config = compose_jobs("sample", ["run=x", f"prompt={text}", f"template={text}"])[0].config
@@ -294,7 +294,13 @@ def test_distil_from_the_manual_of_python(tmp_path: Path, monkeypatch) -> None:
     own = ["domain=language", "data=pydoc", "data.length=16", "training.steps=2", "training.batch_size=4"]
     model = ["model.hidden=16", "model.layers=1", "model.heads=2", "validation_batches=1", "run_dir=teacher"]
     assert main(["pretrain", *own, *model]) == 0
-    rest = ["teacher=teacher", "objective.reference=data", "objective.baseline.group=2", "evaluate.enabled=false"]
+    rest = [
+        "teacher=teacher",
+        "objective=didi",
+        "objective.reference=data",
+        "objective.baseline.group=2",
+        "evaluate.enabled=false",
+    ]
     assert main(["distill", *own, *rest, "objective.reward.warmup=1", "run_dir=student"]) == 0
     assert (tmp_path / "student/student/model.safetensors").is_file()
 

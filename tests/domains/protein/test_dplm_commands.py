@@ -23,6 +23,7 @@ def distill_words(folder: Path, run_dir: Path, longest: int = 300) -> list[str]:
     return [
         "distill",
         "domain=protein",
+        "objective=didi",
         "data.min_length=30",
         f"data.max_length={longest}",
         f"teacher={folder}",
