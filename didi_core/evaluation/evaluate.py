@@ -19,11 +19,13 @@ from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.drawing import Drawing
 from didi_core.evaluation.frontier import Frontier, SweepPoint, frontier
 from didi_core.evaluation.held_out import overlap_notes, reference_rows
+from didi_core.evaluation.intervals import bootstrap, defined, resampled_means
 from didi_core.evaluation.measure import Measured, all_metrics, described, evaluate_samples, variety_metric
-from didi_core.evaluation.rows import HELD_OUT, Evaluation, Method, Row
+from didi_core.evaluation.rows import HELD_OUT, Drawn, Evaluation, Method, Row
 from didi_core.run import Run
 from didi_core.sampling.generate import Generated, SamplerSettings
 from didi_core.storage.sample_files import SampleSet
+from didi_core.streams import derive_seed
 from didi_core.types import Domain, Metric, Sample
 
 EXAMPLES = 3  # samples of each set that a report shows
@@ -155,6 +157,19 @@ class _Findings:
             for key, found in points.items()
         }
 
+    def plain(self) -> dict[tuple[str, Method], Drawn]:
+        """A quality of which more is better, of each method at the temperature nearest to 1."""
+        quality, how = self.metrics[0], self.how
+        if quality.better != "higher":
+            return {}
+        found = {}
+        for key, points in self.points.items():
+            point = min(points, key=lambda point: (abs(point.temperature - 1), point.temperature))
+            rows, _ = defined(point.quality)
+            means = resampled_means(rows, how.resamples, derive_seed(how.seeds[0], "plain"))
+            found[key] = Drawn(bootstrap(quality, rows, how.resamples, how.seeds[0]), quality.aggregate(means))
+        return found
+
     def together(self, domain: Domain, notes: Sequence[str]) -> Evaluation:
         """Everything that was measured."""
         variety = self.variety
@@ -168,6 +183,7 @@ class _Findings:
             tuple(notes),
             described([variety])[0] if variety else None,
             self.frontiers(self.variety_points, variety) if variety else {},
+            self.plain(),
         )
 
 

@@ -16,7 +16,7 @@ from didi_core.evaluation.frontier import (
     matched,
     matched_difference,
 )
-from didi_core.evaluation.intervals import Interval
+from didi_core.evaluation.intervals import Interval, interval
 from didi_core.evaluation.rows import Evaluation, Method, MetricInfo, Row
 
 CLAIM = 1000  # samples that a claim needs
@@ -68,14 +68,36 @@ class Worth:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """A model's quality minus the baseline's at the same method and steps, where more is better."""
+
+    model: str
+    baseline: str
+    method: Method
+    own: Interval
+    other: Interval
+    difference: Interval
+
+    @property
+    def verdict(self) -> str:
+        if not self.difference.excludes(0.0):
+            return "no difference shown"
+        return "better" if self.difference.value > 0 else "worse"
+
+
+@dataclass(frozen=True)
 class Findings:
-    """Frontiers read at the data's entropy, comparisons under equal methods and steps, accelerations."""
+    """Frontiers read at the data's entropy, comparisons under equal methods and steps, accelerations.
+
+    differences: comparisons of a quality that is not matched at an entropy.
+    """
 
     baseline: str
     matched: Mapping[tuple[str, Method], Matched]
     comparisons: tuple[Comparison, ...]
     worth: tuple[Worth, ...]
     at_variety: tuple[VarietyComparison, ...] = ()
+    differences: tuple[Difference, ...] = ()
 
 
 def compare(evaluation: Evaluation, baseline: str = "teacher") -> Findings:
@@ -102,7 +124,8 @@ def compare(evaluation: Evaluation, baseline: str = "teacher") -> Findings:
             found = acceleration(mine, method.steps, steps)
             if found is not None:
                 worth.append(Worth(model, method, found))
-    return Findings(baseline, read, tuple(comparisons), tuple(worth), _at_variety(evaluation, baseline))
+    others = _at_variety(evaluation, baseline), _differences(evaluation, baseline)
+    return Findings(baseline, read, tuple(comparisons), tuple(worth), *others)
 
 
 def _at_variety(evaluation: Evaluation, baseline: str) -> tuple[VarietyComparison, ...]:
@@ -135,12 +158,26 @@ def _verdict(ratio: Interval | None) -> str:
     return "better" if ratio.value < 1 else "worse"
 
 
+def _differences(evaluation: Evaluation, baseline: str) -> tuple[Difference, ...]:
+    """Every model against the baseline at equal methods, sets of equal size as pairs."""
+    found = []
+    for (model, method), mine in evaluation.plain.items():
+        other = evaluation.plain.get((baseline, method))
+        if model != baseline and other is not None:
+            n = min(mine.value.n, other.value.n)
+            apart = interval(mine.value.value - other.value.value, mine.draws - other.draws, n)
+            found.append(Difference(model, baseline, method, mine.value, other.value, apart))
+    return tuple(found)
+
+
 def sentence(evaluation: Evaluation, findings: Findings) -> str:
     """The verdict, with figures."""
     quality = evaluation.metrics[0]
     usable = [c for c in findings.comparisons if c.ratio is not None]
     if usable:
         return _comparison_sentence(evaluation, findings, usable)
+    if findings.differences:
+        return _difference_sentence(evaluation, findings.differences)
     models = [row for row in table_rows(evaluation.rows) if row.kind == "model"]
     if findings.comparisons:
         return (
@@ -182,10 +219,7 @@ def _comparison_sentence(evaluation: Evaluation, findings: Findings, usable: Seq
         f"{figure(own.value)} against the {headline.baseline}'s {figure(other.value)} "
         f"({change(ratio) if ratio else '?'}; {headline.method.label})"
     )
-    for verdict, phrase in (("better", "better"), ("no difference shown", "not distinguishable"), ("worse", "worse")):
-        steps = sorted(c.method.steps for c in mine if c.verdict == verdict and c.method.steps is not None)
-        if steps:
-            text += f"; {phrase} at {_listed(steps)} steps"
+    text += _verdicts(mine)
     text += _variety_sentence(evaluation, findings, headline)
     for item in findings.worth:
         if item.model == model and item.method == headline.method:
@@ -207,6 +241,30 @@ def _variety_sentence(evaluation: Evaluation, findings: Findings, headline: Comp
     return f". At matched {evaluation.variety.label} ({figure(mine[0].at)}): {change(mine[0].ratio)}"
 
 
+def _difference_sentence(evaluation: Evaluation, differences: Sequence[Difference]) -> str:
+    """The verdict where the quality is compared as it is, on the method of the first difference."""
+    quality, first = evaluation.metrics[0], differences[0]
+    family = replace(first.method, steps=None)
+    mine = [d for d in differences if d.model == first.model and replace(d.method, steps=None) == family]
+    by_steps = {d.method.steps: d for d in mine}
+    shown = by_steps[next((k for k in HEADLINE if k in by_steps), first.method.steps)]
+    apart = shown.difference
+    at = f"At {shown.method.steps} steps" if shown.method.steps is not None else "As sampled"
+    return (
+        f"{at} the {shown.model}'s {quality.label} is {figure(shown.own.value)} against the {shown.baseline}'s "
+        f"{figure(shown.other.value)} ({signed(apart)}; {shown.method.label}){_verdicts(mine)}."
+    )
+
+
+def _verdicts(found: Sequence[Comparison] | Sequence[Difference]) -> str:
+    """At which numbers of steps a model is better, not distinguishable and worse."""
+    text = ""
+    for verdict, phrase in (("better", "better"), ("no difference shown", "not distinguishable"), ("worse", "worse")):
+        steps = sorted(one.method.steps for one in found if one.verdict == verdict and one.method.steps is not None)
+        text += f"; {phrase} at {_listed(steps)} steps" if steps else ""
+    return text
+
+
 def _too_few(rows: Sequence[Row]) -> list[str]:
     """That there are too few samples for a claim: in all rows, or in which."""
     few = [row for row in rows if row.n < CLAIM]
@@ -225,7 +283,7 @@ def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
     """What a reader must know before believing the sentence."""
     said = list(evaluation.notes)
     said += _too_few([row for row in evaluation.rows if row.kind in ("model", "file")])
-    if any(row.kind == "model" for row in evaluation.rows) and findings.comparisons:
+    if any(row.kind == "model" for row in evaluation.rows) and (findings.comparisons or findings.differences):
         said.append("One training run per model: a claim about training needs at least three seeds.")
     quality = evaluation.metrics[0]
     for control in indistinct(evaluation, quality):
@@ -288,6 +346,12 @@ def change(ratio: Interval) -> str:
     """A ratio as a percentage with its interval: ``-24 % [-27, -20]``."""
     low, value, high = (100 * (x - 1) for x in (ratio.low, ratio.value, ratio.high))
     return f"{value:+.1f} % [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+
+
+def signed(difference: Interval) -> str:
+    """A difference with its interval: ``+0.214 [+0.175, +0.251]``."""
+    value, low, high = (f"{x:+.3f}" for x in (difference.value, difference.low, difference.high))
+    return f"{value} [{low}, {high}]".replace("-", "−")
 
 
 def diversity(evaluation_metrics: Sequence[MetricInfo], limit: int = 2) -> list[MetricInfo]:

@@ -21,6 +21,7 @@ from didi_core.types import Metric, Sample
 
 RESAMPLES = 1000
 LEVEL = 0.95
+NORMAL = 1.959964  # 97.5 % quantile of the normal distribution
 _CHUNK = 250  # resamples per weight matrix: 2 MB for 1,000 samples
 
 
@@ -56,13 +57,22 @@ class HasBias(Protocol):
 
 
 
+@runtime_checkable
+class HasProportion(Protocol):
+    """A metric that is a share of samples: its statistic is 0 or 1. Where all samples agree, resampling shows no error
+    at all, so the interval is Wilson's (1927)."""
+
+    @property
+    def proportion(self) -> bool: ...
+
+
 def bootstrap(
     metric: Metric,
     samples: Sequence[Sample] | Float[np.ndarray, "n k"],
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The metric of a set of samples (or of their statistics) with its percentile interval.
+    """The metric of a set of samples (or of their statistics) with its percentile interval; Wilson's of a share.
 
     Rows that hold a nan are counted and left out; with none left every field is nan and n is 0.
     """
@@ -70,6 +80,8 @@ def bootstrap(
     if not len(rows):
         return Interval(UNDEFINED, UNDEFINED, UNDEFINED, 0, left_out)
     value = float(metric.aggregate(rows.mean(axis=0)))
+    if isinstance(metric, HasProportion) and metric.proportion:
+        return wilson(value, len(rows), left_out)
     draws = metric.aggregate(resampled_means(rows, resamples, seed))
     if isinstance(metric, HasBias) and metric.biased and np.isfinite(value):
         return corrected(value, draws, len(rows), left_out)
@@ -134,6 +146,15 @@ def corrected(value: float, draws: Float[np.ndarray, "R"], n: int, left_out: int
     return Interval(float(2 * value - finite.mean()), mirrored.low, mirrored.high, n, left_out)
 
 
+def wilson(share: float, n: int, left_out: int = 0) -> Interval:
+    """A share of n samples with the score interval of Wilson (1927), which holds up at 0 and 1 too."""
+    spread = NORMAL**2 / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = np.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    low, high = max(float(middle - half), 0.0), min(float(middle + half), 1.0)
+    return Interval(share, min(low, share), max(high, share), n, left_out)  # rounding may pass the share by a little
+
+
 def over_runs(values: Sequence[float], geometric: bool = False) -> Interval:
     """Mean over independent runs (training seeds) with Student's t interval: what a training claim rests on.
 
@@ -194,5 +215,5 @@ def _student_t(freedom: int) -> float:
     table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
     if freedom <= len(table):
         return table[freedom - 1]
-    z = 1.959964  # Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5), good to 1e-4 from 10 degrees on
+    z = NORMAL  # Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5), good to 1e-4 from 10 degrees on
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)

@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from jaxtyping import Float
+
 from didi_core.evaluation.frontier import Frontier
 from didi_core.evaluation.intervals import Interval
 from didi_core.types import NFE, Sample
@@ -72,6 +75,14 @@ class MetricInfo:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A quality with its bootstrap draws. Sets of equal size are resampled alike, so draws of two of them are pairs."""
+
+    value: Interval
+    draws: Float[np.ndarray, "R"]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything measured: rows (references first), a frontier per (model, method), and a few samples to read.
 
@@ -79,6 +90,8 @@ class Evaluation:
     at: the entropy of the held-out data, where models are matched. notes: what a reader must know of the samples.
     variety, variety_frontiers: the metric that models are matched at beside the entropy, where the domain names one,
         and the frontiers over it.
+    plain: a quality of which more is better, by model and method, at the temperature nearest to 1. It has no frontier:
+        it is compared as it is.
     """
 
     domain: str
@@ -90,3 +103,4 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     variety: MetricInfo | None = None
     variety_frontiers: Mapping[tuple[str, Method], Frontier] = field(default_factory=dict)
+    plain: Mapping[tuple[str, Method], Drawn] = field(default_factory=dict)

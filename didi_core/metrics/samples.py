@@ -35,6 +35,14 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Share(Mean):
+    """Share of samples of which ``of(text)`` is 1; the others give 0. Its interval is Wilson's."""
+
+    better: Better = "higher"
+    proportion: bool = True
+
+
+@dataclass(frozen=True)
 class DistinctFraction:
     """Share of samples that are not a copy of an earlier one. Statistic: 1 at a first occurrence, else 0."""
 

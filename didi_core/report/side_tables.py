@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from didi_core.evaluation.findings import change, figure, headed, indistinct, table_rows
+from didi_core.evaluation.findings import change, figure, headed, indistinct, signed, table_rows
 from didi_core.evaluation.intervals import interval
 from didi_core.evaluation.rows import Method, MetricInfo, Row
 from didi_core.report.record import Report
@@ -41,6 +41,26 @@ def frontier_data(report: Report) -> Table | None:
             cells.append((model, method.label, _steps(method), f"{temperature:g}", estimate(x), estimate(y)))
     headers = ("", "method", "steps", "T", entropy.label, quality.label)
     return Table("Data of the frontier", "", headers, tuple(cells)) if cells else None
+
+
+def difference_table(report: Report) -> Table | None:
+    """Models against the baseline at equal calls, of a quality that is compared as it is."""
+    found, quality = report.findings.differences, report.evaluation.metrics[0]
+    cells = tuple(
+        (
+            item.model,
+            item.method.label,
+            _steps(item.method),
+            estimate(item.other),
+            estimate(item.own),
+            signed(item.difference),
+            item.verdict,
+        )
+        for item in found
+    )
+    headers = ("", "method", "steps", report.findings.baseline, "model", "difference", "verdict")
+    about = "The same tasks for both, resampled in pairs."
+    return Table(f"{headed(quality.label)} at equal calls", about, headers, cells, (0, 1, 6)) if cells else None
 
 
 def steps_data(report: Report) -> Table | None:

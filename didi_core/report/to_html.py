@@ -12,6 +12,7 @@ from didi_core.report.record import Report
 from didi_core.report.side_tables import (
     Table,
     cost_table,
+    difference_table,
     diversity_table,
     frontier_data,
     precision_table,
@@ -22,7 +23,7 @@ from didi_core.report.side_tables import (
 from didi_core.report.tables import described, estimate, main_table, matched_table
 
 FIGURES: dict[str, Callable[[Report], Table | None]] = {"frontier": frontier_data, "steps": steps_data}
-SIDES = (variety_table, cost_table, precision_table, diversity_table)
+SIDES = (variety_table, difference_table, cost_table, precision_table, diversity_table)
 TONES = ("better", "worse")
 LONGEST = 600  # characters of a sample that are shown
 

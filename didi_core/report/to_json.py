@@ -51,6 +51,7 @@ def report_json(report: Report) -> dict[str, Any]:
             "comparisons": [{**_fields(c), "verdict": c.verdict} for c in findings.comparisons],
             "variety": evaluation.variety,
             "at_variety": [{**_fields(c), "verdict": c.verdict} for c in findings.at_variety],
+            "differences": [{**_fields(d), "verdict": d.verdict} for d in findings.differences],
             "acceleration": [{"model": w.model, "method": w.method, **_fields(w.acceleration)} for w in findings.worth],
             "examples": {
                 name: [{"id": s.id, "text": s.text} for s in samples] for name, samples in evaluation.examples.items()

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from didi_core.evaluation.findings import headed
 from didi_core.report.pictures import Plot
 from didi_core.report.record import Report
-from didi_core.report.side_tables import Table, cost_table, diversity_table, precision_table, variety_table
+from didi_core.report.side_tables import (
+    Table,
+    cost_table,
+    difference_table,
+    diversity_table,
+    precision_table,
+    variety_table,
+)
 from didi_core.report.tables import described, main_table, matched_table
 
 
@@ -29,7 +36,8 @@ def markdown(report: Report, plots: Sequence[Plot]) -> str:
             markdown_table(headers, cells),
         ]
     parts += [f"![{plot.caption}](plots/{plot.name}.png)" for plot in plots]
-    for table in (variety_table(report), cost_table(report), precision_table(report), diversity_table(report)):
+    sides = (variety_table, difference_table, cost_table, precision_table, diversity_table)
+    for table in (make(report) for make in sides):
         parts += section(table) if table else []
     parts.append("## A few samples")
     for name, samples in evaluation.examples.items():

@@ -12,7 +12,7 @@ from rich.text import Text
 from didi_core.evaluation.findings import indistinct
 from didi_core.report.record import Report
 from didi_core.report.side_tables import Table as Plain
-from didi_core.report.side_tables import variety_table
+from didi_core.report.side_tables import difference_table, variety_table
 from didi_core.report.tables import main_table, matched_table
 
 WIDTH = 112  # columns that the tables with their intervals need
@@ -32,6 +32,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
     at_variety = variety_table(report)
     if at_variety is not None:
         console.print(matched_variety_table(at_variety, narrow))
+    differences = difference_table(report)
+    if differences is not None:
+        console.print(equal_calls_table(differences, narrow))
     console.print(Text(report.sentence, style="bold"))
     for note in report.notes:
         console.print(Text(note, style="yellow"))
@@ -81,6 +84,15 @@ def matched_variety_table(plain: Plain, narrow: bool = False) -> Table:
         shown = [*line[:4], *map(_bare, line[4:6]), *line[6:]]
         verdict = Text(shown[7], style=COLOURS.get(shown[7], ""))
         table.add_row(*(verdict if i == 7 else (_bare(shown[i]) if narrow else shown[i]) for i in keep))
+    return table
+
+
+def equal_calls_table(plain: Plain, narrow: bool = False) -> Table:
+    """Model against baseline at equal calls."""
+    table = _table(plain.title, list(plain.headers))
+    for line in plain.cells:
+        shown = [*line[:3], *map(_bare, line[3:5]), _bare(line[5]) if narrow else line[5]]
+        table.add_row(*shown, Text(line[6], style=COLOURS.get(line[6], "")))
     return table
 
 

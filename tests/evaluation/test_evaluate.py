@@ -23,11 +23,12 @@ from didi_core.evaluation.findings import change, compare, diversity, figure, in
 from didi_core.evaluation.intervals import Interval
 from didi_core.evaluation.measure import all_metrics, evaluate_samples
 from didi_core.evaluation.rows import HELD_OUT, Evaluation, MetricInfo
+from didi_core.metrics import Share
 from didi_core.progress import Silent
 from didi_core.run import Run
 from didi_core.sampling.generate import Generated, SamplerSettings
 from didi_core.storage.fingerprint import model_hash
-from didi_core.types import NFE, Sample
+from didi_core.types import NFE, Metric, Sample
 from didi_toy import ExactTeacher, MarkovChain, ToyDomain
 
 CHAIN = MarkovChain(
@@ -36,6 +37,7 @@ CHAIN = MarkovChain(
         [[0.7, 0.1, 0.1, 0.1], [0.1, 0.6, 0.2, 0.1], [0.1, 0.1, 0.1, 0.7], [0.6, 0.2, 0.1, 0.1]], dtype=torch.float64
     ),
 )
+LIKELY = ("aa", "bb", "cd", "da")
 TEMPERATURES = (0.15, 0.3, 0.6, 1.0, 1.3)
 
 
@@ -156,6 +158,44 @@ def test_a_model_against_itself_shows_no_difference(domain: ToyDomain) -> None:
     assert findings.baseline == "a"
     assert [c.verdict for c in findings.comparisons] == ["no difference shown"]
     assert "not distinguishable at 8 steps" in sentence(found, findings)
+
+
+class Counted(ToyDomain):
+    """Judged by the share of texts in which most pairs are likely ones of the chain, so more is better."""
+
+    def metrics(self) -> list[Metric]:
+        return [Share("ordered", "ordered", ordered), self.entropy()]
+
+
+def ordered(text: str) -> bool:
+    likely = [text[i : i + 2] in LIKELY for i in range(len(text) - 1)]
+    return 2 * sum(likely) > len(likely)
+
+
+def test_a_quality_of_which_more_is_better_is_compared_as_it_is(domain: ToyDomain) -> None:
+    counted = Counted(chain=CHAIN)
+    counted.settings = domain.settings
+    plan = sweep(SamplerSettings(law="dilated"), (8,), (0.6, 1.0))
+    models = {
+        "teacher": Contender(wrong(), plan),
+        "student": Contender(ExactTeacher(CHAIN).eval(), plan),
+        "copy": Contender(wrong(), plan),
+    }
+    found = evaluate_models(Run(counted), models, Measuring(200, resamples=100))
+    findings = compare(found)
+    assert not found.frontiers and not findings.comparisons
+    assert [(d.model, d.verdict) for d in findings.differences] == [
+        ("student", "better"),
+        ("copy", "no difference shown"),
+    ]
+    own = [row.values["ordered"] for row in found.rows if row.kind == "model" and row.temperature == 1.0]
+    student, copy = findings.differences
+    assert (student.other, student.own) == (own[0], own[1])
+    assert student.difference.value == own[1].value - own[0].value and student.difference.low > 0
+    assert copy.difference == Interval(0, 0, 0, 200)  # the same samples, in pairs
+    said = sentence(found, findings)
+    assert said.startswith("At 8 steps the student's ordered is 0.") and "better at 8 steps" in said
+    assert any("three seeds" in note for note in notes(found, findings))
 
 
 def test_sweep_that_misses_the_entropy_claims_nothing(domain: ToyDomain) -> None:

@@ -19,7 +19,16 @@ from didi_core.evaluation.frontier import (
     matched,
     matched_difference,
 )
-from didi_core.evaluation.intervals import Interval, bootstrap, difference, over_runs, resampled_means
+from didi_core.evaluation.intervals import (
+    NORMAL,
+    Interval,
+    bootstrap,
+    difference,
+    over_runs,
+    resampled_means,
+    wilson,
+)
+from didi_core.metrics import Mean, Share
 from didi_core.types import Sample
 
 
@@ -277,3 +286,20 @@ def test_quality_must_be_positive_and_lower_better() -> None:
 
 def test_interval_excludes() -> None:
     assert Interval(1, 0.5, 1.5, 10).excludes(0) and not Interval(1, -0.5, 1.5, 10).excludes(0)
+
+
+def test_wilsons_interval_of_a_share_covers_and_holds_at_the_ends() -> None:
+    random = np.random.default_rng(3)
+    for truth in (0.02, 0.5, 0.97):
+        found = [wilson(float(random.binomial(60, truth)) / 60, 60) for _ in range(2000)]
+        assert 0.92 < np.mean([one.low <= truth <= one.high for one in found]) < 0.985
+    none, every = wilson(0.0, 50), wilson(1.0, 50)
+    assert none.low == none.value == 0 and every.high == every.value == 1
+    assert none.high == pytest.approx(1 - every.low) == pytest.approx(NORMAL**2 / (50 + NORMAL**2))
+
+
+def test_a_share_has_wilsons_interval_and_other_means_the_bootstraps() -> None:
+    texts = [Sample("yes")] * 30
+    share, mean = Share("said", "said", lambda text: text == "yes"), Mean("said", "said", lambda text: text == "yes")
+    assert bootstrap(share, texts) == wilson(1.0, 30)
+    assert bootstrap(mean, texts).low == 1

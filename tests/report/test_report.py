@@ -95,8 +95,8 @@ def test_schema(folder: Path) -> None:
     assert found["schema"] == SCHEMA == "didi_core.report/3"
     assert list(found) == [
         "schema", "title", "domain", "sentence", "notes", "metrics", "quality", "entropy", "reference_entropy",
-        "baseline", "rows", "frontiers", "matched", "comparisons", "variety", "at_variety", "acceleration", "examples",
-        "precision", "provenance", "timing",
+        "baseline", "rows", "frontiers", "matched", "comparisons", "variety", "at_variety", "differences",
+        "acceleration", "examples", "precision", "provenance", "timing",
     ]  # fmt: skip
     assert (found["quality"], found["entropy"], found["baseline"]) == ("perplexity", "entropy", "teacher")
     first = found["rows"][3]
