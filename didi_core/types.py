@@ -63,6 +63,8 @@ class Vocabulary:
 
     Ids ``0 .. size-1`` are tokens, ``mask == size`` is the mask, so an embedding has ``size + 1`` rows.
     ``forbidden`` ids are never generated; ``bos``, ``eos`` and ``pad`` are forbidden, and pinned: never masked.
+    ``given`` ids are pinned too. They spell what a sequence is conditioned on (a puzzle's clues), so each sequence of
+    data, of a rollout or of a reference says itself which of its positions are to be completed.
     """
 
     size: int
@@ -71,6 +73,7 @@ class Vocabulary:
     bos: int | None = None
     eos: int | None = None
     tokens: tuple[str, ...] | None = None  # spelling of each id, where the vocabulary is small enough to list
+    given: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -89,9 +92,14 @@ class Vocabulary:
         return self.size
 
     @cached_property
-    def pinned(self) -> tuple[int, ...]:
-        """Ids that the forward process never masks: BOS, EOS and padding."""
+    def frame(self) -> tuple[int, ...]:
+        """Ids that stand around a text and are no part of it: BOS, EOS and padding."""
         return tuple(i for i in (self.bos, self.eos, self.pad) if i is not None)
+
+    @cached_property
+    def pinned(self) -> tuple[int, ...]:
+        """Ids that the forward process never masks: the frame, and what is given."""
+        return (*self.frame, *self.given)
 
     @cached_property
     def generated(self) -> tuple[int, ...]:
@@ -119,17 +127,25 @@ class Vocabulary:
         return {}
 
     def maskable(self, tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-        """True where the forward process may put a mask: everywhere but at BOS, EOS and padding."""
-        free = torch.ones_like(tokens, dtype=torch.bool)
-        for pinned in self.pinned:
-            free &= tokens != pinned
-        return free
+        """True where the forward process may put a mask: everywhere but at BOS, EOS, padding and what is given."""
+        return _none_of(tokens, self.pinned)
+
+    def inside(self, tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """True at the text: everywhere but at BOS, EOS and padding."""
+        return _none_of(tokens, self.frame)
 
     def lengths(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B"]:
         """Number of positions before the padding, BOS and EOS included. Padding is on the right."""
         if self.pad is None:
             return torch.full((tokens.shape[0],), tokens.shape[1], device=tokens.device)
         return (tokens != self.pad).sum(dim=1)
+
+
+def _none_of(tokens: Int[Tensor, "B L"], ids: tuple[int, ...]) -> Bool[Tensor, "B L"]:
+    found = torch.ones_like(tokens, dtype=torch.bool)
+    for one in ids:
+        found &= tokens != one
+    return found
 
 
 class Denoiser(nn.Module, ABC):

@@ -30,6 +30,7 @@ from didi_core.commands.common import (
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
 from didi_core.device import Machine
 from didi_core.domain.abilities import HasSampleCache
+from didi_core.domain.conditioning import own_templates
 from didi_core.domain.data_report import describe
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache
@@ -207,6 +208,7 @@ def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: P
         received: Tensor = processes.broadcast(NOTHING)
         return received
     sampler, seed, batch_size = SamplerSettings(steps=steps), derive_seed(0, "reference"), 64
+    templates = own_templates(domain, "train", num, generator(seed, "templates"))
     cache = SampleCache(kept)
     carried = SampleCache(domain.sample_cache if isinstance(domain, HasSampleCache) else None)
     making = {
@@ -216,6 +218,7 @@ def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: P
         "num": num,
         "seed": seed,
         "batch_size": batch_size,
+        **({} if templates is None else {"templates": templates}),
     }
     made = carried.load(making) or cache.load(making)
     if made is None:
@@ -223,7 +226,14 @@ def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: P
         bar.start(f"reference samples of the teacher ({steps} steps)", num)
         with about.autocast():
             made = generate(
-                domain, teacher, settings=sampler, num=num, seed=seed, batch_size=batch_size, progress=counting(bar)
+                domain,
+                teacher,
+                settings=sampler,
+                num=num,
+                templates=templates,
+                seed=seed,
+                batch_size=batch_size,
+                progress=counting(bar),
             )
         bar.stop()
         cache.save(making, made)

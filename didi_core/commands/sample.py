@@ -25,7 +25,15 @@ from didi_core.commands.grammar import written
 from didi_core.config import Choice
 from didi_core.device import Machine
 from didi_core.diffusion.laws import law
-from didi_core.domain.conditioning import Conditioning, Request, condition, index_map, read_template, verify
+from didi_core.domain.conditioning import (
+    Conditioning,
+    Request,
+    condition,
+    index_map,
+    own_templates,
+    read_template,
+    verify,
+)
 from didi_core.errors import InputError
 from didi_core.plugins import registry
 from didi_core.progress import counting
@@ -227,14 +235,17 @@ def check_reach(lengths: Sequence[int], card: Mapping[str, Any]) -> None:
 
 
 def _templates(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Sequence[Sequence[int]] | None:
-    """The user's template, or templates of lengths like those that the model was trained on; None for ``length``."""
+    """The user's template, the domain's own, or templates of lengths like those that the model was trained on; None
+    for ``length``."""
     if settings.template is not None:
         return [read_template(domain, settings.template)]
-    lengths = card.get("lengths")
-    if settings.length is not None or not lengths:
+    lengths, stream = card.get("lengths"), generator(settings.seed, "lengths")
+    if settings.length is not None:
         return None
+    own = own_templates(domain, "validation", settings.num, stream)
+    if own is not None or not lengths:
+        return own
     weights = torch.tensor([float(count) for count in lengths.values()])
-    stream = generator(settings.seed, "lengths")
     drawn = torch.multinomial(weights, settings.num, replacement=True, generator=stream).tolist()
     values = [int(length) for length in lengths]
     return [domain.template([values[i]])[0].tolist() for i in drawn]

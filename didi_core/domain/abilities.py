@@ -5,6 +5,7 @@ ability                      what the core does with it
 ===========================  =====================================================================================
 ``HasConditioning``          ``sample`` takes keys of the domain's own: a contig, a prompt
 ``ReadsTemplates``           ``template`` is read in the domain's own notation
+``DrawsTemplates``           rollouts, references, samples and evaluations complete templates of the domain's own
 ``ScoresDesigns``            ``score`` and ``filter`` work on samples one by one
 ``HasControls``              reports show these negative controls in place of the generic ones
 ``HasTrainingSet``           reports warn where a reference holds training data
@@ -22,12 +23,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from didi_core.domain.conditioning import HasConditioning, ReadsTemplates
+from didi_core.domain.conditioning import DrawsTemplates, HasConditioning, ReadsTemplates
 from didi_core.domain.data_report import ReportsData
 from didi_core.domain.scoring import ScoresDesigns
 from didi_core.types import Sample
 
 __all__ = [
+    "DrawsTemplates",
     "HasConditioning",
     "HasControls",
     "HasReferenceStatistics",

@@ -7,12 +7,13 @@ a bias. The core knows none of the keys; it fills the templates and verifies wha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from didi_core.errors import DidiError, InputError
@@ -73,6 +74,21 @@ class ReadsTemplates(Protocol):
         ...
 
 
+@runtime_checkable
+class DrawsTemplates(Protocol):
+    """A conditional domain: each sequence completes something given, such as the clues of a puzzle.
+
+    What is given is spelled with the ``given`` ids of the vocabulary, in templates as in data.
+    """
+
+    def templates(self, split: str, n: int, generator: torch.Generator) -> Int[Tensor, "n L"]:
+        """n templates of the split, what is given in place and the mask at all other positions; padded on the right.
+
+        ``train`` for what a model learns from, ``validation`` for what it is measured on.
+        """
+        ...
+
+
 def condition(domain: Domain, wishes: Mapping[str, Any], request: Request) -> Conditioning:
     """What the domain makes of the user's keys; nothing is fixed where none is given.
 
@@ -114,11 +130,30 @@ def read_template(domain: Domain, text: str, where: str = "template") -> list[in
         except InputError as error:
             place = f", in {piece!r} after {at} characters" if at else ""
             raise InputError(f"{where}={text!r}{place}: {error}") from None
-        inner += tokens[vocabulary.maskable(tokens)].tolist()
+        inner += tokens[vocabulary.inside(tokens)].tolist()
         at += len(piece) + 1
+    if isinstance(domain, DrawsTemplates):  # its ``template`` has something given of its own
+        ends = ([] if one is None else [one] for one in (vocabulary.bos, vocabulary.eos))
+        return list(itertools.chain(next(ends), inner, next(ends)))
     frame = domain.template([len(inner)])[0]
     frame[frame == vocabulary.mask] = torch.tensor(inner)
     return frame.tolist()
+
+
+def draw_templates(domain: Domain, split: str, n: int, generator: torch.Generator) -> Int[Tensor, "n L"]:
+    """n templates of a split: the domain's own, else all-masked ones of lengths from its prior."""
+    if isinstance(domain, DrawsTemplates):
+        return domain.templates(split, n, generator)
+    return domain.template(domain.lengths(n, generator))
+
+
+def own_templates(domain: Domain, split: str, n: int, generator: torch.Generator) -> list[list[int]] | None:
+    """n templates of a conditional domain as rows of ids without padding; None for a domain where lengths decide."""
+    if not isinstance(domain, DrawsTemplates):
+        return None
+    drawn = domain.templates(split, n, generator)
+    ends = domain.vocabulary.lengths(drawn).tolist()
+    return [row[:end] for row, end in zip(drawn.tolist(), ends, strict=True)]
 
 
 def verify(samples: Sequence[Sample], conditioning: Conditioning, vocabulary: Vocabulary) -> None:
@@ -152,7 +187,7 @@ def index_map(samples: Sequence[Sample], conditioning: Conditioning, vocabulary:
     rows: dict[str, Any] = {}
     for number, sample in enumerate(samples):
         template = torch.tensor([list(conditioning.templates[number % len(conditioning.templates)])])
-        inside = template[vocabulary.maskable(template)]
+        inside = template[vocabulary.inside(template)]
         details = conditioning.maps[number % len(conditioning.maps)] if conditioning.maps else {}
         rows[sample.id] = {"length": len(inside), "pinned": ranges((inside != vocabulary.mask).tolist()), **details}
     if not any(row["pinned"] for row in rows.values()):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from didi_core.diffusion.grids import Curve
+from didi_core.domain.conditioning import own_templates
 from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.run import Run
@@ -107,9 +108,11 @@ class Drawing:
         self._warm.add(model.digest)
 
     def _lengths(self, num: int, seed: int) -> str:
-        """Digest of the lengths to be drawn: they come from the domain's prior, which its data and settings decide."""
-        lengths = parse_length(self.how.length, self.run.domain, num, generator(seed, "lengths"))
-        return hashlib.sha256(json.dumps(lengths).encode()).hexdigest()
+        """Digest of the lengths or templates to come: the domain's prior, its data and its settings decide them."""
+        length, domain = self.how.length, self.run.domain
+        own = None if length is not None else own_templates(domain, "validation", num, generator(seed, "lengths"))
+        laid_out = own or parse_length(length, domain, num, generator(seed, "lengths"))
+        return hashlib.sha256(json.dumps(laid_out).encode()).hexdigest()
 
 
 def _short(settings: SamplerSettings) -> SamplerSettings:

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from didi_core.diffusion.schedules import schedule
+from didi_core.domain.conditioning import draw_templates
 from didi_core.errors import InputError, unknown
 from didi_core.objectives.base import Materials, check_entropy
 from didi_core.objectives.policy import Episode, PolicySettings, draw_episode, student_terms
@@ -144,6 +145,6 @@ class DidiObjective(Objective[Episode]):
 
 
 def group_template(domain: Domain, batch: int, group: int, seed: int, slice: Slice) -> Int[Tensor, "B L"]:
-    """All-masked sequences; the samples of a group have one length, drawn from the domain's prior."""
-    lengths = domain.lengths(batch // group, generator(seed, "lengths", slice.step, slice.number))
-    return domain.template([length for length in lengths for _ in range(group)])
+    """Templates from the domain's prior, one a group: its samples share a length, and what is given."""
+    drawn = draw_templates(domain, "train", batch // group, generator(seed, "lengths", slice.step, slice.number))
+    return drawn.repeat_interleave(group, 0)

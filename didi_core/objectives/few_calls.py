@@ -9,6 +9,7 @@ import torch
 from didi_core.config import Choice
 from didi_core.diffusion.grids import grid, shares_of
 from didi_core.diffusion.laws import Law, OpenLaw, law
+from didi_core.domain.conditioning import draw_templates
 from didi_core.errors import InputError
 from didi_core.objectives.base import Materials
 from didi_core.objectives.ratio import Completion
@@ -53,8 +54,8 @@ def complete(materials: Materials, settings: FewCalls, slice: Slice) -> Completi
     made = grid(settings.grid, settings.power, "objective.rollout.grid")
     shares = shares_of(made, calls)[: before + 1].clone()
     shares[-1] = 1.0
-    lengths = run.domain.lengths(rows, generator(run.seed, "lengths", slice.step, slice.number))
-    template = run.domain.template(lengths).to(run.device)
+    stream = generator(run.seed, "lengths", slice.step, slice.number)
+    template = draw_templates(run.domain, "train", rows, stream).to(run.device)
     found = roll_out(materials.student, template, shares.expand(rows, -1), settings.make_law(), slice.stream, trained=1)
     last = found.calls[-1]
     return Completion(last.tokens, last.where, last.at(last.where), found.completions[0])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from didi_core.config import Choice, own_keys, split_choice
 from didi_core.diffusion.grids import Curve, Grid, grid, shares_of
 from didi_core.diffusion.laws import PROTOCOL, Law, OpenLaw, law
+from didi_core.domain.conditioning import own_templates
 from didi_core.errors import InputError
 from didi_core.sampling.base import Sampled, Sampler, SampleRequest, TokenRule, device_of
 from didi_core.sampling.catalogue import sampler
@@ -190,7 +191,7 @@ def generate(
 
     Args:
         templates: token ids with the mask at free positions (anything else is pinned), used round-robin; excludes
-            ``length``.
+            ``length``. Without either, a conditional domain's own of the validation split.
         bias: added to the logits of every token, -inf excludes one.
         entropy_at: NLL curve for a grid that needs one, as ``optimised`` does (see ``nll_curve``).
         progress: called with the number of samples finished.
@@ -206,6 +207,8 @@ def generate(
     bias = None if bias is None else bias.to(device)
     if templates is not None and length is not None:
         raise InputError("length and template exclude each other: the template says the length.")
+    if templates is None and length is None:
+        templates = own_templates(domain, "validation", num, generator(seed, "lengths"))
     if templates is None:
         lengths = parse_length(length, domain, num, generator(seed, "lengths"))
         order = sorted(range(num), key=lambda i: lengths[i])

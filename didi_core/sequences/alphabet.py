@@ -137,7 +137,7 @@ class AlphabetDomain(TokenDomain):
     def _spellings(self) -> dict[int, str]:
         """Text of every token that may be in a sequence."""
         shown = dict(zip(self._id_of, self._letters.alphabet, strict=True))
-        return {**shown, **dict.fromkeys(self.vocabulary.pinned, ""), self.vocabulary.mask: "_"}
+        return {**shown, **dict.fromkeys(self.vocabulary.frame, ""), self.vocabulary.mask: "_"}
 
     def check(self, text: str) -> str:
         """The normalised text. Raises InputError for a letter outside the alphabet."""

@@ -20,6 +20,7 @@ from didi_core.evaluation.measure import evaluate_samples
 from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.streams import generator
 from didi_core.testing.bench import SAMPLES, Bench, Broken, promise, refuses
+from didi_core.testing.conditional_checks import check_given
 from didi_core.types import Denoiser, Domain, Metric, Sample
 
 ROUNDING = 1e-4  # of the largest logit: some hundred times what fp32 sums in another order differ by
@@ -216,8 +217,7 @@ def check_sampling(bench: Bench) -> None:
     """Sequences come out of every kind of sampler, whole, decodable and the same for a seed."""
     domain = bench.domain
     scorer = domain.scorer(bench.network, 1).eval()
-    template = domain.template([9])[0]
-    free = template == domain.vocabulary.mask
+    templates = domain.template([9] * 3)
     for name in ("ancestral", "first_hitting", "rgas"):
         made = [
             generate(domain, bench.network, scorer, settings=SamplerSettings(name, 3), num=3, length=9, seed=5)
@@ -225,8 +225,8 @@ def check_sampling(bench: Bench) -> None:
         ]
         texts = [sample.text for sample in made[0].samples]
         promise(texts == [s.text for s in made[1].samples], f"sampler {name}: one seed gave different samples.")
-        for sample in made[0].samples:
-            tokens = torch.tensor(sample.tokens)
+        for sample, template in zip(made[0].samples, templates, strict=True):
+            tokens, free = torch.tensor(sample.tokens), template == domain.vocabulary.mask
             promise(tokens.shape == template.shape, f"sampler {name} wrote another length than 9.")
             wrong = {*tokens[free].tolist()} - {*domain.vocabulary.generated}
             promise(not wrong, f"sampler {name} wrote the ids {sorted(wrong)}, which may not be generated.")
@@ -257,9 +257,10 @@ def check_metrics(bench: Bench) -> None:
             f"metric {metric.name}: {value} is no interval.",
         )
     promise(
-        metrics[0].better == "lower", f"the quality {names[0]} must be one where lower is better, for the frontier."
+        metrics[0].better != "neither",
+        f"the quality {names[0]} must say what is better: lower, for a frontier, or higher, to be compared as it is.",
     )
-    if len(bench.natural) >= metrics[0].minimum:
+    if metrics[0].better == "lower" and len(bench.natural) >= metrics[0].minimum:
         rows = np.asarray(metrics[0].statistics(bench.natural), dtype=np.float64)
         raw = float(metrics[0].aggregate(np.nanmean(rows, axis=0)))
         promise(raw > 0, f"the quality {names[0]} is {raw:.3g} on held-out samples; a frontier needs it above zero.")
@@ -274,8 +275,9 @@ def check_controls(bench: Bench) -> None:
     made = negative_controls(bench.domain, bench.natural)
     values = {n: evaluate_samples([quality], s).values[quality.name].value for n, s in made.items()}
     listed = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+    sign = 1 if quality.better == "lower" else -1
     promise(
-        any(value > known for value in values.values()),
+        any(sign * value > sign * known for value in values.values()),
         f"the quality {quality.name} is {known:.3g} on held-out samples and no worse on the controls: {listed}.",
     )
 
@@ -336,7 +338,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 CHECKS: dict[str, Callable[[Bench], None]] = {
     name.removeprefix("check_"): function for name, function in list(globals().items()) if name.startswith("check_")
-}
+} | {"given": check_given}
 
 
 def faults(domain: Domain, teacher: Denoiser | None = None) -> dict[str, str]:

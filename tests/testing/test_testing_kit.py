@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from didi_core.sampling.catalogue import BUILT_IN
 from didi_core.sequences import AlphabetDomain
 from didi_core.testing import Broken, DomainContract, check_grid, check_law, check_metric, check_sampler, faults
 from didi_core.testing.domain_checks import CHECKS
-from didi_core.types import NFE, Domain, Metric, Sample
+from didi_core.types import NFE, Domain, Metric, Sample, Vocabulary
 from didi_protein import ProteinDomain
 from didi_toy import ToyDomain
 
@@ -142,6 +142,16 @@ class Shouts(Sound):
     name = "Sound"
 
 
+class GivesNothing(Sound):
+    def make_vocabulary(self) -> Vocabulary:
+        return replace(super().make_vocabulary(), given=(0,))
+
+
+class SameClues(GivesNothing):
+    def templates(self, split: str, n: int, generator: torch.Generator) -> Tensor:
+        return self.template([9] * n)
+
+
 BROKEN: list[tuple[Callable[[], Any], str, str]] = [
     (Shouts, "vocabulary", "give a lower-case name"),
     (ForgetsCase, "text", "decode does not undo encode"),
@@ -152,6 +162,8 @@ BROKEN: list[tuple[Callable[[], Any], str, str]] = [
     (MasksItself, "batches", "a batch holds the mask; the core does the masking"),
     (Leaks, "held_out", "held-out samples are training sequences too"),
     (AnyTeacher, "teacher", r"teacher\('no/such/teacher'\) was accepted"),
+    (GivesNothing, "given", "a domain with such draws its templates itself"),
+    (SameClues, "given", "ignore the generator that is passed"),
     (SharedScorer, "scorer", "the scorer shares weights with the teacher"),
     (NoEntropy, "metrics", r"metrics\(\) gave 1; the first is the quality, the second the entropy"),
     (Indifferent, "controls", "the quality length is 9 on held-out samples and no worse on the controls"),
