@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from didi_core.evaluation.differences import Difference, differences
 from didi_core.evaluation.frontier import (
     Acceleration,
     Matched,
@@ -16,7 +17,7 @@ from didi_core.evaluation.frontier import (
     matched,
     matched_difference,
 )
-from didi_core.evaluation.intervals import Interval, interval
+from didi_core.evaluation.intervals import Interval
 from didi_core.evaluation.rows import Evaluation, Method, MetricInfo, Row
 
 CLAIM = 1000  # samples that a claim needs
@@ -68,24 +69,6 @@ class Worth:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A model's quality minus the baseline's at the same method and steps, where more is better."""
-
-    model: str
-    baseline: str
-    method: Method
-    own: Interval
-    other: Interval
-    difference: Interval
-
-    @property
-    def verdict(self) -> str:
-        if not self.difference.excludes(0.0):
-            return "no difference shown"
-        return "better" if self.difference.value > 0 else "worse"
-
-
-@dataclass(frozen=True)
 class Findings:
     """Frontiers read at the data's entropy, comparisons under equal methods and steps, accelerations.
 
@@ -124,7 +107,7 @@ def compare(evaluation: Evaluation, baseline: str = "teacher") -> Findings:
             found = acceleration(mine, method.steps, steps)
             if found is not None:
                 worth.append(Worth(model, method, found))
-    others = _at_variety(evaluation, baseline), _differences(evaluation, baseline)
+    others = _at_variety(evaluation, baseline), differences(evaluation, baseline)
     return Findings(baseline, read, tuple(comparisons), tuple(worth), *others)
 
 
@@ -156,18 +139,6 @@ def _verdict(ratio: Interval | None) -> str:
     if not ratio.excludes(1.0):
         return "no difference shown"
     return "better" if ratio.value < 1 else "worse"
-
-
-def _differences(evaluation: Evaluation, baseline: str) -> tuple[Difference, ...]:
-    """Every model against the baseline at equal methods, sets of equal size as pairs."""
-    found = []
-    for (model, method), mine in evaluation.plain.items():
-        other = evaluation.plain.get((baseline, method))
-        if model != baseline and other is not None:
-            n = min(mine.value.n, other.value.n)
-            apart = interval(mine.value.value - other.value.value, mine.draws - other.draws, n)
-            found.append(Difference(model, baseline, method, mine.value, other.value, apart))
-    return tuple(found)
 
 
 def sentence(evaluation: Evaluation, findings: Findings) -> str:
@@ -241,11 +212,11 @@ def _variety_sentence(evaluation: Evaluation, findings: Findings, headline: Comp
     return f". At matched {evaluation.variety.label} ({figure(mine[0].at)}): {change(mine[0].ratio)}"
 
 
-def _difference_sentence(evaluation: Evaluation, differences: Sequence[Difference]) -> str:
+def _difference_sentence(evaluation: Evaluation, found: Sequence[Difference]) -> str:
     """The verdict where the quality is compared as it is, on the method of the first difference."""
-    quality, first = evaluation.metrics[0], differences[0]
+    quality, first = evaluation.metrics[0], found[0]
     family = replace(first.method, steps=None)
-    mine = [d for d in differences if d.model == first.model and replace(d.method, steps=None) == family]
+    mine = [d for d in found if d.model == first.model and replace(d.method, steps=None) == family]
     by_steps = {d.method.steps: d for d in mine}
     shown = by_steps[next((k for k in HEADLINE if k in by_steps), first.method.steps)]
     apart = shown.difference
