@@ -128,6 +128,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             keeper = make_keeper(opened, settings.resume)
             engine = Engine(objective, about, settings.training, keeper, "distill", partial(about.stream, "distill"))
             engine.train()
+        opened.note(updates=engine.updates)
         networks = [trainee.learner.network for trainee in engine.trainees]
         scorer = next((network for network in networks if isinstance(network, TokenScorer)), None)
         made = Distilled(student, scorer)
@@ -251,7 +252,7 @@ def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirec
         "training": {
             "objective": settings.rules.name,
             **engine.objective.record(),
-            "steps": training.steps,
+            "steps": engine.updates,
             "batch_size": training.batch_size,
             "lr": training.lr,
             "seed": settings.seed,

@@ -114,6 +114,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             stream = partial(generator, settings.seed, "train")
             engine = Engine(objective, about, settings.training, keeper, "pretrain", stream)
             curve = engine.train()
+        opened.note(updates=engine.updates)
         if processes.first:
             folder = save(network, card(settings, engine, opened), opened)
             print(f"validation loss {list(curve.values())[-1]:.4f} nats per position. Model: {folder}")
@@ -163,6 +164,7 @@ def card(settings: Settings, engine: Engine, opened: RunDirectory) -> dict[str, 
             **engine.objective.record(),
             "seed": settings.seed,
             **asdict(settings.training),
+            "steps": engine.updates,
         },
         "command": shlex.join(["python", "-m", "didi_core", *opened.record["command_line"]]),
         "versions": opened.record["versions"],

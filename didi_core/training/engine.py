@@ -21,7 +21,7 @@ from didi_core.training.settings import TrainingSettings
 from didi_core.training.state import Keeper, Stateful
 from didi_core.training.stopping import stopping
 
-RESERVED = ("optimiser", "ema", "validation")  # names of states that belong to the result, and so of no learner
+RESERVED = ("optimiser", "ema", "validation", "clock")  # names of states that belong to the result, and so of no learner
 
 
 @dataclass
@@ -63,11 +63,33 @@ class Curve:
 
 
 @dataclass
+class Clock:
+    """Seconds in training, over all parts of a run that was interrupted and resumed."""
+
+    before: float = 0.0
+    started: float | None = None
+
+    def start(self) -> None:
+        self.started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + (0.0 if self.started is None else time.monotonic() - self.started)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.before = float(state["seconds"])
+
+
+@dataclass
 class Engine:
     """The training of one objective. ``train`` runs it to its end; ``step`` is the whole of one step.
 
     A step derives its randomness from its number, so nothing else has to be kept for an exact resume.
 
+    updates: of the result, made so far. clock: time spent in training.
     title: of the progress bar. stream: (step, number of the slice) -> fresh random stream of that slice.
     """
 
@@ -79,6 +101,8 @@ class Engine:
     stream: Callable[[int, int], torch.Generator]
     trainees: list[Trainee] = field(init=False)
     curve: Curve = field(init=False, default_factory=Curve)
+    clock: Clock = field(init=False, default_factory=Clock)
+    updates: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.training.slice_size(self.run.processes.size)
@@ -100,10 +124,13 @@ class Engine:
         found: dict[str, Stateful] = {}
         for trainee in self.trainees:
             found |= trainee.state("" if trainee is self.result else f"{trainee.learner.name}_")
+        if self.training.seconds:
+            found["clock"] = self.clock
         return found | {"validation": self.curve} if isinstance(self.objective, Validated) else found
 
     def train(self) -> dict[int, float]:
-        """Run all steps after the newest checkpoint. The result ends with its averaged weights, in eval mode.
+        """Run all steps after the newest checkpoint, or as many as ``training.seconds`` leave time for. The result ends
+        with its averaged weights, in eval mode.
 
         Returns:
             validation loss by step; empty for an objective without validation.
@@ -120,36 +147,50 @@ class Engine:
             reporter.message(f"{self.title}: {caution}")
         wait = self.result.learner.warmup
         self._show(first, wait)
-        started = time.monotonic()
+        done, over = first, self._over(self.clock.seconds)
+        self.clock.start()
         with stopping() as asked:
-            for step in range(first, self.steps):
-                scalars = self.step(step)
-                check_finite(step, scalars)
-                self.objective.check(step, scalars)
+            while done < self.steps and not over:
+                scalars = self.step(done)
+                check_finite(done, scalars)
+                self.objective.check(done, scalars)
                 reporter.advance(scalars)
-                if step + 1 == wait:
+                done += 1
+                if done == wait:
                     reporter.stop()
                     self._show(wait, wait)
-                done, stop = step + 1, self.run.processes.mean({"stop": float(asked())})["stop"] > 0
-                if done % every.log_every == 0 or done == self.steps or step == 0:
-                    self.keeper.record(done, {**scalars, "seconds": round(time.monotonic() - started, 3)})
-                if done % every.checkpoint_every == 0 or done == self.steps or stop:
+                told = self.run.processes.mean({"stop": float(asked()), "seconds": self.clock.seconds})
+                stop, over = told["stop"] > 0, self._over(told["seconds"])
+                if over and done < self.steps:
+                    scalars |= self._validation(done)
+                last = over or done == self.steps
+                if done % every.log_every == 0 or last or done == 1:
+                    self.keeper.record(done, {**scalars, "seconds": round(self.clock.seconds, 3)})
+                if done % every.checkpoint_every == 0 or last or stop:
                     self.keeper.save(done, state)
-                if stop and done < self.steps:
+                if stop and not last:
                     reporter.stop()
                     raise KeyboardInterrupt(f"after step {done}, which is saved")
         reporter.stop()
+        self.updates = max(done - wait, 0)
+        if over:
+            reporter.message(f"{self.title}: {self.updates} updates in {self.clock.seconds:.0f} s")
         if self.result.ema is not None:
             self.result.ema.copy_to(self.result.learner.network)
         self.result.learner.network.eval()
         return self.curve.values
+
+    def _over(self, seconds: float) -> bool:
+        """Whether the time that the run may take is spent."""
+        return 0 < self.training.seconds <= seconds
 
     def _show(self, done: int, wait: int) -> None:
         """Begin a bar: of the first ``wait`` steps, in which the result is left as it is, or of those asked for."""
         if done < wait:
             self.run.reporter.start(f"{self.title}: warm-up", wait, done)
         else:
-            self.run.reporter.start(self.title, self.training.steps, done - wait)
+            steps = 0 if self.training.seconds else self.training.steps  # 0: nobody knows how many
+            self.run.reporter.start(self.title, steps, done - wait)
 
     def step(self, step: int) -> dict[str, float]:
         """All updates of one step; returns the scalars of its health, the same on all processes.
@@ -169,7 +210,10 @@ class Engine:
             scalars |= self._rounds([result], step, slices[::-1], partial(self._again, held))
         elif learns:
             scalars |= self._rounds([result], step, slices, partial(self._batch, graph=True))
-        return self.run.processes.mean(scalars) | self._validation(step)
+        done = step + 1
+        every = self.objective.validate_every if isinstance(self.objective, Validated) else 0
+        due = every and (done % every == 0 or done == self.steps)
+        return self.run.processes.mean(scalars) | (self._validation(done) if due else {})
 
     def _rounds(
         self, trainees: Sequence[Trainee], step: int, slices: Sequence[Slice], draw: Callable[[Slice], Any]
@@ -226,13 +270,13 @@ class Engine:
         return self._batch(replace(slice, stream=self.stream(slice.step, slice.number)), graph=True)
 
     @torch.no_grad()
-    def _validation(self, step: int) -> dict[str, float]:
-        """The validation loss, where the objective has one and it is due."""
-        done, objective = step + 1, self.objective
-        if not isinstance(objective, Validated) or (done % objective.validate_every and done != self.steps):
+    def _validation(self, done: int) -> dict[str, float]:
+        """The validation loss after so many steps, where the objective has one."""
+        if not isinstance(self.objective, Validated):
             return {}
-        with averaged(self.result):
-            self.curve.values[done] = objective.validate()
+        if done not in self.curve.values:
+            with averaged(self.result):
+                self.curve.values[done] = self.objective.validate()
         return {"validation_loss": self.curve.values[done]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -128,10 +129,13 @@ class Measured:
 def time_steps(objective: Objective[Any], run: Run, training: TrainingSettings) -> Measured:
     """Time a few steps of an objective; nothing is written."""
     watch, quiet = Stopwatch(run.device), replace(run, reporter=Silent())
-    short = replace(training, steps=TIMED + 1, log_every=1)
+    short = replace(training, steps=TIMED + 1, seconds=0.0, log_every=1)
     engine = Engine(DryRun(objective), quiet, short, watch, "dry run", lambda *names: run.stream("dry run", *names))
     engine.train()
-    return Measured(watch.seconds, watch.peak(), engine.trainees, objective.learners()[-1].warmup + training.steps)
+    steps = objective.learners()[-1].warmup + training.steps
+    if training.seconds:
+        steps = min(steps, math.ceil(training.seconds / watch.seconds))
+    return Measured(watch.seconds, watch.peak(), engine.trainees, steps)
 
 
 def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> tuple[Component, ...]:

@@ -13,12 +13,15 @@ class TrainingSettings:
     """Length and rhythm of a run, shared by ``pretrain`` and ``distill``.
 
     steps: updates of the network that is the result.
+    seconds: the run ends after so much time in training, warm-up and earlier parts of a resumed run included, or after
+        ``steps`` updates, whichever comes first; 0 for no such limit. Learning rates follow ``steps``.
     batch_size: sequences per update, over all processes.
     accumulate: slices that a process cuts its rows into; their gradients add up to those of the whole.
     ema: decay of the weights' moving average, which is what is kept at the end.
     """
 
     steps: int = 1000
+    seconds: float = 0.0
     batch_size: int = 32
     accumulate: int = 1
     lr: float = 1e-3
@@ -34,6 +37,10 @@ class TrainingSettings:
         for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"training.{name}={getattr(self, name)} is out of range: it must be at least 1.")
+        if not 0 <= self.seconds < float("inf"):
+            raise InputError(
+                f"training.seconds={self.seconds} is out of range: a time in seconds, or 0 to train for training.steps."
+            )
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"training.accumulate={self.accumulate} must divide training.batch_size={self.batch_size}."
@@ -43,16 +50,24 @@ class TrainingSettings:
         checked("training", lambda: self.optimiser)
 
     def cautions(self) -> list[str]:
-        """What these settings hardly mean, in sentences: a warm-up that is longer than the run.
+        """What these settings hardly mean, in sentences: a warm-up that is longer than the run, a rate that falls to an
+        end which the time may not reach.
 
         An average longer than the run is not among them: its decay grows with the number of updates (``EMA``).
         """
-        if not self.warmup >= self.steps > 1:
-            return []
-        return [
-            f"training.warmup={self.warmup} is not over when the {self.steps} steps are: the learning rate never "
-            f"reaches training.lr={self.lr:g}."
-        ]
+        found = []
+        if self.warmup >= self.steps > 1:
+            found.append(
+                f"training.warmup={self.warmup} is not over when the {self.steps} steps are: the learning rate never "
+                f"reaches training.lr={self.lr:g}."
+            )
+        if self.seconds and self.final < 1:
+            found.append(
+                f"training.seconds={self.seconds:g} may end the run anywhere on the way to training.final="
+                f"{self.final:g}, which {self.steps} steps would reach. Set training.final=1 for a rate that does not "
+                "depend on it."
+            )
+        return found
 
     def slice_size(self, processes: int = 1) -> int:
         """Sequences that a process holds at a time. Raises InputError where the batch cannot be cut evenly."""

@@ -325,3 +325,64 @@ def test_an_average_that_is_longer_than_the_run_is_of_the_run() -> None:
     assert float(average.shadow["weight"]) > 0.99
     assert TrainingSettings(steps=20, warmup=0, ema=0.9999).cautions() == []
     assert "training.warmup=20" in TrainingSettings(steps=20, warmup=20).cautions()[0]
+
+
+# --- a budget of time
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that shows a second more whenever it is read."""
+    now = iter(range(1_000_000))
+    monkeypatch.setattr("didi_core.training.engine.time.monotonic", lambda: float(next(now)))
+
+
+LONG = replace(TRAINING, steps=1000, seconds=20.0, log_every=1000)
+
+
+def test_a_run_ends_when_its_time_is_spent(ticking: None) -> None:
+    keeper = Memory()
+    trained = engine(Line(LONG), LONG, keeper)
+    trained.train()
+    assert 3 <= trained.updates < 20
+    assert keeper.saved is not None and keeper.saved[0] == trained.updates == keeper.lines[-1][0]
+    assert float(keeper.saved[1]["clock"]["seconds"]) >= 20
+    again = engine(Line(LONG), LONG, keeper)
+    again.train()
+    assert again.updates == trained.updates
+
+
+def test_time_of_earlier_parts_counts(ticking: None) -> None:
+    whole = engine(Line(LONG), LONG)
+    whole.train()
+    keeper = Memory(stop=4)
+    with pytest.raises(KeyboardInterrupt):
+        engine(Line(LONG), LONG, keeper).train()
+    keeper.stop = 0
+    rest = engine(Line(LONG), LONG, keeper)
+    rest.train()
+    assert 4 < rest.updates <= whole.updates + 1
+
+
+def test_steps_end_a_run_that_has_time_left() -> None:
+    training = replace(TRAINING, seconds=1e6)
+    line, plain = Line(training), Line(TRAINING)
+    trained = engine(line, training)
+    trained.train()
+    engine(plain).train()
+    assert trained.updates == TRAINING.steps
+    assert all(torch.equal(value, plain.weights()[name]) for name, value in line.weights().items())
+
+
+def test_the_warm_up_counts_in_the_time_but_not_in_the_updates(ticking: None) -> None:
+    trained = engine(Line(LONG, waits=3), LONG)
+    trained.train()
+    assert trained.updates < 17
+
+
+def test_a_time_that_is_none_is_refused_and_a_falling_rate_is_a_caution() -> None:
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=r"training.seconds=.* out of range"):
+            replace(TRAINING, seconds=wrong)
+    assert any("training.final=1" in said for said in replace(LONG, final=0.1).cautions())
+    assert not any("training.final" in said for said in replace(LONG, final=1.0).cautions())
