@@ -39,13 +39,18 @@ def export_didi(run: Path, out: Path) -> str:
     """``model.safetensors`` and, where there is a scorer, ``discriminator.safetensors``, as DiDi-Instruct published.
 
     Raises:
-        InputError: a model with a table of positions, for which their network has no place.
+        InputError: a model with a table of positions or an input of noise, for which their network has no place.
     """
     denoiser, scorer = _load(run, out)
     if denoiser.config.positions:
         raise InputError(
             f"run={run}: the model has a table of {denoiser.config.positions} absolute positions, and DiDi-Instruct's "
             "network has none. Set format=hf."
+        )
+    if denoiser.noise_size:
+        raise InputError(
+            f"run={run}: the model reads {denoiser.noise_size} numbers of noise at every call, and DiDi-Instruct's "
+            "network has no place for them. Set format=hf."
         )
 
     def fill(folder: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
@@ -86,9 +86,17 @@ class DiTForMaskedDiffusion(PreTrainedModel):
         made.denoiser, made.scorer = denoiser, scorer
         return made
 
-    def forward(self, input_ids: Int[Tensor, "B L"], labels: Int[Tensor, "B L"] | None = None) -> MaskedLMOutput:
-        """Raw logits; with ``labels`` also the mean cross-entropy where a label is not -100."""
-        logits = self.denoiser(input_ids)
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B L"],
+        labels: Int[Tensor, "B L"] | None = None,
+        noise: Float[Tensor, "B Z"] | None = None,
+    ) -> MaskedLMOutput:
+        """Raw logits; with ``labels`` also the mean cross-entropy where a label is not -100.
+
+        noise: standard normal numbers, new at every call, for a student that reads some (``config.network["noise"]``).
+        """
+        logits = self.denoiser(input_ids, noise)
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
         return MaskedLMOutput(loss=loss, logits=logits)
 

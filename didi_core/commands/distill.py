@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -35,6 +34,7 @@ from didi_core.domain.data_report import describe
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import check_reference
+from didi_core.models.noise import with_noise
 from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.older import upgraded
@@ -60,6 +60,21 @@ class EvaluationSettings(PlanSettings):
     enabled: bool = True
 
 
+@dataclass(frozen=True)
+class StudentSettings:
+    """How the student differs from a copy of the teacher.
+
+    noise: normal numbers that each sequence is given at every call, through which the tokens of one call can depend on
+        each other; 0 for none.
+    """
+
+    noise: int = 0
+
+    def __post_init__(self) -> None:
+        if self.noise < 0:
+            raise InputError(f"student.noise={self.noise} is out of range: it must not be negative.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(RunSettings):
     """``configs/distill.yaml``.
@@ -75,6 +90,7 @@ class Settings(RunSettings):
     collapse: float = 0.1
     teacher: str = "bundled"
     cache: Path | None = None
+    student: StudentSettings = field(default_factory=StudentSettings)
     evaluate: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def __post_init__(self) -> None:
@@ -121,7 +137,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         note_data(opened, domain)
         note_machine(opened, machine, teacher)
         about = replace(about, folder=opened.path)
-        student = copy.deepcopy(teacher).requires_grad_(True)
+        student = make_student(settings, teacher)
         with opened.stage("reference"):
             objective = settings.rules.prepare(materials(settings, about, teacher, student))
         with opened.stage("training"):
@@ -150,8 +166,13 @@ def compare(settings: Settings, about: Run, made: Distilled, teacher: Denoiser, 
         _write_samples(about.domain, found.examples, opened)
 
 
+def make_student(settings: Settings, teacher: Denoiser) -> Denoiser:
+    """A copy of the teacher that learns, with the noise that it is to read."""
+    return with_noise(teacher, settings.student.noise, settings.seed).requires_grad_(True)
+
+
 def materials(settings: Settings, about: Run, teacher: Denoiser, student: Denoiser) -> Materials:
-    """What the objective is made of. student: a copy of the teacher that learns."""
+    """What the objective is made of. student: of ``make_student``."""
     kept = settings.cache or (about.folder / "reference" if about.folder else None)
     return Materials(
         about,
@@ -171,7 +192,7 @@ def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
         asked.append((num, steps))
         return teacher_samples(about, teacher, training.batch_size, 1, None)
 
-    student = copy.deepcopy(teacher).requires_grad_(True)
+    student = make_student(settings, teacher)
     given = replace(materials(settings, about, teacher, student), teacher_samples=few)
     measured = time_steps(settings.rules.prepare(given), about, training)
     call = seconds_per_call(settings, about, teacher)

@@ -19,6 +19,7 @@ from torch import Tensor
 from didi_core.diffusion.beliefs import Beliefs
 from didi_core.diffusion.heads import distinct_trunk
 from didi_core.diffusion.laws import Law, OpenLaw
+from didi_core.diffusion.noise import fresh_noise
 from didi_core.errors import InputError
 from didi_core.types import Denoiser, NoisyDenoiser
 
@@ -162,9 +163,9 @@ class Trunk:
 
         All calls must be of the same shape, and a row that was left out must not come back.
         """
-        if isinstance(self.denoiser, NoisyDenoiser) and self.denoiser.noise_size:
-            size, device = (len(tokens), self.denoiser.noise_size), self.stream.device
-            noise = torch.randn(size, generator=self.stream, device=device).to(tokens.device)
+        noise = fresh_noise(self.denoiser, tokens, self.stream)
+        if noise is not None:
+            assert isinstance(self.denoiser, NoisyDenoiser), "only these have noise"
             rows = torch.ones_like(tokens[:, 0], dtype=torch.bool) if active is None else active
             return self.denoiser.trunk(tokens[rows], noise[rows]), (rows.cumsum(0) - 1).clamp_min(0), noise
         stale = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device) if active is None else active

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from didi_core.errors import InputError, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
-from didi_core.types import Denoiser, Vocabulary
+from didi_core.types import NoisyDenoiser, Vocabulary
 
 FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
 
@@ -29,6 +29,8 @@ class DiTConfig:
     positions: rows of a learned table of absolute positions, added to the embeddings; 0 for none (MDLM: rotary only).
         Where sequences are aligned at their start, as in protein families, small models learn several times faster
         with it.
+    noise: normal numbers that a sequence is given at every call (``NoisyDenoiser``), which move the mask's embedding;
+        0 for none.
     """
 
     hidden: int = 768
@@ -38,6 +40,7 @@ class DiTConfig:
     mlp_ratio: int = 4
     dropout: float = 0.0
     positions: int = 0
+    noise: int = 0
     attention: str = "auto"
 
     def __post_init__(self) -> None:
@@ -45,8 +48,9 @@ class DiTConfig:
             raise InputError(
                 f"model.heads={self.heads} must divide model.hidden={self.hidden} into heads of even width (rotary)."
             )
-        if min(self.hidden, self.layers, self.heads, self.conditioning, self.mlp_ratio) < 1 or self.positions < 0:
-            raise InputError("model sizes must be at least 1 (positions at least 0).")
+        sizes = (self.hidden, self.layers, self.heads, self.conditioning, self.mlp_ratio)
+        if min(sizes) < 1 or min(self.positions, self.noise) < 0:
+            raise InputError("model sizes must be at least 1 (positions and noise at least 0).")
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.dropout={self.dropout} is out of range: it must be in [0, 1).")
         if self.attention not in BACKENDS:
@@ -181,6 +185,17 @@ class Embedding(nn.Module):
         return F.embedding(tokens, self.embedding)
 
 
+class NoiseMap(nn.Sequential):
+    """What noise adds to the mask's embedding: two layers. It starts small but not at zero, which would be a saddle:
+    nothing there tells one direction from another."""
+
+    def __init__(self, size: int, width: int) -> None:
+        last = nn.Linear(width, width)
+        super().__init__(nn.Linear(size, width), nn.SiLU(), last)
+        nn.init.normal_(last.weight, std=0.02)
+        nn.init.zeros_(last.bias)
+
+
 class OutputLayer(nn.Module):
     """Final modulated norm and the vocabulary head; starts near zero logits."""
 
@@ -200,8 +215,9 @@ class OutputLayer(nn.Module):
         return normed
 
 
-class DiT(Denoiser):
-    """A denoiser (``didi_core.types.Denoiser``): packed transformer trunk, modulated head.
+class DiT(NoisyDenoiser):
+    """A denoiser (``didi_core.types.Denoiser``): packed transformer trunk, modulated head. It reads noise where
+    ``config.noise`` says so.
 
     Args:
         vocabulary: V tokens; the embedding and the head have V + 1 rows, as in MDLM, the mask's last.
@@ -213,6 +229,7 @@ class DiT(Denoiser):
         self.vocab_embed = Embedding(vocabulary.size + 1, config.hidden)
         if config.positions:
             self.position_embed = nn.Parameter(torch.randn(config.positions, config.hidden))
+        self.noise_map = NoiseMap(config.noise, config.hidden) if config.noise else None
         self.sigma_map = SigmaMap(config.conditioning)
         self.rotary_emb = Rotary(config.hidden // config.heads)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -222,12 +239,22 @@ class DiT(Denoiser):
         """The attention backend of a call made now (autocast counts)."""
         return current_backend(self.config.attention, self.vocab_embed.embedding)
 
+    @property
+    def noise_size(self) -> int:  # type: ignore[override]
+        """Numbers of noise that a sequence is given at every call."""
+        return self.config.noise
+
     def norms(self) -> list[nn.Module]:
         """All layer norms."""
         return [part for part in self.modules() if isinstance(part, LayerNorm)]
 
     def drop_head(self, normed: bool) -> None:
-        """Remove the vocabulary head, in which a scorer has no part, and the final norm unless ``normed``."""
+        """Remove what a scorer has no part in: the vocabulary head, the final norm unless ``normed``, and the noise,
+        whose zero stays in the mask's embedding."""
+        if self.noise_map is not None:
+            with torch.no_grad():
+                self.vocab_embed.embedding[self.vocabulary.mask] += self._shift(None)[0]
+            self.config, self.noise_map = replace(self.config, noise=0), None
         if normed:
             self.output_layer.linear = nn.Identity()  # type: ignore[assignment]
         else:
@@ -237,9 +264,24 @@ class DiT(Denoiser):
         """The conditioning vector: that of noise level zero."""
         return F.silu(self.sigma_map(self.vocab_embed.embedding.new_zeros(1)))
 
-    def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """Hidden states after the last block; zeros at padding."""
-        return self.encode(tokens, self.vocab_embed(tokens))
+    def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
+        """Hidden states after the last block; zeros at padding. Without noise, those of the vector of zeros."""
+        return self.encode(tokens, self.embed(tokens, noise))
+
+    def embed(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
+        """Embeddings of tokens, those of the mask moved by the noise."""
+        embedded: Tensor = self.vocab_embed(tokens)
+        if self.noise_map is None:
+            return embedded
+        return embedded + self._shift(noise)[:, None] * (tokens == self.vocabulary.mask)[..., None]
+
+    def _shift(self, noise: Float[Tensor, "B Z"] | None) -> Float[Tensor, "B D"]:
+        """What noise adds to the mask's embedding; one row without any."""
+        assert self.noise_map is not None, "asked where there is noise"
+        weight = self.vocab_embed.embedding
+        given = weight.new_zeros(1, self.noise_size) if noise is None else noise.to(weight.dtype)
+        moved: Tensor = self.noise_map(given)
+        return moved
 
     @property
     def depth(self) -> int:
@@ -249,7 +291,7 @@ class DiT(Denoiser):
     def after_blocks(self, tokens: Int[Tensor, "B L"], layers: Sequence[int]) -> list[Float[Tensor, "B L D"]]:
         """The residual stream after each of these blocks, counted from 1; blocks after the last of them do not run."""
         layout = Layout.of(tokens, self.vocabulary)
-        states = dict(enumerate(self._blocks(layout, self.vocab_embed(tokens), max(layers)), start=1))
+        states = dict(enumerate(self._blocks(layout, self.embed(tokens), max(layers)), start=1))
         return [layout.unpack(states[layer]) for layer in layers]
 
     def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
@@ -279,7 +321,7 @@ class DiT(Denoiser):
         table = self.vocab_embed.embedding[: self.vocabulary.size]
         with torch.autocast(table.device.type, enabled=False):  # rounded to half, one-hot weights would miss the token
             soft = weights.to(table.dtype) @ table
-        return self.vocab_embed(tokens).masked_scatter(where[..., None], soft)
+        return self.embed(tokens).masked_scatter(where[..., None], soft)
 
     def features(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Hidden states as the head reads them: normed and modulated."""
@@ -290,5 +332,6 @@ class DiT(Denoiser):
         logits: Tensor = self.output_layer.linear(self.features(hidden))
         return logits
 
-    def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
-        return self.head(self.trunk(tokens))
+    def forward(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L K"]:
+        """Raw logits at every position; without noise, those of the vector of zeros."""
+        return self.head(self.trunk(tokens, noise))

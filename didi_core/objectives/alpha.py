@@ -60,7 +60,7 @@ class AlphaObjective(Objective[State]):
         return self.states.draw(slice)
 
     def loss(self, learner: str, batch: State, slice: Slice) -> Terms:
-        nll = masked_nll(self.materials.student, batch.xt, batch.x0)
+        nll = masked_nll(self.materials.student, batch.xt, batch.x0, slice.stream)
         mean = row_means(-nll, batch.masked.nonzero()[:, 0], len(batch.x0))[batch.masked.any(1)]
         loss = alpha_loss(mean, self.rules.k, self.rules.normalise)
         return Terms(loss, {"loss": float(loss.detach()), "nll": float(nll.detach().mean())})

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from didi_core.diffusion.heads import token_log_p
+from didi_core.diffusion.noise import noisy_trunk
 from didi_core.types import Denoiser
 
 
-def masked_nll(denoiser: Denoiser, xt: Int[Tensor, "B L"], x0: Int[Tensor, "B L"]) -> Float[Tensor, "N"]:
-    """-log p(x0_l | xt) at the N masked positions of xt, row by row. Only these go through the head."""
+def masked_nll(
+    denoiser: Denoiser, xt: Int[Tensor, "B L"], x0: Int[Tensor, "B L"], stream: torch.Generator | None = None
+) -> Float[Tensor, "N"]:
+    """-log p(x0_l | xt) at the N masked positions of xt, row by row. Only these go through the head.
+
+    stream: of the noise of a denoiser that reads some; None for the noise of zeros, as teachers and fakes read it.
+    """
     masked = xt == denoiser.vocabulary.mask
-    return -token_log_p(denoiser, denoiser.trunk(xt)[masked], x0[masked])
+    hidden = denoiser.trunk(xt) if stream is None else noisy_trunk(denoiser, xt, stream)
+    return -token_log_p(denoiser, hidden[masked], x0[masked])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from didi_core.diffusion.divergences import forward_kl
 from didi_core.diffusion.heads import draw_tokens, token_statistics
+from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.objectives.anchor import AnchorSettings
@@ -64,7 +65,7 @@ class DmmdObjective(RatioObjective):
 
     def batch(self, slice: Slice) -> Completion:
         found, student = self.states.draw(slice), self.materials.student
-        hidden = student.trunk(found.xt)[found.masked]
+        hidden = noisy_trunk(student, found.xt, slice.stream)[found.masked]
         with torch.no_grad():
             x = found.xt.masked_scatter(found.masked, draw_tokens(student, hidden, slice.stream))
         return Completion(found.xt, found.masked, hidden, x, found.time)

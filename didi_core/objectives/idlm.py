@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from didi_core.diffusion.heads import draw_tokens
+from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.objectives.anchor import AnchorSettings
@@ -72,7 +73,7 @@ class IdlmObjective(RatioObjective):
             assert self.rules.rollout is not None, "without states there is a rollout"
             return complete(self.materials, self.rules.rollout, slice)
         found, student = self.states.draw(slice), self.materials.student
-        hidden = student.trunk(found.xt)[found.masked]
+        hidden = noisy_trunk(student, found.xt, slice.stream)[found.masked]
         with torch.no_grad():
             x = found.xt.masked_scatter(found.masked, draw_tokens(student, hidden, slice.stream))
         return Completion(found.xt, found.masked, hidden, x, found.time)

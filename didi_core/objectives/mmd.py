@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didi_core.diffusion.heads import draw_tokens, token_statistics
+from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.objectives.base import Materials, ObjectiveSettings
@@ -108,7 +109,7 @@ class MmdObjective(Objective[State]):
 
     def loss(self, learner: str, batch: State, slice: Slice) -> Terms:
         rules, student = self.rules, self.materials.student
-        hidden = student.trunk(batch.xt)[batch.masked]
+        hidden = noisy_trunk(student, batch.xt, slice.stream)[batch.masked]
         many = rules.candidates * rules.samples
         with torch.no_grad():
             drawn = torch.stack([draw_tokens(student, hidden, slice.stream) for _ in range(many)], dim=1)

@@ -73,4 +73,4 @@ def nelbo(
     xt = forward_mask(x0, alpha, maskable, vocabulary.mask, generator)
     rate = (-schedule.dalpha(times).to(x0.device) / (1 - alpha).clamp_min(1e-4)).clamp_max(weight_clip)
     weight = rate[:, None].expand_as(x0)[xt == vocabulary.mask]
-    return (masked_nll(denoiser, xt, x0) * weight).sum() / maskable.sum()
+    return (masked_nll(denoiser, xt, x0, generator) * weight).sum() / maskable.sum()

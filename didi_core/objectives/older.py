@@ -18,6 +18,10 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     objective, command = config.get("objective"), str(config.get("command"))
     made = dict(config)
+    if isinstance(made.get("training"), Mapping):
+        made["training"] = {"seconds": 0, **made["training"]}
+    if command == "distill":
+        made.setdefault("student", {"noise": 0})
     if command == "pretrain" and isinstance(objective, str):
         own = {key: made.pop(key) for key in ("schedule", "weight_clip") if key in made}
         objective = {"kind": objective, "name": objective, **(own if objective == "nelbo" else {})}

@@ -12,20 +12,24 @@ from didi_core.errors import InputError
 from didi_core.objectives.alpha import Alpha
 from didi_core.objectives.autoregressive import Autoregressive
 from didi_core.objectives.base import ObjectiveSettings
+from didi_core.objectives.control import CrossEntropy
 from didi_core.objectives.didi import Didi
 from didi_core.objectives.dmmd import Dmmd
 from didi_core.objectives.idlm import Idlm
 from didi_core.objectives.mmd import Mmd
 from didi_core.objectives.nelbo import Nelbo
+from didi_core.objectives.sdtt import Sdtt
 
 BUILT_IN: dict[str, type[ObjectiveSettings]] = {
     "alpha": Alpha,
     "autoregressive": Autoregressive,
+    "cross_entropy": CrossEntropy,
     "didi": Didi,
     "dmmd": Dmmd,
     "idlm": Idlm,
     "mmd": Mmd,
     "nelbo": Nelbo,
+    "sdtt": Sdtt,
 }
 OBJECTIVES: Catalogue[type[ObjectiveSettings]] = Catalogue("objective", BUILT_IN)
 

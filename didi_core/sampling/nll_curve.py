@@ -11,6 +11,7 @@ from torch import Tensor
 from didi_core.diffusion.grids import Curve
 from didi_core.diffusion.heads import token_statistics
 from didi_core.diffusion.masking import forward_mask
+from didi_core.diffusion.noise import noisy_trunk
 from didi_core.sampling.base import device_of
 from didi_core.streams import generator
 from didi_core.types import Denoiser
@@ -33,7 +34,7 @@ def nll_curve(denoiser: Denoiser, batches: Sequence[Int[Tensor, "B L"]], seed: i
             stream = generator(seed, "nll_curve", k, i, device=device)
             xt = forward_mask(x0, alpha, denoiser.vocabulary.maskable(x0), denoiser.vocabulary.mask, stream)
             masked = xt == denoiser.vocabulary.mask
-            log_p = token_statistics(denoiser, denoiser.trunk(xt)[masked], x0[masked][:, None]).log_p
+            log_p = token_statistics(denoiser, noisy_trunk(denoiser, xt, stream)[masked], x0[masked][:, None]).log_p
             total, count = total - float(log_p.sum()), count + log_p.numel()
         values.append(total / max(count, 1))
     known = torch.tensor(values, dtype=torch.float64)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didi_core.diffusion.heads import chunk_rows, position_log_p, sharpen
+from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.walk import Call
 from didi_core.errors import InputError
 from didi_core.sampling.base import Sampled, SampleRequest, TokenRule, fill
@@ -121,7 +122,7 @@ def redraw(
     if not rows.numel():
         return whole, scores, 0
     where = again[rows]
-    hidden = denoiser.trunk(whole[rows].masked_fill(where, vocabulary.mask))[where]
+    hidden = noisy_trunk(denoiser, whole[rows].masked_fill(where, vocabulary.mask), generator)[where]
     narrow = TokenRule(rule.temperature, min(rule.top_p, REDRAW_TOP_P), rule.bias)
     tokens, sure = propose(denoiser, hidden, narrow, generator)
     return whole.masked_scatter(again, tokens), scores.masked_scatter(again, sure), rows.numel()

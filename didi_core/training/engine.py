@@ -21,7 +21,7 @@ from didi_core.training.settings import TrainingSettings
 from didi_core.training.state import Keeper, Stateful
 from didi_core.training.stopping import stopping
 
-RESERVED = ("optimiser", "ema", "validation", "clock")  # names of states that belong to the result, and so of no learner
+RESERVED = ("optimiser", "ema", "validation", "clock")  # states that belong to the run or its result
 
 
 @dataclass
