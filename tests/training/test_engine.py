@@ -16,7 +16,7 @@ from didi_core.errors import InputError
 from didi_core.processes import Processes
 from didi_core.run import Run
 from didi_core.streams import generator
-from didi_core.training.engine import Engine, Trainee, due_updates, total_updates
+from didi_core.training.engine import Clock, Engine, Trainee, due_updates, total_updates
 from didi_core.training.objective import Collapse, Learner, Objective, Scalars, Slice, Terms
 from didi_core.training.optimiser import EMA, OptimiserSettings
 from didi_core.training.settings import TrainingSettings
@@ -334,7 +334,7 @@ def test_an_average_that_is_longer_than_the_run_is_of_the_run() -> None:
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that shows a second more whenever it is read."""
     now = iter(range(1_000_000))
-    monkeypatch.setattr("didi_core.training.engine.time.monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(Clock, "now", lambda: float(next(now)))
 
 
 LONG = replace(TRAINING, steps=1000, seconds=20.0, log_every=1000)
