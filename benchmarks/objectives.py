@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--limit", type=float, default=float("inf"))
     parser.add_argument("--cpu", action="store_true")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def finished(run: Path) -> bool:
