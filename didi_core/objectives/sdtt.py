@@ -140,13 +140,13 @@ def decided(
     teacher: Denoiser,
     xt: Int[Tensor, "B L"],
     masked: Bool[Tensor, "B L"],
-    alpha: Float[Tensor, "B m1"],
+    alpha: Float[Tensor, "B k"],
     stream: torch.Generator,
 ) -> Float[Tensor, "N D"]:
     """Hidden states at the masked positions of x_t: of the call that reveals them on the teacher's way, or of the last.
 
     Args:
-        alpha: shares at x_t and after each of m steps. A masked position is revealed in a step with probability
+        alpha: shares at x_t and after each of m = k - 1 steps. A masked position is revealed in a step with probability
             (alpha_s - alpha_t) / (1 - alpha_t).
     """
     z, hidden = xt, None
