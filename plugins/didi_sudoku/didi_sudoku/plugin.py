@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from didi_core.hookspecs import hookimpl
+from didi_core.objectives.rewards import TextFunction
 from didi_core.types import Domain
 
 from .domain import SudokuDomain
+from .rewards import sudoku_solved
 
 DIDI_INTERFACE = 2
 
@@ -16,6 +18,11 @@ DIDI_INTERFACE = 2
 @hookimpl
 def didi_register_domains() -> Mapping[str, Callable[..., Domain]]:
     return {"sudoku": SudokuDomain}
+
+
+@hookimpl
+def didi_register_rewards() -> Mapping[str, TextFunction]:
+    return {"sudoku_solved": sudoku_solved}
 
 
 @hookimpl

@@ -11,6 +11,7 @@ from didi_sudoku import SudokuDomain
 from didi_sudoku.grids import Rules
 from didi_sudoku.notation import digits_of
 from didi_sudoku.puzzles import Maker
+from didi_sudoku.rewards import sudoku_solved
 
 from didi_core.cli import WRONG, main
 from didi_core.errors import InputError
@@ -19,10 +20,16 @@ from didi_core.models.dit import DiT, DiTConfig
 from didi_core.plugins import registry
 from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.streams import generator, seeded
-from didi_core.testing import DomainContract
-from didi_core.types import Domain, Sample
+from didi_core.testing import DomainContract, check_reward
+from didi_core.types import Denoiser, Domain, Sample
 
 SOLVED = "1234341221434321"
+
+
+def network(domain: Domain) -> Denoiser:
+    """A small one, untrained."""
+    with seeded(0, "test"):
+        return DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), domain.vocabulary).eval()
 
 
 class TestSide4(DomainContract):
@@ -106,13 +113,20 @@ def test_solved_is_the_share_of_grids_that_keep_the_rules_with_an_interval() -> 
     assert whole.value == whole.high == 1 and 0.96 < whole.low < 0.97
 
 
+def test_the_checker_is_a_reward() -> None:
+    texts = [sample.text for sample in SudokuDomain().held_out(3)] + [SOLVED[::-1].replace("1", "2")]
+    assert sudoku_solved(texts) == [1, 1, 1, 0]
+    larger = SudokuDomain(side=6, min_clues=14, max_clues=20)
+    assert sudoku_solved([sample.text for sample in larger.held_out(2)]) == [1, 1]
+    check_reward(sudoku_solved, larger, network(larger))
+
+
 @pytest.mark.parametrize("sampler", ["ancestral", "dplm", "first_hitting", "joint_fp32", "p2", "rgas"])
 def test_no_sampler_changes_a_clue(sampler: str) -> None:
     domain = SudokuDomain()
-    with seeded(0, "test"):
-        network = DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), domain.vocabulary).eval()
-    settings, scorer = SamplerSettings(sampler, 3), domain.scorer(network, 1).eval()
-    made = generate(domain, network, scorer, settings=settings, num=12, seed=4).samples
+    teacher = network(domain)
+    settings, scorer = SamplerSettings(sampler, 3), domain.scorer(teacher, 1).eval()
+    made = generate(domain, teacher, scorer, settings=settings, num=12, seed=4).samples
     puzzles = domain.templates("validation", 12, generator(4, "lengths"))
     for sample, puzzle in zip(made, puzzles.tolist(), strict=True):
         given = [i for i, token in enumerate(puzzle) if token != domain.vocabulary.mask]
