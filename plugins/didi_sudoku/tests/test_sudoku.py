@@ -146,7 +146,7 @@ def test_from_nothing_to_a_distilled_student(tmp_path: Path, capsys: pytest.Capt
     teacher, student = tmp_path / "teacher", tmp_path / "student"
     small = ["model.hidden=16", "model.layers=1", "model.heads=2", "validation_batches=1"]
     assert main(["pretrain", "domain=sudoku", "training.steps=3", *small, f"run_dir={teacher}"]) == 0
-    words = ["objective.reference_samples=16", "objective.reference_steps=2", "training.steps=2"]
+    words = ["objective.states.samples=16", "objective.states.steps=2", "training.steps=2"]
     rows = ["evaluate.num=20", "evaluate.steps=[1,2]", "evaluate.teacher_steps=[1,2]"]
     assert main(["distill", "domain=sudoku", f"teacher={teacher}", *words, *rows, f"run_dir={student}"]) == 0
     found = json.loads((student / "report.json").read_text())
