@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from didi_core.errors import InputError
-from didi_core.evaluation.intervals import RESAMPLES, Interval, defined, interval, resampled_means
+from didi_core.evaluation.intervals import RESAMPLES, HasBias, Interval, defined, interval, resampled_means
 from didi_core.streams import derive_seed
 from didi_core.types import Metric
 
@@ -123,6 +123,8 @@ def frontier(
                 f"metric {quality.name!r} is {values.min():.4g} at temperature {point.temperature:g}: "
                 "a quality at matched entropy must be strictly positive."
             )
+        if isinstance(entropy, HasBias) and entropy.biased:
+            spread = _unbiased(spread)
         log = np.log(values)
         columns.append((float(spread[0]), float(log[0]), spread[1:], log[1:], len(rows)))
     return Frontier(
@@ -133,6 +135,12 @@ def frontier(
         np.stack([c[3] for c in columns], axis=1),
         min(c[4] for c in columns),
     )
+
+
+def _unbiased(spread: Float[np.ndarray, "R+1"]) -> Float[np.ndarray, "R+1"]:
+    """A value and its draws with the bias taken off that resampling shows: once of the value, twice of the draws."""
+    bias = spread[1:].mean() - spread[0]
+    return spread - np.concatenate([[bias], np.full(len(spread) - 1, 2 * bias)])
 
 
 def matched(curve: Frontier, at: float) -> Matched:

@@ -90,4 +90,6 @@ class IdlmObjective(RatioObjective):
         return drawn_nll(self.fake, batch, noised)
 
     def record(self) -> Mapping[str, Any]:
-        return {key: value for key, value in asdict(self.rules).items() if key != "name"}
+        rollout = self.rules.rollout  # its law and grid are what a sampler goes by
+        trained = {"rollout_law": rollout.law, "rollout_grid": rollout.grid} if rollout else {}
+        return {key: value for key, value in asdict(self.rules).items() if key != "name"} | trained

@@ -28,7 +28,7 @@ from didi_core.evaluation.intervals import (
     resampled_means,
     wilson,
 )
-from didi_core.metrics import Mean, Share
+from didi_core.metrics import Mean, Share, entropy_of_counts
 from didi_core.types import Sample
 
 
@@ -303,3 +303,26 @@ def test_a_share_has_wilsons_interval_and_other_means_the_bootstraps() -> None:
     share, mean = Share("said", "said", lambda text: text == "yes"), Mean("said", "said", lambda text: text == "yes")
     assert bootstrap(share, texts) == wilson(1.0, 30)
     assert bootstrap(mean, texts).low == 1
+
+
+def test_a_frontier_over_a_biased_variable_is_read_where_it_is() -> None:
+    """Resampling lowers an entropy over samples; unless that is taken off, no draw reaches the value that is read."""
+
+    @dataclass(frozen=True)
+    class Spread(Number):
+        biased: bool = True
+
+        def aggregate(self, means: np.ndarray) -> np.ndarray:
+            return np.asarray(entropy_of_counts(means))
+
+    random = np.random.default_rng(0)
+    points = []
+    for temperature, sharpness in ((0.8, 1.0), (1.2, 0.2)):
+        weights = np.exp(-sharpness * np.arange(12))
+        drawn = random.multinomial(1, weights / weights.sum(), 40).astype(np.float64)
+        tokens = np.full(40, 100.0)
+        points.append(SweepPoint(temperature, np.stack([tokens * (1 + temperature), tokens], axis=1), drawn))
+    curve = frontier(Ratio(), Spread(), points, resamples=400)
+    plain = [float(entropy_of_counts(point.entropy.mean(0))) for point in points]
+    assert all(value > found for value, found in zip(curve.entropy, plain, strict=True)), "the bias is taken off"
+    assert np.allclose(curve.entropy_draws.mean(0), curve.entropy, atol=0.02)

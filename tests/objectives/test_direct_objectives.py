@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from didi_core.commands.comparison import trained_with
 from didi_core.config import build
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
@@ -205,6 +206,14 @@ def test_few_calls_complete_the_states_of_a_sampler() -> None:
         assert found.hidden.requires_grad and len(found.hidden) == int(left.sum())
         seen.add(round(float((left / found.tokens.shape[1]).mean()) * 4))
     assert seen == {1, 2, 3, 4}
+
+
+def test_a_student_of_few_calls_is_sampled_as_it_was_trained() -> None:
+    """Its card says by which law and grid; one that learnt from data went by none."""
+    settings = build(OBJECTIVES.find("idlm"), {**SMALL, "rollout": {"law": "dilated", "grid": "power"}}, "objective")
+    assert trained_with({"training": settings.prepare(materials()).record()}) == ("dilated", "power")
+    plain = build(OBJECTIVES.find("idlm"), SMALL, "objective").prepare(materials())
+    assert trained_with({"training": plain.record()}) == ("iid", "uniform")
 
 
 # Training and bad input
