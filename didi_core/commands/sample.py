@@ -25,6 +25,7 @@ from didi_core.commands.grammar import written
 from didi_core.config import Choice
 from didi_core.device import Machine
 from didi_core.diffusion.laws import law
+from didi_core.domain.abilities import HasBundledStudent
 from didi_core.domain.conditioning import (
     Conditioning,
     Request,
@@ -107,7 +108,11 @@ class Source:
         machine = Machine.of(settings.device, settings.precision)
         if str(settings.run) == BUNDLED and not Path(BUNDLED).exists():
             return cls._bundled(settings, machine)
-        folder = model_folder(settings.run or Path())
+        return cls._of_folder(model_folder(settings.run or Path()), settings, machine)
+
+    @classmethod
+    def _of_folder(cls, folder: Path, settings: Settings, machine: Machine) -> Source:
+        """A model beside its card."""
         card = read_card(folder)
         if settings.domain not in (None, card["domain"]):
             raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {card['domain']}.")
@@ -122,10 +127,12 @@ class Source:
 
     @classmethod
     def _bundled(cls, settings: Settings, machine: Machine) -> Source:
-        """The teacher that a domain has in the box."""
+        """What a domain carries: its student where it has one, else its teacher."""
         if settings.domain is None:
-            raise InputError("run=bundled is a domain's teacher in the box: give domain=<name> too.")
+            raise InputError("run=bundled is the model that a domain carries: give domain=<name> too.")
         domain = make_domain(settings.domain, settings.data)
+        if isinstance(domain, HasBundledStudent):
+            return cls._of_folder(domain.bundled_student, settings, machine)
         denoiser = load_teacher(domain, BUNDLED).to(machine.device).eval()
         card = {"domain": domain.name, "sha256": {MODEL: model_hash(denoiser)}}
         return cls(card, denoiser, None, make_run(settings, domain, machine))

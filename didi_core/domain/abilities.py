@@ -11,6 +11,7 @@ ability                      what the core does with it
 ``HasTrainingSet``           reports warn where a reference holds training data
 ``HasReferenceStatistics``   reports compare with statistics where the held-out data themselves cannot be shipped
 ``HasSampleCache``           ``distill`` takes samples of the bundled teacher from there and draws none
+``HasBundledStudent``        ``sample run=bundled`` writes with it, where else it would with the bundled teacher
 ``ReportsData``              commands say what became of the user's data, on screen, in run.json and in card.json
 ===========================  =====================================================================================
 """
@@ -30,6 +31,7 @@ from didi_core.types import Sample
 
 __all__ = [
     "DrawsTemplates",
+    "HasBundledStudent",
     "HasConditioning",
     "HasControls",
     "HasReferenceStatistics",
@@ -73,3 +75,10 @@ class HasSampleCache(Protocol):
     """A domain that carries samples of its bundled teacher in a cache folder, so that a run need not draw them."""
 
     sample_cache: Path
+
+
+@runtime_checkable
+class HasBundledStudent(Protocol):
+    """A domain that carries a distilled student: a folder with card.json and weights."""
+
+    bundled_student: Path

@@ -62,6 +62,7 @@ class ProteinDomain(AlphabetDomain):
     # next to nothing.
     pool = 1
     free_letters = FREE_LETTERS
+    bundled_student = asset("student")
     sample_cache = asset("samples")  # of the bundled teacher: the scorer's reference in a default run
 
     def __init__(

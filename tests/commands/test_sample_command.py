@@ -1,3 +1,17 @@
+"""The model that a domain carries, sampled without a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import didi_core
+from didi_core.checkpoints.card import read_card
+from didi_core.cli import main
+from didi_core.domain.abilities import HasBundledStudent
+from didi_core.plugins import registry
+from didi_core.storage.fingerprint import model_hash
 
 
 def test_a_domain_may_carry_a_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
