@@ -5,7 +5,8 @@
 Each run directory is one training seed, which is also its sampling seed; samples are read from the run's ``evaluation``
 folder where an ``evaluate`` with the same settings has left them, and drawn otherwise. Three intervals are printed for
 each number of steps, all of the student's quality over the teacher's at matched entropy: each seed's own (bootstrap
-over its samples), the pooled one (bootstrap over the samples of all seeds), and Student's t over the seeds.
+over its samples), the pooled one (bootstrap over the samples of all seeds), and Student's t over the seeds. Where the
+domain has a metric of variety that models are matched at, the pooled interval is printed for that too.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from didi_core.evaluation.cache import StatisticsCache
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.drawing import Drawing
 from didi_core.evaluation.evaluate import sweep
-from didi_core.evaluation.frontier import SweepPoint, frontier, matched, matched_difference
+from didi_core.evaluation.frontier import SweepPoint, common_value, frontier, matched, matched_difference
 from didi_core.evaluation.held_out import reference_rows
 from didi_core.evaluation.intervals import Interval, over_runs
+from didi_core.evaluation.measure import variety_metric
 from didi_core.progress import Bar
 from didi_core.run import Run
 from didi_core.sampling.generate import SamplerSettings
@@ -46,19 +48,26 @@ class Seed:
 
 
 def points(
-    domain: Domain, one: Seed, model: nn.Module, plan: Sequence[SamplerSettings], num: int, batch_size: int
-) -> list[SweepPoint]:
-    """Quality and entropy statistics of a model's samples at each temperature."""
-    metrics, cache = domain.metrics()[:2], StatisticsCache(one.run / "evaluation")
+    metrics: Sequence[Metric],
+    domain: Domain,
+    one: Seed,
+    model: nn.Module,
+    plan: Sequence[SamplerSettings],
+    num: int,
+    batch_size: int,
+) -> list[list[SweepPoint]]:
+    """Statistics of the quality and of each other metric, of a model's samples at each temperature."""
+    cache = StatisticsCache(one.run / "evaluation")
     bar, contender = Bar(), Contender(model, plan)
     how = Measuring(num, seeds=(one.seed,), batch_size=batch_size, cache_dir=one.run / "evaluation")
     drawing = Drawing(Run(domain, reporter=bar), how)
     bar.start(f"{one.run.name}, {plan[0].steps} steps (denoiser calls)", sum(map(drawing.cost, plan)))
-    found = []
+    found: list[list[SweepPoint]] = [[] for _ in metrics[1:]]
     for settings in plan:
         made = drawing.all_seeds(contender, settings)
-        quality, entropy = (cache.statistics(metric, made.samples) for metric in metrics)
-        found.append(SweepPoint(settings.temperature, quality, entropy))
+        quality, *others = (cache.statistics(metric, made.samples) for metric in metrics)
+        for sweeps, other in zip(found, others, strict=True):
+            sweeps.append(SweepPoint(settings.temperature, quality, other))
     bar.stop()
     return found
 
@@ -82,6 +91,16 @@ def ratio(metrics: Sequence[Metric], student: list[SweepPoint], teacher: list[Sw
     if found is None:
         raise SystemExit(f"a sweep does not reach the entropy {at:.3f}: give other --temperatures.")
     return found
+
+
+def at_variety(
+    quality: Metric, variety: Metric, student: list[SweepPoint], teacher: list[SweepPoint], wanted: float
+) -> str:
+    """The same where both have one variety, the nearest to that of the data."""
+    curves = [frontier(quality, variety, each) for each in (student, teacher)]
+    at = common_value(*curves, wanted)
+    found = None if at is None else matched_difference(*(matched(curve, at) for curve in curves))
+    return "the sweeps do not meet" if found is None else f"{percent(found)} at {at:.3f}"
 
 
 def percent(found: Interval) -> str:
@@ -109,19 +128,25 @@ def main() -> None:
         Seed(run, card["training"]["seed"], load_denoiser(model_folder(run)), teacher)
         for run, card, teacher in zip(given.runs, cards, teachers, strict=True)
     ]
-    metrics = domain.metrics()[:2]
-    at = reference_rows(domain, metrics, given.num)[0][0].values[metrics[1].name].value
+    variety = variety_metric(domain.metrics())
+    metrics = [*domain.metrics()[:2], *([variety] if variety else [])]
+    data = reference_rows(domain, metrics, given.num)[0][0].values
+    at = data[metrics[1].name].value
     table: dict[str, dict[str, str]] = {}
     for steps in given.steps:
         plan = sweep(SamplerSettings(law=given.laws, grid=given.grids), [steps], given.temperatures)
         size = given.num, given.batch_size
-        students = [points(domain, one, one.student.eval(), plan, *size) for one in seeds]
-        taught = [points(domain, one, one.teacher.eval(), plan, *size) for one in seeds]
+        both = [[points(metrics, domain, s, m.eval(), plan, *size) for m in (s.student, s.teacher)] for s in seeds]
+        students, taught = ([found[i][0] for found in both] for i in (0, 1))
         own = [ratio(metrics, s, t, at) for s, t in zip(students, taught, strict=True)]
         row = {f"seed {one.seed}": percent(found) for one, found in zip(seeds, own, strict=True)}
         row["pooled"] = percent(ratio(metrics, pooled(students), pooled(taught), at))
         if len(own) > 1:
             row["t over seeds"] = percent(over_runs([found.value for found in own]))
+        if variety:
+            wanted = data[variety.name].value if variety.name in data else math.inf
+            more = [pooled([found[i][1] for found in both]) for i in (0, 1)]
+            row[f"at matched {variety.label}"] = at_variety(metrics[0], variety, *more, wanted)
         table[str(steps)] = row
         print(f"{steps} steps: {row}")
     if given.out:
