@@ -1,6 +1,6 @@
-"""How sure a denoiser is at the positions it may write: one definition, a probability, for every law and sampler.
+"""How sure a denoiser is at the positions it may write. Every law and sampler uses this one definition, a probability.
 
-The vocabulary head runs in chunks, and of each chunk only one number a position is kept.
+The vocabulary head runs in chunks, and only one number per position is kept of each chunk.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from didi_core.types import Denoiser
 
 
 class Beliefs:
-    """What a denoiser believes at N chosen positions, computed when it is asked for.
+    """What a denoiser believes at N chosen positions, computed at first use.
 
     Args:
-        at: gives the hidden states [N, D] of chosen positions, row by row.
-        where: which positions they are.
+        at: returns the hidden states [N, D] of chosen positions, row by row.
+        where: the chosen positions.
     """
 
     def __init__(self, denoiser: Denoiser, at: Callable[[Tensor], Tensor], where: Bool[Tensor, "B L"]) -> None:
@@ -30,7 +30,7 @@ class Beliefs:
 
     @cached_property
     def confidence(self) -> Float[Tensor, "B L"]:
-        """Probability of the likeliest token at each chosen position; zero elsewhere."""
+        """Probability of the likeliest token at each chosen position, max_a p(x0_l = a | xt); zero elsewhere."""
         return self._laid_out(lambda log_p: log_p.amax(-1).exp())
 
     @cached_property
@@ -40,7 +40,7 @@ class Beliefs:
 
     @torch.no_grad()
     def _laid_out(self, reduce: Callable[[Tensor], Tensor]) -> Float[Tensor, "B L"]:
-        """One number a position, from chunks of log_p_x0."""
+        """One number per position, computed from chunks of log_p_x0."""
         pieces = self._at(self._where).split(chunk_rows(self._denoiser.vocabulary.size))
         values = torch.cat([reduce(position_log_p(self._denoiser, piece)) for piece in pieces])
         return torch.zeros(self._where.shape, device=self._where.device).masked_scatter(self._where, values)

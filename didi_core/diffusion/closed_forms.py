@@ -1,12 +1,12 @@
-"""Numbers about rows of categorical logits whose gradients are written down instead of traced.
+"""Statistics of rows of categorical logits, with gradients in closed form instead of traced ones.
 
-Autograd keeps and reads again some twenty arrays of the size of the logits for an entropy and a divergence. With p the
-softmax of the logits z of the model and q that of the reference, the derivatives by z are
+For an entropy and a divergence, autograd keeps and rereads some twenty arrays of the size of the logits. With p the
+softmax of the model's logits z and q that of the reference, the derivatives with respect to z are
 
     log p_i:     onehot_i - p             entropy H:    -p (log p + H)
     KL(p || q):  p (log p - log q - KL)   KL(q || p):   p - q
 
-so that one product with p makes all of them. On a CPU the arithmetic runs over blocks of rows that stay in the cache.
+so one product with p gives all of them. On a CPU the arithmetic runs over blocks of rows that stay in the cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FLOOR = -1e9  # stands for log 0: times the probability 0 it is 0
 
 @dataclass
 class Memory:
-    """What a chunk's first run found, per row. Its second run, in the backward pass, only needs the logits anew."""
+    """Per-row results of a chunk's first run. The second run, in the backward pass, needs only the logits again."""
 
     found: tuple[Tensor, ...] = ()
 
@@ -45,8 +45,9 @@ class Rows(NamedTuple):
 class RowStatistics(torch.autograd.Function):
     """Log-probability of the chosen tokens, entropy, divergence from the reference and the reference's entropy.
 
-    ``apply(logits [n, K], chosen [n, M], reference logits [n, J] or None, vocabulary, mixture, memory)``; columns from
-    V on are ignored. First derivatives only, and none for the reference.
+    ``apply(logits [n, K], chosen [n, M], reference logits [n, J] or None, vocabulary, mixture, memory)`` returns them
+    as [n, M], [n], [n] and [n]. Columns from V on are ignored. Only first derivatives exist, and none with respect to
+    the reference.
     """
 
     @staticmethod
@@ -105,7 +106,11 @@ class RowStatistics(torch.autograd.Function):
 def _statistics(
     vocabulary: Vocabulary, mixture: Mixture, logits: Tensor, chosen: Tensor, reference: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """The four results for a block, then the log-normaliser, KL(p || q) and the reference's log-normaliser."""
+    """Statistics of one block.
+
+    Returns:
+        the four results of ``RowStatistics``, the log-normaliser, KL(p || q), and the reference's log-normaliser.
+    """
     log_p, p, normaliser = _normalised(logits, vocabulary)
     own, entropy = log_p.gather(1, chosen), -_dot(p, log_p)
     if reference is None:
@@ -122,10 +127,10 @@ def _statistics(
 
 
 class ExpectedRatio(torch.autograd.Function):
-    """Mean and standard deviation under p of a clipped log-ratio that is a constant; the mean is taken off before.
+    """Mean and standard deviation under p of a constant, clipped log-ratio from which its mean is subtracted first.
 
-    ``apply(logits [n, K], target logits [n, J], proposal logits [n, I], vocabulary, clip, memory)``. With r the centred
-    ratio the mean's derivative is p (r - mean); the deviation has none.
+    ``apply(logits [n, K], target logits [n, J], proposal logits [n, I], vocabulary, clip, memory)`` returns both as
+    [n]. With r the centred ratio, the derivative of the mean is p (r - mean). The deviation has no gradient.
     """
 
     @staticmethod
@@ -164,7 +169,11 @@ class ExpectedRatio(torch.autograd.Function):
 def _expected(
     vocabulary: Vocabulary, clip: float, logits: Tensor, target: Tensor, proposal: Tensor
 ) -> tuple[Tensor, ...]:
-    """Centred mean, deviation, mean before centring, and the three log-normalisers of a block."""
+    """Moments of the ratio over one block.
+
+    Returns:
+        the centred mean, the deviation, the mean before centring, and the log-normalisers of the three networks.
+    """
     rows, wanted, made = (_normalised(part, vocabulary) for part in (logits, target, proposal))
     ratio = _ratio(wanted.log_p, made.log_p, clip)
     mean = _dot(rows.p, ratio)
@@ -174,7 +183,7 @@ def _expected(
 
 
 def _ratio(target: Tensor, proposal: Tensor, clip: float) -> Tensor:
-    """target - proposal, clipped; a token without mass in both counts as equal. Overwrites its arguments."""
+    """target - proposal, clipped; zero for a token without mass in both. Overwrites its arguments."""
     return target.clamp_min_(-1e4).sub_(proposal.clamp_min_(-1e4)).clamp_(-clip, clip)
 
 
@@ -187,7 +196,7 @@ def _by_block(
 
 
 def _raw(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """The tokens' columns in fp32 at least, forbidden ones without mass. May share memory with ``logits``."""
+    """Columns of the tokens, at least in fp32; forbidden tokens have no mass. May share memory with ``logits``."""
     raw = logits[:, : vocabulary.size].to(torch.promote_types(logits.dtype, torch.float32))
     return raw if vocabulary.all_generated else raw.masked_fill(~vocabulary.allowed(raw.device), -torch.inf)
 
@@ -202,7 +211,7 @@ def _normalised(logits: Tensor, vocabulary: Vocabulary) -> Rows:
 
 
 def _log_p(logits: Tensor, normaliser: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """Log-probabilities with the log-normaliser known; finite."""
+    """Finite log-probabilities from a known log-normaliser."""
     return (_raw(logits, vocabulary) - normaliser[:, None]).clamp_min_(FLOOR)
 
 

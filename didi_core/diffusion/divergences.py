@@ -1,4 +1,4 @@
-"""Divergences between categorical distributions given by log-probabilities; -inf marks a forbidden token."""
+"""Divergences between categorical distributions, given as log-probabilities; -inf marks a forbidden token."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from didi_core.errors import unknown
 
 
 def entropy(log_p: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
-    """Shannon entropy in nats."""
+    """Shannon entropy in nats: H(p) = -sum_a p(a) log p(a)."""
     return -(log_p.exp() * log_p.clamp_min(-1e9)).sum(-1)
 
 
 def forward_kl(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
-    """KL(p || q) in nats, where p is the reference (teacher) and q the model: covers every mode of p.
+    """KL(p || q) = sum_a p(a) (log p(a) - log q(a)) in nats: the model q covers every mode of the reference p.
 
-    Tokens forbidden in both count nothing; their -inf is clamped so that gradients stay finite.
+    Tokens forbidden in both contribute zero. Their -inf is clamped so that gradients stay finite.
     """
     return (log_p.exp() * (log_p.clamp_min(-1e9) - log_q.clamp_min(-1e9))).sum(-1)
 
@@ -31,7 +31,7 @@ def reverse_kl(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> 
 
 
 def jeffreys(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
-    """KL(p || q) + KL(q || p)."""
+    """KL(p || q) + KL(q || p) in nats."""
     return ((log_p.exp() - log_q.exp()) * (log_p.clamp_min(-1e9) - log_q.clamp_min(-1e9))).sum(-1)
 
 
@@ -40,7 +40,7 @@ DIVERGENCES: dict[str, Divergence] = {"forward": forward_kl, "reverse": reverse_
 
 
 class Mixture(NamedTuple):
-    """A divergence of a model q from its reference p as weights of KL(q || p) and KL(p || q)."""
+    """A divergence of a model q from its reference p: reverse * KL(q || p) + forward * KL(p || q)."""
 
     reverse: float
     forward: float
@@ -61,5 +61,5 @@ def divergence(name: str) -> Divergence:
 
 
 def weighted_mean(values: Float[Tensor, "N"], weights: Float[Tensor, "N"]) -> Float[Tensor, ""]:
-    """Sum of values * weights over the sum of weights; zero when there is nothing."""
+    """Sum of values * weights over the sum of weights; zero where there are no values."""
     return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)

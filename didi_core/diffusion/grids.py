@@ -24,16 +24,16 @@ Curve = Callable[[Tensor], Tensor]  # share visible -> mean NLL per masked token
 class Grid(Protocol):
     """How many positions each call reveals.
 
-    needs_curve: ``shares`` must be given the NLL curve of the denoiser at hand.
+    needs_curve: ``shares`` needs the NLL curve of the denoiser.
     """
 
     needs_curve: ClassVar[bool]
 
     def shares(self, steps: int, entropy_at: Curve | None = None) -> Float[Tensor, "k"]:
-        """Share revealed after each of ``steps`` calls: ascending, the last one exactly 1, in double precision.
+        """Share revealed after each of ``steps`` calls: ascending, exactly 1 at the end, in double precision.
 
         Args:
-            entropy_at: mean NLL per masked token at given shares; it falls with the share.
+            entropy_at: mean NLL per masked token (nats) at given shares; it falls as the share grows.
         """
         ...
 
@@ -50,7 +50,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Power:
-    """(i/k)^power revealed after call i of k: few tokens first, so that they commit to one mode."""
+    """(i/k)^power revealed after call i of k: few tokens first, so that the early ones commit to one mode."""
 
     needs_curve: ClassVar[bool] = False
     power: float = 3.0
@@ -65,7 +65,7 @@ class Power:
 
 @dataclass(frozen=True)
 class Cosine:
-    """1 - cos(pi i / 2k) revealed after call i of k: MaskGIT's grid."""
+    """1 - cos(pi i / 2k) revealed after call i of k: the grid of MaskGIT (Chang et al. 2022)."""
 
     needs_curve: ClassVar[bool] = False
 
@@ -77,12 +77,12 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Optimised:
-    """The grid that minimises the expected cost of revealing tokens together, for the teacher at hand.
+    """The grid that minimises the expected cost of revealing tokens together, for one given denoiser.
 
-    Revealing from share a to b in one call codes those tokens at the NLL of a instead of the running one, so a step
-    costs integral_a^b (H(a) - H(u)) du: a Riemann sum's error. Dynamic programming over ``points`` shares (at least
-    4 k + 1) finds its minimum exactly (the idea of Watson et al. 2021 for continuous diffusion, here with the
-    any-order likelihood).
+    Revealing from share a to b in one call codes those tokens at the NLL H(a) instead of the falling H(u). A step
+    therefore costs integral_a^b (H(a) - H(u)) du, the error of a Riemann sum. Dynamic programming over ``points``
+    shares (at least 4 k + 1) finds the exact minimum on them. The idea is that of Watson et al. 2021 for continuous
+    diffusion, applied here to the any-order likelihood.
     """
 
     needs_curve: ClassVar[bool] = True
@@ -114,10 +114,10 @@ GRIDS: Catalogue[type[Grid]] = Catalogue("grid", BUILT_IN)
 
 
 def grid(choice: Choice, power: float | None = None, where: str = "grid") -> Grid:
-    """The grid of a name, or of ``{kind: name, ...}`` with keys of its own.
+    """The grid of that name, or of ``{kind: name, ...}`` with its own keys.
 
     Args:
-        power: the key of that name, for ``power`` given by name alone.
+        power: exponent for ``power`` where it is given by name alone.
     """
     name, own = split_choice(choice, where)
     if name == "power" and power is not None:
@@ -126,10 +126,10 @@ def grid(choice: Choice, power: float | None = None, where: str = "grid") -> Gri
 
 
 def shares_of(made: Grid, steps: int, entropy_at: Curve | None = None) -> Float[Tensor, "k"]:
-    """The shares of a grid after each of ``steps`` calls, checked.
+    """The checked shares of a grid after each of ``steps`` calls.
 
     Raises:
-        InputError: no steps, or shares of a plugin's grid that do not ascend to 1.
+        InputError: ``steps`` is below 1, or the shares of a plugin's grid do not ascend to 1.
     """
     if steps < 1:
         raise InputError(f"steps={steps} is out of range: at least one denoiser call is needed.")

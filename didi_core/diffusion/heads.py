@@ -1,8 +1,8 @@
-"""The trunk without repetition, and the vocabulary head at chosen positions only, in chunks: draws, log-probabilities,
-entropies and divergences.
+"""The trunk on distinct rows only, and the vocabulary head in chunks at chosen positions only.
 
-Everything takes hidden states [N, D] of the positions that matter. Where a gradient is wanted, each chunk's logits are
-recomputed in the backward pass, so memory grows with the chunk and not with N times V.
+The head gives draws, log-probabilities, entropies and divergences from hidden states [N, D] of the chosen positions.
+With gradients, the logits of each chunk are recomputed in the backward pass, so memory grows with the chunk and not
+with N times V.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from didi_core.diffusion.masking import allowed_logits, log_p_x0
 from didi_core.types import Denoiser
 
 CHUNK_ELEMENTS = 1 << 25  # logits of one chunk of a draw: 128 MB in fp32
-CLOSED_ELEMENTS = 1 << 24  # logits of one chunk with a gradient, of which three are held at once
+CLOSED_ELEMENTS = 1 << 24  # logits of one chunk with a gradient; three such arrays are held at once
 CACHE_POSITIONS = 2048  # of one trunk call on a CPU, so that its activations stay in the cache
 
 
@@ -33,14 +33,16 @@ def chunk_rows(vocabulary_size: int) -> int:
 
 
 def closed_rows(vocabulary_size: int) -> int:
-    """Positions up to which autograd traces their statistics; more go in chunks of so many, with closed forms."""
+    """Largest number of positions whose statistics autograd traces; more are split into chunks with closed forms."""
     return max(CLOSED_ELEMENTS // vocabulary_size, 1)
 
 
 @dataclass(frozen=True)
 class TokenStatistics:
-    """Per position: log-probability of each given token and entropy; divergence to a reference and the reference's
-    entropy (zero without one)."""
+    """Per position: log-probability of each given token, entropy, divergence from a reference, the reference's entropy.
+
+    All in nats. The last two are zero without a reference.
+    """
 
     log_p: Float[Tensor, "N M"]
     entropy: Float[Tensor, "N"]
@@ -58,10 +60,10 @@ def token_statistics(
     divergence: divergences.Divergence = divergences.reverse_kl,
     chunk: int | None = None,
 ) -> TokenStatistics:
-    """Log-probability of M tokens each, entropy, and divergence from ``reference`` at N masked positions.
+    """Log-probability of M tokens each, entropy, and divergence from ``reference``, at N masked positions.
 
-    Where they do not fit into one chunk, gradients come from closed forms (``closed_forms``): equal to autograd's up to
-    rounding, and first derivatives only.
+    Where the positions do not fit into one chunk, gradients come from closed forms (``closed_forms``). They equal
+    those of autograd up to rounding, and only first derivatives exist.
     """
     vocabulary = denoiser.vocabulary
     mixture = divergences.MIXTURES.get(divergence)
@@ -105,8 +107,10 @@ def _in_chunks(
     hidden: Float[Tensor, "N D"],
     *others: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """What ``traced`` finds where N is at most ``rows``; else what ``closed`` (``traced`` without one) finds chunk by
-    chunk, with the logits made anew in the backward pass."""
+    """Results of ``traced`` where N is at most ``rows``; otherwise those of ``closed``, chunk by chunk.
+
+    Without ``closed``, ``traced`` does the chunks too. The logits of a chunk are recomputed in the backward pass.
+    """
     if hidden.shape[0] <= rows:
         return traced(hidden, *others)
     found = []
@@ -155,15 +159,18 @@ def draw_tokens(
 def position_log_p(
     denoiser: Denoiser, hidden: Float[Tensor, "N D"], bias: Float[Tensor, "V"] | None = None
 ) -> Float[Tensor, "N V"]:
-    """log_p_x0 at N masked positions, with a per-token bias on the logits."""
+    """log_p_x0 at N masked positions; ``bias`` is added to the logits of every position."""
     log_p = log_p_x0(denoiser.head(hidden), denoiser.vocabulary)
     return log_p if bias is None else torch.log_softmax(log_p + bias, dim=-1)
 
 
 def distinct_trunk(denoiser: Denoiser, tokens: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "U L D"], Int[Tensor, "B"]]:
-    """Hidden states of the distinct rows of ``tokens`` and, per row, which of them is its own.
+    """Hidden states of the distinct rows of ``tokens``.
 
-    The first call of a generation has the same input for every sequence of one length: it is run once per length.
+    The first call of a generation has the same input for every sequence of one length, so it runs once per length.
+
+    Returns:
+        the hidden states of the U distinct rows, and for each row of ``tokens`` the index of its own.
     """
     unique, own = torch.unique(tokens, dim=0, return_inverse=True)
     if unique.shape[0] == tokens.shape[0]:
@@ -172,7 +179,7 @@ def distinct_trunk(denoiser: Denoiser, tokens: Int[Tensor, "B L"]) -> tuple[Floa
 
 
 def trunk_in_pieces(denoiser: Denoiser, tokens: Int[Tensor, "U L"]) -> Float[Tensor, "U L D"]:
-    """Hidden states; on a CPU, where no gradient wants them, in pieces that fit into the cache."""
+    """Hidden states; on a CPU without gradients, in pieces that fit into the cache."""
     if tokens.device.type != "cpu" or torch.is_grad_enabled():
         return denoiser.trunk(tokens)
     rows = max(CACHE_POSITIONS // max(tokens.shape[1], 1), 1)
@@ -188,10 +195,13 @@ def expected_log_ratio(
     proposal_hidden: Float[Tensor, "N F"],
     clip: float,
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-    """Expectation under the denoiser of the clipped log p_target(a) - log p_proposal(a), and its spread, per position.
+    """Mean and spread, under the denoiser, of the clipped log-ratio log p_target(a) - log p_proposal(a) at N positions.
 
-    The log-ratio is a constant for the gradient: this is the policy gradient over a single token with every action
-    weighted by its probability instead of one drawn (no sampling noise from that token). The spread has no gradient.
+    The log-ratio is a constant for the gradient. This is the policy gradient of a single token with every action
+    weighted by its probability, instead of one that is drawn, so that token adds no sampling noise.
+
+    Returns:
+        sum_a p(a) ratio(a), centred as in ``ExpectedRatio``, and the standard deviation, which has no gradient.
     """
     vocabulary = denoiser.vocabulary
 

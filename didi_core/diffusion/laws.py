@@ -1,13 +1,12 @@
 """Unmasking laws: which positions a call reveals.
 
-A law gives every free position a *reveal time* u in (0, 1]; a grid cuts (0, 1] into steps, and a position is revealed
-in the step whose interval holds its u. For u independent and uniform this is exactly the ancestral sampler: a position
+A law gives every free position a *reveal time* u in (0, 1]. A grid cuts (0, 1] into steps, and a position is revealed
+in the step whose interval holds its u. With independent uniform u this is exactly the ancestral sampler: a position
 masked at share a is revealed by share b with probability (b - a)/(1 - a). A masked model is trained on every visible
-subset, so any law that does not look at the drawn tokens samples a valid any-order factorisation; laws differ in how
-dependent the tokens are that they reveal together.
+subset, so any law that does not look at the drawn tokens samples a valid any-order factorisation. Laws differ in how
+strongly the tokens that they reveal together depend on each other.
 
-An *open* law has no grid: it says at every call which positions are revealed, so that the number of calls follows from
-it (``open_laws``).
+An *open* law has no grid: at every call it chooses the positions to reveal, and the number of calls follows from that.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from didi_core.errors import InputError, unknown
 
 
 class Law(Protocol):
-    """How reveal times are given to positions.
+    """How positions get their reveal times.
 
     sees_model: ``reorder`` is called before every step with the model's confidence.
     """
@@ -38,13 +37,13 @@ class Law(Protocol):
     def sees_model(self) -> bool: ...
 
     def times(self, free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
-        """Reveal times in (0, 1] at the free positions; the rest is not read."""
+        """Reveal times in (0, 1] at the free positions; other positions are not read."""
         ...
 
     def reorder(
         self, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], confidence: Float[Tensor, "B L"]
     ) -> Float[Tensor, "B L"]:
-        """The reveal times of the masked positions dealt out anew.
+        """The reveal times of the masked positions, assigned again.
 
         Args:
             confidence: probability of the likeliest token at each masked position.
@@ -54,8 +53,10 @@ class Law(Protocol):
 
 @runtime_checkable
 class OpenLaw(Law, Protocol):
-    """A law that decides at every call what is revealed: it goes by no grid, and the calls of a sequence are as many as
-    it takes. ``times`` are what it draws once, such as an order; it may leave them unused."""
+    """A law that decides at every call which positions are revealed. It uses no grid; the number of calls is open.
+
+    ``times`` are what it draws once, such as an order; it need not use them.
+    """
 
     def choose(self, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], beliefs: Beliefs) -> Bool[Tensor, "B L"]:
         """Which masked positions are revealed: at least one in every row that has any."""
@@ -63,13 +64,13 @@ class OpenLaw(Law, Protocol):
 
 
 def ranks(keys: Float[Tensor, "B L"], free: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-    """0-based rank of each free position among the free ones of its row, by ascending key."""
+    """Rank, from 0, of each free position among the free positions of its row, by ascending key."""
     keys = keys.masked_fill(~free, torch.inf)
     return keys.argsort(dim=1, stable=True).argsort(dim=1, stable=True).to(torch.float64)
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Float[Tensor, "B L"]:
-    """Draws in (0, 1], double precision so that no two positions tie, on the device of ``like``."""
+    """Draws in (0, 1] on the device of ``like``, in double precision so that no two positions tie."""
     draws = torch.rand(like.shape, generator=generator, device=generator.device, dtype=torch.float64)
     return (1 - draws).to(like.device)
 
@@ -77,8 +78,8 @@ def _uniform(like: Tensor, generator: torch.Generator) -> Float[Tensor, "B L"]:
 def _spread(ranks: Float[Tensor, "B L"], free: Bool[Tensor, "B L"], generator: torch.Generator) -> Float[Tensor, "B L"]:
     """One reveal time in each of n equal strata, shifted by one offset per row.
 
-    Positions of consecutive ranks then follow each other at distance 1/n, so every step reveals its expected
-    number, rounded up or down; the common offset makes every share exact on average.
+    Consecutive ranks are then 1/n apart, so every step reveals its expected number of positions, rounded up or down.
+    The common offset makes every share exact on average.
     """
     n = free.sum(1, keepdim=True).clamp_min(1)
     offset = _uniform(free[:, :1], generator)
@@ -87,7 +88,7 @@ def _spread(ranks: Float[Tensor, "B L"], free: Bool[Tensor, "B L"], generator: t
 
 @dataclass(frozen=True)
 class Iid(Law):
-    """Every position on its own: the ancestral sampler of the continuous-time process."""
+    """Independent uniform reveal times: the ancestral sampler of the continuous-time process."""
 
     name: ClassVar[str] = "iid"
     sees_model: ClassVar[bool] = False
@@ -98,7 +99,7 @@ class Iid(Law):
 
 @dataclass(frozen=True)
 class Stratified(Law):
-    """A uniformly random order, with the number revealed per step as even as the grid allows."""
+    """A uniformly random order; the number revealed per step is as even as the grid allows."""
 
     name: ClassVar[str] = "stratified"
     sees_model: ClassVar[bool] = False
@@ -111,7 +112,7 @@ class Stratified(Law):
 class Dilated(Law):
     """Bit-reversed order with a random cyclic offset: positions revealed together lie far apart.
 
-    The order is van der Corput's sequence over the free positions, so any run of consecutive ranks is spread evenly.
+    The order is the van der Corput sequence over the free positions, so any run of consecutive ranks is spread evenly.
     """
 
     name: ClassVar[str] = "dilated"
@@ -127,10 +128,10 @@ class Dilated(Law):
 
 @dataclass(frozen=True)
 class Confidence(Law):
-    """The positions at which the model is surest go first.
+    """The positions at which the model is most confident go first.
 
-    Exact at one token per step, as every law is. The choice depends on the network, and a rollout's log-probability
-    leaves that factor out.
+    Like every law it is exact at one token per step. The choice depends on the network, and the log-probability of a
+    rollout leaves that factor out.
     """
 
     name: ClassVar[str] = "confidence"
@@ -161,7 +162,7 @@ INSIDE: dict[str, Law] = {law.name: law for law in (Iid(), Stratified(), Dilated
 
 @dataclass(frozen=True)
 class Blocks(Law):
-    """Left to right in blocks of ``size`` positions, by the law ``inside`` within a block (LLaDA's order)."""
+    """Left to right in blocks of ``size`` positions; the law ``inside`` orders each block (the order of LLaDA)."""
 
     name: ClassVar[str] = "blocks"
     size: int = 32
@@ -184,15 +185,15 @@ class Blocks(Law):
     def reorder(
         self, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], confidence: Float[Tensor, "B L"]
     ) -> Float[Tensor, "B L"]:
-        # A whole less for every block to the right: the surest position of a block comes before all later blocks.
+        # Minus one for every block to the right, so that a block's least confident position precedes all later blocks.
         return INSIDE[self.inside].reorder(times, masked, confidence.double() - 2 * _block(masked, self.size))
 
 
 @dataclass(frozen=True)
 class Threshold(Law):
-    """Every position whose likeliest token has at least this probability, and the surest one whatever its probability.
+    """Reveals every position whose likeliest token has at least this probability, and always the most confident one.
 
-    block: only within the leftmost block of so many positions that has masks; 0 for no blocks.
+    block: size of blocks; only the leftmost block that has masks is revealed from. 0 for no blocks.
     """
 
     name: ClassVar[str] = "threshold"
@@ -216,12 +217,12 @@ class Threshold(Law):
 
 @dataclass(frozen=True)
 class EntropyBound(Law):
-    """The positions of lowest entropy, as many as together stay under ``bound`` nats, and the first one in any case.
+    """Reveals the positions of lowest entropy whose entropies sum to at most ``bound`` nats, and always the first one.
 
-    Tokens drawn together are drawn as if independent; what that costs is at most the sum of their entropies (Ben-Hamu
-    et al. 2025, arXiv 2505.24857, who leave the largest of them out of the sum).
+    Tokens drawn together are drawn as if independent. The error of that is at most the sum of their entropies (Ben-Hamu
+    et al. 2025, arXiv 2505.24857, who leave the largest entropy out of the sum).
 
-    block: as of ``Threshold``.
+    block: as in ``Threshold``.
     """
 
     name: ClassVar[str] = "entropy_bound"
@@ -246,12 +247,12 @@ class EntropyBound(Law):
 
 
 def _block(like: Tensor, size: int) -> Float[Tensor, "1 L"]:
-    """Number of the block that each position is in."""
+    """Index of the block that each position is in."""
     return (torch.arange(like.shape[1], device=like.device) // size).double()[None]
 
 
 def _leftmost(masked: Bool[Tensor, "B L"], size: int) -> Bool[Tensor, "B L"]:
-    """The masks of each row's leftmost block that has any; all of them where there are no blocks."""
+    """The masks of each row's leftmost block that has any; all masks where there are no blocks."""
     if not size:
         return masked
     block = _block(masked, size).masked_fill(~masked, torch.inf)
@@ -260,7 +261,7 @@ def _leftmost(masked: Bool[Tensor, "B L"], size: int) -> Bool[Tensor, "B L"]:
 
 def _check_block(size: int) -> None:
     if size < 0:
-        raise InputError(f"block={size} is out of range: a number of positions, or 0 for no blocks.")
+        raise InputError(f"block={size} is out of range: give a number of positions, or 0 for no blocks.")
 
 
 BUILT_IN: tuple[Law, ...] = (*INSIDE.values(), Blocks(), Threshold(), EntropyBound())
@@ -269,10 +270,10 @@ PROTOCOL = ("name", "sees_model")  # fields of a law that are not keys of its ow
 
 
 def law(choice: Choice, where: str = "law") -> Law:
-    """The unmasking law of a name, or of ``{kind: name, ...}`` with keys of its own.
+    """The unmasking law of that name, or of ``{kind: name, ...}`` with its own keys.
 
     Raises:
-        InputError: a name that is not known, or a key that the law does not have.
+        InputError: the name is unknown, or the law does not have such a key.
     """
     name, own = split_choice(choice, where)
     found = LAWS.find(name, where)

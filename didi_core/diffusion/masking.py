@@ -1,4 +1,8 @@
-"""The masked forward process q(xt | x0), SUBS, the reverse step and its log-probability, as pure functions."""
+"""The masked forward process q(xt | x0), SUBS, the reverse step and its log-probability, as pure functions.
+
+q(xt_l | x0_l) = alpha_t [xt_l = x0_l] + (1 - alpha_t) [xt_l = mask], independently for every free position l (MDLM,
+Sahoo et al. 2024, arXiv 2406.07524).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ def forward_mask(
 
     Args:
         alpha: probability that a token stays visible, one per sequence.
-        maskable: positions that may be masked; the others are pinned.
+        maskable: positions that may be masked; all others are pinned.
         mask: id of the mask.
     """
     draws = torch.rand(x0.shape, generator=generator, device=generator.device if generator else x0.device)
@@ -35,10 +39,10 @@ def allowed_logits(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Fl
 
 
 def log_p_x0(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Tensor, "... V"]:
-    """SUBS at masked positions: log-probabilities over the tokens that may be generated, fp32.
+    """SUBS at masked positions: log-probabilities, in fp32, over the tokens that may be generated.
 
-    The mask and forbidden tokens get no mass (-inf) and the rest is normalised (MDLM, section 3.2.3). Visible positions
-    are copied by the caller, who never asks for them here.
+    The mask and forbidden tokens get no mass (-inf) and the rest is normalised (MDLM, section 3.2.3). The caller copies
+    visible positions and passes none of them here.
     """
     return torch.log_softmax(allowed_logits(logits, vocabulary), dim=-1)
 
@@ -46,7 +50,7 @@ def log_p_x0(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Te
 def full_log_p_x0(
     logits: Float[Tensor, "B L K"], tokens: Int[Tensor, "B L"], vocabulary: Vocabulary
 ) -> Float[Tensor, "B L V"]:
-    """SUBS at every position, visible tokens copied as one-hot rows. Builds [B, L, V]: for tests and small inputs."""
+    """SUBS at every position; visible tokens become one-hot rows. Builds [B, L, V]: for tests and small inputs only."""
     masked = log_p_x0(logits, vocabulary)
     visible = tokens != vocabulary.mask
     copied = torch.full_like(masked, -torch.inf)
@@ -62,9 +66,10 @@ def reveal_probability(alpha_t: Float[Tensor, "..."], alpha_s: Float[Tensor, "..
 def joint_reverse_log_p(
     log_p: Float[Tensor, "... V"], alpha_t: Float[Tensor, "..."], alpha_s: Float[Tensor, "..."]
 ) -> Float[Tensor, "... W"]:
-    """The reverse step of one masked position as a distribution over tokens and, last, the mask: W = V + 1.
+    """The reverse step of one masked position as a distribution over the tokens and, in the last column, the mask.
 
-    p(xs_l = token | xt) = reveal probability * p(x0_l = token | xt); what is left stays masked (MDLM, equation 7).
+    p(xs_l = a | xt) = r p(x0_l = a | xt) and p(xs_l = mask | xt) = 1 - r, with r the reveal probability (MDLM,
+    equation 7).
     """
     reveal = reveal_probability(alpha_t, alpha_s).to(log_p.dtype)
     reveal = reveal.expand(log_p.shape[:-1])[..., None]
@@ -72,15 +77,14 @@ def joint_reverse_log_p(
 
 
 def step_log_p(chosen: Float[Tensor, "N"], rows: Int[Tensor, "N"], batch: int) -> Float[Tensor, "B"]:
-    """Log-probability of one reverse step: that of the tokens it revealed, summed per sequence.
+    """Log-probability of one reverse step: the sum over the tokens that it revealed, for each sequence.
 
-    The revealed positions of the whole batch are listed flat: ``rows`` says which sequence each belongs to. Which
-    positions are revealed does not depend on the network (unless the law looks at it), so that factor has no gradient
-    and is left out.
+    The revealed positions of the whole batch are listed flat, and ``rows`` gives the sequence of each. Unless the law
+    looks at the network, the choice of positions does not depend on it; that factor has no gradient and is left out.
     """
     return torch.zeros(batch, dtype=chosen.dtype, device=chosen.device).index_add(0, rows, chosen)
 
 
 def masked_mean(values: Float[Tensor, "B L"], where: Bool[Tensor, "B L"]) -> Float[Tensor, "B"]:
-    """Mean over the chosen positions of each row; zero for a row without any."""
+    """Mean over the chosen positions of each row; zero for a row that has none."""
     return (values * where).sum(1) / where.sum(1).clamp_min(1)

@@ -1,4 +1,4 @@
-"""Noise schedules: the probability alpha_t that a token is still visible at time t, and times to train at."""
+"""Noise schedules: the probability alpha_t that a token is still visible at time t, and draws of training times."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class LogLinear:
-    """alpha_t = 1 - t: the schedule of MDLM, DPLM and DiDi-Instruct (its total noise -log(1 - t) names it)."""
+    """alpha_t = 1 - t: the schedule of MDLM, DPLM and DiDi-Instruct, named after its total noise -log(1 - t)."""
 
     def alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return 1 - t
@@ -45,7 +45,7 @@ class LogLinear:
 
 @dataclass(frozen=True)
 class Cosine:
-    """alpha_t = 1 - sin(pi t / 2), written so: few tokens are visible for most of the path (MaskGIT's schedule)."""
+    """alpha_t = 1 - sin(pi t / 2): few tokens are visible for most of the path (the schedule of MaskGIT)."""
 
     def alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return 1 - torch.sin(t * (math.pi / 2))
@@ -81,7 +81,7 @@ SCHEDULES: dict[str, type] = {"log_linear": LogLinear, "cosine": Cosine, "polyno
 
 
 def schedule(name: str) -> Schedule:
-    """The schedule of that name, with its default shape."""
+    """The schedule of that name, with its default parameters."""
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
     made: Schedule = SCHEDULES[name]()
@@ -91,8 +91,8 @@ def schedule(name: str) -> Schedule:
 def antithetic_times(n: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "n"]:
     """n times in (low, high], one per stratum of equal width, in random order.
 
-    A batch then always covers the whole range, which lowers the variance of the NELBO (MDLM, appendix C.3). The draw
-    within each stratum is independent; MDLM shares one offset.
+    A batch then always covers the whole range, which lowers the variance of the NELBO (MDLM, appendix C.3). Draws
+    within the strata are independent here; MDLM shares one offset.
     """
     strata = (torch.arange(n) + 1 - torch.rand(n, generator=generator)) / n
     return low + (high - low) * strata[torch.randperm(n, generator=generator)]

@@ -1,8 +1,8 @@
 """The walk: one reverse process, from any state to a finished sequence, for samplers and rollouts alike.
 
 ``walk`` is a generator. It yields a ``Call`` for every denoiser call, with the hidden states and the positions that may
-be written, and is sent the state that its caller makes of it: tokens drawn at these positions, or tokens taken back by
-putting masks there. A sampler drains it; a rollout keeps its calls. So training visits the states of sampling.
+be written. Its caller sends back the next state: tokens drawn at these positions, or masks where it takes tokens back.
+A sampler drains the walk; a rollout keeps its calls. Training therefore visits the states that sampling visits.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Call:
 
     tokens: the state that the denoiser sees.
     where: the positions to write.
-    hidden, own: ``hidden[own[b]]`` are the hidden states of row b; equal rows share theirs.
+    hidden, own: ``hidden[own[b]]`` are the hidden states of row b; equal rows share them.
     step: number of the call, from 0.
-    active: rows that this call is for. A finished row is not called, and has no hidden states.
-    trained: hidden states have their graph, where gradients are enabled.
-    noise: what a ``NoisyDenoiser`` was given beside the tokens.
+    active: rows that this call computes. A finished row is left out and has no hidden states.
+    trained: whether the hidden states keep their graph where gradients are enabled.
+    noise: the input of a ``NoisyDenoiser`` beside the tokens.
     """
 
     tokens: Int[Tensor, "B L"]
@@ -67,23 +67,23 @@ def walk(
     law: Law | None = None,
     trained: int | None = None,
 ) -> Walk:
-    """The calls of one reverse process; it returns the last state that it was sent.
+    """The calls of one reverse process. The generator's return value is the last state that it received.
 
     Args:
         start: any state. Its masks are the free positions, to which the law gives reveal times.
         shares: share of the free positions that is revealed after each of the k calls, ascending to 1; one row for
-            all sequences (R = 1), or one each (R = B). An ``OpenLaw`` does not read it: it is called until no mask is
-            left.
-        law: which positions are written in a call. None: all free positions in each of the k calls, for callers who
-            decide themselves what stays.
-        trained: None for sampling, where rows that did not change keep their hidden states. For a rollout, how many
-            of the last calls keep their graph where gradients are enabled, 0 for all of them.
+            all sequences (R = 1), or one for each (R = B). An ``OpenLaw`` does not read it: calls go on until no mask
+            is left.
+        law: which positions are written in a call. None: all free positions in each of the k calls, for callers that
+            decide themselves which tokens stay.
+        trained: None for sampling, where unchanged rows keep their hidden states. For a rollout, how many of the last
+            calls keep their graph where gradients are enabled; 0 for all of them.
 
-    The law's ``times`` are drawn from ``stream`` before the first call, and the noise of a ``NoisyDenoiser`` at the
-    beginning of each call; what the caller draws for a call lies between.
+    The ``times`` of the law are drawn from ``stream`` before the first call, and the noise of a ``NoisyDenoiser`` at
+    the start of each call. The caller's own draws for a call come after these.
 
     Raises:
-        InputError: an open law that reveals nothing in a row that has masks.
+        InputError: an open law reveals nothing in a row that has masks.
     """
     mask, steps = denoiser.vocabulary.mask, None if isinstance(law, OpenLaw) else shares.shape[-1]
     free, ends = start == mask, shares.reshape(-1, shares.shape[-1]).to(start.device)
@@ -111,7 +111,7 @@ def walk(
 
 
 def follow(steps: Walk, answer: Callable[[Call], Int[Tensor, "B L"]]) -> Int[Tensor, "B L"]:
-    """Walk to the end: ``answer`` gives the state that each call leads to."""
+    """Walk to the end; ``answer`` returns the state that follows each call."""
     try:
         call = next(steps)
         while True:
@@ -132,7 +132,7 @@ def states_at(
 def _chosen(
     law: OpenLaw, times: Float[Tensor, "B L"], masked: Bool[Tensor, "B L"], beliefs: Beliefs
 ) -> Bool[Tensor, "B L"]:
-    """What an open law reveals; it must reveal something, or the walk would never end."""
+    """The positions that an open law reveals: at least one per unfinished row, or the walk would never end."""
     where = law.choose(times, masked, beliefs) & masked
     idle = int((masked.any(1) & ~where.any(1)).sum())
     if idle:
@@ -144,12 +144,12 @@ def _chosen(
 
 
 class Trunk:
-    """Hidden states for calls that follow each other, with no more rows through the trunk than have to be.
+    """Hidden states for successive calls, with as few rows through the trunk as possible.
 
-    Equal rows are run once: the first call of a generation has the same input for every sequence of one length. A row
-    that is as it was at the last call keeps its hidden states (``remembers``): with as many steps as tokens, a third of
-    the rows (1/e) have nothing revealed at a step of the law ``iid``. A denoiser that takes noise gets new noise for
-    every row and call, so that no two rows are equal.
+    Equal rows run once: the first call of a generation has the same input for every sequence of one length. With
+    ``remembers``, a row that has not changed since the last call keeps its hidden states: with as many steps as tokens,
+    a step of the law ``iid`` reveals nothing in a third (1/e) of the rows. A denoiser that takes noise gets new noise
+    for every row and call, so no two of its rows are equal.
     """
 
     def __init__(self, denoiser: Denoiser, stream: torch.Generator, remembers: bool = True) -> None:
@@ -159,9 +159,12 @@ class Trunk:
     def __call__(
         self, tokens: Int[Tensor, "B L"], active: Bool[Tensor, "B"] | None = None
     ) -> tuple[Float[Tensor, "U L D"], Int[Tensor, "B"], Float[Tensor, "B Z"] | None]:
-        """Hidden states of the active rows (None: of all), the one that is each row's own, and the noise.
+        """One trunk call for the active rows (None: for all).
 
-        All calls must be of the same shape, and a row that was left out must not come back.
+        All calls must have the same shape, and a row that was left out must not come back.
+
+        Returns:
+            the hidden states, for each row the index of its own, and the noise (None for a denoiser without).
         """
         noise = fresh_noise(self.denoiser, tokens, self.stream)
         if noise is not None:
@@ -183,7 +186,7 @@ class Trunk:
     def _renewed(
         self, tokens: Int[Tensor, "B L"], stale: Bool[Tensor, "B"], active: Bool[Tensor, "B"] | None
     ) -> tuple[Float[Tensor, "U L D"], Int[Tensor, "B"]]:
-        """New hidden states for the stale rows, the old ones for other rows that are active."""
+        """New hidden states for the stale rows, and the old ones for all other active rows."""
         fresh, place = distinct_trunk(self.denoiser, tokens[stale])
         own = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
         if self._last is None:

@@ -1,8 +1,8 @@
-"""What an evaluation computed, by content: samples under what made them, statistics under what they are of.
+"""Cached results of an evaluation: samples under a hash of their settings, statistics under one of metric and samples.
 
-An interrupted evaluation goes on, and nothing is computed twice.
+An interrupted evaluation continues, and nothing is computed twice.
 
-evaluation/<hash>.jsonl          first line: what made them, network calls, seconds; then one sample per line
+evaluation/<hash>.jsonl          first line: settings, network calls, seconds; then one sample per line
 evaluation/statistics/<hash>.npy per-sample statistics of a costly metric
 """
 
@@ -29,7 +29,7 @@ DIGEST = 32  # bytes of a SHA-256
 
 
 def carried_samples(domain: Domain) -> list[Sample]:
-    """All samples that a domain carries; none for one that carries none."""
+    """All samples that a domain ships; an empty list if it ships none."""
     if not isinstance(domain, HasSampleCache):
         return []
     rows = [line for path in sorted(domain.sample_cache.glob("*.jsonl")) for line in path.read_bytes().splitlines()[1:]]
@@ -38,19 +38,19 @@ def carried_samples(domain: Domain) -> list[Sample]:
 
 @dataclass(frozen=True)
 class SampleCache:
-    """Sets of samples in ``folder``, each under the hash of the description of its making; no folder, no cache."""
+    """Sets of samples in ``folder``, each under the hash of all that decides it. Without a folder nothing is cached."""
 
     folder: Path | None
 
     def path(self, making: Mapping[str, object]) -> Path | None:
-        """File of the set that was made this way."""
+        """File of the set with these settings; None without a folder."""
         if self.folder is None:
             return None
         text = json.dumps({"format": FORMAT, **making}, sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
 
     def load(self, making: Mapping[str, object]) -> Generated | None:
-        """The set, or None when it is absent; one that is not as it was written is named, and drawn again."""
+        """The set. None if the file is absent, or has changed since it was written, which is reported."""
         path = self.path(making)
         if path is None or not path.is_file():
             return None
@@ -59,7 +59,7 @@ class SampleCache:
             digest = head.pop("sha256", None)  # older files have none
             same = head["making"] == json.loads(json.dumps(making)) and head["count"] == len(rows)
             if head["format"] != FORMAT or not same or digest not in (None, _digest(head, rows)):
-                raise ValueError("its content is not what was written")
+                raise ValueError("its content has changed since it was written")
             samples = [
                 Sample(row["text"], row["id"], tuple(row["tokens"]) if row["tokens"] is not None else None, row["info"])
                 for row in rows
@@ -97,13 +97,13 @@ class SampleCache:
 
 
 def _digest(head: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> str:
-    """SHA-256 of a set as it is written, without its hash."""
+    """SHA-256 of a set as written to its file, without the hash itself."""
     return hashlib.sha256(json.dumps([head, rows], sort_keys=True).encode()).hexdigest()
 
 
 @runtime_checkable
 class HasIdentity(Protocol):
-    """A costly metric that says what its statistics depend on beside the samples: they are kept under it ("": not)."""
+    """A costly metric that names what its statistics depend on beside the samples; "" turns caching off."""
 
     @property
     def identity(self) -> str: ...
@@ -111,12 +111,12 @@ class HasIdentity(Protocol):
 
 @dataclass(frozen=True)
 class StatisticsCache:
-    """Statistics of metrics that have an identity, under the hash of it and of the texts; no folder, no cache."""
+    """Statistics of metrics with an identity, under a hash of it and the texts. Without a folder none is cached."""
 
     folder: Path | None
 
     def statistics(self, metric: Metric, samples: Sequence[Sample]) -> np.ndarray:
-        """The metric's statistics [n, k] in float64, read where they are known."""
+        """The metric's statistics [n, k] in float64, read from the cache where possible."""
         if self.folder is None or not isinstance(metric, HasIdentity) or not metric.identity:
             return np.asarray(metric.statistics(samples), dtype=np.float64)
         path = self._path(metric.name, metric.identity, samples)
@@ -136,7 +136,7 @@ class StatisticsCache:
 
 
 def _load(path: Path, n: int) -> np.ndarray | None:
-    """An array of n rows, with its hash behind it; None when it is absent or not as it was written (it is named)."""
+    """An array of n rows, followed by its hash. None if it is absent or has changed, which is reported."""
     if not path.is_file():
         return None
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What an evaluation compares, and how: models with the settings of their samples, and the rules for all of them."""
+"""What an evaluation compares: models with the settings of their samples, and the rules that hold for all models."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from didi_core.types import Sample, Scorer
 class Contender:
     """A model of an evaluation.
 
-    plan: settings of its sets of samples; those that differ in temperature only make a frontier. scorer: for samplers
-    that need one. entropy_at: its NLL curve, for grids that need one.
+    plan: settings of its sets of samples; settings that differ only in temperature form a frontier.
+    scorer: for samplers that need one. entropy_at: its NLL curve, for grids that need one.
     """
 
     denoiser: nn.Module
@@ -32,12 +32,12 @@ class Contender:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the denoiser, under which results are kept."""
+        """Hash of the denoiser, under which results are cached."""
         return model_hash(self.denoiser)
 
     @cached_property
     def scorer_digest(self) -> str:
-        """Hash of the scorer; empty where there is none."""
+        """Hash of the scorer; empty without one."""
         return model_hash(self.scorer)
 
 
@@ -45,9 +45,10 @@ class Contender:
 class Measuring:
     """How sets are drawn and measured, the same for every model of one evaluation.
 
-    num: samples of each set and seed; num_at: another number for some numbers of steps. seeds: their samples are pooled
-    in one row. reference: natural samples that stand in for the domain's held-out ones. cache_dir: where samples and
-    costly statistics are kept (``<run>/evaluation``); nothing there is made again.
+    num: samples of each set and seed. num_at: other numbers of samples at some numbers of steps.
+    seeds: their samples are pooled in one row.
+    reference: natural samples that replace the domain's held-out ones.
+    cache_dir: folder for samples and costly statistics (``<run>/evaluation``), which are then reused.
     """
 
     num: int
@@ -64,5 +65,5 @@ class Measuring:
             raise InputError("seeds=[] is empty: give at least one seed.")
 
     def count(self, settings: SamplerSettings) -> int:
-        """Samples of a set, of each seed."""
+        """Number of samples of a set, for each seed."""
         return self.num_at.get(settings.calls or 0, self.num)

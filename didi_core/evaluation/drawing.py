@@ -1,4 +1,4 @@
-"""Drawing the sets of samples of an evaluation: one rule for all models, timed after a warm-up, kept in a cache."""
+"""Drawing the sets of samples of an evaluation: one rule for all models, timed after a warm-up, and cached."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from didi_core.types import NFE
 
 @dataclass(frozen=True)
 class Drawing:
-    """How sets are drawn, the same for every model and setting of one evaluation."""
+    """Draws sets of samples in the same way for every model and setting of one evaluation."""
 
     run: Run
     how: Measuring
     _warm: set[str] = field(default_factory=set)
 
     def all_seeds(self, model: Contender, settings: SamplerSettings) -> Generated:
-        """The samples of every seed in one set; calls are means over it, seconds are summed."""
+        """The samples of every seed in one set; calls are means over it, seconds are sums."""
         made = [self._one_seed(model, settings, seed) for seed in self.how.seeds]
         share = 1 / len(made)
         nfe = sum((NFE(one.nfe.denoiser * share, one.nfe.scorer * share) for one in made), NFE())
@@ -40,18 +40,18 @@ class Drawing:
         )
 
     def cost(self, settings: SamplerSettings) -> int:
-        """Denoiser calls of all samples of all seeds, for the progress bar: what the time goes with."""
+        """Denoiser calls for all samples of all seeds, for the progress bar, because time grows with them."""
         return self.how.count(settings) * len(self.how.seeds) * self.calls(settings)
 
     def calls(self, settings: SamplerSettings) -> int:
-        """Calls per sample: the steps; where they follow from length or model, at most about the mean length."""
+        """Calls per sample: the steps; where length or model decides them, an upper estimate, the mean length."""
         if settings.calls is not None:
             return settings.calls
         lengths = parse_length(self.how.length, self.run.domain, 100, generator(0, "lengths"))
         return max(sum(lengths) // len(lengths), 1)
 
     def _one_seed(self, model: Contender, settings: SamplerSettings, seed: int) -> Generated:
-        """One seed's samples, from the cache where they are there."""
+        """One seed's samples, from the cache if they are there."""
         cache, making = SampleCache(self.how.cache_dir), self._making(model, settings, seed)
         num, calls, reporter = self.how.count(settings), self.calls(settings), self.run.reporter
         kept = cache.load(making)
@@ -82,7 +82,7 @@ class Drawing:
         return made
 
     def _making(self, model: Contender, settings: SamplerSettings, seed: int) -> dict[str, object]:
-        """What decides the samples: they are kept under it."""
+        """All that decides the samples, which are cached under its hash."""
         num, curve = self.how.count(settings), model.entropy_at
         return {
             "domain": self.run.domain.name,
@@ -97,7 +97,7 @@ class Drawing:
         }
 
     def _warm_up(self, model: Contender, settings: SamplerSettings, seed: int) -> None:
-        """Allocators and kernels are set up outside the timing, once a model."""
+        """Set up allocators and kernels once per model, outside the timing."""
         if model.digest in self._warm:
             return
         size = self.how.batch_size
@@ -116,7 +116,7 @@ class Drawing:
 
 
 def _short(settings: SamplerSettings) -> SamplerSettings:
-    """A warm-up: one call, unless the network can be sampled in its own way only."""
+    """Settings of a warm-up: one call, unless the network has a sampler of its own."""
     return settings if settings.sampler == autoregressive.NAME else SamplerSettings(steps=1)
 
 

@@ -1,8 +1,8 @@
 """Evaluation: the same numbers, with intervals, for any set of samples; models compared over steps and temperatures.
 
-It reads samples, not models: a model's samples, a file's, the held-out data and its negative controls go through one
-function. Every temperature of a sweep is measured for quality and entropy (the frontier); the metrics that cost more
-are measured at temperature 1, where the table is read.
+It reads samples, not models: samples of a model, samples of a file, held-out data and negative controls go through one
+function. Quality and entropy are measured at every temperature of a sweep (the frontier). Costlier metrics are measured
+at temperature 1, for the table.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def sweep(base: SamplerSettings, steps: Sequence[int], temperatures: Sequence[fl
 
 
 def evaluate_files(run: Run, sets: Mapping[str, SampleSet | Sequence[Sample]], how: Measuring) -> Evaluation:
-    """Rows for named sets of samples, whoever made them, beside the reference and its controls.
+    """Rows for named sets of samples of any origin, beside the reference and its controls.
 
-    The reference is ``how.num`` held-out samples of the domain, or the ``how.reference`` that are given.
+    The reference is ``how.reference``, or ``how.num`` held-out samples of the domain.
     """
     findings, held_out = _begin(run.domain, how, how.num)
     notes = list(overlap_notes(run.domain, held_out))
@@ -57,10 +57,10 @@ def _samples(found: SampleSet | Sequence[Sample]) -> Sequence[Sample]:
 
 
 def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -> Evaluation:
-    """Sample every model by its plan and measure all of it.
+    """Sample every model by its plan, and measure all samples.
 
     Args:
-        models: by name; by custom ``teacher`` and ``student``.
+        models: by name, usually ``teacher`` and ``student``.
     """
     if not models:
         raise InputError("nothing to evaluate: give at least one model.")
@@ -77,7 +77,11 @@ def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -
 
 
 def _begin(domain: Domain, how: Measuring, num: int) -> tuple[_Findings, list[Sample]]:
-    """Findings that hold the reference rows, and the held-out samples where they are known."""
+    """Begin an evaluation.
+
+    Returns:
+        findings that hold the reference rows, and the held-out samples (empty if only their statistics are known).
+    """
     metrics, cache = all_metrics(domain), StatisticsCache(how.cache_dir)
     rows, held_out = reference_rows(
         domain, metrics, num, given=how.reference, seed=how.seeds[0], resamples=how.resamples, cache=cache
@@ -90,7 +94,7 @@ def _begin(domain: Domain, how: Measuring, num: int) -> tuple[_Findings, list[Sa
 
 @dataclass
 class _Findings:
-    """What the measured sets add up to: rows, points of the frontiers, examples to read."""
+    """Collects the results of measured sets: rows, points of the frontiers, examples to read."""
 
     metrics: Sequence[Metric]
     cache: StatisticsCache
@@ -106,7 +110,7 @@ class _Findings:
         return evaluate_samples(metrics, samples, resamples=how.resamples, seed=how.seeds[0], cache=self.cache)
 
     def add_file(self, name: str, samples: Sequence[Sample]) -> None:
-        """Measure a set that somebody else made."""
+        """Measure a set of samples from a file."""
         measured = self.measured(self.metrics, samples)
         self.rows.append(Row(name, "file", len(samples), measured.values, skipped=measured.skipped))
         self.examples[name] = samples[:EXAMPLES]
@@ -196,7 +200,7 @@ def method_of(settings: SamplerSettings) -> Method:
 
 
 def _is_table(settings: SamplerSettings, plan: Sequence[SamplerSettings]) -> bool:
-    """Whether these settings make a row of the table: the temperature of their sweep that is nearest to 1."""
+    """Whether these settings form a row of the table: their temperature is the one of the sweep nearest to 1."""
     swept = [s.temperature for s in plan if method_of(s) == method_of(settings)]
     return settings.temperature == min(swept, key=lambda t: (abs(t - 1), t))
 
@@ -208,7 +212,7 @@ def _example_label(name: str, settings: SamplerSettings) -> str:
 
 
 def _entropy(metrics: Sequence[Metric], rows: Sequence[Row]) -> float | None:
-    """Entropy of the held-out data, where models are matched."""
+    """Entropy of the held-out data, at which models are compared."""
     if len(metrics) < 2:
         return None
     for row in rows:

@@ -1,4 +1,4 @@
-"""What an evaluation says: models against a baseline at matched entropy, acceleration, and one sentence for it all."""
+"""The conclusions of an evaluation: models against a baseline at matched entropy, acceleration, and one sentence."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from didi_core.evaluation.intervals import Interval
 from didi_core.evaluation.rows import Evaluation, Method, MetricInfo, Row
 
 CLAIM = 1000  # samples that a claim needs
-HEADLINE = (8, 16, 4, 32)  # number of steps that the sentence is about, the first that was run
+HEADLINE = (8, 16, 4, 32)  # the sentence is about the first of these numbers of steps that was run
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model against the baseline at the same method and steps, both at the data's entropy.
+    """A model against the baseline with the same method and steps, both at the entropy of the data.
 
-    ratio: quality of the model over the baseline's; below 1 is better, and a claim needs the interval to exclude 1.
+    ratio: quality of the model over that of the baseline. Below 1 is better; a claim needs an interval that excludes 1.
     """
 
     model: str
@@ -84,7 +84,7 @@ class Findings:
 
 
 def compare(evaluation: Evaluation, baseline: str = "teacher") -> Findings:
-    """Read every frontier at the held-out entropy and compare each model with the baseline (else the first model)."""
+    """Read every frontier at the held-out entropy, and compare each model with the baseline (or the first model)."""
     models = list(dict.fromkeys(row.model for row in evaluation.rows if row.kind == "model"))
     baseline = baseline if baseline in models or not models else models[0]
     read: dict[tuple[str, Method], Matched] = {}
@@ -158,14 +158,14 @@ def sentence(evaluation: Evaluation, findings: Findings) -> str:
     shown = [row for row in models if quality.name in row.values and row.method and row.method.steps is not None]
     if shown:
         ends = [pick(shown, key=_steps) for pick in (min, max)]
-        told = [f"{figure(row.values[quality.name].value)} at {_steps(row)} steps" for row in ends]
-        return f"{ends[0].model}: {quality.label} {', '.join(dict.fromkeys(told))}; nothing to compare with."
+        named = [f"{figure(row.values[quality.name].value)} at {_steps(row)} steps" for row in ends]
+        return f"{ends[0].model}: {quality.label} {', '.join(dict.fromkeys(named))}; nothing to compare with."
     files = [row for row in evaluation.rows if row.kind == "file" and quality.name in row.values]
     data = [row for row in evaluation.rows if row.kind == "data" and quality.name in row.values]
-    said = "; ".join(
+    found = "; ".join(
         f"{row.model}: {quality.label} {figure(row.values[quality.name].value)}" for row in [*files, *data]
     )
-    return f"{said}." if said else "Nothing was measured."
+    return f"{found}." if found else "Nothing was measured."
 
 
 def _steps(row: Row) -> int:
@@ -237,17 +237,17 @@ def _verdicts(found: Sequence[Comparison] | Sequence[Difference]) -> str:
 
 
 def _too_few(rows: Sequence[Row]) -> list[str]:
-    """That there are too few samples for a claim: in all rows, or in which."""
+    """Warnings that all rows, or the named ones, have too few samples for a claim."""
     few = [row for row in rows if row.n < CLAIM]
     if not few:
         return []
     if len(few) == len(rows):
         return [f"Smoke test: {min(row.n for row in few):,} samples per row. A claim needs at least {CLAIM:,}."]
-    told = [
+    named = [
         row.model + (f" at {row.method.steps} steps" if row.method and row.method.steps else "") + f" ({row.n:,})"
         for row in few
     ]
-    return [f"Fewer than {CLAIM:,} samples, too few for a claim: {_listed(list(dict.fromkeys(told)))}."]
+    return [f"Fewer than {CLAIM:,} samples, too few for a claim: {_listed(list(dict.fromkeys(named)))}."]
 
 
 def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
@@ -258,8 +258,8 @@ def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
         said.append("One training run per model: a claim about training needs at least three seeds.")
     quality = evaluation.metrics[0]
     for control in indistinct(evaluation, quality):
-        said.append(
-            f"{quality.label} does not tell the control '{control}' from held-out data: read it "
+        found.append(
+            f"{quality.label} does not distinguish the control '{control}' from held-out data: read it "
             "with the diversity columns."
         )
     missed = [
@@ -268,19 +268,21 @@ def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
         if not value.usable
     ]
     if missed:
-        said.append(f"The sweep did not reach the entropy of the data, so nothing is claimed for: {'; '.join(missed)}.")
+        found.append(
+            f"The sweep did not reach the entropy of the data, so nothing is claimed for: {'; '.join(missed)}."
+        )
     skipped: dict[str, list[str]] = {}
     for row in evaluation.rows:
         for name, why in row.skipped.items():
             skipped.setdefault(f"{name}: {why}", []).append(row.model)
     if skipped:
-        told = [f"{what} ({_listed(list(dict.fromkeys(models)))})" for what, models in sorted(skipped.items())]
-        said.append(f"Not computed. {'; '.join(told)}.")
-    return said
+        named = [f"{what} ({_listed(list(dict.fromkeys(models)))})" for what, models in sorted(skipped.items())]
+        found.append(f"Not computed. {'; '.join(named)}.")
+    return found
 
 
 def indistinct(evaluation: Evaluation, metric: MetricInfo) -> list[str]:
-    """Controls that a metric does not rate worse than held-out data, beyond both intervals."""
+    """Controls that a metric does not rate worse than held-out data by more than both intervals."""
     data = next((row for row in evaluation.rows if row.kind == "data"), None)
     if data is None or metric.name not in data.values or metric.better == "neither":
         return []
@@ -296,7 +298,7 @@ def indistinct(evaluation: Evaluation, metric: MetricInfo) -> list[str]:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """A number in about three digits, without an exponent where one can read it otherwise."""
+    """A number with about three digits; an exponent only where the plain form would be unreadable."""
     if value is None or np.isnan(value):
         return "–"
     if value == 0:
@@ -309,7 +311,7 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 
 def headed(text: str) -> str:
-    """With a capital at the start, and those that are there."""
+    """The text with a capital first letter; other capitals stay."""
     return text[:1].upper() + text[1:]
 
 
@@ -326,9 +328,7 @@ def signed(difference: Interval) -> str:
 
 
 def diversity(evaluation_metrics: Sequence[MetricInfo], limit: int = 2) -> list[MetricInfo]:
-    """Metrics that stand for variety in the tables: the first ones after quality and entropy of which more is
-    better.
-    """
+    """Metrics of variety in the tables: the first ones after quality and entropy for which higher is better."""
     return [metric for metric in evaluation_metrics[2:] if metric.better == "higher"][:limit]
 
 

@@ -21,12 +21,12 @@ from didi_core.evaluation.intervals import RESAMPLES, HasBias, Interval, defined
 from didi_core.streams import derive_seed
 from didi_core.types import Metric
 
-NEAR = 0.01  # "matched entropy (within 1 %)": how near a point must be to stand for the frontier
+NEAR = 0.01  # "matched entropy (within 1 %)": relative distance at which a point may replace the frontier
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One temperature's samples as statistics of the quality and of the entropy metric; row i is sample i in both."""
+    """Statistics of the quality and entropy metrics at one temperature; row i is sample i in both."""
 
     temperature: float
     quality: Float[np.ndarray, "n k"]
@@ -35,14 +35,14 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Frontier:
-    """Points (entropy, log quality) of one method at one number of steps, and R bootstrap draws of them all."""
+    """Points (entropy, log quality) of one method at one number of steps, and R bootstrap draws of all points."""
 
     temperatures: tuple[float, ...]
     entropy: Float[np.ndarray, "P"]
     log_quality: Float[np.ndarray, "P"]
     entropy_draws: Float[np.ndarray, "R P"]
     log_quality_draws: Float[np.ndarray, "R P"]
-    n: int  # samples of the smallest point
+    n: int  # number of samples at the point that has fewest
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Matched:
 
     status: Literal["reached", "near", "not reached"]
     at: float
-    entropy: float  # where it was read: ``at``, or the nearest point's
-    temperature: float  # interpolated likewise
+    entropy: float  # the entropy at which it was read: ``at``, or that of the nearest point
+    temperature: float  # interpolated in the same way
     log_quality: float
     draws: Float[np.ndarray, "R"]
     n: int
@@ -75,8 +75,8 @@ class Matched:
 class Acceleration:
     """Teacher steps that reach the student's quality at ``steps``, divided by ``steps``.
 
-    bound: ``at least`` where the teacher never gets there in the steps that were run, ``at most`` where its
-    fewest steps already do.
+    bound: ``at least`` if the teacher does not reach it in the steps that were run, ``at most`` if its fewest steps
+        already reach it.
     """
 
     steps: int
@@ -88,20 +88,19 @@ class Acceleration:
 def frontier(
     quality: Metric, entropy: Metric, points: Sequence[SweepPoint], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Frontier:
-    """Build a frontier from a sweep, in order of temperature; every point is resampled by the same stream.
+    """Build a frontier from a sweep, in order of temperature; all points are resampled with the same stream.
 
-    Samples of equal index were written at the same length, which decides most of their quality. Resampling indices,
-    the same ones for every point and model of equal size, keeps those pairs together: the intervals of differences are
-    those of pairs.
+    Samples of equal index have the same length, which decides most of their quality. All points and models of equal
+    size resample the same indices, so these pairs stay together and intervals of differences are paired ones.
 
     Raises:
-        InputError: for a quality that is not strictly positive and lower-is-better (its logarithm is interpolated).
+        InputError: the quality is not strictly positive with lower-is-better (its logarithm is interpolated).
     """
     if quality.better != "lower":
         raise InputError(
             f"metric {quality.name!r} cannot be compared at matched entropy: its log is interpolated, so it must be "
-            f"positive and lower must be better; this one says {quality.better!r}. "
-            "Put such a metric first in the domain's metrics()."
+            f"positive and lower must be better; this metric has better={quality.better!r}. "
+            "Put a suitable metric first in the domain's metrics()."
         )
     if not points:
         raise InputError("a frontier needs at least one temperature.")
@@ -144,10 +143,10 @@ def _unbiased(spread: Float[np.ndarray, "R+1"]) -> Float[np.ndarray, "R+1"]:
 
 
 def matched(curve: Frontier, at: float) -> Matched:
-    """Read a frontier at the entropy ``at``; nothing is claimed beyond the sweep.
+    """Read a frontier at the entropy ``at``; no claim is made beyond the sweep.
 
-    In a resample the noise may push ``at`` just outside the sweep although it is inside; there the last segment is
-    prolonged, because dropping such resamples would bias the interval.
+    In a resample, noise may move the sweep so that ``at`` lies just outside it. The last segment is then extended,
+    because dropping such resamples would bias the interval.
     """
     order = np.argsort(curve.entropy, kind="stable")
     x = curve.entropy[order]
@@ -192,9 +191,9 @@ def matched_difference(student: Matched, teacher: Matched) -> Interval | None:
 
 
 def acceleration(student: Matched, steps: int, teacher: Mapping[int, Matched]) -> Acceleration | None:
-    """How many teacher steps the student's quality is worth, by first crossing, linear in (log steps, log quality).
+    """Number of teacher steps with the student's quality: the first crossing, linear in (log steps, log quality).
 
-    None when the student, or the teacher at fewer than two numbers of steps, did not reach the entropy.
+    None if the student did not reach the entropy, or the teacher reached it at fewer than two numbers of steps.
     """
     known = sorted(k for k, value in teacher.items() if value.usable)
     if not student.usable or len(known) < 2:
@@ -208,7 +207,7 @@ def acceleration(student: Matched, steps: int, teacher: Mapping[int, Matched]) -
 
 
 def _read(x: Float[np.ndarray, "R P"], y: Float[np.ndarray, "R P"], at: float) -> Float[np.ndarray, "R"]:
-    """Piecewise linear y(at) of every row; x ascends along the rows; the end segments go on outside."""
+    """Piecewise linear y(at) of every row; x ascends along each row, and the end segments are extended."""
     right = np.clip((x < at).sum(axis=1), 1, x.shape[1] - 1)[:, None]
     x0, x1 = (np.take_along_axis(x, right - back, axis=1)[:, 0] for back in (1, 0))
     y0, y1 = (np.take_along_axis(y, right - back, axis=1)[:, 0] for back in (1, 0))
@@ -220,7 +219,11 @@ def _read(x: Float[np.ndarray, "R P"], y: Float[np.ndarray, "R P"], at: float) -
 def _crossing(
     log_steps: Float[np.ndarray, "S"], levels: Float[np.ndarray, "R S"], target: Float[np.ndarray, "R"]
 ) -> tuple[Float[np.ndarray, "R"], Literal["", "at least", "at most"]]:
-    """Log steps at which each row of levels first falls to its target, within the steps run; bound of row 0."""
+    """Where the levels first fall to their targets.
+
+    Returns:
+        log steps of that crossing for each row, within the steps that were run; and the bound of row 0.
+    """
     reached = levels <= target[:, None]
     first = np.where(reached.any(axis=1), reached.argmax(axis=1), len(log_steps))
     right = np.clip(first, 1, len(log_steps) - 1)[:, None]

@@ -1,4 +1,4 @@
-"""The rows that every model's row is read beside: held-out data and its negative controls."""
+"""The reference rows of every table: held-out data and its negative controls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from didi_core.types import Domain, Metric, Sample
 
 
 def save_reference(path: Path, domain: Domain, held_out: Sequence[Sample], seed: int = 0) -> None:
-    """Statistics of held-out samples and their controls under all metrics of the domain: what can be shared of them."""
+    """Write statistics of held-out samples and their controls under all metrics of the domain.
+
+    Statistics can be published where the samples themselves cannot.
+    """
     arrays = {}
     for name, samples in {HELD_OUT: held_out, **negative_controls(domain, held_out, seed)}.items():
         for metric in all_metrics(domain):
@@ -37,7 +40,7 @@ def save_reference(path: Path, domain: Domain, held_out: Sequence[Sample], seed:
 
 
 def load_reference(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """What ``save_reference`` wrote, as ``HasReferenceStatistics`` gives it."""
+    """Read what ``save_reference`` wrote, in the form of ``HasReferenceStatistics``."""
     found: dict[str, dict[str, np.ndarray]] = {}
     with np.load(path) as arrays:
         for key in arrays.files:
@@ -47,7 +50,7 @@ def load_reference(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def check_reference(domain: Domain) -> None:
-    """Whether there is something to compare with, told before hours of training, not after. Raises InputError."""
+    """Raise InputError before hours of training if the domain has no held-out samples to compare with."""
     if not isinstance(domain, HasReferenceStatistics) or domain.reference_statistics() is None:
         domain.held_out(1, 0)
 
@@ -62,9 +65,10 @@ def reference_rows(
     resamples: int = RESAMPLES,
     cache: StatisticsCache | None = None,
 ) -> tuple[list[Row], list[Sample]]:
-    """Rows of the held-out data and its negative controls, and the data (empty where only statistics are known).
+    """Rows of the held-out data and its negative controls. ``given`` samples replace the domain's held-out ones.
 
-    ``given`` samples stand in for the domain's held-out ones.
+    Returns:
+        the rows, and the held-out samples (empty if only their statistics are known).
     """
     known = domain.reference_statistics() if isinstance(domain, HasReferenceStatistics) and not given else None
     if known is not None:
@@ -82,7 +86,7 @@ def reference_rows(
 
 
 def _known_row(name: str, found: Mapping[str, np.ndarray], metrics: Sequence[Metric], resamples: int, seed: int) -> Row:
-    """A reference row from kept statistics; a metric that they lack is skipped by name."""
+    """A reference row from stored statistics; a metric without stored statistics is skipped by name."""
     values = {m.name: bootstrap(m, found[m.name], resamples, seed) for m in metrics if m.name in found}
     skipped = {m.name: "not among the bundled statistics" for m in metrics if m.name not in found}
     kind = "data" if name == HELD_OUT else "control"
@@ -90,12 +94,12 @@ def _known_row(name: str, found: Mapping[str, np.ndarray], metrics: Sequence[Met
 
 
 def overlap_notes(domain: Domain, reference: Sequence[Sample]) -> tuple[str, ...]:
-    """A warning with the count where reference sequences are in the training set of the domain."""
+    """A warning with the number of reference sequences that are in the domain's training set."""
     known = domain.training_set() if isinstance(domain, HasTrainingSet) else ()
     shared = overlap(reference, known)
     if not shared:
         return ()
     return (
         f"{shared:,} of the {len(reference):,} reference sequences are in the training set: a model that copies looks "
-        "as good as the data. Take a reference apart from the training data.",
+        "as good as the data. Use a reference that is separate from the training data.",
     )

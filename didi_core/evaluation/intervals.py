@@ -1,4 +1,4 @@
-"""Intervals for any metric: the percentile bootstrap over samples, vectorised, and differences of two sets.
+"""Intervals for any metric: the vectorised percentile bootstrap over samples, and differences of two sets.
 
 A metric is a function of *means* of per-sample statistics, so a resample is a weighted mean: one matrix product of
 multinomial weights [R, n] with statistics [n, k] gives all R resampled means at once. Concatenating the statistics of
@@ -45,11 +45,11 @@ UNDEFINED = float("nan")
 
 @runtime_checkable
 class HasBias(Protocol):
-    """A metric whose plug-in value finite samples push to one side: a divergence up, an entropy of frequencies down.
+    """A metric whose plug-in value is biased on finite samples: a divergence upwards, an entropy of counts downwards.
 
-    Resampling pushes once more by the same amount, so a percentile interval would lie wholly beside the value. The
-    bootstrap's estimate of the bias is therefore taken off, and the interval is the basic one (Davison and Hinkley
-    1997, 5.2.1): it covers the truth, and for a divergence may reach below zero.
+    Resampling adds the same bias again, so a percentile interval would lie wholly beside the value. The bootstrap's
+    estimate of the bias is therefore subtracted, and the interval is the basic one (Davison and Hinkley 1997, 5.2.1).
+    It covers the truth, and for a divergence it may reach below zero.
     """
 
     @property
@@ -74,7 +74,7 @@ def bootstrap(
 ) -> Interval:
     """The metric of a set of samples (or of their statistics) with its percentile interval; Wilson's of a share.
 
-    Rows that hold a nan are counted and left out; with none left every field is nan and n is 0.
+    Rows that contain a nan are counted and left out; with none left, every field is nan and n is 0.
     """
     rows, left_out = defined(_statistics(metric, samples))
     if not len(rows):
@@ -101,8 +101,8 @@ def difference(
     """Metric of the first set minus metric of the second, with its interval.
 
     Args:
-        paired: sample i of both sets belongs together (same prompt, same seed): both are resampled alike, and a pair
-            is left out when either is undefined. Otherwise the sets are resampled independently.
+        paired: sample i of one set belongs to sample i of the other (same prompt, same seed). Both are resampled alike,
+            and a pair is left out if either is undefined. Otherwise the sets are resampled independently.
         transform: applied to both values before subtracting; ``numpy.log`` gives the log of their ratio.
     """
     a, b = _statistics(metric, first), _statistics(metric, second)
@@ -138,7 +138,7 @@ def interval(value: float, draws: Float[np.ndarray, "R"], n: int, left_out: int 
 
 
 def corrected(value: float, draws: Float[np.ndarray, "R"], n: int, left_out: int = 0) -> Interval:
-    """Basic interval around a value whose bias, as the draws show it, is taken off; draws not finite are ignored."""
+    """Basic interval around a value minus its bias, which the draws estimate; draws that are not finite are ignored."""
     finite = np.asarray(draws)[np.isfinite(draws)]
     if not len(finite):
         return Interval(value, UNDEFINED, UNDEFINED, n, left_out)
@@ -156,12 +156,12 @@ def wilson(share: float, n: int, left_out: int = 0) -> Interval:
 
 
 def over_runs(values: Sequence[float], geometric: bool = False) -> Interval:
-    """Mean over independent runs (training seeds) with Student's t interval: what a training claim rests on.
+    """Mean over independent runs (training seeds) with Student's t interval, for claims about training.
 
-    ``n`` is the number of runs; one run has no interval. Not a bootstrap: three points hold too few resamples.
+    ``n`` is the number of runs; one run has no interval. It is not a bootstrap, as three points have too few resamples.
 
     Args:
-        geometric: of the logarithms, for what is compared by ratios (a perplexity), so that no bound is negative.
+        geometric: take the mean of logarithms, for values compared by ratios (a perplexity), so no bound is negative.
     """
     if geometric and np.min(values, initial=np.inf) > 0:
         found = over_runs(np.log(values).tolist())
@@ -177,7 +177,11 @@ def over_runs(values: Sequence[float], geometric: bool = False) -> Interval:
 
 
 def defined(statistics: Float[np.ndarray, "n k"]) -> tuple[Float[np.ndarray, "m k"], int]:
-    """Rows without a nan, and how many were left out."""
+    """Rows without a nan.
+
+    Returns:
+        the rows, and the number of rows left out.
+    """
     keep = ~np.isnan(statistics).any(axis=1)
     return statistics[keep], int((~keep).sum())
 
@@ -185,18 +189,18 @@ def defined(statistics: Float[np.ndarray, "n k"]) -> tuple[Float[np.ndarray, "m 
 def resampled_means(
     statistics: Float[np.ndarray, "n k"], resamples: int = RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "R k"]:
-    """Means over ``resamples`` draws of n rows with replacement; equal (n, seed) draw the same rows for any metric."""
+    """Means over ``resamples`` draws of n rows with replacement; equal n and seed draw the same rows for any metric."""
     if resamples < 1:
         raise InputError(f"resamples={resamples} is out of range: at least one.")
     parts = range(-(-resamples // _CHUNK))
-    # Counts, divided last: sums of whole numbers are exact, so an interval cannot miss its value by rounding.
+    # Divide the counts last: sums of whole numbers are exact, so rounding cannot move an interval off its value.
     sums = np.concatenate([_counts(len(statistics), seed, part) @ statistics for part in parts])
     return sums[:resamples] / len(statistics)
 
 
 @lru_cache(maxsize=8)
 def _counts(n: int, seed: int, part: int) -> Float[np.ndarray, "R n"]:
-    """How often each row is in each of a chunk of resamples. Kept: many metrics share a set's size."""
+    """How often each row occurs in each resample of a chunk. Cached, because many metrics see sets of the same size."""
     random = np.random.default_rng(derive_seed(seed, "bootstrap", n, part))
     drawn = random.integers(0, n, size=(_CHUNK, n)) + n * np.arange(_CHUNK)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=_CHUNK * n).reshape(_CHUNK, n)

@@ -1,4 +1,4 @@
-"""One set of samples in, every metric with its interval out; the same for a model's, a file's, the data's."""
+"""Every metric, with its interval, of one set of samples; the same for samples of a model, a file or the data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from didi_core.types import Domain, Metric, Sample
 
 @runtime_checkable
 class HasDescription(Protocol):
-    """A metric that says in a few words what it is; a judge must, since perplexities of two judges do not compare."""
+    """A metric with a short description. One with a judge needs it: perplexities of two judges do not compare."""
 
     @property
     def description(self) -> str: ...
@@ -37,7 +37,7 @@ class MatchesVariety(Protocol):
 
 @dataclass(frozen=True)
 class Measured:
-    """Values of a set with intervals, the statistics they came from, and the metrics that were skipped."""
+    """Values of a set with intervals, the statistics behind them, and the skipped metrics with reasons."""
 
     values: dict[str, Interval]
     statistics: dict[str, np.ndarray]
@@ -52,7 +52,7 @@ def evaluate_samples(
     seed: int = 0,
     cache: StatisticsCache | None = None,
 ) -> Measured:
-    """Every metric of one set of samples; a metric that needs more samples than it can use is skipped by name."""
+    """Every metric of one set of samples; a metric with too few usable samples is skipped by name."""
     cache = cache or StatisticsCache(None)
     values, statistics, skipped = {}, {}, {}
     for metric in metrics:
@@ -70,7 +70,7 @@ def evaluate_samples(
 
 
 def all_metrics(domain: Domain) -> list[Metric]:
-    """Those of the domain (quality, entropy first) and of plugins, then those of any set whose names are free."""
+    """The metrics of the domain (quality, entropy first), of plugins, and general ones whose names are not taken."""
     own = registry().metrics(domain)
     named = {metric.name for metric in own}
     return [*own, *(metric for metric in set_metrics(domain) if metric.name not in named)]
@@ -82,7 +82,7 @@ def variety_metric(metrics: Sequence[Metric]) -> Metric | None:
 
 
 def described(metrics: Sequence[Metric]) -> tuple[MetricInfo, ...]:
-    """What a report must know of the metrics."""
+    """The metrics' entries in a report."""
     return tuple(
         MetricInfo(m.name, m.label, m.better, m.description if isinstance(m, HasDescription) else "") for m in metrics
     )

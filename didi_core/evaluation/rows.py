@@ -1,4 +1,4 @@
-"""The records of an evaluation: how samples were written, rows of numbers, and everything measured together."""
+"""The records of an evaluation: methods, rows of numbers, and the evaluation as a whole."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ HELD_OUT = "held-out data"
 
 @dataclass(frozen=True)
 class Method:
-    """How a row's samples were written, apart from temperature: rows that share it lie on one frontier."""
+    """How a row's samples were written, apart from temperature. Rows of the same method lie on one frontier."""
 
     sampler: str
-    law: str  # empty for a sampler that goes by none
-    grid: str  # empty where there are no steps
+    law: str  # empty for a sampler without a law
+    grid: str  # empty for a sampler without steps
     steps: int | None  # None where the number of calls follows from the length or from the model
     top_p: float = 1.0
 
     @property
     def label(self) -> str:
-        """Sampler, law and grid in a few words; defaults that say nothing are left out."""
+        """Sampler, law and grid in a few words, without uninformative defaults."""
         words = [] if self.sampler == "ancestral" else [self.sampler.replace("_", " ")]
         words += [word for word in (self.law, self.grid) if word]
         words += [f"top-p {self.top_p:g}"] if self.top_p < 1 else []
@@ -37,10 +37,10 @@ class Method:
 
 @dataclass(frozen=True)
 class Row:
-    """One set of samples and what was measured of it.
+    """One set of samples and its measured values.
 
-    method, temperature: None for data, controls and files. seconds: spent in the sampler for all n samples. rates:
-    samples per second of each batch. skipped: metrics that were not computed, and why.
+    method, temperature: None for data, controls and files. seconds: time in the sampler for all n samples.
+    rates: samples per second of each batch. skipped: metrics that were not computed, with reasons.
     """
 
     model: str
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def rate(self) -> float | None:
-        """Samples per second: the median over batches, which a hiccup of the machine does not move."""
+        """Samples per second: the median over batches, which a short stall of the machine does not move."""
         if self.rates:
             return statistics.median(self.rates)
         return self.n / self.seconds if self.seconds else None
@@ -66,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """What a report must know of a metric."""
+    """A metric's entry in a report."""
 
     name: str
     label: str

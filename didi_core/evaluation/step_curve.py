@@ -1,4 +1,4 @@
-"""Quality by number of calls: whether steps matter to a teacher at all, which is what there is to distil."""
+"""A teacher's quality by number of calls. Only where more steps improve it is there something to distil."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def step_curve(
 ) -> dict[str, Any]:
     """Each metric's value and 95 % interval at each number of calls, for a teacher's card.
 
-    Rows of equally many samples have the same lengths, so they differ by the calls alone.
+    Rows with equally many samples have the same lengths, so they differ only in their calls.
 
     Args:
-        steps: how many samples are drawn at each number of calls.
-        known: a curve begun earlier, of the same teacher and metrics; its rows are not drawn again.
-        keep: gets the curve after every row.
+        steps: number of samples at each number of calls.
+        known: an unfinished curve of the same teacher and metrics; its rows are not drawn again.
+        keep: called with the curve after every row.
     """
     settings = settings or SamplerSettings()
     curve: dict[str, Any] = {"law": settings.law, "grid": settings.grid, "seed": seed}

@@ -13,7 +13,7 @@ from didi_core.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineSettings:
-    """Grouped reward normalisation: samples per group, division by the spread, leave-one-out mean, clip."""
+    """Grouped reward normalisation: samples per group, division by the standard deviation, leave-one-out mean, clip."""
 
     group: int = 4
     normalise: bool = True
@@ -38,7 +38,7 @@ class WeightingSettings:
 
 
 def integral_weight(times: Float[Tensor, "B"], schedule: Schedule, low: float, high: float) -> Float[Tensor, "B"]:
-    """omega(t) = -dalpha_t / (1 - alpha_t), clipped: how much the divergence at time t counts."""
+    """omega(t) = -dalpha_t / (1 - alpha_t), clipped to [low, high]: the weight of the divergence at time t."""
     return (-schedule.dalpha(times) / (1 - schedule.alpha(times)).clamp_min(1e-6)).clamp(low, high)
 
 
@@ -53,9 +53,9 @@ def grouped_advantage(
 ) -> Float[Tensor, "B"]:
     """Reward relative to the other samples of its group (consecutive rows), in units of the group's spread.
 
-    (r - mean) / (std + eps), clipped to +-clip (DiDi-Instruct, section 3.3). ``leave_one_out`` takes the mean of the
-    *other* samples, which keeps the policy gradient unbiased; dividing by the spread, and the clipping, bias it
-    whichever mean is taken.
+    A = (r - mean) / (std + eps), clipped to +-clip (DiDi-Instruct, section 3.3). ``leave_one_out`` takes the mean of
+    the *other* samples, which keeps the policy gradient unbiased. Dividing by the spread and clipping bias it with
+    either mean.
     """
     if group < 2 or rewards.numel() % group:
         raise InputError(
@@ -72,5 +72,5 @@ def grouped_advantage(
 
 
 def policy_loss(log_p: Float[Tensor, "B"], weight: Float[Tensor, "B"]) -> Float[Tensor, ""]:
-    """Surrogate whose gradient is -E[weight * grad log p]: minimising it raises what has a positive weight."""
+    """Surrogate -mean(weight * log p), whose gradient is -E[weight * grad log p]; ``weight`` gets no gradient."""
     return -(weight.detach() * log_p).mean()

@@ -1,8 +1,8 @@
-"""AlphaDLM: a cross-entropy that keeps one compatible group of completions (arXiv 2609.38066). No teacher, no critic.
+"""AlphaDLM: a cross-entropy that prefers one compatible group of completions (arXiv 2609.38066). No teacher, no critic.
 
-With s the mean over the masked positions of a row of log p(x0_l | z_t), the loss is (1 - exp(k s)) / k. For k -> 0 it
-is the cross-entropy; a larger k gives up completions that a factorised network cannot write together. It sharpens, so
-nothing is shown by it until entropy is matched.
+Let s be the mean of log p(x0_l | z_t) over the masked positions of a row. The loss is (1 - exp(k s)) / k. For k -> 0 it
+is the cross-entropy -s; a larger k gives up completions that a factorised network cannot write together. The loss
+sharpens the student, so compare its results only at matched entropy.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from didi_core.training.objective import Learner, Objective, Slice, Terms
 
 @dataclass(frozen=True, kw_only=True)
 class Alpha(ObjectiveSettings):
-    """k: how strongly one group of completions is preferred.
+    """E[(1 - exp(k s)) / k] over states from data (AlphaDLM).
 
-    normalise: the weights exp(k s), which are tiny, are divided by their mean over the slice.
+    k: how strongly one group of completions is preferred.
+    normalise: divide the weights exp(k s), which are tiny, by their mean over the slice.
     """
 
     k: float = 1.0
@@ -70,7 +71,7 @@ class AlphaObjective(Objective[State]):
 
 
 def row_means(values: Float[Tensor, "N"], rows: Int[Tensor, "N"], batch: int) -> Float[Tensor, "B"]:
-    """Mean of the values of each row; zero for a row without any."""
+    """Mean of the values of each row; zero for a row that has none."""
     counts = torch.bincount(rows, minlength=batch).clamp_min(1)
     return values.new_zeros(batch).index_add(0, rows, values) / counts
 
@@ -78,8 +79,8 @@ def row_means(values: Float[Tensor, "N"], rows: Int[Tensor, "N"], batch: int) ->
 def alpha_loss(mean: Float[Tensor, "B"], k: float, normalise: bool = False) -> Float[Tensor, ""]:
     """(1 - exp(k s)) / k, averaged over rows (AlphaDLM).
 
-    Its gradient is that of -s with the weight exp(k s). ``normalise`` divides these by their mean over the rows; the
-    value then says nothing, and its gradient is what counts.
+    Its gradient is that of -s with the weight exp(k s). ``normalise`` divides these weights by their mean over the
+    rows; then only the gradient is meaningful, not the value.
     """
     if not normalise:
         return (-torch.expm1(k * mean) / k).mean()

@@ -1,4 +1,4 @@
-"""What holds a student near its teacher: a divergence at the states it visits, and an entropy bonus."""
+"""The anchor, a KL penalty: divergence from the teacher at the states that the student visits, and an entropy bonus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from didi_core.types import Denoiser
 
 @dataclass(frozen=True)
 class AnchorSettings:
-    """What holds the student: divergence to the teacher at the visited states, and an entropy bonus; per token."""
+    """Loss per token: kl * divergence(student, teacher) - entropy * H(student), at the visited states.
+
+    divergence: ``forward`` KL(teacher || student), ``reverse`` KL(student || teacher), or ``jeffreys``, their sum.
+    """
 
     kl: float = 0.1
     divergence: str = "reverse"
@@ -31,7 +34,7 @@ class AnchorSettings:
 
 @dataclass(frozen=True)
 class Anchored:
-    """Mean over positions of the divergence to the teacher, the student's entropy and the teacher's (nats)."""
+    """Means over positions (nats): divergence from the teacher, the student's entropy, the teacher's entropy."""
 
     kl: Float[Tensor, ""]
     entropy: Float[Tensor, ""]
@@ -54,7 +57,7 @@ def anchored(
     where: Bool[Tensor, "B L"],
     settings: AnchorSettings,
 ) -> Anchored:
-    """The anchor at the N positions of ``where``, of which ``hidden`` are the student's hidden states at ``tokens``."""
+    """The anchor at the N positions of ``where``; ``hidden`` are the student's hidden states of ``tokens`` there."""
     rows, columns = where.nonzero(as_tuple=True)
     with torch.no_grad():
         theirs, own = distinct_trunk(teacher, tokens)

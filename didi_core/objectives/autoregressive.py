@@ -16,7 +16,7 @@ from didi_core.objectives.from_data import FromData
 
 @dataclass(frozen=True, kw_only=True)
 class Autoregressive(ObjectiveSettings):
-    """A judge from data."""
+    """Trains a judge on data: -log p(x_i | x_<i), averaged over the scored tokens."""
 
     commands: ClassVar[tuple[str, ...]] = ("pretrain",)
     architecture: ClassVar[str] = "gpt2"
@@ -26,7 +26,7 @@ class Autoregressive(ObjectiveSettings):
 
 
 def autoregressive_loss(model: nn.Module, tokens: Int[Tensor, "B L"], stream: torch.Generator) -> Float[Tensor, ""]:
-    """Mean NLL per scored token of a batch."""
+    """Mean of -log p(x_i | x_<i) over the scored tokens of a batch (nats per token)."""
     del stream  # nothing is drawn
     nll, real = model.token_nll(tokens)  # type: ignore[operator]
     loss: Tensor = (nll * real).sum() / real.sum()

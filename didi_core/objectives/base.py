@@ -1,4 +1,4 @@
-"""What is registered under a name in ``OBJECTIVES``: the keys of ``objective:``, and how they become an objective."""
+"""Settings registered by name in ``OBJECTIVES``: the keys of ``objective:``, and how they become an objective."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from didi_core.types import Denoiser, Scorer
 
 
 def no_teacher(num: int, steps: int) -> Int[Tensor, "S L"]:
-    """The samples of a run without a teacher."""
+    """Stands in for the teacher's samples in a run without a teacher. Raises InputError."""
     raise InputError("there is no teacher here to draw samples from.")
 
 
 @dataclass(frozen=True)
 class Materials:
-    """What an objective is made of. What costs something is a function, called by those who need it.
+    """The inputs of an objective. Costly ones are functions, so that only the objectives that need them pay.
 
     network: becomes the result, on the device of the run: a copy of the teacher in ``distill``, fresh weights in
         ``pretrain``.
     teacher: frozen and in eval mode; None in ``pretrain``.
-    teacher_samples: (number, calls of each) -> sequences of the teacher on the CPU, drawn once and kept with the run.
+    teacher_samples: (number, calls of each) -> the teacher's sequences on the CPU, drawn once and kept with the run.
     collapse: the run stops when the student's entropy falls below this fraction of the teacher's.
-    validate_every, validation_batches: rhythm and number of batches, for an objective with a validation loss.
+    validate_every, validation_batches: steps between validations, and their number of batches.
     """
 
     run: Run
@@ -47,21 +47,21 @@ class Materials:
 
     @property
     def frozen(self) -> Denoiser:
-        """The teacher, of an objective that cannot do without."""
+        """The teacher, for an objective that needs one. Raises InputError without."""
         if self.teacher is None:
             raise InputError("this objective needs a teacher: use the command distill.")
         return self.teacher
 
     @property
     def student(self) -> Denoiser:
-        """The network, of an objective that trains a denoiser."""
+        """The network, for an objective that trains a denoiser. Raises InputError for another kind of network."""
         if not isinstance(self.network, Denoiser):
             raise InputError(f"this objective trains a denoiser, and the network is a {type(self.network).__name__}.")
         return self.network
 
     @property
     def slice_size(self) -> int:
-        """Sequences that a process holds at a time."""
+        """Sequences that a process holds at one time."""
         return self.training.slice_size(self.run.processes.size)
 
     def scorer(self, trainable_blocks: int) -> Scorer:
@@ -83,10 +83,11 @@ class Materials:
 class ObjectiveSettings(ABC):
     """The keys of ``objective:``. A subclass adds its own fields; plugins offer it by ``didi_register_objectives``.
 
-    kind: the name it is registered under.
-    name: what this composition is called in cards and reports; by default its kind.
+    kind: the registered name.
+    name: the name of this composition in cards and reports; the kind by default.
 
-    commands: those that can train it. ``distill`` starts from a copy of the teacher, ``pretrain`` from fresh weights.
+    commands: commands that can train it. ``distill`` starts from a copy of the teacher, ``pretrain`` from fresh
+    weights.
     architecture: the network that ``pretrain`` makes for it.
     """
 
@@ -98,23 +99,23 @@ class ObjectiveSettings(ABC):
 
     @abstractmethod
     def prepare(self, materials: Materials) -> Objective[Any]:
-        """The objective of one run, before its first step."""
+        """The objective of one run, made before its first step."""
 
     def resolved(self) -> dict[str, Any]:
-        """The keys as they are understood, in plain values: what a run's record says, and is compared by."""
+        """The keys as they were read, in plain values. A run's record holds them, and runs are compared by them."""
         return asdict(self)
 
     def check(self, training: TrainingSettings, processes: int) -> None:
-        """Refuse a batch that cannot be cut into the slices of that many processes, before anything is made."""
+        """Raise InputError where the batch cannot be cut into the slices of that many processes."""
         training.slice_size(processes)
 
 
 def check_entropy(step: int, scalars: Scalars, collapse: float) -> None:
-    """Raise ``Collapse`` where the student's entropy is under ``collapse`` of the teacher's at the same states."""
+    """Raise ``Collapse`` where the student's entropy is below ``collapse`` times the teacher's at the same states."""
     entropy, teacher = scalars.get("entropy"), scalars.get("teacher_entropy")
     if entropy is not None and teacher is not None and entropy < collapse * teacher:
         raise Collapse(
-            f"step {step}: the student's entropy is {entropy:.4f} nats, under {collapse:g} of the teacher's "
+            f"step {step}: the student's entropy is {entropy:.4f} nats, below {collapse:g} of the teacher's "
             f"{teacher:.4f} at the same states: it has collapsed. The last checkpoint is intact. "
             "Raise objective.anchor.kl or objective.anchor.entropy, or lower training.lr; "
             "then repeat with another run_dir."

@@ -1,4 +1,4 @@
-"""Masked cross-entropy: what teachers are trained with, what a fake denoiser follows the student by."""
+"""Masked cross-entropy: the loss of teachers, and of fake denoisers that follow the student."""
 
 from __future__ import annotations
 

@@ -28,10 +28,16 @@ REFERENCES = ("teacher", "data")
 
 @dataclass(frozen=True, kw_only=True)
 class Didi(PolicySettings):
-    """One composition. ``configs/objective/didi.yaml`` and its relatives are values of it.
+    """One composition of the parts; ``configs/objective/didi.yaml`` and its relatives are such compositions.
+
+    The gradient of the integral KL divergence in score-function form is
+
+        E_{x ~ p_nu, t ~ pi, z_t ~ q(.|x)} [ omega(t) / pi(t) * R(z_t, t) * grad log p_nu(x) ]
+
+    with the reward R = log q_nu(z_t) - log q_theta(z_t) up to sign (DiDi-Instruct, equation 12).
 
     reference: what the scorer calls real: the ``teacher``'s samples or ``data``.
-    reference_samples, reference_steps: how many teacher samples are made and kept, in how many calls each.
+    reference_samples, reference_steps: number of teacher samples that are made and kept, and calls for each.
     reward: the list of rewards (``didi_core.objectives.rewards``). each_reward: settings for all that have them.
     critic: how the networks of rewards learn.
     """
@@ -49,25 +55,25 @@ class Didi(PolicySettings):
         if self.reference_samples < 1 or self.reference_steps < 1:
             raise InputError("objective.reference_samples and reference_steps must be at least 1.")
         schedule(self.schedule)
-        self.rewards  # noqa: B018  # refuse wrong ones before anything is made
+        self.rewards  # noqa: B018  # raises for a wrong one before anything is made
 
     @cached_property
     def rewards(self) -> tuple[Entry, ...]:
-        """The list of rewards, read."""
+        """The entries of ``reward``."""
         return read_rewards(self.reward, self.critic, self.each_reward)
 
     def resolved(self) -> dict[str, Any]:
-        """With the list of rewards as it was read, whichever way it was given."""
+        """The keys as they were read; rewards are a list, in whatever form they were given."""
         listed = [
             {"kind": entry.kind, "weight": entry.weight, **asdict(entry.critic), **asdict(entry.rule)}  # type: ignore[call-overload]
             for entry in self.rewards
         ]
-        said = ("reward", "each_reward", "critic")  # by the entries
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in said}
+        by_entry = ("reward", "each_reward", "critic")
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in by_entry}
         return {k: asdict(v) if is_dataclass(v) else v for k, v in values.items()} | {"reward": listed}  # type: ignore[arg-type]
 
     def check(self, training: TrainingSettings, processes: int) -> None:
-        """Refuse slices that are not whole groups."""
+        """Raise InputError for slices that are not whole groups."""
         rows, group = training.slice_size(processes), self.baseline.group
         if rows % group:
             raise InputError(
@@ -90,7 +96,7 @@ class Didi(PolicySettings):
 
 @dataclass
 class DidiObjective(Objective[Episode]):
-    """A distillation under way. The networks of its rewards learn before the student does."""
+    """The objective of one distillation. The networks of its rewards learn before the student does."""
 
     rules: Didi
     materials: Materials
@@ -105,14 +111,14 @@ class DidiObjective(Objective[Episode]):
         return [(entry, reward, learner) for entry, reward in listed if (learner := reward.critic()) is not None]
 
     def learners(self) -> list[Learner]:
-        """The networks of rewards, then the student, which waits for the longest of their warm-ups."""
+        """The networks of rewards, then the student, which starts after the longest of their warm-ups."""
         training = self.materials.training
         wait = max((entry.critic.warmup for entry, _, _ in self.critics), default=0)
         student = Learner("student", self.student, training.optimiser, training.ema, warmup=wait)
         return [*(learner for _, _, learner in self.critics), student]
 
     def batch(self, slice: Slice) -> Episode:
-        """The student's rollouts, with their graph where it is to learn from them."""
+        """The student's rollouts, with their graph where gradients are enabled."""
         run, group = self.materials.run, self.rules.baseline.group
         template = group_template(run.domain, self.materials.slice_size, group, run.seed, slice)
         return draw_episode(self.student, template.to(run.device), self.rules, slice.stream)

@@ -1,8 +1,8 @@
 """D-MMD, moment matching for discrete diffusion (arXiv 2603.20155): the log-ratio at a state shortly after z_t.
 
-t and s < t lie close together; z_t comes from data, the student completes it, and z_s follows from both by the bridge
-q(z_s | z_t, x): a masked position is revealed with probability (t - s) / t. The fake denoiser is also pulled towards
-the teacher, which steadies it.
+The times t and s < t lie close together. z_t comes from data, the student completes it to x, and z_s is drawn from the
+bridge q(z_s | z_t, x): a masked position is revealed with probability (t - s) / t. A divergence also pulls the fake
+denoiser towards the teacher, which stabilises it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from didi_core.training.objective import Slice
 
 @dataclass(frozen=True, kw_only=True)
 class Dmmd(ObjectiveSettings):
-    """calls: k, the number of calls that the student is for: t - s is uniform in (0, 1/k).
+    """The loss of ``ratio`` at z_s ~ q(z_s | z_t, x) (D-MMD).
 
-    pull: weight of the fake denoiser's divergence from the teacher. clip: of the log-ratio.
+    calls: number k of calls that the student is trained for: t - s is uniform in (0, 1/k).
+    pull: weight of the fake denoiser's divergence from the teacher. clip: bound of the log-ratio.
     """
 
     calls: int = 8
@@ -58,7 +59,7 @@ class Dmmd(ObjectiveSettings):
 
 @dataclass
 class DmmdObjective(RatioObjective):
-    """One call of the student on corrupted data, judged a step later."""
+    """One call of the student on corrupted data, scored one step later."""
 
     rules: Dmmd
     states: States
@@ -76,7 +77,7 @@ class DmmdObjective(RatioObjective):
         revealed = (span / batch.time).clamp_max(1)[:, None]
         keys = torch.rand(batch.x.shape, generator=stream, device=stream.device).to(batch.x.device)
         hidden = batch.masked & (keys >= revealed)
-        last = keys.masked_fill(~batch.masked, -1).argmax(1, keepdim=True)  # one stays hidden where any was
+        last = keys.masked_fill(~batch.masked, -1).argmax(1, keepdim=True)  # one mask stays where there was any
         hidden = hidden.scatter(1, last, True) & batch.masked
         return Renoised(batch.x.masked_fill(hidden, self.fake.vocabulary.mask), hidden, torch.ones_like(batch.time))
 

@@ -1,4 +1,4 @@
-"""States that a student of few calls visits: its own rollouts of 1, 2, 4 ... calls, any one of which it learns from."""
+"""States that a few-call student visits in its own rollouts of 1, 2, 4, ... calls. It learns from one of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from didi_core.training.objective import Slice
 
 @dataclass(frozen=True)
 class FewCalls:
-    """calls: numbers of calls k. One is drawn for a slice, and then one of its k calls, which the student learns from.
+    """The keys of ``objective.rollout`` for objectives that learn from one call of a rollout.
 
-    The calls before it follow the sampler's law and grid, without a gradient; the student then completes what is left.
+    calls: possible numbers of calls k. One is drawn for each slice, and then one of its k calls to learn from. The
+        calls before that one follow law and grid without gradient; the student then completes what is left.
+    law, grid, power: as in ``SamplerSettings``.
     """
 
     calls: tuple[int, ...] = (1, 2, 4)
@@ -35,7 +37,7 @@ class FewCalls:
             raise InputError(f"objective.rollout.calls={list(self.calls)} is out of range: each is at least 1.")
         if isinstance(self.make_law(), OpenLaw):
             raise InputError(
-                f"objective.rollout.law={self.law} decides itself how many calls it takes: choose another."
+                f"objective.rollout.law={self.law} decides itself how many calls it makes: choose another law."
             )
         if grid(self.grid, self.power, "objective.rollout.grid").needs_curve:
             raise InputError(f"objective.rollout.grid={self.grid} needs an NLL curve, which no rollout has.")
@@ -46,7 +48,7 @@ class FewCalls:
 
 
 def complete(materials: Materials, settings: FewCalls, slice: Slice) -> Completion:
-    """One slice of completions, with the graph of the call that completes."""
+    """The completions of one slice, with the graph of the completing call."""
     run, rows = materials.run, materials.slice_size
     plan = generator(run.seed, "few_calls", slice.step, slice.number)
     calls = settings.calls[int(torch.randint(len(settings.calls), (1,), generator=plan))]

@@ -20,10 +20,10 @@ Loss = Callable[[Int[Tensor, "B L"], torch.Generator], Float[Tensor, ""]]
 
 @dataclass
 class FromData(Objective[Tensor]):
-    """``loss_of(tokens, stream)`` of a network, minimised on batches of the domain's data.
+    """Minimises ``loss_of(tokens, stream)`` of one network on batches of the domain's data.
 
     fixed: batches of the validation split, measured with the same noise every time.
-    about: what the card says of the objective's own settings.
+    about: the objective's own settings, for the card.
     """
 
     network: nn.Module

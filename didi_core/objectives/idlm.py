@@ -1,8 +1,8 @@
 """IDLM: the expected log-ratio of teacher and fake denoiser at an independent re-noising (arXiv 2602.19066).
 
-As released: states from corrupted data, soft targets for the fake denoiser, the weight 1/t', one fake update for each
-of the student. ``rollout`` starts from the student's own rollouts of 1, 2, 4 ... calls instead, so that a few calls
-learn to correct each other.
+The defaults are those of the released code: states from corrupted data, soft targets for the fake denoiser, the weight
+1/t', one update of the fake denoiser for each of the student. ``rollout`` starts from the student's own rollouts of 1,
+2, 4, ... calls instead, so that a few calls learn to correct each other.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ from didi_core.training.objective import Slice
 
 @dataclass(frozen=True, kw_only=True)
 class Idlm(ObjectiveSettings):
-    """states: corrupted sequences to start from; not used with ``rollout``.
+    """The loss of ``ratio`` at z_t' ~ q(. | x) with an independent t' (IDLM).
 
-    rollout: start from the student's own states instead. soft_targets: of the fake denoiser, the student's distribution
-    instead of its draw. inverse_time: the weight 1/t', at most ``weight_clip``; otherwise all times weigh the same.
-    low: smallest t'. clip: of the log-ratio.
+    states: corrupted sequences to start from; not used with ``rollout``.
+    rollout: start from the student's own states instead.
+    soft_targets: the fake denoiser learns from the student's distribution instead of a draw from it.
+    inverse_time: weight 1/t', at most ``weight_clip``; otherwise all times have the same weight.
+    low: smallest t'. clip: bound of the log-ratio.
     """
 
     schedule: str = "log_linear"
@@ -63,7 +65,7 @@ class Idlm(ObjectiveSettings):
 
 @dataclass
 class IdlmObjective(RatioObjective):
-    """One call of the student, from corrupted data or from a state of its own."""
+    """One call of the student, on corrupted data or on a state of its own rollout."""
 
     rules: Idlm
     states: States | None

@@ -1,9 +1,9 @@
 """MDLM-MMD: match the student's completions to data in the features of the frozen teacher (arXiv 2610.06648).
 
-From one student call on corrupted data, G candidates of b samples each are drawn. A candidate's reward is a kernel
-two-sample statistic: attraction of its tokens' features to those of the true sequence, minus repulsion among its own
-samples, which keeps them varied. The policy gradient's baseline is the mean of the other candidates. There is no
-anchor, no critic, no entropy bonus.
+One student call on corrupted data gives G candidates of b samples each. The reward of a candidate is a kernel
+two-sample statistic: attraction between the features of its tokens and those of the true sequence, minus repulsion
+among its own samples, which keeps them varied. The baseline of the policy gradient is the mean of the other candidates.
+There is no anchor, no critic and no entropy bonus.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ from didi_core.types import LayeredDenoiser
 
 @dataclass(frozen=True, kw_only=True)
 class Mmd(ObjectiveSettings):
-    """candidates, samples: G candidates of b samples each, for every state.
+    """REINFORCE with the reward of ``reward`` below and a leave-one-out baseline over candidates (MDLM-MMD).
 
-    layers: the features are the states after these blocks of the teacher, from 1; their rewards are added.
-    kernel: c in k(a, b) = exp(-c |a - b|^2). 0: one over the median squared distance of the teacher's features on
-        reference sequences, for each layer (the paper has no rule; 2e-5 there).
-    positions: at most so many masked positions of a row, chosen at random, stand in the statistic; 0 for all.
-    block: rewards of blocks of so many positions instead of whole rows (for long texts); 0 for whole rows.
+    candidates, samples: G candidates of b samples each, for every state.
+
+    layers: blocks of the teacher, counted from 1, whose output states are the features; the rewards of layers add up.
+    kernel: c in k(a, b) = exp(-c |a - b|^2). 0: for each layer, one over the median squared distance of the teacher's
+        features on reference sequences (the paper uses 2e-5 and gives no rule).
+    positions: largest number of masked positions of a row, chosen at random, in the statistic; 0 for all.
+    block: number of positions of a block; every block gets a reward of its own (for long texts). 0 for whole rows.
     """
 
     candidates: int = 4
@@ -51,15 +53,17 @@ class Mmd(ObjectiveSettings):
     def __post_init__(self) -> None:
         if self.candidates < 2:
             raise InputError(
-                f"objective.candidates={self.candidates} is out of range: each is measured against the others, so at "
-                "least 2."
+                f"objective.candidates={self.candidates} is out of range: each is compared with the others, so it must "
+                "be at least 2."
             )
         if self.samples < 2:
-            raise InputError(f"objective.samples={self.samples} is out of range: repulsion needs at least 2.")
+            raise InputError(f"objective.samples={self.samples} is out of range: repulsion needs at least 2 samples.")
         if not self.layers or min(self.layers) < 1:
             raise InputError(f"objective.layers={list(self.layers)} is out of range: blocks are counted from 1.")
         if not 0 <= self.kernel < float("inf"):
-            raise InputError(f"objective.kernel={self.kernel} is out of range: positive, or 0 for the median rule.")
+            raise InputError(
+                f"objective.kernel={self.kernel} is out of range: it must be positive, or 0 for the median rule."
+            )
         if min(self.positions, self.block) < 0 or self.positions == 1 or self.block == 1:
             raise InputError("objective.positions and block must be 0 or at least 2.")
 
@@ -77,7 +81,7 @@ class Mmd(ObjectiveSettings):
 
 @dataclass
 class MmdObjective(Objective[State]):
-    """One student call on corrupted sequences; G b completions judged in the teacher's features."""
+    """One student call on corrupted sequences; its G b completions are scored in the teacher's features."""
 
     rules: Mmd
     materials: Materials
@@ -86,7 +90,7 @@ class MmdObjective(Objective[State]):
 
     @cached_property
     def kernels(self) -> list[float]:
-        """c of each layer."""
+        """The kernel constant c of each layer."""
         if self.rules.kernel:
             return [self.rules.kernel] * len(self.rules.layers)
         run = self.materials.run
@@ -125,7 +129,7 @@ class MmdObjective(Objective[State]):
         return Terms(loss, {name: float(value.detach()) for name, value in scalars.items()})
 
     def rewards(self, batch: State, drawn: Int[Tensor, "N M"], units: Units) -> Float[Tensor, "G U"]:
-        """Reward of each candidate in each unit, summed over layers."""
+        """Reward of each candidate in each unit, summed over the layers."""
         rules = self.rules
         many = [batch.xt.masked_scatter(batch.masked, column) for column in drawn.T]
         real = self.features(batch.x0)
@@ -144,9 +148,9 @@ class MmdObjective(Objective[State]):
 
 @dataclass(frozen=True)
 class Units:
-    """The groups of masked positions that have a reward: rows, or blocks of rows, with at least two such positions.
+    """The groups of masked positions that get a reward: rows or blocks of rows with at least two masked positions.
 
-    rows: the row of each unit. columns, valid: up to P of its masked positions, the rest of a line is not valid.
+    rows: the row of each unit. columns, valid: up to P of its masked positions; entries that are not valid are padding.
     of_position: the unit of every position, -1 for none.
     """
 
@@ -181,7 +185,7 @@ class Units:
 def reward(
     real: Float[Tensor, "U P D"], made: Float[Tensor, "b U P D"], valid: Bool[Tensor, "U P"], c: float
 ) -> Float[Tensor, "U"]:
-    """Attraction to the real features minus repulsion among the samples (MDLM-MMD), positions that are valid only.
+    """Attraction to the real features minus repulsion among the samples (MDLM-MMD), over the n valid positions.
 
     2 / (b n^2) sum_bij k(real_i, made_bj)  -  1 / (b (b - 1) n (n - 1)) sum_{b != b', i != j} k(made_bi, made_b'j)
     """
@@ -201,9 +205,9 @@ def kernel(a: Float[Tensor, "U P D"], b: Float[Tensor, "U Q D"], c: float) -> Fl
 
 
 def median_distance(features: Float[Tensor, "N D"], stream: torch.Generator, most: int = 1024) -> float:
-    """Median squared distance between different rows, of at most ``most`` of them."""
+    """Median squared distance between different rows; at most ``most`` rows are compared."""
     chosen = features[torch.randperm(len(features), generator=stream)[:most].to(features.device)]
     distances = torch.pdist(chosen).square()
     if not distances.numel() or float(distances.median()) <= 0:
-        raise InputError("the teacher's features are equal at all positions: set objective.kernel or other layers.")
+        raise InputError("the teacher's features are equal at all positions: set objective.kernel or objective.layers.")
     return float(distances.median())

@@ -1,4 +1,4 @@
-"""The teacher's objective: the negative evidence lower bound of masked diffusion."""
+"""The teacher's objective: the negative evidence lower bound (NELBO) of masked diffusion."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from didi_core.types import Denoiser
 
 @dataclass(frozen=True, kw_only=True)
 class Nelbo(ObjectiveSettings):
-    """A masked denoiser from data.
+    """Trains a masked denoiser on data: E_t[ -dalpha_t / (1 - alpha_t) * sum_l -log p(x0_l | xt) ] (MDLM, equation 10).
 
-    weight_clip: bound on the weight -dalpha/(1 - alpha) in training; small times otherwise make most of the gradient's
-        noise. Validation is always the unclipped NELBO.
+    weight_clip: bound on the weight -dalpha/(1 - alpha) in training. Without it, small times make most of the noise of
+        the gradient. Validation is always the unclipped NELBO.
     """
 
     schedule: str = "log_linear"
@@ -45,7 +45,7 @@ class Nelbo(ObjectiveSettings):
         )
 
     def loss(self, denoiser: Denoiser, tokens: Int[Tensor, "B L"], stream: torch.Generator) -> Float[Tensor, ""]:
-        """NELBO at antithetic times, nats per position; unclipped where nothing is learnt."""
+        """NELBO at antithetic times, in nats per position; unclipped where gradients are off."""
         times = antithetic_times(tokens.shape[0], stream, low=1e-3)
         clip = self.weight_clip if torch.is_grad_enabled() else float("inf")
         return nelbo(denoiser, tokens, times, schedule(self.schedule), stream, clip)
@@ -61,11 +61,11 @@ def nelbo(
 ) -> Float[Tensor, ""]:
     """The teacher's objective in nats per maskable position (MDLM, equation 10).
 
-    -dalpha_t / (1 - alpha_t) * sum over masked positions of -log p(x0_l | xt), averaged over sequences and times,
+    It is -dalpha_t / (1 - alpha_t) * sum over masked l of -log p(x0_l | xt), averaged over sequences and times and
     divided by the number of maskable positions. Only masked positions go through the head.
 
     Args:
-        weight_clip: bound on the weight, for training with less noise; the result is then no longer a bound.
+        weight_clip: bound on the weight, for training with less noise. The result is then no longer a bound.
     """
     vocabulary = denoiser.vocabulary
     maskable = vocabulary.maskable(x0)

@@ -1,4 +1,4 @@
-"""Configurations of runs that were begun before objectives had kinds and rewards were a list, in today's keys."""
+"""Configurations of older runs in the current keys: before objectives had kinds, and before rewards were a list."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from didi_core.objectives.rewards import CRITIC
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration in a run's record as this version would have recorded it.
+    """The configuration of a run's record as this version would have written it.
 
     Raises:
-        InputError: the objective of an older run does not exist any more.
+        InputError: the objective of an older run no longer exists.
     """
     objective, command = config.get("objective"), str(config.get("command"))
     made = dict(config)
@@ -33,13 +33,13 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
         return made | {"objective": read_objective(objective, command).resolved()}
     except InputError as error:
         raise InputError(
-            f"the run was begun by an older version, whose objective cannot be gone on with: {error} "
+            f"an older version began this run, and its objective cannot be continued: {error} "
             "Finish it with that version, or name another run_dir."
         ) from None
 
 
 def _with_a_list(objective: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of ``didi`` from those in which ``reward`` was one group."""
+    """The current keys of ``didi``, from older ones in which ``reward`` was one group."""
     made = {key: value for key, value in objective.items() if key != "reward"}
     reward = dict(objective.get("reward", {}))
     kind, options = reward.get("kind", "scorer"), reward.get("options", {})

@@ -1,4 +1,4 @@
-"""The policy-gradient objective of DiDi-Instruct and its relatives, put together from its parts."""
+"""The policy-gradient loss of DiDi-Instruct and its relatives, composed of rollout, rewards, baseline and anchor."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PolicySettings(ObjectiveSettings):
 
 @dataclass(frozen=True)
 class Episode:
-    """What the student did in one slice: its rollout, and per row the coupled time, its share alpha and its weight."""
+    """The student's rollout in one slice and, per row, the coupled time, its share alpha and its weight."""
 
     rollout: Rollout
     alpha: Float[Tensor, "B"]
@@ -59,7 +59,7 @@ class Episode:
 
     @property
     def samples(self) -> Int[Tensor, "N L"]:
-        """All completions, one branch after the other."""
+        """All completions, one branch after another."""
         return self.rollout.completions.flatten(0, 1)
 
     @property
@@ -98,7 +98,12 @@ def draw_episode(
 def advantages(
     rewards: Float[Tensor, "M B"], settings: PolicySettings
 ) -> tuple[Float[Tensor, "B"], Float[Tensor, "M B"]]:
-    """Advantage of each prefix over its group, and of each completion over its siblings (or its group, without any)."""
+    """Advantages of one slice.
+
+    Returns:
+        the advantage of each prefix over its group, and of each completion over its siblings (over its group, where it
+        has none).
+    """
     rules = settings.baseline
     options = {"normalise": rules.normalise, "leave_one_out": rules.leave_one_out, "clip": rules.clip}
     prefix = grouped_advantage(rewards.mean(0), rules.group, **options)  # type: ignore[arg-type]
@@ -117,7 +122,7 @@ def student_terms(
     stream: torch.Generator,
     decode: Callable[[Sequence[int]], str] | None = None,
 ) -> Terms:
-    """Policy loss with its anchor for one slice of rollouts, per free position, and the scalars of its health."""
+    """Policy loss and anchor of one slice of rollouts, per free position, and the scalars that show its health."""
     noised = judged(student, episode, settings, stream, decode)
     anchor = torch.zeros(3, device=noised.x.device)  # sums of divergence, entropy, the teacher's entropy
     log_p, counted = [], 0
@@ -150,7 +155,7 @@ def judged(
     stream: torch.Generator,
     decode: Callable[[Sequence[int]], str] | None = None,
 ) -> Corrupted:
-    """The samples of an episode, re-noised, with all that a reward may ask of them."""
+    """The samples of an episode, re-noised, with everything that a reward may read."""
     branches, batch, _ = episode.rollout.completions.shape
     noised = corrupt(episode.samples, episode.alpha_of_samples, student.vocabulary, stream)
     group = torch.arange(batch, device=noised.x.device) // settings.baseline.group
@@ -158,18 +163,23 @@ def judged(
 
 
 def checked_scores(reward: Reward, noised: Corrupted) -> Scores:
-    """The scores of a reward. Raises InputError for a shape that is neither one per sample nor one per token."""
+    """The scores of a reward, checked.
+
+    Raises:
+        InputError: the shape is neither one score per sample nor one per token.
+        Collapse: a score is not finite.
+    """
     with torch.no_grad():
         scores = reward.score(noised)
     if isinstance(scores, Tensor) and scores.shape not in (noised.x.shape[:1], noised.x.shape):
         b, length = noised.x.shape
         raise InputError(
-            f"reward {reward.name!r} gave scores of shape {tuple(scores.shape)} to {b} samples of {length} tokens: "
-            f"it gives ({b},), one a sample, or ({b}, {length}), one a token."
+            f"reward {reward.name!r} returned scores of shape {tuple(scores.shape)} for {b} samples of {length} "
+            f"tokens: it must return ({b},), one per sample, or ({b}, {length}), one per token."
         )
     if isinstance(scores, Tensor) and not math.isfinite(float(scores.sum())):
         raise Collapse(
-            f"reward {reward.name!r} gave a score that is not finite. The last checkpoint is intact. If it learns, "
+            f"reward {reward.name!r} returned a score that is not finite. The last checkpoint is intact. If it learns, "
             "lower its lr; then repeat with another run_dir."
         )
     return scores
@@ -183,7 +193,7 @@ def _policy(
     log_p: Sequence[Float[Tensor, "M B"]],
     settings: PolicySettings,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """The policy loss of one reward, by what it scores: samples, their tokens, or every token."""
+    """The policy loss of one reward, which scores samples, their tokens, or every token of the vocabulary."""
     if not isinstance(scores, Tensor):
         return _expected_policy(student, scores, episode, noised)
     if scores.ndim == 2:
@@ -198,10 +208,10 @@ def _sample_policy(
     log_p: Sequence[Float[Tensor, "M B"]],
     settings: PolicySettings,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """REINFORCE with the sequence's reward: every token it revealed answers for all of it (DiDi-Instruct, equation 12).
+    """REINFORCE with the reward of the sequence: every token gets the same credit (DiDi-Instruct, equation 12).
 
-    The log-probability of a sample is divided by its number of free positions, so that weights mean the same for
-    every length.
+    The log-probability of a sample is divided by its number of free positions, so that weights mean the same at every
+    length.
     """
     branches, batch, _ = episode.rollout.completions.shape
     rewards = scores.view(branches, batch)
@@ -218,10 +228,13 @@ def _sample_policy(
 def _call_statistics(
     student: Denoiser, teacher: Denoiser, call: Call, after: Int[Tensor, "M B L"], settings: PolicySettings
 ) -> tuple[Float[Tensor, "M B"], Float[Tensor, "3"], int]:
-    """Log-probability of what a call revealed; over those positions, the sums of divergence to the teacher, entropy and
-    the teacher's entropy; and their number.
+    """Statistics of one call at the positions that it revealed.
 
-    Positions are revealed without a look at the tokens, so their mean estimates the mean over all masked positions.
+    The choice of positions does not depend on the tokens, so their mean estimates the mean over all masked positions.
+
+    Returns:
+        log-probability of the revealed tokens, per completion and row; sums over these positions of divergence from the
+        teacher, entropy, and the teacher's entropy; and the number of positions.
     """
     rows, columns = call.where.nonzero(as_tuple=True)
     with torch.no_grad():
@@ -243,9 +256,10 @@ def _call_statistics(
 def _token_policy(
     student: Denoiser, scores: Float[Tensor, "N L"], episode: Episode, noised: Corrupted
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """Policy loss with credit per token: each token answers for the score at its own position only.
+    """Policy loss with credit per token: each token gets only the score at its own position.
 
-    What a token does to the score of the *others* is left out, which biases the gradient but removes most of its noise.
+    The effect of a token on the scores of the *others* is left out, which biases the gradient but removes most of its
+    noise.
     """
     branches, batch, _ = episode.rollout.completions.shape
     masked, drawn = noised.masked.view(branches, batch, -1), scores.view(branches, batch, -1)
@@ -265,11 +279,11 @@ def _token_policy(
 def _expected_policy(
     student: Denoiser, scores: EveryToken, episode: Episode, noised: Corrupted
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """Policy loss with every token of the vocabulary in place of the drawn one, weighted by its probability.
+    """Policy loss with every token of the vocabulary, weighted by its probability, in place of the drawn token.
 
-    For the last call alone: tokens revealed there do not see each other, so the context z_t stays what it is whichever
-    of them had been drawn. Later calls answer to the tokens of earlier ones, which would make the expectation wrong
-    (measured on the exact chain: it collapses), so those are left to the anchor and to the other rewards.
+    It covers the last call only. Tokens revealed there do not see each other, so the context z_t would be the same
+    whichever of them had been drawn. Earlier tokens do change what later calls write, so the expectation would be wrong
+    there (on the exact chain it collapses); the anchor and the other rewards train the earlier calls.
     """
     branches, batch, _ = episode.rollout.completions.shape
     masked = noised.masked.view(branches, batch, -1)

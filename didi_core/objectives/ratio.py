@@ -1,12 +1,12 @@
 """Objectives that follow the log-ratio of the teacher and a second denoiser at re-noised completions.
 
-The student completes a state in one call; the completion is re-noised, and there the teacher and a "fake" denoiser,
-which is trained on the student's completions, are compared token by token:
+The student completes a state in one call. The completion is re-noised, and there the teacher is compared, token by
+token, with a "fake" denoiser that is trained on the student's completions:
 
     minimise  - E[ w(t') * sum_l sum_a p_l(a) (log p_teacher(a | x_t') - log p_fake(a | x_t')) ]
 
-over the positions l that the student wrote and x_t' hides; the ratio is a constant for the gradient. Every token of the
-vocabulary counts with its probability, so one update carries what hundreds of sequence rewards would.
+over the positions l that the student wrote and x_t' hides. The ratio is a constant for the gradient. Every token of the
+vocabulary counts with its probability, so one update carries as much signal as hundreds of sequence rewards.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from didi_core.types import Denoiser
 class Completion:
     """A state that the student completed in one call.
 
-    tokens, masked: the state. hidden: the student's at its masked positions, row by row, with their graph.
-    x: the completion, drawn.
+    tokens, masked: the state. hidden: the student's hidden states at its masked positions, row by row, with their
+    graph.
+    x: the drawn completion.
     time: t of the state, where it has one.
     """
 
@@ -47,7 +48,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Renoised:
-    """A completion as it is judged: what of it is hidden, and the weight of each row."""
+    """A re-noised completion, where it is masked, and the weight w(t') of each row."""
 
     zt: Int[Tensor, "B L"]
     masked: Bool[Tensor, "B L"]
@@ -56,7 +57,7 @@ class Renoised:
 
 @dataclass
 class RatioObjective(Objective[Completion]):
-    """What IDLM and D-MMD share. They differ in the states, in the re-noising and in what the fake denoiser learns."""
+    """The common base of IDLM and D-MMD, which differ in states, re-noising and the fake denoiser's loss."""
 
     materials: Materials
     fake: Denoiser
@@ -66,11 +67,11 @@ class RatioObjective(Objective[Completion]):
 
     @abstractmethod
     def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
-        """Hide a part of the completion again."""
+        """Mask some of the completion's positions again."""
 
     @abstractmethod
     def fake_loss(self, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
-        """What makes the fake denoiser follow the student."""
+        """The loss that makes the fake denoiser follow the student."""
 
     def learners(self) -> list[Learner]:
         training, wait = self.materials.training, self.critic.warmup
@@ -103,8 +104,10 @@ class RatioObjective(Objective[Completion]):
 
 
 def followed(fake: Denoiser, student: Denoiser, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
-    """Cross-entropy of the fake denoiser with the student's own distribution as its target, up to the student's
-    entropy; at positions that the student did not write, with the token that stands there."""
+    """Cross-entropy of the fake denoiser with the student's distribution as its target, up to the student's entropy.
+
+    At positions that the student did not write, the target is the token that stands there.
+    """
     both = noised.masked & batch.masked
     states = fake.trunk(noised.zt)
     soft = token_statistics(
@@ -121,5 +124,5 @@ def followed(fake: Denoiser, student: Denoiser, batch: Completion, noised: Renoi
 
 
 def drawn_nll(fake: Denoiser, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
-    """Cross-entropy of the fake denoiser with the drawn completion as its target."""
+    """Cross-entropy of the fake denoiser with the drawn completion as its target, -log p_fake(x_l | x_t')."""
     return masked_nll(fake, noised.zt, batch.x).mean()

@@ -1,4 +1,4 @@
-"""Sequences by batch number, from data or a kept set: a resumed run sees what an uninterrupted one sees."""
+"""Sequences by batch number, from data or a kept set, so that a resumed run sees the same batches."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from didi_core.streams import generator
 
 
 class Reference(Protocol):
-    """What the student is to resemble, by batch number."""
+    """Sequences that the student should resemble, by batch number."""
 
     def batch(self, index: int, n: int) -> Int[Tensor, "n L"]:
-        """n sequences; the same for the same index."""
+        """n sequences; the same index gives the same ones."""
         ...
 
 
@@ -37,7 +37,7 @@ class SampleReference:
 
 @dataclass
 class Batches:
-    """Batches of an endless source that is read in order; the newest is kept for those who ask for it again."""
+    """Batches of an endless source that is read in order; the newest is kept, because several learners ask for it."""
 
     open: Callable[[int, int], Iterator[Tensor]]  # (batch size, first batch) -> batches
     _newest: tuple[int, int, Tensor] | None = None
@@ -52,14 +52,14 @@ class Batches:
 
 
 def trim(tokens: Int[Tensor, "B L"], pad: int | None) -> Int[Tensor, "B M"]:
-    """Columns that are padding in every row cut off."""
+    """Cut off the columns that are padding in every row."""
     if pad is None:
         return tokens
     return tokens[:, : int((tokens != pad).sum(1).max())]
 
 
 def pad_together(first: Int[Tensor, "A L"], second: Int[Tensor, "B M"], pad: int | None) -> Int[Tensor, "C N"]:
-    """Two batches under each other, the narrower one padded on the right."""
+    """Two batches concatenated (A + B = C rows), the narrower one padded on the right."""
     width = max(first.shape[1], second.shape[1])
     if first.shape[1] == second.shape[1]:
         return torch.cat([first, second])

@@ -1,4 +1,4 @@
-"""Objectives by name: what ``objective.kind`` may say, and what plugins add to."""
+"""Objectives by name: the values of ``objective.kind``, to which plugins add."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_objective(given: Mapping[str, Any] | str, command: str) -> ObjectiveSet
     """The objective of a configuration: ``kind`` is its registered name, the other keys are its own.
 
     Raises:
-        InputError: an objective that is not there or not for that command, or a key that it does not have.
+        InputError: the objective is unknown or not for that command, or it does not have such a key.
     """
     keys = {"kind": given} if isinstance(given, str) else dict(given)
     kind = keys.get("kind")
@@ -48,7 +48,7 @@ def read_objective(given: Mapping[str, Any] | str, command: str) -> ObjectiveSet
     if command not in settings.commands:
         there = ", ".join(sorted(name for name, known in OBJECTIVES.items() if command in known.commands))
         raise InputError(
-            f"objective={kind} is not for {command}: it is for {', '.join(settings.commands)}. Here are: {there}."
+            f"objective={kind} is not for {command} but for {', '.join(settings.commands)}. {command} has: {there}."
         )
     made = build(settings, keys, "objective")
     return made if made.name else replace(made, name=kind)

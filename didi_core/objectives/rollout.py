@@ -1,7 +1,11 @@
 """Rollouts: how the student writes a sample during training, and which states it visits on the way.
 
-The sample is made in k denoiser calls through shares 0 < s_1 < ... < s_k = 1; its log-probability is the sum over calls
-of the log-probability of the tokens revealed there (intermediate-state matching: DiDi-Instruct, section 3.4, is k = 2).
+k denoiser calls take the sample through shares 0 < s_1 < ... < s_k = 1. Its log-probability is the sum over the calls,
+
+    log p_nu(x) <- sum_i log p_nu(z_i | z_{i-1}),
+
+each of them the log-probability of the tokens revealed there. DiDi-Instruct (section 3.4, intermediate-state matching)
+is k = 2.
 """
 
 from __future__ import annotations
@@ -24,17 +28,16 @@ from didi_core.types import Denoiser
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """Which states are visited.
+    """Which states a rollout visits.
 
-    states: calls k; 1 is the one-shot rollout of the ablation, 2 the paper's.
-    times: ``beta`` draws tau ~ Beta(*beta) inside [low, high] (k - 1 of them, sorted); ``grid`` visits the sampler's
-        own states.
+    states: number k of calls; 1 is the one-shot rollout of the ablation, 2 that of the paper.
+    times: ``beta`` draws k - 1 sorted tau ~ Beta(*beta) inside [low, high]; ``grid`` visits the sampler's own states.
     law: which positions are revealed together. grid, power: shares of ``times=grid``. Each of law and grid is a name,
-        or {kind: name, ...} with keys of its own.
-    branches: completions drawn from each last intermediate state. They share its network call, so the advantage of
-        a completion over its siblings costs scorer calls only.
-    trained: how many of the last calls the student learns from, 0 for all. The others only lead to the states that a
-        sampler visits, at the cost of a forward pass; what the student says there is left to later updates.
+        or {kind: name, ...} with its own keys.
+    branches: completions drawn from each last intermediate state. They share its network call, so the advantage of a
+        completion over its siblings costs scorer calls only.
+    trained: number of last calls that the student learns from, 0 for all. The earlier calls only lead to the states
+        that a sampler visits, at the cost of a forward pass, and get no gradient.
     """
 
     states: int = 2
@@ -62,7 +65,7 @@ class RolloutSettings:
             raise unknown("rollout times", self.times, ("beta", "grid"))
         if isinstance(self.make_law(), OpenLaw):
             raise InputError(
-                f"objective.rollout.law={self.law} decides itself how many calls it takes, and a rollout makes "
+                f"objective.rollout.law={self.law} decides itself how many calls it makes, and a rollout makes "
                 f"objective.rollout.states={self.states}: choose a law of reveal times."
             )
         if grid(self.grid, self.power, "objective.rollout.grid").needs_curve:
@@ -83,7 +86,11 @@ class RolloutSettings:
 def beta_times(
     n: int, settings: RolloutSettings, stream: torch.Generator
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """n draws of tau ~ Beta(a, b) scaled into [low, high], and their density pi(tau)."""
+    """n draws of tau ~ Beta(a, b), scaled into [low, high].
+
+    Returns:
+        the times, and their density pi(tau).
+    """
     a, b = settings.beta
     gammas = torch.stack([_gamma(a, n, stream), _gamma(b, n, stream)])
     unit = (gammas[0] / gammas.sum(0)).clamp(1e-6, 1 - 1e-6)
@@ -92,7 +99,7 @@ def beta_times(
 
 
 def _gamma(shape: float, n: int, stream: torch.Generator) -> Float[Tensor, "n"]:
-    """Gamma draws from a named stream (torch's own sampler reads the generator it is given), on the CPU."""
+    """Gamma draws on the CPU from a given stream (torch's own sampler accepts a generator)."""
     shapes = torch.full((n,), shape, dtype=torch.float64, device=stream.device)
     return torch._standard_gamma(shapes, generator=stream).cpu()
 
@@ -100,9 +107,12 @@ def _gamma(shape: float, n: int, stream: torch.Generator) -> Float[Tensor, "n"]:
 def rollout_times(
     settings: RolloutSettings, groups: int, schedule: Schedule, stream: torch.Generator
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """Shares after each call, the time tau that scorer and reward are coupled to, and its density; one row a group.
+    """The times of a rollout, one row per group.
 
-    With several intermediate states tau is one of theirs, chosen at random.
+    With several intermediate states, tau is the time of one of them, chosen at random.
+
+    Returns:
+        the shares after each call, the time tau to which scorer and reward are coupled, and the density of tau.
     """
     k = settings.states
     if k == 1:
@@ -124,7 +134,7 @@ def rollout_times(
 
 @dataclass(frozen=True)
 class Rollout:
-    """The calls of a rollout and its completions [M, B, L]; ``calls[i + 1].tokens`` is what call i led to."""
+    """The calls of a rollout and its completions [M, B, L]; ``calls[i + 1].tokens`` is the state after call i."""
 
     calls: tuple[Call, ...]
     completions: Int[Tensor, "M B L"]
@@ -139,10 +149,10 @@ def roll_out(
     branches: int = 1,
     trained: int = 0,
 ) -> Rollout:
-    """Write samples through the states of ``shares``, from whatever state ``template`` is: all masked, with pinned
-    positions, or corrupted data.
+    """Write samples through the states of ``shares``, starting from ``template``.
 
-    Hidden states of the last ``trained`` calls (0: of all) keep their graph where gradients are enabled.
+    The template may be any state: all masked, with pinned positions, or corrupted data. The hidden states of the last
+    ``trained`` calls (0: of all) keep their graph where gradients are enabled.
     """
     calls: list[Call] = []
     completions: list[Tensor] = []

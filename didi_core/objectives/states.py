@@ -1,7 +1,7 @@
 """States from data: real sequences, corrupted at times that are stratified over the whole batch.
 
-A rollout visits the states of the student itself. Objectives such as MMD, IDLM and D-MMD start from x_t ~ q(. | x0)
-with x0 real instead, which costs no rollout. Where there is no corpus, a kept set of the teacher's samples stands in.
+A rollout visits the student's own states. Objectives such as MMD, IDLM and D-MMD start from x_t ~ q(. | x0) with a real
+x0 instead, which costs no rollout. Without a corpus, a kept set of the teacher's samples takes its place.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ SOURCES = ("data", "teacher")
 class StateSettings:
     """The keys of ``objective.states``.
 
-    source: where x0 comes from: ``data`` of the domain, or ``teacher``: ``samples`` of its own, made in ``steps`` calls
-        each and kept with the run. low, high: range of t.
+    source: origin of x0: the domain's ``data``, or the ``teacher``, from which ``samples`` sequences are drawn in
+        ``steps`` calls each and kept with the run.
+    low, high: range of t.
     """
 
     source: str = "data"
@@ -47,7 +48,7 @@ class StateSettings:
 
 @dataclass(frozen=True)
 class State:
-    """Sequences x0 and their corruption x_t, one row each. A row may have no masked position where t is small."""
+    """Sequences x0 and their corruptions x_t, row by row. Where t is small a row may have no masked position."""
 
     x0: Int[Tensor, "B L"]
     xt: Int[Tensor, "B L"]
@@ -58,7 +59,7 @@ class State:
 
 @dataclass(frozen=True)
 class States:
-    """Draws the states of a slice: the same for the same slice and stream."""
+    """Draws the states of a slice; the same slice and stream give the same states."""
 
     source: Reference
     materials: Materials
@@ -68,7 +69,7 @@ class States:
 
     @classmethod
     def of(cls, settings: StateSettings, materials: Materials, schedule: Schedule) -> States:
-        """The states that the settings ask for. Raises InputError where there is no data."""
+        """The source of states for these settings. Raises InputError where there is no data."""
         source: Reference
         if settings.source == "teacher":
             source = materials.kept_samples(settings.samples, settings.steps)
@@ -84,9 +85,10 @@ class States:
         return cls(source, materials, schedule, settings.low, settings.high)
 
     def draw(self, slice: Slice) -> State:
-        """x0 and t of the whole batch are drawn together and cut; masks come from the stream of the slice.
+        """The states of one slice.
 
-        Pinned positions (BOS, EOS, padding) are never masked.
+        x0 and t are drawn for the whole batch and then cut; masks come from the stream of the slice. Pinned positions
+        (BOS, EOS, padding) are never masked.
         """
         run, batch = self.materials.run, self.materials.training.batch_size
         vocabulary = run.domain.vocabulary

@@ -1,1 +1,1 @@
-"""Samplers, and generation as a user asks for it."""
+"""Samplers, and generation of a requested number of samples."""

@@ -1,7 +1,7 @@
 """The ancestral sampler with a factorised draw.
 
-Each step decides first *which* positions are revealed and then draws their tokens. The law is that of the joint (token
-or mask) draw, but exact in fp32, and the vocabulary head runs only at the revealed positions.
+Each step first decides *which* positions are revealed, and then draws their tokens. The distribution is that of the
+joint draw (token or mask), but it is exact in fp32, and the vocabulary head runs only at the revealed positions.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from didi_core.sampling.base import Sampled, SampleRequest, fill
 
 @dataclass(frozen=True)
 class Ancestral:
-    """Every revealed position by a draw from log_p_x0; which ones, by law and grid.
+    """Law and grid choose the positions of each step; their tokens are drawn from log_p_x0.
 
-    By a law of reveal times it makes exactly k denoiser calls, the last of which reveals whatever is left; by an open
-    law as many as it takes.
+    p(xs | xt) = product over revealed l of p(x0_l | xt). A law of reveal times makes exactly k denoiser calls, the last
+    of which reveals all that is left; an open law makes as many as it needs.
     """
 
     needs_scorer: ClassVar[bool] = False

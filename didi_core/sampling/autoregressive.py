@@ -1,7 +1,7 @@
-"""A causal language model as a generator, so that a student is compared with one of its own size in the same table.
+"""A causal language model as a generator, so that one table compares a student with a model of its own size.
 
-It fills the same templates as every other sampler, left to right, through transformers' ``generate`` with its cache of
-keys and values: one call a position, each over one token.
+It fills the same templates as every other sampler, left to right, with the ``generate`` of transformers and its
+key-value cache: one call per position, each over one token.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class CausalGenerator(nn.Module):
         generator: torch.Generator,
         progress: Callable[[], None] | None = None,
     ) -> Sampled:
-        """Every mask of the template by a token drawn given those before it; pinned tokens stay and are read.
+        """Replace every mask of the template by a token drawn given the tokens before it; pinned tokens stay.
 
-        What stands right of a gap cannot be known to a causal model: only the end of a sequence is imposed on it.
+        A causal model cannot see what stands right of a gap; only the end of the sequence is imposed on it.
 
         Raises:
-            InputError: a template that begins with a mask, or is longer than the model's context.
+            InputError: the template begins with a mask, or is longer than the model's context.
         """
         from transformers import LogitsProcessorList
 
         free = template == self.vocabulary.mask
         if bool(free[:, 0].any()):
-            raise InputError("a causal model needs a first token to begin with, and this domain's templates have none.")
+            raise InputError("a causal model needs a first token to begin with; this domain's templates have none.")
         if template.shape[1] > self.context:
             raise InputError(
                 f"a template of {template.shape[1]} tokens exceeds the causal model's context of {self.context}: "
@@ -59,7 +59,7 @@ class CausalGenerator(nn.Module):
         last = int(free.any(0).nonzero().max()) + 1
         forced = ForcedTokens(template, self.vocabulary, rule, progress)
         devices = [template.device] if template.is_cuda else []
-        with torch.random.fork_rng(devices=devices):  # ``generate`` knows no generator: it reads the global one
+        with torch.random.fork_rng(devices=devices):  # ``generate`` takes no generator: it reads the global one
             torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator, device=generator.device)))
             written = self.network.generate(  # type: ignore[operator]
                 template[:, :first],
@@ -69,7 +69,7 @@ class CausalGenerator(nn.Module):
                 do_sample=True,
                 top_k=0,
                 top_p=rule.top_p,
-                temperature=1.0,  # it is in ``ForcedTokens``, before the nucleus and after the bias
+                temperature=1.0,  # ``ForcedTokens`` applies it, before the nucleus and after the bias
                 use_cache=True,
                 eos_token_id=None,
                 pad_token_id=0,
@@ -99,7 +99,7 @@ class Autoregressive:
 
 
 class ForcedTokens:
-    """A logits processor: pinned tokens of the template are certain, others follow the rule over allowed tokens."""
+    """A logits processor: pinned tokens of the template are certain, the others follow the rule over allowed tokens."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ def load_generator(name: str, vocabulary: Vocabulary, key: str = NAME) -> Causal
     """A causal model: a run or folder of ``pretrain objective=autoregressive``, or a folder or hub id of transformers.
 
     Raises:
-        InputError: it cannot be had (which key to change), or writes other tokens than the domain's.
+        InputError: it cannot be loaded (the message names the key to change), or its tokens are not the domain's.
     """
     path = Path(name).expanduser()
     own = next((folder for folder in (path, path / "judge") if (folder / "card.json").is_file()), None)
@@ -159,7 +159,7 @@ def load_generator(name: str, vocabulary: Vocabulary, key: str = NAME) -> Causal
 
 
 def _check_tokens(what: str, size: int, vocabulary: Vocabulary) -> None:
-    """The model must write the domain's tokens; a few unused rows more are no harm."""
+    """Refuse a model of other tokens than the domain's; a few unused rows more do no harm."""
     if not vocabulary.size <= size < vocabulary.size + 128:
         raise InputError(
             f"{what} has {size} tokens, this domain {vocabulary.size}: an autoregressive model is compared on the "
@@ -168,7 +168,7 @@ def _check_tokens(what: str, size: int, vocabulary: Vocabulary) -> None:
 
 
 def same_weights(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two networks hold the same tensors, under whatever wrapper."""
+    """Whether two networks hold the same tensors, whatever wraps them."""
     ours, theirs = first.state_dict(), second.state_dict()
     return ours.keys() == theirs.keys() and all(
         ours[k].shape == theirs[k].shape and torch.equal(ours[k].cpu(), theirs[k].cpu()) for k in ours

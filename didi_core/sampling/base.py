@@ -1,4 +1,4 @@
-"""What every sampler speaks: what it is asked, what it gives back, how it draws a token, and how it walks.
+"""The interface of samplers: the request, the result, how a token is drawn, and how the walk is followed.
 
 A sampler is a frozen dataclass. Its fields are its own keys (``sampler={kind: p2, eta: 2}``), and ``sample`` fills one
 batch of templates.
@@ -42,11 +42,12 @@ class TokenRule:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One batch to fill. A sampler uses what it needs of it.
+    """One batch to fill. A sampler reads the fields that it needs.
 
-    template: masks at the positions to fill; everything else is pinned and must come back as it was.
-    shares: share of the free positions revealed after each of the k steps, ascending to 1. law: which ones together.
-    generator: where all randomness comes from. scorer: of the distillation; None where there is none.
+    template: masks at the positions to fill; everything else is pinned and must come back unchanged.
+    shares: share of the free positions revealed after each of the k steps, ascending to 1.
+    law: which positions are revealed together.
+    generator: source of all randomness. scorer: that of the distillation; None without one.
     progress: called after every denoiser call.
     """
 
@@ -60,17 +61,17 @@ class SampleRequest:
     progress: Callable[[], None] | None = None
 
     def walk(self, law: Law | None) -> Walk:
-        """The walk that fills the template, by this law or (None) with every free position in each call."""
+        """The walk that fills the template by this law, or (None) with every free position in each call."""
         return walk(self.denoiser, self.template, self.generator, shares=self.shares, law=law)
 
     def draw(self, call: Call) -> Int[Tensor, "B L"]:
-        """The state after a call in which every position that may be written gets a token."""
+        """The state after a call that writes a token at every position of ``call.where``."""
         return call.write(self.rule.draw(self.denoiser, call.at(call.where), self.generator))
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """Finished sequences [B, L] and the network calls that each of them took, on average."""
+    """Finished sequences [B, L], and the mean number of network calls per sequence."""
 
     tokens: Int[Tensor, "B L"]
     nfe: NFE
@@ -79,8 +80,8 @@ class Sampled:
 class Sampler(Protocol):
     """A way of filling templates.
 
-    needs_scorer: it cannot run without the scorer of a distillation, so a teacher's row is not asked for it.
-    stepwise: it makes k calls by the grid; otherwise the number of calls follows from the length.
+    needs_scorer: it cannot run without the scorer of a distillation, so no teacher is sampled with it.
+    stepwise: it makes k calls along a grid; otherwise the number of calls follows from the length.
     uses_law: an unmasking law decides which positions are revealed together.
     """
 
@@ -89,15 +90,15 @@ class Sampler(Protocol):
     uses_law: ClassVar[bool]
 
     def sample(self, request: SampleRequest) -> Sampled:
-        """Every mask of the template replaced by a token that may be generated; network calls counted."""
+        """Replace every mask of the template by a token that may be generated, and count network calls."""
         ...
 
 
 def fill(request: SampleRequest, steps: Walk, answer: Callable[[Call], Int[Tensor, "B L"]]) -> Sampled:
-    """Follow a walk to its end, counting denoiser calls and showing progress.
+    """Follow a walk to its end, counting denoiser calls and reporting progress.
 
     Args:
-        answer: the state that each call leads to.
+        answer: returns the state that follows each call.
     """
     rows, called = request.template.shape[0], 0
 
@@ -114,6 +115,6 @@ def fill(request: SampleRequest, steps: Walk, answer: Callable[[Call], Int[Tenso
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a network's weights are; the CPU for one without any."""
+    """The device of a network's weights; the CPU for a network without any."""
     first = next(module.parameters(), None)
     return first.device if first is not None else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The samplers by name: what ``sampler=`` may say, and what plugins add to."""
+"""The samplers by name: the values of ``sampler=``, to which plugins add."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SAMPLERS: Catalogue[type[Sampler]] = Catalogue("sampler", BUILT_IN)
 
 
 def sampler(choice: Choice) -> Sampler:
-    """The sampler of a name, or of ``{kind: name, ...}`` with keys of its own.
+    """The sampler of that name, or of ``{kind: name, ...}`` with its own keys.
 
     Raises:
-        InputError: a name that is not known, or a key that the sampler does not have.
+        InputError: the name is unknown, or the sampler does not have such a key.
     """
     return choose(SAMPLERS, choice, "sampler")

@@ -1,4 +1,4 @@
-"""First-hitting: one token a call, the reference of a many-step teacher."""
+"""The first-hitting sampler: one token a call, the reference for a many-step teacher."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class RandomOrder(Law):
 
 @dataclass(frozen=True)
 class FirstHitting:
-    """One token per call in uniformly random order: exact in law for the continuous-time process, all rows at once.
+    """One token per call in uniformly random order, for all rows at once: exact in law for the continuous-time process.
 
-    With a time-independent denoiser the hitting times themselves do not matter, only their order (Zheng et al. 2024,
+    With a time-independent denoiser only the order of the hitting times matters, not their values (Zheng et al. 2024,
     "Masked diffusion models are secretly time-agnostic"). Rows with fewer free positions finish earlier and are not
     called again.
     """

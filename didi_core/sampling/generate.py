@@ -1,5 +1,4 @@
-"""Generation as a user asks for it: so many samples, these lengths or this template, this sampler, reproducible by
-seed."""
+"""Generation of a given number of samples, by lengths or template and with any sampler; a seed reproduces it."""
 
 from __future__ import annotations
 
@@ -33,10 +32,11 @@ DEFAULT_LAW, DEFAULT_GRID = "iid", "uniform"
 class SamplerSettings:
     """How samples are written. Every field that has an effect goes into a result's record.
 
-    sampler, law, grid: each a name, or {kind: name, ...} with keys of its own. The law says which positions are
-        revealed together, the grid how many at each step. power: of grid=power given by its name alone.
-    steps: denoiser calls; not used by ``first_hitting``, which takes one per token, nor by laws that decide
-        themselves how many calls it takes (``threshold``, ``entropy_bound``).
+    sampler, law, grid: each a name, or {kind: name, ...} with its own keys. The law chooses which positions are
+        revealed together, the grid how many at each step.
+    power: exponent of ``grid=power`` where the grid is given by name alone.
+    steps: denoiser calls. ``first_hitting`` makes one per token instead, and open laws (``threshold``,
+        ``entropy_bound``) decide the number of calls themselves.
     """
 
     sampler: Choice = field(default="ancestral", hash=False)
@@ -61,7 +61,7 @@ class SamplerSettings:
         TokenRule(self.temperature, self.top_p)
 
     def make(self) -> Sampler:
-        """The sampler. Raises InputError for one that is not there or has no such key."""
+        """The sampler. Raises InputError where there is none of that name, or it has no such key."""
         return sampler(self.sampler)
 
     def make_law(self) -> Law:
@@ -74,17 +74,17 @@ class SamplerSettings:
 
     @property
     def calls(self) -> int | None:
-        """Denoiser calls of each sequence; None where they follow from its length or from the model."""
+        """Denoiser calls per sequence; None where they follow from its length or from the model."""
         made = self.make()
         return self.steps if made.stepwise and not (made.uses_law and isinstance(self.make_law(), OpenLaw)) else None
 
     @property
     def needs_curve(self) -> bool:
-        """Whether ``shares`` must be given an NLL curve."""
+        """Whether ``shares`` needs an NLL curve."""
         return self.calls is not None and self.make_grid().needs_curve
 
     def shares(self, entropy_at: Curve | None = None) -> Float[Tensor, "k"]:
-        """Share of the free positions revealed after each call; all at once where no grid is gone by."""
+        """Share of the free positions revealed after each call; a single 1 where no grid is used."""
         return (
             torch.ones(1, dtype=torch.float64)
             if self.calls is None
@@ -92,27 +92,27 @@ class SamplerSettings:
         )
 
     def record(self) -> dict[str, object]:
-        """What a sample's record says of its making; only what had an effect."""
+        """The settings that had an effect, for a sample's record."""
         made = self.make()
-        said = _said("sampler", self.sampler, made) | {"temperature": self.temperature, "top_p": self.top_p}
+        recorded = _entries("sampler", self.sampler, made) | {"temperature": self.temperature, "top_p": self.top_p}
         if self.calls is not None:
-            said |= {"steps": self.steps} | _said("grid", self.grid, self.make_grid())
+            recorded |= {"steps": self.steps} | _entries("grid", self.grid, self.make_grid())
         if made.uses_law:
-            said |= _said("law", self.law, self.make_law())
-        return said
+            recorded |= _entries("law", self.law, self.make_law())
+        return recorded
 
 
-def _said(key: str, choice: Choice, made: object) -> dict[str, object]:
-    """A choice and its own keys as a record has them: ``law``, ``law_probability``; a grid's ``power`` by that name."""
+def _entries(key: str, choice: Choice, made: object) -> dict[str, object]:
+    """A choice and its keys under their names in a record: ``law``, ``law_probability``; ``power`` has no prefix."""
     own = {k if k == "power" else f"{key}_{k}": getattr(made, k) for k in own_keys(made, PROTOCOL)}
     return {key: split_choice(choice, key)[0]} | own
 
 
 @dataclass(frozen=True, repr=False)
 class Generated:
-    """Samples in the order asked for, mean network calls per sample, and seconds spent in the sampler.
+    """Samples in the order of the request, mean network calls per sample, and seconds spent in the sampler.
 
-    rates: samples per second of each batch, the device waited for.
+    rates: samples per second of each batch, measured until the device has finished.
     """
 
     samples: list[Sample]
@@ -129,7 +129,7 @@ class Generated:
         return html_table(repr(self), [{"id": sample.id, "text": sample.text} for sample in self.samples])
 
     def to_frame(self) -> DataFrame:
-        """A pandas DataFrame with id, text and whatever the samples' records say. Raises InputError without pandas."""
+        """A pandas DataFrame with id, text and the samples' records. Raises InputError without pandas."""
         return frame([{"id": s.id, "text": s.text, **s.info} for s in self.samples])
 
 
@@ -137,7 +137,7 @@ Length = str | int | Sequence[str | int]  # 120, "80-120", or several of them
 
 
 def length_ranges(length: Length) -> list[tuple[int, int]]:
-    """Lowest and highest length of ``120``, ``"80-120"``, or of each in a list. Raises InputError for anything else."""
+    """Lowest and highest length of ``120``, ``"80-120"``, or each of a list. Raises InputError for anything else."""
     given = [length] if isinstance(length, str | int) else list(length)
     if not given:
         raise InputError("length=[] is empty: give a number, a range such as 80-120, or a list of them.")
@@ -187,7 +187,7 @@ def generate(
     entropy_at: Curve | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Generated:
-    """Write ``num`` samples, sorted into batches of like lengths, each batch with a random stream of its own.
+    """Write ``num`` samples, sorted into batches of similar lengths; every batch has its own random stream.
 
     Args:
         templates: token ids with the mask at free positions (anything else is pinned), used round-robin; excludes
@@ -196,7 +196,7 @@ def generate(
         entropy_at: NLL curve for a grid that needs one, as ``optimised`` does (see ``nll_curve``).
         progress: called with the number of samples finished.
 
-    Samples do not depend on ``progress``; they do depend on ``batch_size``, which is part of the record.
+    Samples depend on ``batch_size``, which is therefore part of the record.
     """
     if num < 1:
         raise InputError(f"num={num} is out of range: at least one sample.")
@@ -227,7 +227,7 @@ def generate(
         stream = generator(seed, "sample", number, device=device)
         made = _sample(model, scorer, template.to(device), settings, stream, bias, entropy_at)
         tokens = made.tokens.cpu()
-        elapsed = time.perf_counter() - started  # the copy to the CPU waited for the device
+        elapsed = time.perf_counter() - started  # the copy to the CPU has waited for the device
         seconds += elapsed
         rates.append(len(template) / elapsed)
         part = len(template) / num
@@ -253,7 +253,7 @@ def _sample(
     bias: Float[Tensor, "V"] | None,
     entropy_at: Curve | None,
 ) -> Sampled:
-    """One batch through the sampler that the settings name."""
+    """One batch from the sampler of the settings."""
     request = SampleRequest(
         model,
         template,
@@ -267,7 +267,7 @@ def _sample(
 
 
 def _stack(rows: Sequence[Sequence[int]], pad: int | None) -> Int[Tensor, "B L"]:
-    """Rows under each other, padded on the right."""
+    """Rows stacked, padded on the right."""
     width = max(len(row) for row in rows)
     if pad is None and any(len(row) != width for row in rows):
         raise InputError("templates of different lengths need a domain with a padding token.")

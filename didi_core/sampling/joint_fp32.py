@@ -1,7 +1,7 @@
-"""The peers' sampler, to reproduce their numbers: token or mask drawn jointly, from fp32 noise.
+"""The sampler of published code, to reproduce its numbers: token or mask drawn jointly, from fp32 noise.
 
-Its uniforms have 24 bits, so that tokens rarer than about 2^-24 a step are never drawn: with many steps, a lower
-temperature in disguise (docs/precision.md). For samples of one's own, ``ancestral`` draws from the same law exactly.
+Its uniforms have 24 bits, so tokens rarer than about 2^-24 a step are never drawn. With many steps this acts as a lower
+temperature (docs/precision.md). For your own samples use ``ancestral``, which draws from the same distribution exactly.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from didi_core.sampling.base import Sampled, SampleRequest, fill
 
 @dataclass(frozen=True)
 class JointFp32:
-    """k steps of the reverse process as MDLM's code draws it: Gumbel-max over tokens and mask at every masked position.
+    """k steps of the reverse process as in MDLM's code: Gumbel-max over tokens and mask at every masked position.
 
-    The last step has reveal probability 1, as in our own samplers; the peers make one more call there.
+    The last step has reveal probability 1, as in all our samplers; MDLM's code makes one more call instead.
     """
 
     needs_scorer: ClassVar[bool] = False
@@ -39,11 +39,11 @@ class JointFp32:
             masked = call.tokens == request.denoiser.vocabulary.mask
             return call.tokens.masked_scatter(masked, draw_jointly(request, call.at(masked), alphas[call.step :]))
 
-        return fill(request, request.walk(Iid()), step)  # what the noise reveals is ``iid``, whose times go unused
+        return fill(request, request.walk(Iid()), step)  # the noise itself reveals ``iid``; the law's times go unused
 
 
 def draw_jointly(request: SampleRequest, hidden: Float[Tensor, "N D"], alphas: Float[Tensor, "n"]) -> Int[Tensor, "N"]:
-    """A token or the mask for each of N masked positions, on the way from alphas[0] to alphas[1]."""
+    """A token or the mask for each of N masked positions, in the step from alphas[0] to alphas[1]."""
     rule, drawn = request.rule, []
     for piece in hidden.split(chunk_rows(request.denoiser.vocabulary.size)):
         log_p = sharpen(position_log_p(request.denoiser, piece, rule.bias), rule.temperature, rule.top_p)

@@ -1,4 +1,4 @@
-"""P2 with self-planning: the denoiser's own probabilities decide which tokens stay and which are taken back.
+"""P2 with self-planning: the denoiser's own probabilities decide which tokens stay and which are masked again.
 
 Peng et al. 2025, "Path planning for masked diffusion model sampling" (arXiv 2502.03540), with the denoiser as planner.
 """
@@ -26,10 +26,10 @@ from didi_core.types import Denoiser
 class P2:
     """k steps, each of which scores all free positions, keeps the best n and masks the others (again).
 
-    A masked position is scored by the probability of the token that is drawn for it, a visible one by ``eta`` times the
-    probability of the token that it has; n is the grid's share of the free positions. Pinned positions never change.
+    A masked position is scored by the probability of the token drawn for it, a visible one by ``eta`` times the
+    probability of its token; n is the grid's share of the free positions. Pinned positions never change.
 
-    eta: above 1, tokens that are written stay more readily; large, and nothing is taken back, which is the ancestral
+    eta: above 1, written tokens stay more readily. Where it is large nothing is taken back, and P2 is the ancestral
         sampler in the order of the probabilities of the drawn tokens.
     """
 
@@ -62,7 +62,11 @@ class P2:
 def propose(
     denoiser: Denoiser, hidden: Float[Tensor, "N D"], rule: TokenRule, generator: torch.Generator
 ) -> tuple[Int[Tensor, "N"], Float[Tensor, "N"]]:
-    """A token for each of N positions, drawn by the rule, and its probability before temperature and nucleus."""
+    """A token for each of N positions, drawn by the rule.
+
+    Returns:
+        the tokens, and their probabilities before temperature and nucleus.
+    """
     tokens, sure = [], []
     for piece in hidden.split(chunk_rows(denoiser.vocabulary.size)):
         log_p = position_log_p(denoiser, piece, rule.bias)
@@ -74,7 +78,7 @@ def propose(
 def own_probability(
     denoiser: Denoiser, hidden: Float[Tensor, "N D"], tokens: Int[Tensor, "N"], rule: TokenRule
 ) -> Float[Tensor, "N"]:
-    """The denoiser's probability of the tokens that N visible positions have."""
+    """The denoiser's probability of the tokens at N visible positions."""
     size = chunk_rows(denoiser.vocabulary.size)
     return torch.cat(
         [
@@ -85,7 +89,7 @@ def own_probability(
 
 
 def best(scores: Float[Tensor, "B L"], free: Bool[Tensor, "B L"], share: float) -> Bool[Tensor, "B L"]:
-    """The free positions of highest score in each row, this share of them, rounded up."""
+    """The given share, rounded up, of each row's free positions: those of highest score."""
     whole = free.sum(1, keepdim=True).double() * share
     count = (whole - 1e-9).ceil()  # a product that should be a whole number may exceed it in its last bit
     return free & (ranks(-scores, free) < count)

@@ -1,8 +1,8 @@
-"""DPLM's own decoder: reparameterised decoding that may revoke what it wrote, and redraws overused tokens.
+"""DPLM's own decoder: reparameterised decoding, which may mask what it wrote again and redraws overused tokens.
 
 Wang et al. 2024 (arXiv 2402.18567) with the routing of Zheng et al. 2023 (arXiv 2302.05737, algorithm 2). It is the
-many-step baseline of the protein domain; it does not sample from the masked diffusion process, as confidence decides
-where it writes.
+many-step baseline of the protein domain. It does not sample from the masked diffusion process, because confidence
+decides where it writes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Dplm:
     noise_scale, 1.0).
 
     resample: where one token makes up more than this share of a proposed sequence, its free positions are masked and
-        proposed once more in an extra call; 1 for never.
+        proposed again in an extra call; 1 for never.
 
     Departures from DPLM's code: tokens the domain forbids are never proposed (DPLM leaves B, U, Z and others legal);
     the extra call sees the sequence with its pinned positions (there their predictions stand in for them).
@@ -74,7 +74,11 @@ class Dplm:
 def propose(
     denoiser: Denoiser, hidden: Float[Tensor, "N D"], rule: TokenRule, generator: torch.Generator
 ) -> tuple[Int[Tensor, "N"], Float[Tensor, "N"]]:
-    """A token for each position by Gumbel-max, and its log-probability under the noisy logits."""
+    """A token for each position, by Gumbel-max.
+
+    Returns:
+        the tokens, and their log-probabilities under the noisy logits.
+    """
     size = chunk_rows(denoiser.vocabulary.size)
     tokens, scores = [], []
     for start in range(0, max(hidden.shape[0], 1), size):
@@ -92,7 +96,7 @@ def gumbel(like: Float[Tensor, "N V"], generator: torch.Generator) -> Float[Tens
 
 
 def lowest(scores: Float[Tensor, "B L"], free: Bool[Tensor, "B L"], part: float) -> Bool[Tensor, "B L"]:
-    """The floor(part * number of free positions) free positions of lowest score in each row (fewer where some tie)."""
+    """Each row's floor(part * number of free positions) free positions of lowest score (fewer where scores tie)."""
     counts = (free.sum(1, keepdim=True).float() * part).long()
     cutoff = scores.masked_fill(~free, torch.inf).sort(dim=1).values.gather(1, counts)
     return (scores < cutoff) & free
@@ -107,10 +111,10 @@ def redraw(
     share: float,
     generator: torch.Generator,
 ) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B L"], int]:
-    """Proposals without overused tokens: one more call for the rows that have one.
+    """Proposals without overused tokens; rows that have one get one more call.
 
     Returns:
-        the sequences, their scores, and the number of rows that were called again.
+        the sequences, their scores, and the number of rows with an extra call.
     """
     vocabulary = denoiser.vocabulary
     counts = torch.zeros(whole.shape[0], vocabulary.size + 1, device=whole.device)

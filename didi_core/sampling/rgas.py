@@ -22,14 +22,14 @@ from didi_core.types import NFE, Scorer
 class Rgas:
     """k denoiser calls, tilted towards what the scorer takes for the reference.
 
-    The first steps add h * clip(gradient) to log_p_x0; the later ones draw M candidate states and keep one with
-    probability proportional to exp(mean scorer logit over its masked positions). Without guidance (h = 0 and M = 1) it
-    draws the same numbers as the ancestral sampler. A scorer call with gradient counts as three, each candidate's as
-    one.
+    The first steps draw from log_p <- log_p_x0 + h * clip(d(sum of scorer logits) / d(log_p)). The later steps draw M
+    candidate states and keep one with probability proportional to exp(mean scorer logit over its masked positions).
+    Without guidance (h = 0 and M = 1) RGAS draws the same numbers as the ancestral sampler. A scorer call with gradient
+    counts as three calls, the call for a candidate as one.
 
     scale: (first, last) strength h of the gradient, rising linearly over the guided steps.
-    candidates: M states drawn per step of the last part; one is kept by softmax of its reward.
-    gradient_share: share of the steps that are guided by gradient; the rest chooses among candidates.
+    candidates: M states drawn in each later step; one is kept by softmax of its reward.
+    gradient_share: share of the steps guided by the gradient; the others choose among candidates.
     clip: bound on each entry of the gradient.
     """
 
@@ -77,7 +77,7 @@ class Rgas:
         return Sampled(made.tokens, made.nfe + NFE(scorer=spent))
 
     def _strength(self, step: int, guided: int) -> float:
-        """Linear from the first strength to the last over the guided steps."""
+        """Strength h of a step, linear from the first value to the last over the guided steps."""
         first, last = self.scale
         return first + (last - first) * (step / max(guided - 1, 1))
 
@@ -85,8 +85,8 @@ class Rgas:
 def guided_step(request: SampleRequest, scorer: Scorer, call: Call, scale: float, clip: float) -> Int[Tensor, "B L"]:
     """One step with log_p <- log_p + h * clip(d sum(scorer logits) / d log_p), renormalised.
 
-    The gradient needs log_p at every masked position of a sequence: so many sequences at a time as one chunk of logits
-    holds, at least one.
+    The gradient needs log_p at every masked position of a sequence, so sequences are processed as many at a time as one
+    chunk of logits holds, and at least one.
     """
     mask, rule, drawn = request.denoiser.vocabulary.mask, request.rule, []
     masked = call.tokens == mask
@@ -104,18 +104,18 @@ def guided_step(request: SampleRequest, scorer: Scorer, call: Call, scale: float
 def reward_gradient(
     scorer: Scorer, tokens: Int[Tensor, "B L"], masked: Bool[Tensor, "B L"], log_p: Float[Tensor, "M V"]
 ) -> Float[Tensor, "M V"]:
-    """Gradient of the summed scorer logits at the masked positions with respect to log_p, tokens being soft there."""
+    """Gradient of the sum of scorer logits at the masked positions, which hold soft tokens, with respect to log_p."""
     with torch.enable_grad():
         leaf = log_p.detach().clone().requires_grad_(True)
         total = scorer.soft(tokens, masked, leaf.exp())[masked].sum()
         (gradient,) = torch.autograd.grad(total, leaf)
-    return torch.nan_to_num(gradient)  # exp(-inf) has no gradient worth the name at forbidden tokens
+    return torch.nan_to_num(gradient)  # at forbidden tokens exp(-inf) has no meaningful gradient
 
 
 def _choose(
     scorer: Scorer, candidates: Int[Tensor, "M B L"], mask: int, generator: torch.Generator
 ) -> Int[Tensor, "B L"]:
-    """One candidate per row, by softmax of its mean scorer logit (over masked positions, or all when none is left)."""
+    """One candidate per row, by softmax of its mean scorer logit over masked positions (over all if none is left)."""
     count, batch, _ = candidates.shape
     flat = candidates.flatten(0, 1)
     logits = scorer(flat)

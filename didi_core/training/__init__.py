@@ -1,1 +1,1 @@
-"""Training loops: pretrain and distill share one loop, one optimiser recipe and one exact-resume state."""
+"""Training: one engine for every objective, its optimisers, checkpoints with exact resume, and dry runs."""

@@ -1,4 +1,4 @@
-"""The one training loop: optimisers, schedules, slices, averages, checkpoints and the journal of any objective."""
+"""The training loop of all objectives: optimisers, schedules, slices, EMA, checkpoints and the journal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESERVED = ("optimiser", "ema", "validation", "clock")  # states that belong to 
 
 @dataclass
 class Trainee:
-    """A learner with what moves it."""
+    """A learner with its optimiser and its EMA."""
 
     learner: Learner
     optimiser: torch.optim.Optimizer = field(init=False)
@@ -41,14 +41,14 @@ class Trainee:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
     def state(self, prefix: str) -> dict[str, Stateful]:
-        """What a checkpoint holds of it."""
+        """Its states in a checkpoint, by name."""
         found: dict[str, Stateful] = {self.learner.name: self.learner.network, f"{prefix}optimiser": self.optimiser}
         return found if self.ema is None else found | {f"{prefix}ema": self.ema}
 
 
 @dataclass
 class Curve:
-    """Validation loss by step, as it goes into the card and through a checkpoint."""
+    """Validation loss by step; the card and checkpoints hold it."""
 
     values: dict[int, float] = field(default_factory=dict)
 
@@ -89,9 +89,9 @@ class Clock:
 
 @dataclass
 class Engine:
-    """The training of one objective. ``train`` runs it to its end; ``step`` is the whole of one step.
+    """Trains one objective. ``train`` runs it to its end; ``step`` does one whole step.
 
-    A step derives its randomness from its number, so nothing else has to be kept for an exact resume.
+    A step derives its randomness from its number, so an exact resume needs no saved random state.
 
     updates: of the result, made so far. clock: time spent in training.
     title: of the progress bar. stream: (step, number of the slice) -> fresh random stream of that slice.
@@ -120,11 +120,11 @@ class Engine:
 
     @property
     def steps(self) -> int:
-        """Steps of the run: ``training.steps`` are updates of the result, which come after its warm-up."""
+        """Steps of the run: the warm-up of the result, and then its ``training.steps`` updates."""
         return self.result.learner.warmup + self.training.steps
 
     def state(self) -> dict[str, Stateful]:
-        """What a checkpoint holds. The result's optimiser and average bear no prefix."""
+        """The states in a checkpoint. Those of the result's optimiser and EMA have no prefix."""
         found: dict[str, Stateful] = {}
         for trainee in self.trainees:
             found |= trainee.state("" if trainee is self.result else f"{trainee.learner.name}_")
@@ -140,8 +140,8 @@ class Engine:
             validation loss by step; empty for an objective without validation.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the step that was under way is finished and saved.
-            Collapse: a scalar is not finite, or the objective's own check says so. The last checkpoint is intact.
+            KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the current step is finished and saved first.
+            Collapse: a scalar is not finite, or the objective's own check failed. The last checkpoint is intact.
         """
         state, reporter, every = self.state(), self.run.reporter, self.training
         first = self.keeper.restore(state)
@@ -189,7 +189,7 @@ class Engine:
         return 0 < self.training.seconds <= seconds
 
     def _show(self, done: int, wait: int) -> None:
-        """Begin a bar: of the first ``wait`` steps, in which the result is left as it is, or of those asked for."""
+        """Start a bar: for the ``wait`` warm-up steps of the result, or for the ``training.steps`` after them."""
         if done < wait:
             self.run.reporter.start(f"{self.title}: warm-up", wait, done)
         else:
@@ -197,10 +197,10 @@ class Engine:
             self.run.reporter.start(self.title, steps, done - wait)
 
     def step(self, step: int) -> dict[str, float]:
-        """All updates of one step; returns the scalars of its health, the same on all processes.
+        """All updates of one step; returns the scalars that show its health, the same on all processes.
 
-        Every other learner learns from all slices before the result learns from any. Only one slice's graph is held at
-        a time, that of the last; the others are drawn once more for the result, from the same stream.
+        Every other learner learns from all slices before the result learns from any. Only one graph is held at a time,
+        that of the last slice; the other slices are drawn again for the result, from the same stream.
         """
         *others, result = self.trainees
         learns = step >= result.learner.warmup
@@ -210,7 +210,7 @@ class Engine:
         scalars = self._rounds(others, step, slices, lambda slice: held[slice.number])
         for slice in slices[:-1]:
             held.pop(slice.number, None)
-        if learns and others:  # the slice whose graph was kept goes first, so that the next can take its place
+        if learns and others:  # the slice whose graph was kept goes first, so that its memory is free for the next
             scalars |= self._rounds([result], step, slices[::-1], partial(self._again, held))
         elif learns:
             scalars |= self._rounds([result], step, slices, partial(self._batch, graph=True))
@@ -222,7 +222,7 @@ class Engine:
     def _rounds(
         self, trainees: Sequence[Trainee], step: int, slices: Sequence[Slice], draw: Callable[[Slice], Any]
     ) -> dict[str, float]:
-        """The updates that belong to a step, one of each trainee in turn. The last one's scalars are kept."""
+        """The updates of a step, one of each trainee in turn. The scalars of each trainee's last update are kept."""
         wait, scalars = self.result.learner.warmup, dict[str, float]()
         due = [due_updates(trainee.learner, wait, step) for trainee in trainees]
         for turn in range(max(map(len, due), default=0)):
@@ -236,7 +236,7 @@ class Engine:
     ) -> dict[str, float]:
         """One update of one network, on all slices of this process."""
         learner, is_result = trainee.learner, trainee is self.result
-        trainee.optimiser.zero_grad(set_to_none=True)  # what the losses of other learners may have left here
+        trainee.optimiser.zero_grad(set_to_none=True)  # losses of other learners may have left gradients here
         if not is_result:
             learner.network.train()
         found = [self._gradients(learner, draw(slice), replace(slice, update=number)) for slice in slices]
@@ -268,7 +268,7 @@ class Engine:
             return self.objective.batch(slice)
 
     def _again(self, held: dict[int, Any], slice: Slice) -> Any:
-        """The batch of a slice with its graph: the one that was kept, or drawn once more from the same stream."""
+        """The batch of a slice with its graph: the kept one, or one drawn again from the same stream."""
         if slice.number in held:
             return held.pop(slice.number)
         return self._batch(replace(slice, stream=self.stream(slice.step, slice.number)), graph=True)
@@ -285,28 +285,28 @@ class Engine:
 
 
 def checked_learners(learners: Sequence[Learner]) -> Sequence[Learner]:
-    """Refuse learners that the engine cannot train or keep apart."""
+    """Raise InputError for learners that the engine cannot train or tell apart by name."""
     names = [learner.name for learner in learners]
     if not names:
-        raise InputError("the objective has no learner: the last one would be the result.")
+        raise InputError("the objective has no learner: its last learner is the result of the run.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"two learners of the objective are called {twice[0]!r}: their checkpoints need two names.")
     taken = [name for name in names if name in RESERVED or name.removesuffix("_optimiser").removesuffix("_ema") != name]
     if taken:
-        raise InputError(f"a learner cannot be called {taken[0]!r}: a checkpoint has that file for something else.")
+        raise InputError(f"a learner cannot be called {taken[0]!r}: a checkpoint uses that name for another file.")
     for learner in learners:
         if not any(p.requires_grad for p in learner.network.parameters()):
             raise InputError(f"the learner {learner.name!r} has no parameter that requires a gradient.")
     if learners[-1].updates != 1:
-        raise InputError(f"the result {names[-1]!r} makes one update a step, not {learners[-1].updates}.")
+        raise InputError(f"the result {names[-1]!r} must make one update per step, not {learners[-1].updates}.")
     return learners
 
 
 def due_updates(learner: Learner, wait: int, step: int) -> range:
-    """Numbers of the updates that a learner makes in a step: one while the result waits, then ``updates``.
+    """Numbers of the updates that a learner makes in a step: one during the result's warm-up, then ``updates``.
 
-    wait: warm-up of the result, the first steps in which it is left as it is.
+    wait: warm-up of the result, in steps.
     """
     if step < learner.warmup:
         return range(0)
@@ -318,7 +318,7 @@ def due_updates(learner: Learner, wait: int, step: int) -> range:
 
 
 def total_updates(learner: Learner, wait: int, steps: int) -> int:
-    """Updates that the learner's schedule is for, where the result makes ``steps`` after its warm-up."""
+    """Length of the learner's schedule, in updates, if the result makes ``steps`` updates after its warm-up."""
     together = max(wait, learner.warmup)
     return together - learner.warmup + (wait + steps - together) * max(learner.updates, 1)
 
@@ -334,7 +334,7 @@ def mean_scalars(found: Sequence[Scalars]) -> dict[str, float]:
 
 @contextmanager
 def averaged(trainee: Trainee) -> Iterator[None]:
-    """The averaged weights in place of the present ones, in eval mode; the present ones come back afterwards."""
+    """Within, the network has its averaged weights and is in eval mode; afterwards its own weights are restored."""
     network, ema = trainee.learner.network, trainee.ema
     network.eval()
     if ema is None:

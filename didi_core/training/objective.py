@@ -1,8 +1,8 @@
-"""The vocabulary of training: what an objective is, and all that the engine knows of it.
+"""The interface between an objective and the engine: learners, batches, terms.
 
-An objective names the networks that learn, draws a batch, and says what each network minimises on it. The engine
-(``didi_core.training.engine``) owns everything else: optimisers, schedules, accumulation, processes, precision,
-averages, checkpoints, resume and the journal.
+An objective names the networks that learn, draws a batch, and computes each network's loss on it. The engine
+(``didi_core.training.engine``) owns everything else: optimisers, schedules, accumulation, processes, precision, EMA,
+checkpoints, resume and the journal.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Batch = TypeVar("Batch")
 
 
 class Collapse(DidiError):
-    """Training went wrong in a way that more steps do not mend."""
+    """Training has failed in a way that more steps do not repair."""
 
 
 @dataclass(frozen=True)
 class Learner:
     """A network that an objective trains, and how.
 
-    name: of its files in a checkpoint and of its scalars.
-    ema: decay of the averaged weights that are kept beside the present ones; None where nobody needs an average.
-    updates: per step of the run. While the result is in its warm-up, every other learner makes one update a step.
-    warmup: first steps of the run in which the network is left as it is.
+    name: prefix of its files in a checkpoint and of its scalars.
+    ema: decay of the averaged weights that are kept beside the current ones; None for no average.
+    updates: updates per step of the run. During the result's warm-up, every other learner makes one update per step.
+    warmup: first steps of the run in which the network does not change.
     """
 
     name: str
@@ -59,15 +59,15 @@ class Terms:
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice of the batch of a step: what an objective draws from.
+    """One slice of a step's batch: the numbers and the stream that an objective draws it from.
 
-    A batch is cut into ``total`` slices over all processes, and everything about a slice follows from its number, so
-    that it does not matter which process computes it.
+    A batch is cut into ``total`` slices over all processes. Everything about a slice follows from its number, so it
+    does not matter which process computes it.
 
-    step: of the run, from 0.
-    first: whether its process begins an update with it.
+    step: step of the run, from 0.
+    first: whether it is the first slice of an update in its process.
     update: number of the learner's update, from 0 over the whole run; 0 while a batch is drawn.
-    stream: what is drawn for this slice. The batch draws from it first, then the loss of each learner in turn.
+    stream: random stream of this slice. The batch draws from it first, then the loss of each learner in turn.
     """
 
     step: int = 0
@@ -78,13 +78,13 @@ class Slice:
     stream: torch.Generator = field(default_factory=torch.Generator)
 
     def of(self, whole: Tensor) -> Tensor:
-        """The rows of this slice, of a tensor with the rows of all slices."""
+        """The rows of this slice, from a tensor with the rows of all slices."""
         rows = whole.shape[0] // self.total
         return whole[self.number * rows : (self.number + 1) * rows]
 
 
 class Objective(Protocol[Batch]):
-    """What is minimised, and by which networks. Subclass it: ``check`` and ``record`` have defaults."""
+    """The losses of a run, and the networks that minimise them. Subclass it; ``check`` and ``record`` have defaults."""
 
     def learners(self) -> Sequence[Learner]:
         """The networks that learn, in the order of their updates. The last one is the result of the run."""
@@ -93,22 +93,22 @@ class Objective(Protocol[Batch]):
     def batch(self, slice: Slice) -> Batch:
         """Data or rollouts for one slice.
 
-        The same slice with a fresh stream gives the same batch. The engine asks twice where other learners come before
-        the result and the slice is not the last: only one slice's graph is held at a time. Gradients are enabled where
-        the result is to learn from what is returned.
+        The same slice with a fresh stream gives the same batch. The engine calls this twice where other learners
+        precede the result and the slice is not the last, because it holds the graph of one slice only. Gradients are
+        enabled where the result learns from the batch.
         """
         ...
 
     def loss(self, learner: str, batch: Batch, slice: Slice) -> Terms:
-        """What the learner of that name minimises on the batch of one slice, and the scalars it shows."""
+        """The loss of the learner of that name on the batch of one slice, and its scalars."""
         ...
 
     def check(self, step: int, scalars: Scalars) -> None:
-        """Raise ``Collapse`` where the scalars of a step show that training went wrong. Non-finite ones are caught."""
+        """Raise ``Collapse`` where a step's scalars show that training failed. The engine checks for finite values."""
         return
 
     def record(self) -> Mapping[str, Any]:
-        """What the card of the result says of this objective."""
+        """This objective's entries in the card of the result."""
         return {}
 
 
@@ -124,7 +124,7 @@ class Validated(Protocol):
 
 
 def check_finite(step: int, scalars: Scalars) -> None:
-    """Stop at the first value that is not a number."""
+    """Raise ``Collapse`` at the first scalar that is not finite."""
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise Collapse(

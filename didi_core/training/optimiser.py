@@ -13,8 +13,11 @@ from didi_core.errors import InputError
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """AdamW: rate after warm-up, steps of warm-up, fraction of the rate left at the end, decay, betas, gradient
-    norm."""
+    """AdamW with a schedule.
+
+    lr: learning rate after the warm-up. warmup: steps of linear warm-up. final: fraction of lr left at the end.
+    clip: bound on the gradient norm.
+    """
 
     lr: float = 1e-3
     warmup: int = 0
@@ -42,7 +45,7 @@ class OptimiserSettings:
 
 
 def checked(group: str, make: Callable[[], OptimiserSettings]) -> None:
-    """Refuse what no optimiser can be made of before anything has run, under the dotted name of the key."""
+    """Check optimiser settings before anything runs. Raises InputError with the dotted name of the key."""
     try:
         make()
     except InputError as error:
@@ -50,19 +53,19 @@ def checked(group: str, make: Callable[[], OptimiserSettings]) -> None:
 
 
 def adamw(parameters: Iterable[nn.Parameter], settings: OptimiserSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; matrices decay, vectors do not."""
+    """AdamW over the trainable parameters; weight decay applies to matrices, not to vectors."""
     trainable = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = all(p.device.type == "cuda" for p in trainable)  # its rounding differs: on a CPU results stay as they are
+    fused = all(p.device.type == "cuda" for p in trainable)  # its rounding differs, so a CPU keeps the plain version
     kernel = {"fused": True} if fused else {"foreach": True}
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas, **kernel)
 
 
 def apply_gradients(optimiser: torch.optim.Optimizer, settings: OptimiserSettings, lr: float) -> float:
-    """Clip, step, clear. Returns the gradient norm before clipping."""
+    """Clip the gradients, make one step, clear them. Returns the gradient norm before clipping."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
     for group in optimiser.param_groups:
@@ -75,7 +78,8 @@ def apply_gradients(optimiser: torch.optim.Optimizer, settings: OptimiserSetting
 class EMA:
     """Exponential moving average of a module's parameters, in fp32, with bias correction by a growing decay.
 
-    The decay of update n is min(decay, (1 + n) / (10 + n)), as in MDLM's code base: early averages follow quickly.
+    Update n sets shadow <- d shadow + (1 - d) weights with d = min(decay, (1 + n) / (10 + n)), as in MDLM's code, so
+    early averages follow the weights quickly.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -86,7 +90,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move the average towards the module's present weights."""
+        """Move the average towards the module's current weights."""
         self.updates += 1
         rate = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         present = {name: p.detach().float() for name, p in module.named_parameters() if name in self.shadow}
@@ -108,7 +112,7 @@ class EMA:
         names = {*state} - {"ema.updates"}
         if names != {*self.shadow}:
             raise InputError(
-                f"the checkpoint's average is of another network: {sorted(names ^ {*self.shadow})[:4]} ..."
+                f"the checkpoint's average belongs to another network: {sorted(names ^ {*self.shadow})[:4]} ..."
             )
         self.updates = int(state["ema.updates"])
         self.shadow = {name: state[name].to(own.device, copy=True) for name, own in self.shadow.items()}

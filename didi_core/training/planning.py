@@ -1,4 +1,4 @@
-"""What a run will need, before it is started: memory of each network, time of each stage, from a few real steps."""
+"""What a run will need, measured in a few real steps before it starts: memory per network, time per stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Component:
-    """One network: parameters in number, the rest in bytes."""
+    """One network: number of parameters, and bytes of everything else."""
 
     name: str
     parameters: int
@@ -45,7 +45,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run: how many units of work, and the seconds of one."""
+    """A stage of a run: number of units of work, and seconds per unit."""
 
     name: str
     units: float
@@ -58,7 +58,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was measured. peak: bytes on the accelerator, or of the whole process on a CPU."""
+    """The measurements. peak: bytes on the accelerator, or of the whole process on a CPU."""
 
     machine: str
     components: tuple[Component, ...]
@@ -70,7 +70,7 @@ class Plan:
 
 @dataclass
 class Stopwatch:
-    """A keeper that keeps nothing and notes when each step was done (``didi_core.training.state.Keeper``)."""
+    """A keeper that writes nothing and notes the time of each step (``didi_core.training.state.Keeper``)."""
 
     device: torch.device
     marks: list[float] = field(default_factory=list)
@@ -90,11 +90,11 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Mean time of a step, the first left out."""
+        """Mean seconds per step, without the first."""
         return (self.marks[-1] - self.marks[0]) / (len(self.marks) - 1)
 
     def peak(self) -> int:
-        """Most memory that was in use, in bytes."""
+        """Peak memory in bytes."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -102,7 +102,7 @@ class Stopwatch:
 
 @dataclass
 class DryRun(Objective[Batch]):
-    """An objective without its warm-up, but for one step, and without its check and validation."""
+    """An objective with a warm-up of at most one step, and without check and validation."""
 
     objective: Objective[Batch]
 
@@ -118,7 +118,7 @@ class DryRun(Objective[Batch]):
 
 @dataclass(frozen=True)
 class Measured:
-    """A few steps: seconds of one, peak memory in bytes, the networks that moved, and steps of the whole run."""
+    """A few measured steps: seconds per step, peak memory in bytes, the trained networks, steps of the whole run."""
 
     seconds: float
     peak: int
@@ -127,7 +127,7 @@ class Measured:
 
 
 def time_steps(objective: Objective[Any], run: Run, training: TrainingSettings) -> Measured:
-    """Time a few steps of an objective; nothing is written."""
+    """Measure a few steps of an objective; nothing is written."""
     watch, quiet = Stopwatch(run.device), replace(run, reporter=Silent())
     short = replace(training, steps=TIMED + 1, seconds=0.0, log_every=1)
     engine = Engine(DryRun(objective), quiet, short, watch, "dry run", lambda *names: run.stream("dry run", *names))
@@ -139,7 +139,7 @@ def time_steps(objective: Objective[Any], run: Run, training: TrainingSettings) 
 
 
 def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> tuple[Component, ...]:
-    """The networks of a run: frozen ones, and those that learn with what moves them."""
+    """The networks of a run: frozen ones, and trained ones with their optimisers."""
     made = []
     for name, network in frozen.items():
         parameters = list(network.parameters())

@@ -1,4 +1,4 @@
-"""Length and rhythm of a training run: the keys of ``training``."""
+"""The keys of ``training``: length, batch, learning rate and intervals of a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from didi_core.training.optimiser import OptimiserSettings, checked
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Length and rhythm of a run, shared by ``pretrain`` and ``distill``.
+    """The keys of ``training``, shared by ``pretrain`` and ``distill``.
 
     steps: updates of the network that is the result.
     seconds: the run ends after so much time in training, warm-up and earlier parts of a resumed run included, or after
         ``steps`` updates, whichever comes first; 0 for no such limit. Learning rates follow ``steps``.
     batch_size: sequences per update, over all processes.
-    accumulate: slices that a process cuts its rows into; their gradients add up to those of the whole.
-    ema: decay of the weights' moving average, which is what is kept at the end.
+    accumulate: slices into which a process cuts its rows; their gradients add up to those of the whole.
+    ema: decay of the moving average of the weights, which is the result at the end.
     """
 
     steps: int = 1000
@@ -53,7 +53,7 @@ class TrainingSettings:
         """What these settings hardly mean, in sentences: a warm-up that is longer than the run, a rate that falls to an
         end which the time may not reach.
 
-        An average longer than the run is not among them: its decay grows with the number of updates (``EMA``).
+        An average longer than the run is not one: its decay grows with the number of updates (``EMA``).
         """
         found = []
         if self.warmup >= self.steps > 1:
@@ -70,7 +70,7 @@ class TrainingSettings:
         return found
 
     def slice_size(self, processes: int = 1) -> int:
-        """Sequences that a process holds at a time. Raises InputError where the batch cannot be cut evenly."""
+        """Sequences that a process holds at one time. Raises InputError where the batch cannot be cut evenly."""
         slices = processes * self.accumulate
         if self.batch_size % slices:
             raise InputError(

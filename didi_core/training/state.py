@@ -1,6 +1,6 @@
-"""Training checkpoints and metrics in a run directory: verified on reading, never torn, resumed to the bit.
+"""Training checkpoints and metrics in a run directory: verified on reading, written atomically, resumed bit by bit.
 
-checkpoints/step_0000500/   one file per network, optimiser and average (safetensors; optimisers through torch.save) and
+checkpoints/step_0000500/   one file per network, optimiser and EMA (safetensors; optimisers through torch.save), and
                             manifest.json with their hashes
 metrics.jsonl               one line per logged step
 """
@@ -25,14 +25,14 @@ from didi_core.storage.files import read_json, remove_folder, sha256, sync, writ
 from didi_core.training.objective import Scalars
 
 MANIFEST = "manifest.json"
-# What torch raises for the state of something else.
+# What torch raises for a state that does not fit.
 FOREIGN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, pickle.UnpicklingError)
 KEPT = 2  # checkpoints kept: the newest, and the one before it in case the newest is damaged
-FORMER = {"ema": "average"}  # what a file was called in older checkpoints
+FORMER = {"ema": "average"}  # names of files in older checkpoints
 
 
 class Stateful(Protocol):
-    """Anything whose state can be saved and put back: a module, an optimiser, an average."""
+    """Anything whose state can be saved and restored: a module, an optimiser, an EMA."""
 
     def state_dict(self) -> dict: ...
 
@@ -43,11 +43,11 @@ class Keeper(Protocol):
     """Where checkpoints and metrics go. ``FolderKeeper`` writes them to a run directory."""
 
     def restore(self, state: Mapping[str, Stateful]) -> int:
-        """Put back the newest checkpoint and return its step; 0 when there is none."""
+        """Restore the newest checkpoint and return its step; 0 if there is none."""
         ...
 
     def save(self, step: int, state: Mapping[str, Stateful]) -> None:
-        """Keep the state after ``step`` steps; complete or absent, never torn."""
+        """Save the state after ``step`` steps; the checkpoint is complete or absent."""
         ...
 
     def record(self, step: int, scalars: Scalars) -> None:
@@ -56,21 +56,21 @@ class Keeper(Protocol):
 
 
 def ignore(step: int, scalars: Scalars) -> None:
-    """The listener of a run that nobody listens to."""
+    """The default listener, which does nothing."""
 
 
 @dataclass
 class FolderKeeper:
     """Keeps checkpoints and metrics in ``folder``.
 
-    resume: ``latest``, or ``previous`` to step over a damaged newest checkpoint (it is removed).
-    processes: the first of them puts things in order and writes; the others only read, after it has.
+    resume: ``latest``, or ``previous`` to skip and remove a damaged newest checkpoint.
+    processes: process 0 cleans up and writes; the others read after it.
     listener: called with every line of metrics, in the process that writes it.
     """
 
     folder: Path
     resume: str = "latest"
-    run: str = ""  # identity of the run; its checkpoints bear it
+    run: str = ""  # identity of the run, stored in its checkpoints
     processes: Processes = field(default_factory=Processes)
     listener: Callable[[int, Scalars], None] = ignore
 
@@ -79,7 +79,7 @@ class FolderKeeper:
         return sorted(p for p in (self.folder / "checkpoints").glob("step_*") if p.is_dir())
 
     def restore(self, state: Mapping[str, Stateful]) -> int:
-        """Put back the newest checkpoint; drop metrics written after it."""
+        """Restore the newest checkpoint, and drop metrics written after it."""
         if self.processes.first:
             step = self._restore(state)
             return self.processes.broadcast(step)
@@ -87,7 +87,7 @@ class FolderKeeper:
         step = self._restore(state)
         if step != first:
             raise InputError(
-                f"process {self.processes.rank} finds {step} steps done in {self.folder}, where process 0 finds "
+                f"process {self.processes.rank} finds {step} finished steps in {self.folder}, and process 0 finds "
                 f"{first}: run_dir must be on a file system that all machines share."
             )
         return step
@@ -111,9 +111,9 @@ class FolderKeeper:
             try:
                 part.load_state_dict(_read(newest, name, list(state)))
             except FOREIGN as error:
-                told = " ".join(str(error).split())[:300]
+                reason = " ".join(str(error).split())[:300]
                 raise InputError(
-                    f"checkpoint {newest}: {name} does not fit what this run trains ({told}). Use another run_dir."
+                    f"checkpoint {newest}: {name} does not fit what this run trains ({reason}). Use another run_dir."
                 ) from None
         self._truncate_metrics(step)
         return step
@@ -152,7 +152,7 @@ class FolderKeeper:
         self.listener(step, scalars)
 
     def _truncate_metrics(self, step: int) -> None:
-        """Drop the lines of steps that will be run again (and a last line that was cut short)."""
+        """Drop the lines of steps that will run again, and an incomplete last line."""
         path = self.folder / "metrics.jsonl"
         if not self.processes.first or not path.exists():
             return
@@ -183,7 +183,7 @@ def _write(folder: Path, name: str, part: Stateful) -> None:
 
 
 def _read(folder: Path, name: str, wanted: Sequence[str]) -> dict:
-    """The state of that name, under its former name in an older checkpoint."""
+    """The state of that name, or of its former name in an older checkpoint."""
     for known in (name, *([FORMER[name]] if name in FORMER else [])):
         tensors, general = folder / f"{known}.safetensors", folder / f"{known}.pt"
         if tensors.exists():
@@ -194,7 +194,7 @@ def _read(folder: Path, name: str, wanted: Sequence[str]) -> dict:
     there = sorted(path.stem for path in folder.iterdir() if path.suffix in (".safetensors", ".pt"))
     raise InputError(
         f"checkpoint {folder} has no {name!r}: it holds {', '.join(there)}, and this run trains {', '.join(wanted)}. "
-        "It is of another objective: use another run_dir."
+        "It belongs to another objective: use another run_dir."
     )
 
 
@@ -204,18 +204,18 @@ def _digest(manifest: Mapping[str, object]) -> str:
 
 
 def _damage(folder: Path, run: str) -> str:
-    """What is wrong with a checkpoint, or an empty string; older manifests bear neither hash nor run."""
+    """What is wrong with a checkpoint, or an empty string; older manifests have neither hash nor run."""
     try:
         manifest = read_json(folder / MANIFEST, "")
     except InputError as error:
         return f"manifest.json cannot be read ({str(error).strip()})"
     digest, files = manifest.pop("sha256", None), manifest.get("files")
     if digest not in (None, _digest(manifest)):
-        return "manifest.json is not as it was written"
+        return "manifest.json has changed since it was written"
     if not isinstance(files, dict) or folder.name != f"step_{manifest.get('step', -1):0>7}":
-        return "manifest.json is of another checkpoint"
+        return "manifest.json belongs to another checkpoint"
     if run and manifest.get("run", run) != run:
-        return f"it is of another run ({manifest['run']})"
+        return f"it belongs to another run ({manifest['run']})"
     for name, written in files.items():
         if not (folder / name).is_file():
             return f"{name} is missing"

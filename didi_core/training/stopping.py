@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP between two steps: a training saves a checkpoint before it ends."""
+"""Ctrl-C, SIGTERM and SIGHUP stop a training between two steps, after it has saved a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Within, the first such signal is only noted: the function given says whether one came. The second interrupts.
+    """Within, the first such signal is only recorded; the second interrupts. Yields a function: has one arrived?
 
-    Outside the main thread, where Python takes no signals, nothing changes.
+    Outside the main thread, where Python handles no signals, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -36,7 +36,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
 
 def catchable() -> list[signal.Signals]:
-    """The signals that are not ignored, as SIGHUP is under nohup."""
+    """The signals that this process does not ignore; under nohup it ignores SIGHUP."""
     return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 
@@ -47,6 +47,6 @@ def end_like_ctrl_c() -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """What any of the signals does elsewhere: the command ends as by Ctrl-C."""
+    """Handler of these signals elsewhere: the command ends as after Ctrl-C."""
     del frame
     raise KeyboardInterrupt(signal.Signals(number).name)

@@ -132,7 +132,7 @@ def test_it_may_ask_for_times_and_groups() -> None:
 
 
 def test_it_may_not_ask_for_what_there_is_not() -> None:
-    with pytest.raises(InputError, match="reward 'asking' asks for 'lengths'. A reward is given texts and, if"):
+    with pytest.raises(InputError, match="reward 'asking' asks for 'lengths'. A reward gets texts and, on request"):
 
         @reward
         def asking(texts: list[str], lengths: list[int]) -> list[float]:
@@ -145,8 +145,8 @@ def test_it_may_not_ask_for_what_there_is_not() -> None:
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        ([1.0], "reward 'wrong' returned 1 scores for 64 texts: one for each"),
-        (3.0, "reward 'wrong' returned 3.0: it returns one number for each text"),
+        ([1.0], "reward 'wrong' returned 1 scores for 64 texts: it must return one for each"),
+        (3.0, "reward 'wrong' returned 3.0: it must return one number for each text"),
         ([1.0] * 63 + [math.nan], "reward 'wrong' gave text 63 the score nan: it must be a finite number"),
         ([1.0] * 63 + ["x"], "reward 'wrong' gave text 63 the score 'x': it must be a finite number"),
         (torch.zeros(64, 2), "reward 'wrong' gave text 0 the score tensor"),
@@ -198,7 +198,7 @@ def test_a_function_cannot_take_the_name_of_a_reward_of_the_core() -> None:
     def scorer(texts: list[str]) -> list[float]:
         return [0.0 for _ in texts]
 
-    with pytest.raises(InputError, match="the reward 'scorer' is there already: give the function another name"):
+    with pytest.raises(InputError, match="there is a reward 'scorer' already: give the function another name"):
         made(scorer)
 
 
@@ -216,12 +216,12 @@ class Ranked(Reward):
 
 @pytest.mark.parametrize("shape", [(63,), (64, 3), (64, 2, 1), ()])
 def test_scores_are_one_a_sample_or_one_a_token(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"reward 'ranked' gave scores of shape .* to 64 samples of 2 tokens"):
+    with pytest.raises(InputError, match=r"reward 'ranked' returned scores of shape .* for 64 samples of 2 tokens"):
         terms([(Ranked(torch.zeros(shape)), 1.0)], table())
 
 
 def test_a_score_that_is_not_finite_stops_the_run() -> None:
-    with pytest.raises(Collapse, match="reward 'ranked' gave a score that is not finite"):
+    with pytest.raises(Collapse, match="reward 'ranked' returned a score that is not finite"):
         terms([(Ranked(torch.full((64,), torch.nan)), 1.0)], table())
 
 

@@ -237,7 +237,7 @@ def test_learned_and_text_rewards_that_are_sound_pass() -> None:
     [
         (Makes(Column), r"scores of shape \(8, 1\) to 8 samples"),
         (Makes(Few), r"scores of shape \(7,\) to 8 samples"),
-        (Makes(Undefined), "gave a score that is not finite"),
+        (Makes(Undefined), "returned a score that is not finite"),
         (Makes(Gambler), "scored the same samples twice in two ways"),
         (Makes(Everywhere), "scored tokens that z_t shows; they are zero there"),
         (Makes(Idle), "critic_loss has no gradient in the network of 'linear'"),

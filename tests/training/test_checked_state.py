@@ -1,4 +1,4 @@
-"""A checkpoint that is not as it was written, or of another run, is refused by name; other weights never come back."""
+"""A checkpoint that changed after it was written, or of another run, is refused by name."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_checkpoint_of_another_run_is_refused(runs: Path, tmp_path: Path, caps
     shutil.rmtree(tmp_path / "run/checkpoints")
     shutil.copytree(runs / "b/checkpoints", tmp_path / "run/checkpoints")
     assert again(tmp_path / "run") == WRONG
-    assert "is damaged: it is of another run" in capsys.readouterr().err
+    assert "is damaged: it belongs to another run" in capsys.readouterr().err
 
 
 def test_a_checkpoint_under_another_number_is_refused(
@@ -62,7 +62,7 @@ def test_a_checkpoint_under_another_number_is_refused(
     shutil.copytree(runs / "a", tmp_path / "run")
     (tmp_path / "run/checkpoints/step_0000002").rename(tmp_path / "run/checkpoints/step_0000001")
     assert again(tmp_path / "run") == WRONG
-    assert "is of another checkpoint" in capsys.readouterr().err
+    assert "belongs to another checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("written", ["[]", '{"step": 2}', '{"step": 2, "files": 3}', "", "{" * 2000, "\ud7ff\x00"])

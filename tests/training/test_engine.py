@@ -285,10 +285,10 @@ NET = nn.Linear(1, 1)
 @pytest.mark.parametrize(
     ("learners", "said"),
     [
-        ([], "the objective has no learner: the last one would be the result"),
+        ([], "the objective has no learner: its last learner is the result of the run"),
         ([Learner("a", NET, ADAM), Learner("a", NET, ADAM)], "two learners of the objective are called 'a'"),
         ([Learner("ema", NET, ADAM)], "a learner cannot be called 'ema'"),
-        ([Learner("a", NET, ADAM, updates=2)], "the result 'a' makes one update a step, not 2"),
+        ([Learner("a", NET, ADAM, updates=2)], "the result 'a' must make one update per step, not 2"),
         ([Learner("a", nn.Linear(1, 1).requires_grad_(False), ADAM)], "'a' has no parameter that requires a gradient"),
     ],
 )

@@ -1,10 +1,10 @@
-"""Rewards by name, and the list ``objective.reward``: what the student is praised for, each with its weight.
+"""Rewards by name, and the list ``objective.reward``: the scores that the student maximises, each with its weight.
 
     reward:
       - kind: scorer
       - {kind: log_ratio, credit: expected, weight: 0.5, updates: 2}
 
-An entry gives the kind, a ``weight``, keys of ``objective.critic`` for its own network, and the kind's own keys.
+An entry has a kind, a ``weight``, keys of ``objective.critic`` for its own network, and the keys of its kind.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CRITIC = tuple(field.name for field in dataclasses.fields(CriticSettings))
 
 @dataclass(frozen=True)
 class Entry:
-    """One reward of the list, read: its kind and settings, its weight, and how its network learns."""
+    """One entry of the list: kind and settings of the reward, its weight, and how its network learns."""
 
     kind: str
     rule: RewardSettings
@@ -53,14 +53,14 @@ class Entry:
 def read_rewards(
     given: Any, critic: CriticSettings, each: Mapping[str, Any] | None = None, where: str = "objective.reward"
 ) -> tuple[Entry, ...]:
-    """The entries of a list of rewards. A lone reward is a list of one, a name or a function an entry of its own.
+    """The entries of a list of rewards. A single reward counts as a list of one; an entry may be a name or a function.
 
     Args:
-        critic: how networks learn where the entry does not say.
-        each: settings for every reward that has them.
+        critic: how networks learn, unless the entry has its own settings.
+        each: settings for every reward that has such keys.
 
     Raises:
-        InputError: a reward that is not there, a key that it does not have, a value out of range.
+        InputError: an unknown reward, a key that it does not have, or a value out of range.
     """
     listed = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not listed:
@@ -87,7 +87,7 @@ def _settings_of(kind: Any, where: str) -> tuple[str, type[RewardSettings]]:
     if callable(kind):
         function = kind if isinstance(kind, TextFunction) else reward(kind)
         if function.name in BUILT_IN:
-            raise InputError(f"{where}: the reward {function.name!r} is there already: give the function another name.")
+            raise InputError(f"{where}: there is a reward {function.name!r} already: give the function another name.")
         return function.name, function.settings
     if kind == "both":
         raise InputError(
@@ -104,7 +104,7 @@ def _keys(kind: type[RewardSettings]) -> list[str]:
 def _spread(
     each: Mapping[str, Any], listed: Sequence[Mapping[str, Any]], kinds: Iterable[type[RewardSettings]]
 ) -> list[dict[str, Any]]:
-    """The entries with the settings of ``each``: a key goes to every reward that has it, a mapping to its kind."""
+    """The entries with the settings of ``each``: a key applies to every reward that has it, a mapping to its kind."""
     made = [dict(item) for item in listed]
     known = [{*_keys(kind), "weight", *CRITIC} for kind in kinds]
     for key, value in each.items():
@@ -116,7 +116,7 @@ def _spread(
         having = [item for item, keys in zip(made, known, strict=True) if key in keys]
         if not having:
             there = {f"{item['kind']}: {', '.join(sorted(keys))}" for item, keys in zip(made, known, strict=True)}
-            raise InputError(f"no reward of the list has a key {key!r}. There are, of {'; of '.join(sorted(there))}.")
+            raise InputError(f"no reward of the list has a key {key!r}. Known keys of {'; of '.join(sorted(there))}.")
         for item in having:
             item[key] = value
     return made

@@ -1,4 +1,4 @@
-"""The protocol of a reward, and what it judges: the student's samples, re-noised to the coupled time."""
+"""The protocol of a reward, and what it scores: the student's samples, re-noised to the coupled time."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from didi_core.types import Denoiser, Vocabulary
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Samples re-noised to the coupled time, one row a sample.
+    """Samples re-noised to the coupled time, one row per sample.
 
     x: the samples. zt: z_t ~ q(. | x). masked: where z_t is masked.
-    time: t of each row. group: number of its group in the slice; rows of a group are compared with each other.
-    decode: token ids to text, of the domain.
+    time: t of each row. group: index of its group in the slice; rows of a group are compared with each other.
+    decode: the domain's function from token ids to text.
     """
 
     x: Int[Tensor, "B L"]
@@ -38,16 +38,16 @@ class Corrupted:
 
     @cached_property
     def texts(self) -> list[str]:
-        """The samples as text, decoded once for all rewards."""
+        """The samples as text, decoded once for all rewards. Raises InputError without a decoder."""
         if self.decode is None:
-            raise InputError("a reward asks for text, and nothing here can decode.")
+            raise InputError("a reward asks for text, but no decoder was given.")
         return [self.decode(row) for row in self.x.tolist()]
 
 
 def corrupt(
     x: Int[Tensor, "B L"], alpha: Float[Tensor, "B"], vocabulary: Vocabulary, stream: torch.Generator
 ) -> Corrupted:
-    """z_t ~ q(. | x) with at least one masked position a row, so that every sample has a reward."""
+    """z_t ~ q(. | x), with at least one masked position per row, so that every sample gets a reward."""
     maskable = vocabulary.maskable(x)
     zt = forward_mask(x, alpha.to(x.device), maskable, vocabulary.mask, stream)
     keys = torch.rand(x.shape, generator=stream, device=stream.device).to(x.device).masked_fill(~maskable, -1)
@@ -57,7 +57,7 @@ def corrupt(
 
 
 class EveryToken(Protocol):
-    """Scores of every token that could stand at a masked position, [B, L, V], of which only expectations are built."""
+    """Scores [B, L, V] of every token that could stand at a masked position; only expectations of them are computed."""
 
     def expected(
         self,
@@ -66,7 +66,11 @@ class EveryToken(Protocol):
         rows: Int[Tensor, "N"],
         columns: Int[Tensor, "N"],
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-        """Expectation under the student of the score at N positions, differentiable in it, and its spread."""
+        """Expected score at N positions under the student.
+
+        Returns:
+            the expectation, differentiable with respect to the student, and the standard deviation.
+        """
         ...
 
 
@@ -74,24 +78,27 @@ Scores = Tensor | EveryToken
 
 
 class Reward(Protocol):
-    """What judges the student's samples. Subclass it: without ``critic`` nothing learns beside the student.
+    """Scores the student's samples. Subclass it; without ``critic``, nothing learns beside the student.
 
-    name: in messages and scalars.
+    name: its name in messages and scalars.
     """
 
     name: str
 
     def score(self, noised: Corrupted) -> Scores:
-        """Higher is better: [B], one score a sample; [B, L], one a token (zero where z_t is not masked); or a score of
-        every token. Gradients are off."""
+        """Scores, where higher is better. Gradients are off.
+
+        Returns:
+            [B], one score per sample; [B, L], one per token (zero where z_t is not masked); or an ``EveryToken``.
+        """
         ...
 
     def critic(self) -> Learner | None:
-        """The network that learns from the student's samples, before the student does."""
+        """The network that learns from the student's samples before the student does; None if there is none."""
         return None
 
     def critic_loss(self, samples: Int[Tensor, "B L"], alpha: Float[Tensor, "B"], slice: Slice) -> Terms:
-        """What the critic minimises on the student's samples, at the share alpha_t of visible tokens of each."""
+        """The critic's loss on the student's samples, each re-noised to its own share alpha_t of visible tokens."""
         raise AssertionError(f"reward {self.name!r} has no critic to train")
 
 
@@ -102,8 +109,8 @@ OF_ADAMW = {"lr": "lr", "warmup": "lr_warmup", "final": "lr_final", "clip": "gra
 class CriticSettings:
     """How the networks of rewards learn.
 
-    updates: per update of the student. warmup: updates before the student's first.
-    lr, lr_warmup, lr_final, gradient_clip: of AdamW, as in ``training``.
+    updates: number per update of the student. warmup: updates before the student's first.
+    lr, lr_warmup, lr_final, gradient_clip: settings of AdamW, as in ``training``.
     """
 
     updates: int = 1
@@ -118,7 +125,7 @@ class CriticSettings:
             if getattr(self, key) < 0:
                 raise InputError(f"{key}={getattr(self, key)} is out of range: it must not be negative.")
         try:
-            self.optimiser  # noqa: B018  # refuse wrong rates before anything is made
+            self.optimiser  # noqa: B018  # raises for a wrong rate before anything is made
         except InputError as error:
             key, _, rest = str(error).partition("=")
             raise InputError(f"{OF_ADAMW[key]}={rest}") from None
@@ -133,9 +140,9 @@ class CriticSettings:
 
 @dataclass(frozen=True)
 class Context:
-    """What a reward may be made of.
+    """The inputs of a reward.
 
-    critic: how its network is to learn, if it has one. reference: what the objective calls real, made when called.
+    critic: how its network learns, if it has one. reference: returns what the objective calls real, made on demand.
     """
 
     materials: Materials
@@ -144,8 +151,8 @@ class Context:
 
 
 class RewardSettings(Protocol):
-    """What is registered under a reward's name: a frozen dataclass whose fields are its own keys in the list."""
+    """Settings registered under a reward's name: a frozen dataclass whose fields are its keys in the list."""
 
     def make(self, context: Context) -> Reward:
-        """The reward of one run, before its first update."""
+        """The reward of one run, made before its first update."""
         ...

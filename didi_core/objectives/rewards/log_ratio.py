@@ -1,6 +1,6 @@
-"""IDLM's reward: the teacher against a denoiser that follows the student (arXiv 2602.19066).
+"""IDLM's reward: the log-ratio of the teacher and a denoiser that follows the student (arXiv 2602.19066).
 
-It gives a ratio for each token and needs no reference samples.
+It scores every token and needs no reference samples.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ CREDITS = ("sample", "token", "expected")
 
 @dataclass(frozen=True)
 class LogRatioSettings:
-    """credit: ``sample`` gives every token its sequence's mean ratio; ``token`` each token its own; ``expected``
-    replaces the drawn token by the expectation over the vocabulary. clip: of the ratio."""
+    """The keys of the reward ``log_ratio``.
+
+    credit: ``sample`` gives every token the mean ratio of its sequence; ``token`` gives each token its own ratio;
+        ``expected`` replaces the drawn token by the expectation over the vocabulary.
+    clip: bound of the ratio.
+    """
 
     credit: str = "sample"
     clip: float = 8.0
@@ -46,8 +50,8 @@ class LogRatioSettings:
 class LogRatioReward(Reward):
     """log p_theta(x_l | z_t) - log p_fake(x_l | z_t) at the masked positions.
 
-    ``fake`` is a denoiser trained on the student's samples by the same masked cross-entropy as the teacher on data, so
-    the difference shows which tokens the student writes too often in that context.
+    ``fake`` is a denoiser trained on the student's samples with the masked cross-entropy that trained the teacher on
+    data, so the difference shows which tokens the student writes too often in that context.
     """
 
     teacher: Denoiser
@@ -66,7 +70,7 @@ class LogRatioReward(Reward):
         return ratios if self.credit == "token" else ratios.sum(1) / noised.masked.sum(1)
 
     def ratios(self, noised: Corrupted) -> Float[Tensor, "B L"]:
-        """The clipped log-ratio of each token that z_t hides, zero elsewhere."""
+        """The clipped log-ratio of each token that z_t masks; zero elsewhere."""
         teacher_log_p = -masked_nll(self.teacher, noised.zt, noised.x)
         fake_log_p = -masked_nll(self.fake, noised.zt, noised.x)
         ratio = torch.zeros(noised.x.shape, device=noised.x.device)
@@ -76,7 +80,7 @@ class LogRatioReward(Reward):
         return self.settings.learner("fake", self.fake)
 
     def critic_loss(self, samples: Int[Tensor, "B L"], alpha: Float[Tensor, "B"], slice: Slice) -> Terms:
-        """Masked cross-entropy of the fake denoiser on student samples."""
+        """Masked cross-entropy of the fake denoiser on the student's samples."""
         noised = corrupt(samples, alpha, self.fake.vocabulary, slice.stream)
         loss = masked_nll(self.fake, noised.zt, samples).mean()
         return Terms(loss, {"fake_loss": float(loss.detach())})
@@ -84,7 +88,7 @@ class LogRatioReward(Reward):
 
 @dataclass(frozen=True)
 class TokenRatios:
-    """The log-ratio of every token at every masked position, from the hidden states of both denoisers at z_t."""
+    """Log-ratios of every token at every masked position, from the hidden states of both denoisers at z_t."""
 
     teacher: Denoiser
     fake: Denoiser
@@ -99,6 +103,10 @@ class TokenRatios:
         rows: Int[Tensor, "N"],
         columns: Int[Tensor, "N"],
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-        """Expected ratio of the student's token at each position, and its spread."""
+        """Expected ratio at each position under the student.
+
+        Returns:
+            the expectation, and the standard deviation.
+        """
         wanted, made = self.teacher_hidden[rows, columns], self.fake_hidden[rows, columns]
         return expected_log_ratio(student, hidden, self.teacher, wanted, self.fake, made, self.clip)

@@ -1,4 +1,4 @@
-"""DiDi-Instruct's reward: a discriminator of student samples against reference samples (section 3.2)."""
+"""DiDi-Instruct's reward: a discriminator between student samples and reference samples (section 3.2)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from didi_core.types import Scorer
 
 @dataclass(frozen=True)
 class ScorerSettings:
-    """smoothing: of the labels. clip: of the reward.
-    trainable_blocks: last blocks that learn (norms and head always do). Zero: all of them."""
+    """The keys of the reward ``scorer``.
+
+    smoothing: of the labels. clip: bound of the reward.
+    trainable_blocks: number of last blocks that learn (norms and head always do); 0 for all of them.
+    """
 
     smoothing: float = 0.1
     clip: float = 8.0
@@ -39,9 +42,11 @@ class ScorerSettings:
 
 @dataclass
 class ScorerReward(Reward):
-    """The mean logit over masked positions, clipped; higher = more like the reference.
+    """The clipped mean logit over masked positions; higher means more like the reference.
 
-    reference: teacher samples or real data, as many rows a batch as there are student samples.
+    R = mean over masked l of D_lambda(z_t)_l, an estimate of log q_theta(z_t) - log q_nu(z_t).
+
+    reference: teacher samples or real data, as many rows per batch as there are student samples.
     """
 
     scorer: Scorer
@@ -61,7 +66,7 @@ class ScorerReward(Reward):
     def critic_loss(self, samples: Int[Tensor, "B L"], alpha: Float[Tensor, "B"], slice: Slice) -> Terms:
         """Student samples against as many reference samples, re-noised at the same times, in one pass.
 
-        The spectral norms are refined at the first slice alone: once an update, into however many slices it is cut.
+        The spectral norms are refined in the first slice only, so once per update, however many slices it has.
         """
         vocabulary = self.scorer.vocabulary
         real = slice.of(self.reference.batch(slice.update, samples.shape[0] * slice.total)).to(samples.device)
@@ -79,10 +84,13 @@ def scorer_loss(
     real: Bool[Tensor, "B"],
     smoothing: float = 0.1,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Binary cross-entropy at masked positions, reference against student, each sequence counting the same.
+    """Binary cross-entropy at masked positions, reference against student; every sequence has the same weight.
+
+    -[y log sigma(D_l) + (1 - y) log(1 - sigma(D_l))] with y = 1 - smoothing for the reference and y = smoothing for the
+    student, averaged over masked l and then over sequences (DiDi-Instruct, section 3.2).
 
     Returns:
-        the loss, and the accuracy of the sequence-level call (sign of the mean logit), detached.
+        the loss, and the detached accuracy of the decision per sequence (sign of the mean logit).
     """
     target = torch.where(real, 1 - smoothing / 2, smoothing / 2).to(logits.dtype)[:, None].expand_as(logits)
     each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")

@@ -5,8 +5,8 @@
         return [pull * (text.count("K") + text.count("R")) for text in texts]
 
 A keyword parameter with a default is a key of the reward in ``objective.reward``: ``{kind: charge, pull: 2.0}``. A
-function may also ask for ``times`` (the corruption time of each sample) and ``groups`` (samples of one number are
-compared with each other).
+function may also ask for ``times`` (the corruption time of each sample) and ``groups`` (samples with the same number
+are compared with each other).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from torch import Tensor
 from didi_core.errors import InputError
 from didi_core.objectives.rewards.base import Context, Corrupted, Reward, RewardSettings
 
-ASKS = ("times", "groups")  # what a function may ask for beside the texts
+ASKS = ("times", "groups")  # parameters that a function may have beside the texts
 
 
 @dataclass(frozen=True)
 class TextFunction:
-    """A function (texts) -> scores as a reward. It can still be called, and be offered by ``didi_register_rewards``."""
+    """A function (texts) -> scores as a reward. It can still be called, and ``didi_register_rewards`` can offer it."""
 
     function: Callable[..., Sequence[float]]
 
@@ -44,7 +44,7 @@ class TextFunction:
         for parameter in parameters[1:]:
             if parameter.name not in ASKS and parameter.default is inspect.Parameter.empty:
                 raise InputError(
-                    f"reward {self.name!r} asks for {parameter.name!r}. A reward is given texts and, if it asks, "
+                    f"reward {self.name!r} asks for {parameter.name!r}. A reward gets texts and, on request, "
                     f"{' and '.join(ASKS)}; a setting of its own needs a default."
                 )
 
@@ -61,7 +61,7 @@ class TextFunction:
 
     @cached_property
     def settings(self) -> type[RewardSettings]:
-        """Frozen dataclass of the function's own settings."""
+        """A frozen dataclass of the function's own settings."""
         annotations = typing.get_type_hints(self.function)
         parameters = list(inspect.signature(self.function).parameters.values())[1:]
         fields = [
@@ -80,13 +80,13 @@ class TextFunction:
 
 
 def reward(function: Callable[..., Sequence[float]]) -> TextFunction:
-    """Mark a function of texts as a reward, for ``objective.reward``. Higher is better."""
+    """Make a function of texts a reward for ``objective.reward``. Higher is better."""
     return TextFunction(function)
 
 
 @dataclass
 class TextReward(Reward):
-    """One score a sample, from its text."""
+    """One score per sample, computed from its text."""
 
     function: TextFunction
     settings: Mapping[str, Any]
@@ -102,15 +102,17 @@ class TextReward(Reward):
         return torch.tensor(self._checked(scores, len(noised.texts)), device=noised.x.device)
 
     def _checked(self, scores: Any, wanted: int) -> list[float]:
-        """The scores as numbers. Raises InputError for a wrong number of them, and for what is no finite number."""
+        """The scores as numbers. Raises InputError for a wrong number of scores, or one that is not finite."""
         try:
             listed = list(scores)
         except TypeError:
             raise InputError(
-                f"reward {self.name!r} returned {scores!r}: it returns one number for each text."
+                f"reward {self.name!r} returned {scores!r}: it must return one number for each text."
             ) from None
         if len(listed) != wanted:
-            raise InputError(f"reward {self.name!r} returned {len(listed)} scores for {wanted} texts: one for each.")
+            raise InputError(
+                f"reward {self.name!r} returned {len(listed)} scores for {wanted} texts: it must return one for each."
+            )
         for i, score in enumerate(listed):
             number = isinstance(score, numbers.Real) or (isinstance(score, Tensor) and score.ndim == 0)
             if not number or not math.isfinite(float(score)):
