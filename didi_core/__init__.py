@@ -20,7 +20,7 @@ PLUGINS.load = lambda: importlib.import_module("didi_core.plugins").registry()
 
 
 def __getattr__(name: str) -> Any:
-    """The Python API, imported when it is first used: torch takes seconds, and ``--help`` does not need it."""
+    """The Python API, imported at first use, because torch takes seconds and ``--help`` does not need it."""
     if name == "reward":
         return importlib.import_module("didi_core.objectives.rewards").reward
     if name in __all__:
@@ -31,5 +31,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What ``import didi_core`` offers, for completion; submodules where they have been imported."""
+    """The public names, for completion, and the submodules that have been imported."""
     return sorted({*__all__, "__version__", *globals()})

@@ -1,8 +1,8 @@
-"""didi_core from Python: what the commands do, as functions. ``import didi_core`` offers these names.
+"""The commands as Python functions. ``import didi_core`` offers these names.
 
-Settings are those of the command line, as values of Python: nested (``training={"steps": 50}``) or with dotted keys
-(``**{"training.steps": 50}``). A text for a group (``domain="toy"``, ``objective="didi_paper"``) chooses one of its
-files; a mapping changes values of it.
+Settings are those of the command line, as Python values: nested (``training={"steps": 50}``) or with dotted keys
+(``**{"training.steps": 50}``). A string for a group (``domain="toy"``, ``objective="didi_paper"``) chooses one of its
+files; a mapping changes values in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OF_GENERATION = ("seed", "length", "batch_size", "templates", "scorer")
 
 
 class Report(dict[str, Any]):
-    """The content of a report.json, and the folder that it is in."""
+    """The content of a report.json, with the folder that holds it."""
 
     folder: Path
 
@@ -39,15 +39,15 @@ class Report(dict[str, Any]):
         return f"Report({len(self.get('rows', ()))} rows, folder={str(self.folder)!r})"
 
     def _repr_html_(self) -> str:
-        """The page of the report, in a notebook."""
+        """The report's page, for a notebook."""
         page = (self.folder / "report.html").read_text(encoding="utf-8")
         return f'<iframe srcdoc="{escape(page)}" width="100%" height="600" style="border:0"></iframe>'
 
 
 def load_student(run_dir: Path | str) -> nn.Module:
-    """The denoiser of a run directory or model folder, on the CPU, in eval mode.
+    """The denoiser of a run directory or model folder, on the CPU and in eval mode.
 
-    Called with tokens [B, L] (padding by the vocabulary's pad id) it returns raw logits of all positions, [B, L, >= V].
+    Called with tokens [B, L] (padded with the vocabulary's pad id) it returns raw logits [B, L, >= V] at all positions.
     """
     from didi_core.checkpoints.card import load_denoiser
 
@@ -55,7 +55,7 @@ def load_student(run_dir: Path | str) -> nn.Module:
 
 
 def sample(source: Path | str | nn.Module, *, domain: Domain | str | None = None, **settings: Any) -> Generated:
-    """Samples with text and network calls, from a run directory (or a denoiser and its ``domain``).
+    """Samples from a run directory, or from a denoiser and its ``domain``, with text and number of network calls.
 
     Args:
         settings: any key of ``configs/sample.yaml``: num, steps, sampler, law, grid, temperature, length, seed ...
@@ -63,7 +63,7 @@ def sample(source: Path | str | nn.Module, *, domain: Domain | str | None = None
     """
     if isinstance(source, nn.Module):
         if domain is None:
-            raise InputError("sample needs domain=... beside a network: only a run directory says what it writes.")
+            raise InputError("sample needs domain=... beside a network: only a run directory names its domain.")
         return _sample_network(source, domain, settings)
     from didi_core.commands.sample import Source, draw
 
@@ -74,13 +74,13 @@ def sample(source: Path | str | nn.Module, *, domain: Domain | str | None = None
 
 
 def _reporter() -> Reporter:
-    """A live bar where somebody watches: in a terminal or a notebook."""
+    """A live bar in a terminal or a notebook; nothing elsewhere."""
     bar = Bar()
     return bar if bar.live else Silent()
 
 
 def _sample_network(network: nn.Module, domain: Domain | str, settings: Mapping[str, Any]) -> Generated:
-    """Samples of a network that is in memory."""
+    """Samples from a network in memory."""
     from didi_core.commands.common import make_domain
     from didi_core.commands.setting import plain
     from didi_core.config import build, unknown_key
@@ -96,24 +96,24 @@ def _sample_network(network: nn.Module, domain: Domain | str, settings: Mapping[
 
 
 def pretrain(**settings: Any) -> Path:
-    """Train a teacher or a judge from data (``pretrain``); returns the run directory."""
+    """Train a teacher or a judge on data (``pretrain``). Returns the run directory."""
     return _folder("pretrain", settings)
 
 
 def distill(**settings: Any) -> Path:
-    """Distil a teacher into a few-step student (``distill``); returns the run directory."""
+    """Distil a teacher into a few-step student (``distill``). Returns the run directory."""
     return _folder("distill", settings)
 
 
 def evaluate(**settings: Any) -> Report:
-    """A student against its teacher, or files of samples (``evaluate``); returns the content of report.json."""
+    """Compare a student with its teacher, or measure files of samples (``evaluate``). Returns report.json's content."""
     return Report(_folder("evaluate", settings))
 
 
 def score(designs: Path | str | Generated | Sequence[Sample], **settings: Any) -> Scored:
-    """Score designs one by one: a file of them, or samples. Keys as on the command line (``fold="none"``, ``out=...``).
+    """Score designs one by one, from a file or as samples. Keys as on the command line (``fold="none"``, ``out=...``).
 
-    The result has the ``folder`` that was written, ``rows``, and ``to_frame()``.
+    The result has the written ``folder``, ``rows``, and ``to_frame()``.
     """
     from didi_core.commands.score import score_designs
 
@@ -126,7 +126,7 @@ def score(designs: Path | str | Generated | Sequence[Sample], **settings: Any) -
 
 
 def shortlist(folder: Path | str | Scored, **settings: Any) -> Scored:
-    """The scored designs that pass: the command ``filter``, with its keys (``min={"plddt": 70}``, ``top=20``)."""
+    """The scored designs that pass, with the keys of the command ``filter`` (``min={"plddt": 70}``, ``top=20``)."""
     from didi_core.commands.filter import filter_designs
 
     place = folder.folder if isinstance(folder, Scored) else folder
@@ -144,7 +144,7 @@ def _composed(name: str, settings: Mapping[str, Any]) -> tuple[Any, dict[str, An
 
 
 def _folder(name: str, settings: Mapping[str, Any]) -> Path:
-    """Compose and run a command; returns its folder."""
+    """Compose and run a command. Returns its folder."""
     from didi_core.commands import find
     from didi_core.processes import joined
 

@@ -1,8 +1,8 @@
-"""Things by name that plugins may add to.
+"""Named things of one kind, to which plugins add.
 
-The built-in ones are there from the start. What plugins bring joins when it is needed: a catalogue asks for the plugins
-when a name is missing or when somebody lists it. It does not know where they come from (imports point down); whoever
-does puts a function into ``PLUGINS``.
+Built-in ones are present from the start. Plugins are loaded on demand, when a name is missing or when the names are
+listed. A catalogue does not know where plugins come from, because imports point down; ``didi_core/__init__.py`` puts
+the loading function into ``PLUGINS``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class Loader:
-    """Loads plugins on request. A request that comes while they load changes nothing, so that none waits for itself.
+    """Loads plugins on request. A request during loading does nothing, which prevents a cycle.
 
-    load: fills the catalogues; it is called at every request and remembers what it has done.
+    load: fills the catalogues. It is called at every request, and does its work once.
     """
 
     def __init__(self, load: Callable[[], Any] | None = None) -> None:
@@ -35,7 +35,7 @@ class Loader:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """Requests from within change nothing."""
+        """Within, requests do nothing."""
         before, self._loading = self._loading, True
         try:
             yield
@@ -43,27 +43,26 @@ class Loader:
             self._loading = before
 
 
-PLUGINS = Loader()  # ``didi_core/__init__.py`` says how
+PLUGINS = Loader()  # ``didi_core/__init__.py`` sets its function
 
 
 class Catalogue(Mapping[str, T]):
-    """Named things of one kind. The error for a name that is not there lists those that are, and the plugins that
-    failed to load.
+    """Named things of one kind. The error for an unknown name lists the known ones and the plugins that failed to load.
 
     Args:
-        kind: what one of them is called in messages: "sampler", "unmasking law".
+        kind: the word for one of them in messages: "sampler", "unmasking law".
         own: the built-in ones.
         plugins: called before a name counts as missing, and before names are listed; it may call ``join``.
     """
 
     def __init__(self, kind: str, own: Mapping[str, T], plugins: Callable[[], object] = PLUGINS) -> None:
         self.kind = kind
-        self.refused: Mapping[str, str] = {}  # name -> why nobody may use it
-        self.notes: tuple[str, ...] = ()  # sentences on plugins that may have brought what is missing
+        self.refused: Mapping[str, str] = {}  # name -> why it may not be used
+        self.notes: tuple[str, ...] = ()  # sentences about plugins that failed and may own a missing name
         self._own, self._joined, self._plugins = dict(own), dict[str, T](), plugins
 
     def join(self, things: Mapping[str, T], refused: Mapping[str, str], notes: Iterable[str]) -> None:
-        """Take what plugins offer in place of what they offered before, and what to say of names that are not there."""
+        """Replace what plugins offered before, and the messages about names that are missing."""
         self._joined = dict(things)
         self.refused, self.notes = dict(refused), tuple(notes)
 
@@ -71,10 +70,10 @@ class Catalogue(Mapping[str, T]):
         """The thing of that name.
 
         Args:
-            where: dotted key that named it, for the message.
+            where: dotted key that has this name, for the message.
 
         Raises:
-            InputError: the name is not there, with the known ones, or two plugins claim it.
+            InputError: the name is unknown (the message lists known ones), or two plugins claim it.
         """
         if name in self:
             return self[name]
@@ -83,7 +82,7 @@ class Catalogue(Mapping[str, T]):
         raise InputError(" ".join([str(unknown(self.kind, name, self, where)), *self.notes]))
 
     def __setitem__(self, name: str, thing: T) -> None:
-        """Add something of this process alone, such as a function that was given from Python."""
+        """Add something for this process only, such as a function passed from Python."""
         self._own[name] = thing
 
     def __getitem__(self, name: str) -> T:

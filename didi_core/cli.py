@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     words = list(argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without some letter still shows the rest
+            stream.reconfigure(errors="backslashreplace")  # letters that the terminal lacks are escaped
     if not words or words[0] in (*HELP, "help"):
         print(overview())
         return 0
@@ -67,7 +67,7 @@ def _complete(words: Sequence[str]) -> None:
 
 
 def _together(words: Sequence[str]) -> None:
-    """Run a command line, in step with the other processes where torchrun started several."""
+    """Run a command line, together with the other processes if torchrun started several."""
     with joined() as processes:
         if processes.size > 1:
             check_parallel(words)
@@ -75,18 +75,18 @@ def _together(words: Sequence[str]) -> None:
 
 
 def check_parallel(words: Sequence[str]) -> None:
-    """Refuse several processes of what runs in one."""
+    """Raise InputError where torchrun started several processes of a command that runs in one."""
     if not find(words[0]).parallel or any(word in SWEEP for word in words):
-        told = f"{words[0]} --multirun" if find(words[0]).parallel else words[0]
+        named = f"{words[0]} --multirun" if find(words[0]).parallel else words[0]
         parallel = ", ".join(command.name for command in COMMANDS.values() if command.parallel)
         raise InputError(
-            f"{told} runs in one process: start it with {PROGRAM} {words[0]} ... instead of torchrun. "
+            f"{named} runs in one process: start it with {PROGRAM} {words[0]} ... instead of torchrun. "
             f"Several processes are for {parallel}."
         )
 
 
 def overview() -> str:
-    """The help: commands with a line each, and where to read on."""
+    """The help: one line per command, and where to find more."""
     width = max(map(len, COMMANDS))
     lines = [f"usage: {PROGRAM} COMMAND [key=value ...]", "", "commands"]
     lines += [f"  {command.name:<{width}}  {command.about}" for command in COMMANDS.values()]
@@ -135,7 +135,7 @@ def _dispatch(words: Sequence[str]) -> None:
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags and settings. Raises InputError for a flag that is not there."""
+    """Split words into flags and settings. Raises InputError for an unknown flag."""
     flags, settings, waiting = [], [], False
     for word in words:
         if waiting:
@@ -166,13 +166,13 @@ def _run_one(command: Command, job: Job, command_line: tuple[str, ...]) -> None:
 
 
 def _run_many(command: Command, jobs: Sequence[Job]) -> None:
-    """One job after the other. One that fails does not stop the others; the worst exit code is kept."""
+    """Run jobs one after another. A failed job does not stop the others; the highest exit code is kept."""
     from dataclasses import replace
 
     keys = command.settings.__dataclass_fields__
     outs = {str(job.config.get("out")) for job in jobs}
     if "out" in keys and len(jobs) > 1 and len(outs) < len(jobs) and outs != {"None"}:
-        raise InputError(f"out={outs.pop()} would be written by several jobs: leave it out, or give one for each job.")
+        raise InputError(f"several jobs would write out={outs.pop()}: leave it out, or give one for each job.")
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     given = jobs[0].config.get("run_dir")
     root = Path(given).expanduser() if given else Path("outputs") / command.name / f"multirun_{stamp}"
@@ -195,7 +195,7 @@ def _run_many(command: Command, jobs: Sequence[Job]) -> None:
 
 
 def guarded(action: Callable[[], None], words: Sequence[str]) -> int:
-    """Run something and turn whatever it raises into a message and an exit code."""
+    """Run an action and turn any exception into a message and an exit code."""
     try:
         action()
     except DidiError as error:
@@ -204,30 +204,30 @@ def guarded(action: Callable[[], None], words: Sequence[str]) -> int:
         return _fail(INTERRUPTED, f"interrupted. What was written is whole. {_resume_hint(words, stopped_in(error))}")
     except BrokenPipeError:
         return FAILED
-    except Exception as error:  # the last door: an unexpected failure keeps its traceback and gets an exit code
+    except Exception as error:  # the last resort: an unexpected failure keeps its traceback and gets an exit code
         place = stopped_in(error)
         trouble = disk_trouble(error, place)
         if trouble:
             return _fail(WRONG, f"{trouble} {_resume_hint(words, place)}")
-        speaks, code = first_failure(FAILED)
-        if speaks:
+        reports, code = first_failure(FAILED)
+        if reports:
             traceback.print_exc()
             kept = _keep_traceback(place)
-            _say(f"unexpected {type(error).__name__}: {error}. {kept}{_resume_hint(words, place)}")
+            _print_error(f"unexpected {type(error).__name__}: {error}. {kept}{_resume_hint(words, place)}")
         return code
     return 0
 
 
 def _fail(code: int, text: str) -> int:
-    """Print what went wrong, once for all processes. Returns the exit code, of the first that failed."""
-    speaks, code = first_failure(code)
-    if speaks:
-        _say(text.rstrip())
+    """Print an error once for all processes. Returns the exit code of the first process that failed."""
+    reports, code = first_failure(code)
+    if reports:
+        _print_error(text.rstrip())
     return code
 
 
 def disk_trouble(error: BaseException, place: Path | None = None) -> str | None:
-    """A message for a place that cannot be written or read; None for any other error."""
+    """A message for a path that cannot be written or read; None for any other error."""
     seen: BaseException | None = error
     while seen is not None:
         number = seen.errno if isinstance(seen, OSError) else _number_in_words(seen)
@@ -241,7 +241,7 @@ def disk_trouble(error: BaseException, place: Path | None = None) -> str | None:
 
 
 def _number_in_words(error: BaseException) -> int | None:
-    """The error number that safetensors and torch give in words."""
+    """The error number that safetensors and torch put into their messages."""
     text = str(error)
     for number in UNUSABLE:
         if f"os error {number})" in text or (isinstance(error, RuntimeError) and os.strerror(number) in text):
@@ -250,7 +250,7 @@ def _number_in_words(error: BaseException) -> int | None:
 
 
 def _keep_traceback(place: Path | None) -> str:
-    """Write the traceback into the run directory, where there is one and it can be written."""
+    """Write the traceback into the run directory, if there is one that can be written."""
     if place is None:
         return ""
     path = place / "error.log"
@@ -262,7 +262,7 @@ def _keep_traceback(place: Path | None) -> str:
 
 
 def _resume_hint(words: Sequence[str], place: Path | None) -> str:
-    """The command line that goes on where this one stopped, quoted for the shell."""
+    """The command line that continues where this one stopped, quoted for the shell."""
     key = COMMANDS[words[0]].goes_on if words and words[0] in COMMANDS else ""
     if place is None or not key:
         return ""
@@ -273,6 +273,6 @@ def _resume_hint(words: Sequence[str], place: Path | None) -> str:
     return f"To go on: {program} {shlex.join([*rest, f'{key}={written(place)}'])}"
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     sys.stdout.flush()
     print(f"didi_core: {text}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""From a composed configuration to frozen dataclasses, once, at the door.
+"""From a composed configuration to frozen dataclasses, once, before a command runs.
 
-``build`` is all there is to it: a field added to a dataclass and to its YAML file is a new key. Whatever does not fit
-is an ``InputError`` that gives key, value and what would fit; what values mean is checked by the dataclasses.
+``build`` does all of it: a field added to a dataclass and to its YAML file is a new key. A value of the wrong type is
+an ``InputError`` with key, value and the expected type. The dataclasses themselves check whether values make sense.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def config_folder() -> Path:
 
 
 def build(kind: Callable[..., T], given: Mapping[str, Any], where: str = "") -> T:
-    """What a dataclass, or any function or class with annotated arguments, makes of a mapping; nested dataclasses too.
+    """Build a dataclass, or call any function or class with annotated arguments, from a mapping; dataclasses may nest.
 
-    One that takes any keyword (``**data``) gets further keys as they are and checks them itself.
+    A function that takes any keyword (``**data``) gets further keys unconverted and checks them itself.
 
     Args:
         where: dotted key of the mapping, for messages.
 
     Raises:
-        InputError: an unknown key (near misses named), a missing one, or a value of another type.
+        InputError: an unknown key (the message names similar ones), a missing key, or a value of another type.
     """
     taken = inspect.signature(kind).parameters
     fields = {name: field for name, field in taken.items() if field.kind is not field.VAR_KEYWORD}
@@ -67,7 +67,7 @@ def build(kind: Callable[..., T], given: Mapping[str, Any], where: str = "") -> 
 
 
 def convert(annotation: Any, value: Any, where: str) -> Any:
-    """A value as its annotation wants it: lists become tuples, text becomes paths, a lone value a list of one."""
+    """A value converted to its annotation: lists become tuples, text becomes paths, a single value a list of one."""
     made = _fit(annotation, value, where)
     if made is _MISFIT:
         raise InputError(f"{where}={_shown(value)} does not fit: {where} is {describe(annotation)}.")
@@ -117,7 +117,7 @@ def _fit_tuple(arguments: Sequence[Any], value: Any, where: str) -> Any:
 
 
 def _fit_plain(annotation: Any, value: Any) -> Any:
-    """Numbers and text. A boolean is no number, a whole number is a number, and a number given for text is text."""
+    """Numbers and text. A boolean is not a number, an integer fits a float, and a number for text becomes text."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is bool or annotation is type(None):
         return value if isinstance(value, annotation) else _MISFIT
@@ -131,18 +131,18 @@ def _fit_plain(annotation: Any, value: Any) -> Any:
 
 
 def _number(annotation: type, value: int | float | str) -> Any:
-    """A whole number that 64 bits hold, or any number; a text that spells one is one, and 007 is a name."""
+    """An integer of 64 bits, or any finite number. A text that spells a number counts as one, but 007 is a name."""
     made = _spelled(annotation, value) if isinstance(value, str) else value
     if made is None:
         return _MISFIT
     if annotation is float:
-        return float(made) if abs(made) < 2**1023 else _MISFIT  # which nan is not either
+        return float(made) if abs(made) < 2**1023 else _MISFIT  # nan does not pass either
     whole = isinstance(made, int) or made.is_integer()
     return int(made) if whole and abs(made) < 2**63 else _MISFIT
 
 
 def _spelled(annotation: type, text: str) -> int | float | None:
-    """The number that a text spells; None for any other text."""
+    """The number that a text spells, or None."""
     try:
         if not text.isascii() or (text[:1] == "0" and text[1:2].isdigit()):
             return None
@@ -152,7 +152,7 @@ def _spelled(annotation: type, text: str) -> int | float | None:
 
 
 def _path(text: str) -> Path:
-    """A path, with ``~`` for the home folder; a ``~name`` that nobody here has is a name."""
+    """A path, with ``~`` as the home folder; an unknown ``~name`` stays as it is."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -160,7 +160,7 @@ def _path(text: str) -> Path:
 
 
 def describe(annotation: Any) -> str:
-    """What fits an annotation, in words."""
+    """The values that fit an annotation, in words."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(option) for option in arguments)
@@ -178,7 +178,7 @@ def describe(annotation: Any) -> str:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> InputError:
-    """The error for a key that nobody reads: near misses among all known dotted keys."""
+    """The error for an unknown key, with similar ones among all known dotted keys."""
     known = sorted(set(known))
     last = key.rsplit(".", 1)[-1]
     same = [other for other in known if other.rsplit(".", 1)[-1] == last]
@@ -211,7 +211,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-Choice = str | Mapping[str, Any]  # one of several by its name, or {kind: name, ...} with keys of its own
+Choice = str | Mapping[str, Any]  # one of several by its name, or {kind: name, ...} with its own keys
 
 
 def split_choice(choice: Choice, where: str) -> tuple[str, dict[str, Any]]:
@@ -233,17 +233,17 @@ def choose(known: Catalogue[type[T]], choice: Choice, where: str) -> T:
     """One of the known dataclasses, made from a choice.
 
     Raises:
-        InputError: a name that is not known, or a key that the dataclass does not have.
+        InputError: the name is unknown, or the dataclass does not have such a key.
     """
     name, own = split_choice(choice, where)
     return build(known.find(name, where), own, where)
 
 
 def labelled(choice: Choice, thing: object, hidden: Iterable[str] = (), always: tuple[type, ...] = ()) -> str:
-    """A choice in a few words, for a table: its name, and its own keys where they are not as by default.
+    """A choice in a few words, for a table: its name, and those of its keys that differ from their defaults.
 
     Args:
-        always: types of keys whose values are shown in any case, without the key: ``power 3``.
+        always: classes whose values are always shown, without the key: ``power 3``.
     """
     words = [split_choice(choice, "kind")[0]]
     defaults = {field.name: field.default for field in dataclasses.fields(thing)} if own_keys(thing) else {}  # type: ignore[arg-type]
@@ -257,7 +257,7 @@ def labelled(choice: Choice, thing: object, hidden: Iterable[str] = (), always: 
 
 
 def own_keys(thing: object, hidden: Iterable[str] = ()) -> list[str]:
-    """Names of the settings of a dataclass instance; none of anything else."""
+    """Names of the settings of a dataclass instance; an empty list for anything else."""
     if not dataclasses.is_dataclass(thing):
         return []
     return [field.name for field in dataclasses.fields(thing) if field.init and field.name not in tuple(hidden)]

@@ -1,4 +1,4 @@
-"""Where and in what precision networks run: the keys ``device`` and ``precision`` that every command takes."""
+"""Device and precision of networks: the keys ``device`` and ``precision`` that every command takes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 @dataclass(frozen=True)
 class Machine:
-    """What runs this: ``auto`` takes CUDA and bf16 where there is a GPU, the CPU and fp32 where there is none."""
+    """Device and precision of a run. ``auto`` is CUDA with bf16 where there is a GPU, otherwise the CPU with fp32."""
 
     device: torch.device
     precision: str  # "fp32" or "bf16"
 
     @classmethod
     def of(cls, device: str, precision: str) -> Machine:
-        """The machine for a request. Raises InputError for a device that is not there."""
+        """The machine for these keys. Raises InputError for a device that is not available."""
         check_device(device)
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
@@ -36,23 +36,23 @@ class Machine:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What attention computes in."""
+        """Data type of attention."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
     def label(self) -> str:
-        """For a record: the GPU's name, or the CPU and its threads."""
+        """Label for a record: name of the GPU, or the CPU and its number of threads."""
         if self.device.type == "cuda":
             return f"cuda ({torch.cuda.get_device_name(self.device)})"
         return f"cpu ({torch.get_num_threads()} threads)"
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that no machine has."""
+    """Raise InputError for an unknown name of a device."""
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """bf16 autocast over fp32 master weights, or nothing."""
+    """bf16 autocast over fp32 master weights, or a context that does nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, told in one message: what, where, the value, what to do."""
+"""Errors that a user can fix. Each has one message: what is wrong, where, the value, and what to do."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterable
 
 
 class DidiError(Exception):
-    """A run that failed for a reason worth a sentence rather than a traceback. The command exits with 1."""
+    """A run failed for a reason that a message explains, so no traceback is shown. The command exits with 1."""
 
     exit_code = 1
 
 
 class InputError(DidiError):
-    """Input or configuration that is wrong. The command exits with 2."""
+    """Input or configuration is wrong. The command exits with 2."""
 
     exit_code = 2
 
 
 def warn(text: str) -> None:
-    """A line on stderr for what a user should know and that stops nothing."""
+    """Print a warning on stderr; the command continues."""
     print(f"didi_core: {text}", file=sys.stderr, flush=True)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
-    """The error for a name that is not registered: lists the known ones and names the near miss."""
+    """The error for a name that is not registered; it lists the known names and the one most like it."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -1,9 +1,9 @@
 """The hooks: what a plugin may offer (``didi_register_*``) and what it may listen to (``didi_on_*``).
 
-A plugin is a module (or object) named by an entry point in the group ``didi.plugins``. Each hook that it implements is
-a function marked with ``@hookimpl``; it implements the hooks it needs and may leave out arguments that it does not use.
-``DIDI_INTERFACE = 2`` in the module says which of these interfaces it was written for. docs/extending.md is the
-tutorial. This module imports nothing but pluggy, so that a plugin costs nothing where it is not used.
+A plugin is a module (or object) named by an entry point in the group ``didi.plugins``. It implements the hooks that it
+needs, each as a function marked with ``@hookimpl``, and may leave out arguments that it does not use.
+``DIDI_INTERFACE = 2`` in the module is the version of this interface that it was written for. docs/extending.md is the
+tutorial. This module imports only pluggy, so an unused plugin costs nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from didi_core.types import Domain, Metric, Sample
 
 PROJECT = "didi"
-INTERFACE = 2  # counts up when a hook or protocol changes in a way that breaks plugins
+INTERFACE = 2  # increases when a hook or protocol changes in a way that breaks plugins
 # For each interface, what authors of the one before change. CHANGELOG.md has the details.
 CHANGES = MappingProxyType(
     {
@@ -127,8 +127,8 @@ def didi_register_config_folders() -> Sequence[Path]:
 def didi_on_step(run_dir: Path, step: int, scalars: Mapping[str, float]) -> None:
     """A training step was logged.
 
-    Fires in ``distill`` and ``pretrain`` whenever a line goes into metrics.jsonl (``training.log_every``). After a
-    resume, steps go on where the last checkpoint was.
+    Fires in ``distill`` and ``pretrain`` whenever a line is written to metrics.jsonl (``training.log_every``). After a
+    resume, steps continue from the last checkpoint.
 
         writer.add_scalar("loss", scalars["loss"], step)
     """
@@ -146,9 +146,9 @@ def didi_on_samples(run_dir: Path, samples: Sequence[Sample], record: Mapping[st
 
 @hookspec
 def didi_on_run_end(run_dir: Path, record: Mapping[str, object]) -> None:
-    """A run has done everything it was asked for; ``record`` is the content of run.json.
+    """A run has finished successfully; ``record`` is the content of run.json.
 
-    Fires as the last thing of a command that opened a run directory; never for a run that failed.
+    Fires at the very end of a command that opened a run directory; never for a run that failed.
 
         print(f"{run_dir} took {record['stages']['training']['seconds']} s")
     """

@@ -1,4 +1,4 @@
-"""Letters of an alphabet and their ids. A letter may have several characters: texts are read by the longest match."""
+"""Letters of an alphabet and their ids. A letter may have several characters; the longest match is read first."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class UnknownLetter(InputError):
 
 @dataclass(frozen=True)
 class Letters:
-    """An alphabet whose every text can be read in one way: no letters, written one after the other, look like others.
+    """An alphabet in which every text can be read in one way only: no letters in a row look like other letters.
 
     Raises:
-        InputError: an alphabet of fewer than two letters, with a letter twice, empty, with white space or ``_``, or
-            one in which what was written would be read as something else (``C``, ``l`` and ``Cl``).
+        InputError: the alphabet has fewer than two letters, a letter twice, an empty letter, white space or ``_``; or a
+            text could be read in two ways (``C``, ``l`` and ``Cl``).
     """
 
     alphabet: tuple[str, ...]
@@ -49,7 +49,7 @@ class Letters:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Place of each letter in the alphabet."""
+        """Index of each letter in the alphabet."""
         return {letter: i for i, letter in enumerate(self.alphabet)}
 
     @cached_property
@@ -57,7 +57,7 @@ class Letters:
         return re.compile("|".join(map(re.escape, sorted(self.alphabet, key=len, reverse=True))))
 
     def ids(self, text: str) -> list[int]:
-        """Place in the alphabet of each letter of a text, longest match first. Raises UnknownLetter."""
+        """Index in the alphabet of each letter of a text, longest match first. Raises UnknownLetter."""
         if self.single:
             try:
                 return list(map(self.index.__getitem__, text))
@@ -75,7 +75,7 @@ class Letters:
 
 @lru_cache(maxsize=64)
 def letters(alphabet: Sequence[str]) -> Letters:
-    """``Letters`` of a text (a letter each character) or of a tuple of letters, made once."""
+    """``Letters`` of a text (one letter per character) or of a tuple of letters, cached."""
     return Letters(tuple(alphabet))
 
 

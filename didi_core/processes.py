@@ -1,12 +1,12 @@
-"""Several processes, started by torchrun: who is who, what the first broadcasts, and the mean of gradients.
+"""Several processes, started by torchrun: ranks, broadcasts of process 0, and means of gradients.
 
-Data parallel in its plainest form. Every process holds the same networks, computes its slices of the batch, and before
-an update the gradients of all processes are averaged in one place, bucket by bucket. ``DistributedDataParallel`` does
-the same from hooks around ``forward``; here networks are called through ``trunk`` and ``head``, several times in a
-graph and not always all of their parameters, so those hooks would miss calls or wait for gradients that never come.
-What is given up is the overlap of communication with the backward pass.
+This is plain data parallelism. Every process holds the same networks and computes its slices of the batch. Before an
+update, the gradients of all processes are averaged in one place, bucket by bucket. ``DistributedDataParallel`` does the
+same with hooks around ``forward``. Here networks are called through ``trunk`` and ``head``, several times in a graph
+and not always with all of their parameters, so those hooks would miss calls or wait for gradients that never come. The
+price is that communication does not overlap with the backward pass.
 
-Process 0 alone writes, prints and shows progress. Nothing here needs ``torch`` until there are several processes.
+Only process 0 writes, prints and shows progress. Nothing here needs ``torch`` until there are several processes.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-STARTED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun puts into the environment
-PATIENCE = timedelta(days=7)  # of those that wait while process 0 samples or measures
+STARTED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # variables that torchrun sets
+PATIENCE = timedelta(days=7)  # how long processes wait while process 0 samples or measures
 BUCKET = 2**24  # numbers in one message
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of one run, seen from one of them; alone unless torchrun started several."""
+    """The processes of one run, as one of them sees it; a single one unless torchrun started several."""
 
     rank: int = 0
     size: int = 1
-    waiting: Any = None  # process group whose members wait long
-    store: Any = None  # what all can read, even when one is gone
+    waiting: Any = None  # process group with a long timeout
+    store: Any = None  # key-value store that all can read, even after one has ended
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes, prints and shows progress."""
+        """Whether this is process 0, which writes, prints and shows progress."""
         return self.rank == 0
 
     def backend(self, device: torch.device) -> str | None:
-        """What carries gradients on that device; None for a process alone."""
+        """Communication backend for gradients on that device; None for a single process."""
         if self.size == 1:
             return None
         return "nccl" if device.type == "cuda" else "gloo"
 
     def check_device(self, device: torch.device) -> None:
-        """Refuse to share one GPU among processes."""
+        """Raise InputError where several processes would share one GPU."""
         import torch
 
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
@@ -65,11 +65,11 @@ class Processes:
             )
 
     def slices(self, each: int) -> range:
-        """Numbers of the slices of this process, where the batch is cut into ``each`` per process."""
+        """Numbers of this process's slices, with ``each`` slices per process."""
         return range(self.rank * each, (self.rank + 1) * each)
 
     def all_reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Put the mean over all processes into every gradient; no gradient counts as zero where another has one."""
+        """Replace every gradient by its mean over all processes; a missing one counts as zero if another has one."""
         if self.size == 1:
             return
         import torch
@@ -89,7 +89,7 @@ class Processes:
                 gradient.copy_(piece.view_as(gradient))
 
     def mean(self, scalars: Mapping[str, float]) -> dict[str, float]:
-        """Mean of every scalar over the processes, the same to the bit on each; all must give the same names."""
+        """Mean of every scalar over the processes, bit-identical on each. All must pass the same names."""
         if self.size == 1:
             return dict(scalars)
         import torch
@@ -100,7 +100,7 @@ class Processes:
         return {name: means[name] for name in scalars}
 
     def broadcast(self, value: T) -> T:
-        """What process 0 gives here, on all; waits for it as long as it takes."""
+        """Return process 0's value on all processes, however long it takes to arrive."""
         if self.size == 1:
             return value
         import torch.distributed as dist
@@ -111,7 +111,7 @@ class Processes:
         return box[0]  # type: ignore[return-value]
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             self.broadcast(None)
             import torch.distributed as dist
@@ -142,9 +142,10 @@ def several() -> bool:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Processes]:
-    """Meet the other processes, and part from them when all are done. Only process 0 prints in between.
+    """Join the group of processes, and leave it when all are done. Only process 0 prints in between.
 
-    After an error nobody waits for anybody: ``first_failure`` decides who reports it, and torchrun ends the others.
+    After an error no process waits for another: ``first_failure`` decides which one reports it, and torchrun ends the
+    others.
     """
     global _current
     if not several() or _current.size > 1:
@@ -164,19 +165,23 @@ def joined() -> Iterator[Processes]:
 
 
 def first_failure(code: int) -> tuple[bool, int]:
-    """Whether this process is the first to fail, so that it says why; and the exit code of the one that was."""
+    """Which process failed first.
+
+    Returns:
+        whether it is this process, which then reports the error; and the exit code of the first to fail.
+    """
     if _current.size == 1:
         return True, code
     mine = f"{_current.rank} {code}"
     try:
         failed = _current.store.compare_set("failure", "", mine).decode()
-    except RuntimeError:  # whoever kept the store is gone without a word
+    except RuntimeError:  # the process that held the store has ended
         return True, code
     return failed == mine, int(failed.split()[1])
 
 
 def leave(code: int) -> NoReturn:
-    """End the program. After a failure among several nothing is tidied up: threads of a broken group may abort it."""
+    """End the program. Several processes end without clean-up: after a failure, threads of the group may abort it."""
     if _current.size > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -185,7 +190,7 @@ def leave(code: int) -> NoReturn:
 
 
 def launcher(program: str) -> str:
-    """How the present processes were started, for a message: ``program`` alone or under torchrun."""
+    """How the current processes were started, for a message: ``program`` alone or under torchrun."""
     if _current.size == 1:
         return program
     here = os.environ.get("LOCAL_WORLD_SIZE", str(_current.size))
@@ -216,13 +221,13 @@ def _meet() -> Processes:
 
 @contextlib.contextmanager
 def _together() -> Iterator[None]:
-    """What fails in here failed because another process is gone, or cannot be reached."""
+    """Within, a RuntimeError means that another process has ended or cannot be reached. Raises DidiError."""
     try:
         yield
     except RuntimeError as error:
         raise DidiError(
-            f"process {_current.rank} of {_current.size} lost touch with another one, which may have been killed or "
-            f"have run out of memory ({_line(error)}). The last checkpoint is intact: repeat the command."
+            f"process {_current.rank} of {_current.size} lost the connection to another one, which may have been "
+            f"killed or have run out of memory ({_line(error)}). The last checkpoint is intact: repeat the command."
         ) from error
 
 
@@ -231,7 +236,7 @@ def _line(error: Exception) -> str:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Tensors in order, of one type and device in a bucket, up to ``BUCKET`` numbers unless one alone has more."""
+    """Tensors in order, in buckets of one type and device: up to ``BUCKET`` numbers, or a single larger tensor."""
     for _, alike in itertools.groupby(tensors, key=lambda tensor: (tensor.dtype, tensor.device)):
         bucket: list[Tensor] = []
         for tensor in alike:

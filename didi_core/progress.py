@@ -1,4 +1,4 @@
-"""A live bar with the scalars that show a run's health; plain lines where nobody watches."""
+"""Progress for a person: a live bar with the scalars that show a run's health, or plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-MEANINGFUL = 3  # steps after the first that an estimate of the time left wants
+MEANINGFUL = 3  # steps after the first that an estimate of the time left needs
 QUIET_SECONDS = 20.0  # between lines when the output is a file
 SHOWN = (
     "loss",
@@ -27,7 +27,7 @@ SHOWN = (
 
 
 class Reporter(Protocol):
-    """Shows progress to a person. ``didi_core.progress`` draws a live bar; tests pass a silent one."""
+    """Shows progress to a person. ``Bar`` draws a live bar, ``Silent`` shows nothing."""
 
     def start(self, title: str, total: int, done: int = 0) -> None: ...
 
@@ -57,7 +57,7 @@ class Silent:
 
 @dataclass
 class Bar:
-    """A ``didi_core.progress.Reporter`` for people."""
+    """A reporter with a live bar in a terminal or notebook, and plain lines elsewhere."""
 
     console: Console = field(default_factory=lambda: Console(stderr=True, markup=False))
     _progress: Progress | None = None
@@ -69,15 +69,15 @@ class Bar:
     _started: float = 0.0
     _before: int = 0
     _before_pace: int = 0
-    _first: float = 0.0  # when the first step was done; the pace is that of the others, as it also prepares things
+    _first: float = 0.0  # end of the first step, which also sets things up and does not count for the pace
 
     @property
     def live(self) -> bool:
-        """Whether somebody watches: a terminal, or a notebook."""
+        """Whether the output is a terminal or a notebook."""
         return self.console.is_terminal or self.console.is_jupyter
 
     def start(self, title: str, total: int, done: int = 0) -> None:
-        """Begin a bar of ``total`` steps (0: nobody knows how many) of which ``done`` are behind."""
+        """Begin a bar of ``total`` steps (0: unknown), of which ``done`` are finished."""
         self._title, self._total, self._done, self._before = title, total, done, done
         self._last_line = self._started = time.monotonic()
         if not self.live:
@@ -89,7 +89,7 @@ class Bar:
         self._task = self._progress.add_task(title, total=total or None, completed=done, scalars="")
 
     def advance(self, scalars: Mapping[str, float] | None = None, by: int = 1) -> None:
-        """``by`` steps further."""
+        """Advance by ``by`` steps, and show the scalars."""
         if self._done == self._before:
             self._first, self._before_pace = time.monotonic(), self._done + by
         self._done += by
@@ -103,7 +103,7 @@ class Bar:
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def _left(self) -> str:
-        """Time left at the pace so far, in words."""
+        """Time left at the pace so far, in words; empty before an estimate is possible."""
         made, spent = self._done - self._before_pace, time.monotonic() - self._first
         if made < MEANINGFUL or spent <= 0 or self._done >= self._total:
             return ""
@@ -115,19 +115,19 @@ class Bar:
         (self._progress.console if self._progress else self.console).print(text, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar where it is."""
         if self._progress is not None:
             self._progress.stop()
         self._progress = None
 
 
 def shorten(scalars: Mapping[str, float]) -> str:
-    """The scalars that matter, short."""
+    """The most important scalars, in one short line."""
     return " ".join(f"{name}={scalars[name]:.4g}" for name in SHOWN if name in scalars)
 
 
 def counting(bar: Reporter) -> Callable[[int], None]:
-    """A callback for the number finished so far; it advances the bar by the new ones."""
+    """A callback for the number finished so far, which advances the bar by the difference."""
     done = 0
 
     def progress(finished: int) -> None:

@@ -1,4 +1,4 @@
-"""What travels through a command: domain, machine, processes, seed, folder, and who shows progress."""
+"""The context of a command: domain, machine, processes, seed, folder and reporter."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from didi_core.types import Domain
 
 @dataclass(frozen=True)
 class Run:
-    """What every long job needs and no part of it decides.
+    """The context that every long job needs.
 
-    machine: device and precision of all networks. processes: those that share the work. seed: every stream derives from
-    it. folder: where results go; None where nothing is kept. reporter: shows progress to a person.
+    machine: device and precision of all networks. processes: those that share the work.
+    seed: every random stream derives from it. folder: where results go; None where nothing is kept.
+    reporter: shows progress to a person.
     """
 
     domain: Domain
@@ -35,9 +36,9 @@ class Run:
         return self.machine.device
 
     def stream(self, *purpose: str | int) -> torch.Generator:
-        """The random stream of that purpose, on the device of the run; the same whenever it is asked for."""
+        """A fresh random stream of that purpose, on the device of the run; the same at every call."""
         return generator(self.seed, *purpose, device=self.device)
 
     def autocast(self) -> AbstractContextManager:
-        """The run's precision: bf16 autocast over fp32 weights, or nothing."""
+        """The run's precision: bf16 autocast over fp32 weights, or a context that does nothing."""
         return autocast(self.device, self.machine.precision)

@@ -24,9 +24,10 @@ def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") 
 
 @contextmanager
 def seeded(seed: int, *names: str | int) -> Iterator[None]:
-    """Whatever reads torch's global random state in here (the first weights of a layer) reads a stream of this name.
+    """Within, torch's global random state is a stream of this name (layers draw their initial weights from it).
 
-    The state of before is put back afterwards. Only the CPU's is touched: networks are made there and moved.
+    The previous state is restored afterwards. Only the state of the CPU changes: networks are made there and then
+    moved.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, *names))

@@ -59,7 +59,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the integers of a sequence stand for.
+    """The meaning of the integers of a sequence.
 
     Ids ``0 .. size-1`` are tokens, ``mask == size`` is the mask, so an embedding has ``size + 1`` rows.
     ``forbidden`` ids are never generated; ``bos``, ``eos`` and ``pad`` are forbidden, and pinned: never masked.
@@ -113,10 +113,10 @@ class Vocabulary:
         return len(self.generated) == self.size
 
     def allowed(self, device: torch.device | str = "cpu") -> Bool[Tensor, "V"]:
-        """True at the ids that may be generated. One tensor a device, made at its first use: read it only."""
+        """True at the ids that may be generated. The tensor is cached for each device: do not change it."""
         key = torch.device(device)
         if key not in self._allowed:
-            with torch.inference_mode(False):  # it may first be needed there and be saved for a backward pass later
+            with torch.inference_mode(False):  # a backward pass may save it later: no inference tensor
                 allowed = torch.zeros(self.size, dtype=torch.bool)
                 allowed[list(self.generated)] = True
                 self._allowed[key] = allowed.to(key)
@@ -149,21 +149,21 @@ def _none_of(tokens: Int[Tensor, "B L"], ids: tuple[int, ...]) -> Bool[Tensor, "
 
 
 class Denoiser(nn.Module, ABC):
-    """A trunk (hidden states of all positions) and a head (raw logits of the chosen ones).
+    """A trunk (hidden states at all positions) and a head (raw logits at chosen positions).
 
-    The split is the interface because the head is where the memory goes: losses, rollouts and samplers call it only
-    at the positions they need, so nothing of size [B, L, V] is built.
+    The interface has this split because the head needs most of the memory. Losses, rollouts and samplers call it only
+    at the positions that they need, so no tensor [B, L, V] is built.
     """
 
     vocabulary: Vocabulary
 
     @abstractmethod
     def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """Hidden states. Padding (the vocabulary's pad id) changes nothing at the other positions."""
+        """Hidden states. Padding (the vocabulary's pad id) does not affect other positions."""
 
     @abstractmethod
     def head(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... K"]:
-        """Raw logits of the given hidden states; K >= V, column i is token i, further columns are ignored."""
+        """Raw logits of the given hidden states. K >= V; column i is token i, and columns from V on are ignored."""
 
     def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
         """``head(trunk(tokens))``: raw logits at every position."""
@@ -171,22 +171,22 @@ class Denoiser(nn.Module, ABC):
 
 
 class NoisyDenoiser(Denoiser, ABC):
-    """A denoiser that reads a vector of standard normal numbers for each sequence, new at every call.
+    """A denoiser that reads a vector of standard normal noise for each sequence, drawn anew at every call.
 
-    It is what lets the tokens of one call depend on each other: given the noise they are independent, but the noise is
-    the same for all positions of a sequence. ``noise_size`` 0: it reads none.
+    The noise lets the tokens of one call depend on each other. Given the noise they are independent, but all positions
+    of a sequence share it. With ``noise_size`` 0 the denoiser reads none.
     """
 
     noise_size: int
 
     @abstractmethod
     def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
-        """Hidden states; without noise, those of the vector of zeros."""
+        """Hidden states; None stands for a noise vector of zeros."""
 
 
 @runtime_checkable
 class LayeredDenoiser(Protocol):
-    """A denoiser whose inner states can be read, as features that later blocks are not run for."""
+    """A denoiser whose inner states can be read as features, without running later blocks."""
 
     @property
     def depth(self) -> int:
@@ -194,7 +194,7 @@ class LayeredDenoiser(Protocol):
         ...
 
     def after_blocks(self, tokens: Int[Tensor, "B L"], layers: Sequence[int]) -> list[Float[Tensor, "B L D"]]:
-        """The residual stream after each of these blocks, counted from 1; blocks after the last of them do not run."""
+        """The residual stream after each of these blocks, counted from 1; blocks after the last one do not run."""
         ...
 
 
@@ -234,7 +234,7 @@ class NFE:
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated or natural sequence, as text, with what is known of it."""
+    """One generated or natural sequence, as text, with its id, tokens and record."""
 
     text: str
     id: str = ""
@@ -246,9 +246,9 @@ class Sample:
 class Metric(Protocol):
     """A number about a set of samples, computed from per-sample statistics.
 
-    ``statistics`` turns each sample into k numbers, ``aggregate`` turns *means over samples* of these into the value
-    (for instance perplexity: k = 2, total NLL and token count; value = exp(first / second)). Whatever is written this
-    way gets bootstrap intervals, merging of parts and caching for nothing.
+    ``statistics`` turns each sample into k numbers, and ``aggregate`` turns *means over samples* of these into the
+    value. Perplexity, for instance, has k = 2, total NLL and token count, and its value is exp(first / second). A
+    metric in this form needs no further code for bootstrap intervals, merging of sets and caching.
     """
 
     # Read-only members, so that frozen dataclasses are metrics.
@@ -257,7 +257,7 @@ class Metric(Protocol):
 
     @property
     def label(self) -> str:
-        """For a table's header."""
+        """Name in the header of a table."""
         ...
 
     @property
@@ -265,20 +265,20 @@ class Metric(Protocol):
 
     @property
     def minimum(self) -> int:
-        """Fewer samples than this and the metric is skipped by name."""
+        """Smallest number of samples; with fewer, the metric is skipped by name."""
         ...
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[n, k] float64. A sample for which the metric is undefined is a row of nan, counted and left out."""
+        """[n, k] in float64. A sample for which the metric is undefined is a row of nan; it is counted and left out."""
         ...
 
     def aggregate(self, means: np.ndarray) -> np.ndarray:
-        """[..., k] means over samples -> [...] values."""
+        """Values [...] from means over samples [..., k]."""
         ...
 
 
 class Domain(Protocol):
-    """What a sequence is: everything that the core does not know. See docs/extending.md."""
+    """What a sequence is: vocabulary, data, text, metrics and files. See docs/extending.md."""
 
     name: str
     vocabulary: Vocabulary
@@ -292,7 +292,7 @@ class Domain(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids with BOS and EOS where the domain has them. Raises InputError for text it cannot represent."""
+        """Token ids, with BOS and EOS where the domain has them. Raises InputError for text it cannot represent."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -300,24 +300,23 @@ class Domain(Protocol):
         ...
 
     def teacher(self, name: str) -> Denoiser:
-        """A denoiser, by bundled name, run directory, file or hub id; on the CPU, in eval mode."""
+        """A denoiser by bundled name, run directory, file or hub id, on the CPU and in eval mode."""
         ...
 
     def scorer(self, teacher: Denoiser, trainable_blocks: int) -> Scorer:
-        """A fresh scorer whose trunk is a copy of the teacher's with the last blocks and norms trainable."""
+        """A fresh scorer whose trunk is a copy of the teacher's, with its last blocks and norms trainable."""
         ...
 
     def batches(self, split: str, batch_size: int, seed: int, start: int = 0) -> Iterator[Int[Tensor, "B L"]]:
-        """Endless batches of ``split`` ('train' or 'validation'), the same for the same seed; ``start`` skips that
-        many."""
+        """Endless batches of ``split`` ('train' or 'validation'). The seed decides them; ``start`` skips so many."""
         ...
 
     def held_out(self, n: int, seed: int) -> list[Sample]:
-        """Natural samples that no bundled or trained model has seen, for reference rows."""
+        """Up to n natural samples that no bundled or trained model has seen, for reference rows."""
         ...
 
     def metrics(self) -> list[Metric]:
-        """The first is the quality that matched-entropy comparisons use, the second is the entropy."""
+        """Metrics: first the quality that comparisons at matched entropy use, second the entropy, then any others."""
         ...
 
     def write(self, path: Path, samples: Sequence[Sample]) -> None:
@@ -328,4 +327,4 @@ class Domain(Protocol):
         """Read samples in the domain's format. Raises InputError with file and line."""
         ...
 
-    suffix: str  # of its sample files: ".fasta", ".jsonl"
+    suffix: str  # suffix of its sample files: ".fasta", ".jsonl"

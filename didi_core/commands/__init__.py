@@ -1,6 +1,6 @@
-"""The commands: one module each, with ``Settings`` (frozen, the mirror of ``configs/<command>.yaml``) and ``run``.
+"""The commands: one module each, with frozen ``Settings`` that mirror ``configs/<command>.yaml``, and ``run``.
 
-Modules are imported when their command is called, so that ``--help`` does not wait for torch.
+A module is imported when its command is called, so ``--help`` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from didi_core.errors import unknown
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what it does in one line, and an example."""
+    """A command, with a line on what it does and an example."""
 
     name: str
     about: str
     example: str
-    configured: bool = True  # whether it has a configuration of its own
-    module: str = ""  # of didi_core.commands; the command's name where that is no keyword of Python
+    configured: bool = True  # whether it has its own configuration
+    module: str = ""  # module of didi_core.commands, if it is not the command's name
     parallel: bool = False  # whether torchrun may start several processes of it
-    words: bool = False  # whether plain words may stand for settings; its module's ``spelled`` says which
-    goes_on: str = ""  # key of the folder in which the same command goes on where it stopped
+    words: bool = False  # whether plain words may stand for settings; ``spelled`` of its module translates them
+    goes_on: str = ""  # key of the folder in which the same command continues where it stopped
 
     def _load(self) -> ModuleType:
         return importlib.import_module(f"didi_core.commands.{self.module or self.name}")
 
     def spelled(self, words: Sequence[str]) -> list[str]:
-        """The words after the command's name, plain ones as the settings that they stand for."""
+        """The words after the command's name; plain ones are replaced by the settings that they stand for."""
         made: list[str] = self._load().spelled(words) if self.words else list(words)
         return made
 
     @property
     def settings(self) -> type[Any]:
-        """Dataclass of its configuration."""
+        """The dataclass of its configuration."""
         kind: type[Any] = self._load().Settings
         return kind
 

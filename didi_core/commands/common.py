@@ -1,4 +1,4 @@
-"""What the commands share: common keys, the default run directory, and hooks that listen to training."""
+"""Common code of the commands: shared keys, run directories, and hooks that listen to training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from didi_core.types import Denoiser, Domain
 
 LENGTHS_IN_CARD = 2000
 RESUME = ("latest", "previous")
-NOTHING: Any = None  # what processes broadcast that only receive
+NOTHING: Any = None  # placeholder that receiving processes pass to a broadcast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class CommonSettings:
             raise InputError(f"seed={self.seed} is out of range: it must not be negative.")
 
     def check_precision(self, known: tuple[str, ...]) -> None:
-        """Refuse a precision that the command does not know."""
+        """Raise InputError for a precision that the command does not know."""
         if self.precision == "legacy_fp32":
             raise InputError(
                 "precision=legacy_fp32 is a sampler now: give sampler=joint_fp32 (evaluate: samplers=[joint_fp32])."
@@ -79,14 +79,14 @@ def make_domain(name: str, data: Mapping[str, Any]) -> Domain:
 
 
 def load_teacher(domain: Domain, name: str) -> Denoiser:
-    """The domain's teacher of that name. Raises InputError for one that was made for other tokens."""
+    """The domain's teacher of that name. Raises InputError where its tokens are not the domain's."""
     teacher = domain.teacher(name)
     check_vocabulary(teacher.vocabulary, domain.vocabulary, f"teacher={name}")
     return teacher
 
 
 def default_run_dir(command: str, domain: str) -> Path:
-    """``outputs/<command>/<domain>/<time>``, a number added where it is taken."""
+    """``outputs/<command>/<domain>/<time>``, with a number if that folder exists."""
     base = Path("outputs") / command / domain / time.strftime("%Y-%m-%d_%H-%M-%S")
     path, number = base, 1
     while path.exists():
@@ -99,7 +99,7 @@ def make_run(settings: CommonSettings, domain: Domain, machine: Machine | None =
     """The context of a command, before it has a folder.
 
     Args:
-        machine: where it is not what ``device`` and ``precision`` say.
+        machine: overrides ``device`` and ``precision``.
     """
     machine = machine or Machine.of(settings.device, settings.precision)
     return Run(domain, machine, settings.seed, None, current(), make_reporter())
@@ -115,11 +115,11 @@ def open_run(
     key: str = "run_dir",
     upgraded: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Iterator[RunDirectory]:
-    """The run directory of a command; tells the plugins when everything asked for is done.
+    """The run directory of a command. At a successful end, plugins are notified.
 
-    key, upgraded: as of ``RunDirectory.open``.
+    key, upgraded: as in ``RunDirectory.open``.
 
-    Of several processes the first opens it, and the others learn from it which one it is.
+    Process 0 opens the directory and broadcasts its path to the others.
     """
     processes = current()
     if not processes.first:
@@ -138,7 +138,7 @@ def open_run(
 
 
 def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
-    """Put what the run computes on into its record."""
+    """Record device, precision and attention backend of the run."""
     run.note(
         device=machine.label,
         precision=machine.precision,
@@ -148,7 +148,7 @@ def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
 
 
 def note_data(run: RunDirectory, domain: Domain) -> None:
-    """Say what became of the user's data, on the screen and in the run's record."""
+    """Print what the domain did with the user's data, and put it into the run's record."""
     report = describe(domain)
     if report is not None and current().first:
         print(report, flush=True)
@@ -156,7 +156,7 @@ def note_data(run: RunDirectory, domain: Domain) -> None:
 
 
 def make_keeper(run: RunDirectory, resume: str) -> Keeper:
-    """Where checkpoints and metrics of a run go; plugins hear of every logged step."""
+    """The keeper of a run's checkpoints and metrics, which notifies plugins of every logged step."""
 
     def announce(step: int, scalars: Scalars) -> None:
         registry().notify("step", run_dir=run.path, step=step, scalars=scalars)
@@ -165,12 +165,12 @@ def make_keeper(run: RunDirectory, resume: str) -> Keeper:
 
 
 def make_reporter() -> Reporter:
-    """A progress bar, of one process."""
+    """A progress bar in process 0; nothing in the others."""
     return Bar() if current().first else Silent()
 
 
 def attention_label(model: nn.Module, machine: Machine) -> str:
-    """The attention backend that a network will use there, and why."""
+    """The attention backend that a network uses on that machine, and why."""
     if architecture_of(model) is None:
         return "the network's own"
     backend = resolve_backend(model.config.attention, machine.device, machine.dtype)  # type: ignore[union-attr, arg-type]
@@ -178,7 +178,7 @@ def attention_label(model: nn.Module, machine: Machine) -> str:
 
 
 def about_domain(domain: Domain, data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card must say for sampling without the training data: the domain's settings, a histogram of lengths."""
+    """The entries of a card for sampling without the training data: the domain's settings, a histogram of lengths."""
     report = describe(domain)
     drawn = Counter(domain.lengths(LENGTHS_IN_CARD, generator(0, "lengths in card")))
     return {

@@ -1,4 +1,4 @@
-"""Student against teacher: the keys that ``evaluate`` and the end of ``distill`` share, and the way to a report."""
+"""Student against teacher: keys and steps that ``evaluate`` and the end of ``distill`` share."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ from didi_core.sampling.generate import DEFAULT_GRID, DEFAULT_LAW, SamplerSettin
 from didi_core.sampling.nll_curve import nll_curve
 from didi_core.types import Denoiser, Domain, Sample, Scorer
 
-AUTO = "auto"  # law and grid: those that the model was trained with
-CURVE_SAMPLES = 128  # held-out sequences that the NLL curve of grid=optimised is measured on
+AUTO = "auto"  # law and grid with which the model was trained
+CURVE_SAMPLES = 128  # held-out sequences on which the NLL curve of grid=optimised is measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
     """Which samples are compared: every combination of steps, temperatures, samplers, laws and grids.
 
-    num: samples of each row and seed; num_at: another number for some steps. steps, teacher_steps: calls of the student
-    and of the teacher. legacy_steps: the teacher also drawn as the peers do (sampler ``joint_fp32``), beside the exact
-    draw under the same law. samplers, laws, grids: names, or groups {kind: name, ...} with keys of their own.
+    num: samples of each row and seed. num_at: other numbers of samples at some numbers of steps.
+    steps, teacher_steps: calls of the student and of the teacher.
+    legacy_steps: the teacher also with the sampler of published code (``joint_fp32``), beside the exact draw under the
+        same law.
+    samplers, laws, grids: names, or groups {kind: name, ...} with their own keys.
     """
 
     num: int = 1000
@@ -68,17 +70,17 @@ class PlanSettings:
         self.counts()
 
     def counts(self) -> dict[int, int]:
-        """``num_at`` as numbers of samples by number of steps."""
+        """``num_at`` as a mapping from number of steps to number of samples."""
         try:
             made = {int(steps): int(count) for steps, count in self.num_at.items()}
         except (TypeError, ValueError):
             made = {0: 0}
         if any(steps < 1 or count < 1 for steps, count in made.items()):
-            raise InputError(f"num_at={self.num_at} is no list of samples by steps: write num_at={{128: 200}}.")
+            raise InputError(f"num_at={self.num_at} does not map steps to samples: write num_at={{128: 200}}.")
         return made
 
     def legacy_plan(self) -> list[SamplerSettings]:
-        """The peers' draw at ``legacy_steps``, each beside the exact draw of the same law and grid."""
+        """The sampler of published code at ``legacy_steps``, each beside the exact draw of the same law and grid."""
         return [
             SamplerSettings(chosen, k, "iid", DEFAULT_GRID if grid == AUTO else grid, self.power, temperature)
             for grid, k, chosen, temperature in itertools.product(
@@ -87,7 +89,7 @@ class PlanSettings:
         ]
 
     def calls(self) -> int:
-        """Denoiser calls times samples of the whole comparison; samplers without steps are counted as one row."""
+        """Denoiser calls times samples of the whole comparison; a sampler without steps counts as one row."""
         rows = [*self.plan(self.steps), *self.plan(self.teacher_steps, guided=False)]
         return self.num * len(self.seeds) * sum(row.steps for row in rows)
 
@@ -103,24 +105,26 @@ class PlanSettings:
         return list(dict.fromkeys(made))
 
     def _row(self, chosen: Choice, law: Choice, grid: Choice, steps: int, temperature: float) -> SamplerSettings:
-        """The settings of one combination, with defaults in place of what has no effect: it then makes one row, and
-        not one for every law, grid or number of steps."""
+        """The settings of one combination, with defaults for keys that have no effect.
+
+        Such a combination then makes one row, instead of one for every law, grid or number of steps.
+        """
         law = law if sampler(chosen).uses_law and law != AUTO else DEFAULT_LAW
         made = SamplerSettings(chosen, steps, law, DEFAULT_GRID if grid == AUTO else grid, self.power, temperature)
         return made if made.calls is not None else SamplerSettings(chosen, law=law, temperature=temperature)
 
 
 def trained_with(card: Mapping[str, Any]) -> tuple[Choice, Choice]:
-    """Law and grid that a model was trained with, by its card; the defaults where it was trained with none."""
+    """Law and grid with which a model was trained, by its card; the defaults where it was trained without."""
     training = card.get("training") or {}
     return training.get("rollout_law") or DEFAULT_LAW, training.get("rollout_grid") or DEFAULT_GRID
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """The networks of a comparison; without a teacher only the student is measured.
+    """The networks of a comparison. Without a teacher, only the student is measured.
 
-    autoregressive: a causal model to compare with.
+    autoregressive: a causal model for comparison.
     """
 
     student: Denoiser
@@ -138,7 +142,7 @@ def compare_models(
     length: str | None = None,
     reference: Sequence[Sample] = (),
 ) -> Evaluation:
-    """Sample and measure all that the plan asks for, in the run's precision."""
+    """Sample and measure everything in the plan, in the run's precision."""
     how = Measuring(
         settings.num, settings.counts(), settings.seeds, length, settings.batch_size, reference, cache_dir=cache_dir
     )
@@ -147,7 +151,7 @@ def compare_models(
 
 
 def contenders(run: Run, networks: Compared, settings: PlanSettings) -> dict[str, Contender]:
-    """The networks on the run's device, each with its plan; an autoregressive one has its own sampler."""
+    """The networks on the run's device, each with its plan; the autoregressive one has its own sampler."""
     found: dict[str, Contender] = {}
     if networks.teacher is not None:
         own = settings.plan(settings.teacher_steps, guided=False)
@@ -172,7 +176,7 @@ def contenders(run: Run, networks: Compared, settings: PlanSettings) -> dict[str
 
 
 def measured_curve(domain: Domain, model: Denoiser, seed: int) -> Curve:
-    """The NLL curve that some grids need, on held-out sequences, else on samples that the domain carries."""
+    """The NLL curve that some grids need, measured on held-out sequences or else on samples that the domain ships."""
     carried = carried_samples(domain)[:CURVE_SAMPLES]
     try:
         known = domain.held_out(CURVE_SAMPLES, seed)
@@ -192,7 +196,7 @@ def measured_curve(domain: Domain, model: Denoiser, seed: int) -> Curve:
 
 
 def publish(folder: Path, evaluation: Evaluation, record: Mapping[str, Any], training_of: Path | None = None) -> None:
-    """Write the report into ``folder`` and print its tables and a few sequences."""
+    """Write the report into ``folder``, and print its tables and a few sequences."""
     training = read_training(training_of) if training_of is not None else []
     report = build_report(evaluation, provenance=record, training=training)
     write_report(folder, report)

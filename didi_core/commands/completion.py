@@ -1,4 +1,4 @@
-"""Completion in the shell: of commands, keys, and choices of groups. The shell completes paths itself."""
+"""Completion of commands, keys and choices of groups in the shell. The shell itself completes paths."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ complete -c didi -F -n 'string match -q "*=*" (commandline -ct)'""",
 
 
 def script(words: Sequence[str]) -> str:
-    """What a shell must read to complete: ``source <(didi --completion bash)``. Raises InputError for another shell."""
+    """The completion script of a shell: ``source <(didi --completion bash)``. Raises InputError for other shells."""
     shell = words[0] if words else ""
     if shell not in SCRIPTS:
         raise unknown("shell", shell, SCRIPTS, "--completion")
@@ -40,7 +40,7 @@ def script(words: Sequence[str]) -> str:
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """What may stand where the last of the words is being typed; the first word is the command."""
+    """Completions of the last word; the first word is the command."""
     if not words or (len(words) == 1 or words[0] == words[-1]) and words[-1] not in COMMANDS:
         typed = words[-1] if words else ""
         return [name for name in COMMANDS if name.startswith(typed)]

@@ -1,7 +1,7 @@
-"""From settings, as words or as a mapping, to one plain configuration; every way of getting it wrong is one message.
+"""From settings, as words or as a mapping, to one plain configuration. Every mistake gives one clear message.
 
-Hydra composes the files that the chosen groups name. Values are put in here, as they are: text never passes through a
-second grammar, and only here is it known which names a user may have meant.
+Hydra composes the files of the chosen groups. Values are merged here, unchanged: text never passes through a second
+grammar, and only this module knows the names that a user may have meant.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ class PluginFolders(SearchPathPlugin):
 
 
 def use_plugin_folders() -> None:
-    """Show Hydra the plugins' configurations; before anything is composed."""
+    """Make the plugins' configurations visible to Hydra. Call it before anything is composed."""
     if PluginFolders not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(PluginFolders)
     store_unfiled()
 
 
 def group_options(group: str) -> list[str]:
-    """Choices of a config group, from all config folders and plugins; empty when there is no such group."""
+    """Choices of a config group, from all config folders and plugins; empty for an unknown group."""
     found = {p.stem for folder in registry().config_folders for p in (folder / group).glob("*.yaml")}
     return sorted({*found, *unfiled(group)})
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a command: its settings as words and the plain configuration that they compose to."""
+    """One run of a command: its settings as words, and the plain configuration composed from them."""
 
     words: tuple[str, ...]
     config: dict[str, Any]
@@ -71,7 +71,7 @@ def compose_jobs(command: str, words: Sequence[str], sweep: bool = False) -> lis
     """The configurations of a command line: one, or with ``sweep`` one for each combination of comma-separated values.
 
     Raises:
-        InputError: a word that cannot be read, or names a key or choice that is not there.
+        InputError: a word cannot be read, or names an unknown key or choice.
     """
     settings = [parse(word) for word in words]
     if not sweep:
@@ -85,9 +85,9 @@ def compose_jobs(command: str, words: Sequence[str], sweep: bool = False) -> lis
 
 
 def compose_mapping(command: str, given: Mapping[str, Any]) -> Job:
-    """The configuration of settings that are Python's: nested, or with dotted keys.
+    """The configuration of settings given in Python: nested, or with dotted keys.
 
-    A text that stands for a group (``domain="toy"``) chooses one of its files; a mapping changes values of it.
+    A string for a group (``domain="toy"``) chooses one of its files; a mapping changes values in it.
     """
     settings = []
     for key, value in given.items():
@@ -100,7 +100,7 @@ def compose_settings(command: str, settings: Sequence[Setting]) -> dict[str, Any
     """One configuration as plain containers.
 
     Raises:
-        InputError: what does not fit, with what would.
+        InputError: a setting does not fit; the message gives what would.
     """
     groups, values = _apart(map(_respelled, settings))
     base: Any = OmegaConf.to_container(_compose(command, groups))
@@ -116,13 +116,13 @@ def compose_settings(command: str, settings: Sequence[Setting]) -> dict[str, Any
 
 
 def _respelled(setting: Setting) -> Setting:
-    """The setting that a short spelling stands for."""
+    """The setting that a short form stands for."""
     key, value = respelled(setting.key, setting.value)
     return replace(setting, key=key, value=value, typed=setting.typed and isinstance(value, str))
 
 
 def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
-    """Choices of groups, checked, and values."""
+    """Split settings into checked choices of groups, and values."""
     groups, values = [], []
     for setting in settings:
         if setting.key.split(".")[0].split("/")[0] == "hydra":
@@ -131,7 +131,7 @@ def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
                 "results go, and --multirun runs one job after the other."
             )
         if setting.delete and group_options(setting.key):
-            raise InputError(f"~{setting.key}: a group is not taken out. Write {setting.key}=null, or choose another.")
+            raise InputError(f"~{setting.key}: a group cannot be removed. Write {setting.key}=null, or choose another.")
         if _is_choice(setting):
             groups.append(replace(setting, value=_choice(setting)))
         else:
@@ -140,7 +140,7 @@ def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
 
 
 def _is_choice(setting: Setting) -> bool:
-    """Whether a setting chooses files of a group; a mapping sets values of it instead."""
+    """Whether a setting chooses files of a group; a mapping sets values in it instead."""
     if setting.delete or not group_options(setting.key.partition("@")[0]):
         return False
     if setting.typed:
@@ -150,7 +150,7 @@ def _is_choice(setting: Setting) -> bool:
 
 
 def _choice(setting: Setting) -> Any:
-    """The names that a setting chooses, checked."""
+    """The checked names that a setting chooses."""
     group = setting.key.partition("@")[0]
     value = read_setting(setting, tuple[str, ...] | str | None) if setting.typed else setting.value
     for name in value if isinstance(value, list) else [value]:
@@ -164,7 +164,7 @@ def _choice(setting: Setting) -> Any:
 
 
 def _check_choice(group: str, name: str, setting: Setting) -> None:
-    """A group's choice must be one of its files."""
+    """Raise InputError where a choice is not one of the group's files."""
     if not isinstance(name, str):
         raise InputError(f"{group}={name!r} does not fit: it is one name.")
     claimed = registry().conflicts["configs"].get(f"{group}/{name}")
@@ -183,7 +183,7 @@ def _check_choice(group: str, name: str, setting: Setting) -> None:
 
 
 def _compose(command: str, groups: Sequence[Setting], whole: bool = False) -> DictConfig:
-    """What the files of the chosen groups say; ``whole``: Hydra's own settings too."""
+    """The configuration of the chosen groups' files; ``whole`` includes Hydra's own settings."""
     use_plugin_folders()
     GlobalHydra.instance().clear()
     words = []
@@ -198,15 +198,15 @@ def _compose(command: str, groups: Sequence[Setting], whole: bool = False) -> Di
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(config_folder())):
             return compose(command, words, return_hydra_config=whole)
     except (HydraException, OmegaConfBaseException) as error:
-        told = " ".join(str(error).split())
-        lost = next((s for s in groups if f"override '{s.key}'" in told), None)
+        problem = " ".join(str(error).split())
+        lost = next((s for s in groups if f"override '{s.key}'" in problem), None)
         if lost is not None:
-            raise InputError(f"{lost.key} is no key of {command}, which takes it from its input.") from None
-        raise InputError(f"the configuration cannot be composed: {told}") from None
+            raise InputError(f"{lost.key} is not a key of {command}, which reads it from its input.") from None
+        raise InputError(f"the configuration cannot be composed: {problem}") from None
 
 
 def _followed(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with the references (``${key}``) followed that its files hold; a user's text holds none."""
+    """The configuration with the references (``${key}``) of its files resolved; a user's text has no references."""
     now = flatten(config)
     references = [k for k, v in flatten(base).items() if isinstance(v, str) and "${" in v and now.get(k) is v]
     if not references:
@@ -222,7 +222,7 @@ def _followed(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _values(setting: Setting) -> list[Any]:
-    """The values that a sweep gives a setting; of a text only those that are all in quotes."""
+    """The values of a setting in a sweep; a text is split only where all values are in quotes."""
     if not setting.typed:
         return [setting.value]
     if is_generator(setting.value):
@@ -237,7 +237,7 @@ def _values(setting: Setting) -> list[Any]:
 
 
 def _generated(setting: Setting) -> list[str]:
-    """What one of Hydra's words for several values stands for."""
+    """The values of a Hydra expression such as ``range(1,5)``."""
     try:
         override = OverridesParser.create().parse_override(f"{setting.key}={setting.value}")
         value = override.value()

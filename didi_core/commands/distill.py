@@ -1,4 +1,4 @@
-"""``distill``: teacher to few-step student, saved, then compared with the teacher."""
+"""``distill``: make a few-step student from a teacher, save it, and compare the two."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ class StudentSettings:
 class Settings(RunSettings):
     """``configs/distill.yaml``.
 
-    objective: its ``kind`` and the keys of that kind. training: length and rhythm.
+    objective: ``kind``, and the keys of that kind. training: length, batch and optimiser.
     collapse: the run stops when the student's entropy falls below this fraction of the teacher's at the same states.
     cache: folder of drawn samples and their statistics; by default ``<run_dir>/reference`` and
-    ``<run_dir>/evaluation``. The runs of a multirun share one, so that the teacher is drawn once for all of them.
+        ``<run_dir>/evaluation``. The runs of a multirun share one, so the teacher is sampled only once for all of them.
     """
 
     objective: dict[str, Any] | str
@@ -101,13 +101,13 @@ class Settings(RunSettings):
 
     @cached_property
     def rules(self) -> ObjectiveSettings:
-        """The objective's settings, read."""
+        """The settings of the objective."""
         return read_objective(self.objective, "distill")
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """What training made: the student with its averaged weights, and the scorer where one was trained."""
+    """The results of training: the student with its averaged weights, and the scorer if one was trained."""
 
     student: Denoiser
     scorer: TokenScorer | None
@@ -117,7 +117,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     """Distil, write ``student/``, and compare with the teacher unless ``evaluate.enabled=false``.
 
     Returns:
-        the run directory; for ``dry_run``, which writes nothing, the memory and time that it prints.
+        the run directory; with ``dry_run``, which writes nothing, the plan of memory and time that it prints.
     """
     machine, processes = Machine.of(settings.device, settings.precision), current()
     processes.check_device(machine.device)
@@ -131,7 +131,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         return planned
     if settings.evaluate.enabled and processes.first:
         check_reference(domain)
-    describe(domain)  # what is wrong with the data is said before a folder is made
+    describe(domain)  # report faults in the data before a folder is made
     recorded = {**config, "objective": settings.rules.resolved()}
     with open_run("distill", settings.domain, settings.run_dir, recorded, command_line, upgraded=upgraded) as opened:
         note_data(opened, domain)
@@ -157,7 +157,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 
 
 def compare(settings: Settings, about: Run, made: Distilled, teacher: Denoiser, opened: RunDirectory) -> None:
-    """The student beside the teacher: report, and samples to read."""
+    """Compare the student with the teacher: write the report, and samples to read."""
     with opened.stage("evaluation"):
         networks = Compared(student=made.student, scorer=made.scorer, teacher=teacher)
         cache = settings.cache or opened.path / "evaluation"
@@ -185,7 +185,7 @@ def materials(settings: Settings, about: Run, teacher: Denoiser, student: Denois
 
 
 def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
-    """Memory and time of the run, from a few steps of it on a reference made in one call; nothing is written."""
+    """Memory and time of the run, measured in a few steps on a reference made in one call. Nothing is written."""
     training, asked = settings.training, []
 
     def few(num: int, steps: int) -> Int[Tensor, "S L"]:
@@ -212,7 +212,7 @@ def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
 
 
 def seconds_per_call(settings: Settings, about: Run, teacher: Denoiser) -> float:
-    """Of one sample: the first call of a generation, which all samples share, is as good as free."""
+    """Seconds per call of one sample. All samples share the first call of a generation, which costs almost nothing."""
     num = settings.training.batch_size
     with about.autocast():
         made = generate(about.domain, teacher, settings=SamplerSettings(steps=3), num=num, batch_size=num)
@@ -220,10 +220,10 @@ def seconds_per_call(settings: Settings, about: Run, teacher: Denoiser) -> float
 
 
 def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: Path | None) -> Int[Tensor, "S L"]:
-    """Samples of the teacher, made once and kept in a folder.
+    """Samples of the teacher, drawn once and kept in a folder.
 
-    They are the teacher's, not the run's: every seed sees the same ones, and a domain may carry those of its bundled
-    teacher.
+    They belong to the teacher and not to the run: every seed sees the same ones, and a domain may ship those of its
+    bundled teacher.
     """
     domain, processes = about.domain, about.processes
     if not processes.first:
@@ -265,7 +265,7 @@ def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: P
 
 
 def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirectory) -> dict[str, Any]:
-    """What the student's card says."""
+    """The student's card."""
     training = settings.training
     return {
         **about_domain(engine.run.domain, settings.data),
@@ -283,7 +283,7 @@ def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirec
 
 
 def save_student(made: Distilled, about: Mapping[str, Any], opened: RunDirectory) -> None:
-    """``student/``: weights, scorer and the card that ``sample`` reads."""
+    """Write ``student/``: weights, scorer and the card that ``sample`` reads."""
     folder = opened.path / "student"
     written = save_model(folder, made.student, about)
     if made.scorer is not None:
@@ -292,7 +292,7 @@ def save_student(made: Distilled, about: Mapping[str, Any], opened: RunDirectory
 
 
 def _write_samples(domain: Domain, examples: Mapping[str, Any], opened: RunDirectory) -> None:
-    """The student's sequences to read: printed, and written as samples of the run."""
+    """Print a few of the student's sequences, and write them as samples of the run."""
     chosen: list[Sample] = []
     for label, samples in examples.items():
         if label.startswith("student"):

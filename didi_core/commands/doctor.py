@@ -1,4 +1,4 @@
-"""``doctor``: what this installation is, what runs here, what is missing and the command that adds it."""
+"""``doctor``: the installation, what runs on this machine, what is missing, and the commands that add it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Settings(CommonSettings):
 
 @dataclass(frozen=True)
 class Feature:
-    """Something that needs more than the core's dependencies: modules to import, and what adds them."""
+    """An optional feature: the modules that it needs beyond the core's dependencies, and the command that adds them."""
 
     name: str
     modules: tuple[str, ...]
@@ -43,7 +43,7 @@ class Feature:
     cuda: bool = False
 
     def missing(self) -> str:
-        """What is not there, in words; '' where it can be used."""
+        """What is missing, in words; '' if the feature can be used."""
         absent = [name for name in self.modules if importlib.util.find_spec(name) is None]
         if absent:
             return f"{', '.join(absent)} not installed"
@@ -61,7 +61,7 @@ FEATURES = (
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> None:
-    """Print everything that was found out, each backend and precision by trying it."""
+    """Print the findings. Each backend and precision is tried."""
     del config, command_line
     console = Console(markup=False)
     machine = Machine.of(settings.device, settings.precision)
@@ -95,7 +95,7 @@ def installation(machine: Machine) -> dict[str, str]:
 
 
 def parallel_label() -> str:
-    """What torchrun could use here."""
+    """Communication backends available to torchrun."""
     if not dist.is_available():
         return "no: this torch has no torch.distributed"
     known = [name for name, there in (("gloo", dist.is_gloo_available()), ("nccl", dist.is_nccl_available())) if there]
@@ -104,7 +104,7 @@ def parallel_label() -> str:
 
 
 def precisions(device: torch.device) -> dict[str, str]:
-    """fp32 and bf16, by multiplying two small matrices; fp16 is not offered."""
+    """Test fp32 and bf16 by multiplying two small matrices; fp16 is not offered."""
     found = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         try:
@@ -118,7 +118,7 @@ def precisions(device: torch.device) -> dict[str, str]:
 
 
 def places() -> dict[str, str]:
-    """The hub and its cache, and room for runs."""
+    """The hub, its cache, and free disk space for runs."""
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface"), "hub"))
     cache = cache.expanduser()
     held = sorted(path.name for path in cache.glob("models--*")) if cache.is_dir() else []
@@ -131,7 +131,7 @@ def places() -> dict[str, str]:
 
 
 def hub() -> str:
-    """Whether the model hub answers. Nothing is fetched."""
+    """Whether the model hub is reachable. Nothing is downloaded."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return "not asked: HF_HUB_OFFLINE is set, hub ids are read from the cache"
     address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))

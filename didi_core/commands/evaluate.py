@@ -1,4 +1,4 @@
-"""``evaluate``: a student against its teacher over steps, or files of samples, beside held-out data and controls."""
+"""``evaluate``: compare a student with its teacher over steps, or measure files of samples, with reference rows."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from didi_core.types import Domain
 class Settings(CommonSettings, PlanSettings):
     """``configs/evaluate.yaml``. ``domain`` and ``data`` are read from the run; with ``samples`` they must be given.
 
-    labels: one for each file of samples; files of one label are parts of one set. reference: a file of natural samples
-    to compare with, instead of those that the domain holds out.
+    labels: one for each file of samples; files with the same label form one set.
+    reference: a file of natural samples to compare with, instead of the domain's held-out ones.
     """
 
     laws: tuple[Choice, ...] = (AUTO,)
@@ -70,7 +70,7 @@ class Settings(CommonSettings, PlanSettings):
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
-    """Measure, write report.json, report.html and plots, and print the tables; returns the folder."""
+    """Measure, write report.json, report.html and plots, and print the tables. Returns the folder."""
     measure = _evaluate_files if settings.samples else _evaluate_run
     return measure(settings, config, command_line)
 
@@ -93,9 +93,9 @@ def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line:
 
 @dataclass(frozen=True)
 class Opened:
-    """A run to evaluate: its folder of networks, what made it, and the networks.
+    """A run to evaluate: its folder of networks, its card and configuration, and the networks.
 
-    made_by: the configuration of its run; empty for a model on its own.
+    made_by: the configuration of its run; empty for a model without a run.
     """
 
     folder: Path
@@ -106,7 +106,7 @@ class Opened:
 
     @classmethod
     def of(cls, settings: Settings) -> Opened:
-        """Load what the settings name."""
+        """Load the networks of the settings."""
         folder = model_folder(settings.run or Path())
         card, made_by = read_card(folder), _made_by(folder)
         if settings.domain not in (None, card["domain"]):
@@ -126,7 +126,7 @@ class Opened:
 
 
 def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
-    """The networks of a run beside their teacher."""
+    """Compare the networks of a run with their teacher."""
     source = Opened.of(settings)
     run = source.run
     reference = read_samples(run.domain, settings.reference) if settings.reference else ()
@@ -148,7 +148,7 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
 
 
 def chosen_by(settings: Settings, card: Mapping[str, Any]) -> Settings:
-    """The settings with law and grid as the student was trained, where they are left to its card."""
+    """The settings with ``auto`` replaced by the law and grid with which the student was trained."""
     law, grid = trained_with(card)
     made = replace(
         settings,
@@ -161,7 +161,7 @@ def chosen_by(settings: Settings, card: Mapping[str, Any]) -> Settings:
 
 
 def _causal(name: str, domain: Domain) -> CausalGenerator:
-    """The autoregressive model to compare with; the judge itself is no candidate."""
+    """The autoregressive model for comparison. Raises InputError for the judge itself."""
     made = load_generator(name, domain.vocabulary)
     for metric in domain.metrics():
         judge = metric.judge if isinstance(metric, JudgePerplexity) else None
@@ -174,8 +174,10 @@ def _causal(name: str, domain: Domain) -> CausalGenerator:
 
 
 def _cache_dir(model: Path, shared: str | None, out: Path) -> Path:
-    """Where samples are kept: with the run that the model is of, or what it shares with the other runs of its multirun,
-    so that no later evaluation draws them again."""
+    """Folder of cached samples: in the run of the model, or shared by the runs of its multirun.
+
+    Later evaluations do not draw them again.
+    """
     run = model.parent
     if shared and os.access(shared, os.W_OK):
         return Path(shared)
@@ -184,6 +186,6 @@ def _cache_dir(model: Path, shared: str | None, out: Path) -> Path:
 
 
 def _made_by(folder: Path) -> dict[str, Any]:
-    """The configuration of the run that a model lies in; empty for a model on its own."""
+    """The configuration of the run that contains the model; empty for a model without a run."""
     path = folder.parent / RECORD
     return dict(read_record(path)["config"]) if path.is_file() else {}

@@ -1,6 +1,6 @@
-"""What ``COMMAND --help`` says: every key once, with the value that it would have and what its file says of it.
+"""The text of ``COMMAND --help``: every key once, with the value that it would have and the comment of its file.
 
-Reads files only: neither torch nor plugins are imported, unless a word names a choice that only a plugin has.
+It only reads files. Neither torch nor plugins are imported, unless a word names a choice that only a plugin has.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:\s#\s(?P<com
 
 
 def explained(command: str, words: Sequence[str] = ()) -> str:
-    """The help of a command, its settings as ``words`` make them."""
+    """The help of a command, with the settings as changed by ``words``."""
     about = find(command)
     config = shown_config(command, words)
     comments = _comments(command, config)
@@ -37,14 +37,14 @@ def explained(command: str, words: Sequence[str] = ()) -> str:
     node = next((name for name in WISHES if name in config), None)
     for path in sorted((config_folder() / node).glob("*.yaml")) if node else ():
         lines += ["", f"settings of domain {path.stem}"]
-        told = comments_of(path)
-        lines += [_line(k, v, told.get(k, "")) for k, v in flatten(_load(path)).items() if _is_leaf(v)]
+        own = comments_of(path)
+        lines += [_line(k, v, own.get(k, "")) for k, v in flatten(_load(path)).items() if _is_leaf(v)]
     lines += ["", "Plugins may add choices and keys: didi plugins lists them."]
     return "\n".join(lines)
 
 
 def shown_config(command: str, words: Sequence[str] = ()) -> dict[str, Any]:
-    """The configuration that words make, from the core's own files where they have all choices that are named."""
+    """The configuration of these words, from the core's own files if they have all the choices."""
     groups = groups_of(command)
     named = {word.partition("=")[0]: word.partition("=")[2] for word in words}
     light = all(value in groups[key] for key, value in named.items() if key in groups)
@@ -60,12 +60,12 @@ def shown_config(command: str, words: Sequence[str] = ()) -> dict[str, Any]:
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         made = OmegaConf.to_container(compose(command, list(words)))
     if not isinstance(made, dict):
-        raise InputError(f"the configuration of {command} is no mapping.")
+        raise InputError(f"the configuration of {command} is not a mapping.")
     return {str(key): value for key, value in made.items()}
 
 
 def groups_of(command: str) -> dict[str, list[str]]:
-    """The groups that a command's file names in its defaults, with the core's own choices of each."""
+    """The groups in the defaults of a command's file, each with the core's own choices."""
     found = {}
     for entry in _load(config_folder() / f"{command}.yaml").get("defaults", []):
         for name in entry if isinstance(entry, Mapping) else ():
@@ -75,7 +75,7 @@ def groups_of(command: str) -> dict[str, list[str]]:
 
 
 def _comments(command: str, config: Mapping[str, Any]) -> dict[str, str]:
-    """What the files of a command say of its keys."""
+    """The comments on a command's keys in its files."""
     folder = config_folder()
     found = comments_of(folder / f"{command}.yaml") | comments_of(folder / "common.yaml")
     for group in groups_of(command):
@@ -89,7 +89,7 @@ def _comments(command: str, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def comments_of(path: Path) -> dict[str, str]:
-    """The comment behind each key of a YAML file, by dotted key."""
+    """The comment after each key of a YAML file, by dotted key."""
     found: dict[str, str] = {}
     above: list[tuple[int, str]] = []
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -30,8 +30,8 @@ class Settings(CommonSettings):
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
-    """Write the folder and print how to load it."""
-    del config, command_line  # an export is files, not a run
+    """Write the folder, and print how to load it."""
+    del config, command_line  # an export is a folder of files, not a run
     out = settings.out or Path()
     print(FORMATS[settings.format](settings.run or Path(), out))
     return out

@@ -1,4 +1,4 @@
-"""``filter``: the designs of a score folder that pass, and of these the best and most diverse."""
+"""``filter``: keep the designs of a score folder that pass, and of these the best and most diverse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from didi_core.errors import DidiError, InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CommonSettings):
-    """``configs/filter.yaml``. filtering: keys that the domain reads (``configs/filtering``), written bare."""
+    """``configs/filter.yaml``. filtering: keys of the domain (``configs/filtering``), written without a prefix."""
 
     domain: str
     data: dict[str, Any] = field(default_factory=dict)
@@ -30,14 +30,14 @@ class Settings(CommonSettings):
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Scored:
-    """Write the shortlist, and print where it is."""
+    """Write the shortlist, and print its folder."""
     kept = filter_designs(settings, config, command_line)
     print(f"{len(kept.rows):,} designs: {kept.folder}")
     return kept
 
 
 def filter_designs(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Scored:
-    """The designs that pass. Raises DidiError where none does; the reasons are in the folder then too."""
+    """The designs that pass. Raises DidiError if none does; the folder then still has the reasons."""
     domain = scoring_of(make_domain(settings.domain, settings.data))
     folder = settings.input or Path()
     if settings.out is not None and settings.out.resolve() == folder.resolve():

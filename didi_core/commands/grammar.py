@@ -1,8 +1,8 @@
-"""The values of ``key=value``: what was typed, read as the type of the key wants it.
+"""The values of ``key=value``, read according to the type of the key.
 
-A key for text or a path takes everything after the first ``=`` as it stands. Other keys take numbers, ``true``,
-``false``, ``null``, lists ``[a,b]`` and groups ``{key: value}``. Inside these, and between the values of a sweep,
-commas separate; quotes or a backslash keep one. Lists of text keep their items as typed: ``[v1_0,1_0]`` is two names.
+A key for text or a path takes everything after the first ``=`` literally. Other keys take numbers, ``true``, ``false``,
+``null``, lists ``[a,b]`` and groups ``{key: value}``. Commas separate inside these, and between the values of a sweep;
+quotes or a backslash protect a comma. Lists of text keep their items as typed: ``[v1_0,1_0]`` is two names.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _LONGEST_NUMBER = 400
 
 
 class Unreadable(InputError):
-    """Text that is no value."""
+    """The text is not a value."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A value that is neither a list nor a group, as typed. In quotes it is text, whatever it looks like."""
+    """A value that is neither a list nor a group, as typed. In quotes it is always text."""
 
     text: str
     quoted: bool = False
@@ -45,11 +45,11 @@ def read(text: str, annotation: Any = Any, default: Any = MISSING, prose: bool =
     """The value of a key.
 
     Args:
-        annotation: type of the key where it is known. default: its value so far, which helps where it is not.
-        prose: text that is never ``null``.
+        annotation: type of the key, if known. default: its value so far, which decides where the type is unknown.
+        prose: the value is text, and never ``null``.
 
     Raises:
-        Unreadable: brackets or quotes that do not close, or too many within each other.
+        Unreadable: brackets or quotes do not close, or are nested too deep.
     """
     whole = quoted(text)
     if whole is not None:
@@ -62,20 +62,20 @@ def read(text: str, annotation: Any = Any, default: Any = MISSING, prose: bool =
 
 
 def takes_text(annotation: Any, default: Any = MISSING) -> bool:
-    """Whether a value with a comma in it can be meant as it stands."""
+    """Whether a value that contains a comma may be a single text."""
     if annotation is Any:
         return default is None or default is MISSING or isinstance(default, str)
     return any(_is_text(option) for option in (*_options(annotation), *_options(_item_of(annotation))))
 
 
 def is_text(annotation: Any) -> bool:
-    """Whether a key holds nothing but text or a path."""
+    """Whether a key can only hold text or a path."""
     options = [option for option in _options(annotation) if option is not type(None)]
     return bool(options) and all(map(_is_text, options))
 
 
 def annotation_of(kind: Any, key: str) -> Any:
-    """Type of a dotted key of a dataclass; Any where it says nothing."""
+    """Type of a dotted key of a dataclass; Any if it has none."""
     for name in key.split("."):
         if not dataclasses.is_dataclass(kind):
             return Any
@@ -84,7 +84,7 @@ def annotation_of(kind: Any, key: str) -> Any:
 
 
 def settle(tree: Tree, annotation: Any = Any, default: Any = MISSING) -> Any:
-    """The plain value of what was read, by the type of the key."""
+    """The plain value of a parsed text, by the type of the key."""
     if isinstance(tree, Word):
         return tree.text if tree.quoted else _scalar(tree.text, annotation, default)
     if isinstance(tree, dict):
@@ -98,12 +98,12 @@ def settle(tree: Tree, annotation: Any = Any, default: Any = MISSING) -> Any:
 
 
 def _key(text: str) -> str | int:
-    """A key of a group; whole numbers are numbers (``num_at={128: 200}``)."""
+    """A key of a group; integers become numbers (``num_at={128: 200}``)."""
     return int(text) if _INTEGER.fullmatch(text) else text
 
 
 def _scalar(text: str, annotation: Any, default: Any) -> Any:
-    """One word by type. Where the type is not known, a number that Python would write otherwise stays text."""
+    """One word by type. If the type is unknown, a number that Python would print differently stays text."""
     options = [option for option in _options(annotation) if option is not type(None)]
     nothing = text.lower() == "null" and (annotation is Any or type(None) in _options(annotation))
     if nothing or (is_text(annotation) and text):
@@ -146,7 +146,7 @@ def _is_text(option: Any) -> bool:
 
 
 def _item_of(annotation: Any, number: int = 0) -> Any:
-    """Type of the items of a list; Any where it is not known."""
+    """Type of the items of a list; Any if unknown."""
     for option in _options(annotation):
         if typing.get_origin(option) in (tuple, list, Sequence):
             kinds = typing.get_args(option)
@@ -156,7 +156,7 @@ def _item_of(annotation: Any, number: int = 0) -> Any:
 
 
 def quoted(text: str) -> str | None:
-    """What a text in quotes says, where the quotes span all of it; None otherwise."""
+    """The content of a quoted text if the quotes span all of it; None otherwise."""
     reader = _Reader(text.strip())
     if not reader.text or reader.text[0] not in "'\"":
         return None
@@ -168,7 +168,7 @@ def quoted(text: str) -> str | None:
 
 
 def choices(text: str) -> list[str]:
-    """The values of a sweep ``a,b``, each as it would be typed alone; commas in brackets or quotes separate nothing."""
+    """The values of a sweep ``a,b``, each as typed alone; commas in brackets or quotes do not separate."""
     reader, found, start = _Reader(text), [], 0
     while reader.at < len(text):
         letter = text[reader.at]
@@ -186,7 +186,7 @@ def choices(text: str) -> list[str]:
 
 
 def written(value: Any) -> str:
-    """A value as ``read`` takes it back, for a command line that is shown or kept."""
+    """A value as text that ``read`` reads back, for a command line that is shown or stored."""
     if isinstance(value, Mapping | list | tuple):
         return _item(value)
     text = _plain(value)
@@ -210,7 +210,7 @@ def _item(value: Any) -> str:
 
 
 def _quote(text: str) -> str:
-    """In single quotes; backslashes in a run before a quote are doubled."""
+    """The text in single quotes; backslashes directly before a quote are doubled."""
     inner = re.sub(r"(\\*)('|$)", lambda run: run[1] * 2 + ("\\'" if run[2] else ""), text)
     return f"'{inner}'"
 
@@ -262,12 +262,12 @@ class _Reader:
                 raise Unreadable(f"a group is written {{key: value}}, and {key[:20]!r} has no value")
             self.at += 1
             if key in pairs:
-                raise Unreadable(f"{key[:20]!r} is there twice")
+                raise Unreadable(f"{key[:20]!r} occurs twice")
             pairs[key] = self.value(depth + 1)
         return pairs
 
     def closed(self, bracket: str, any_yet: bool) -> bool:
-        """Whether the closing bracket is next; a comma before the next value is passed."""
+        """Whether the closing bracket is next; skips a comma before the next value."""
         self.space()
         next_one = self.text[self.at : self.at + 1]
         if next_one == bracket:
@@ -282,7 +282,7 @@ class _Reader:
         return False
 
     def word(self, ends: str) -> str:
-        """Letters up to one that ends it; a backslash keeps the next one."""
+        """Characters up to one that ends the word; a backslash protects the next one."""
         found = ""
         while self.at < len(self.text) and self.text[self.at] not in ends:
             if self.text[self.at] == "\\" and self.text[self.at + 1 : self.at + 2] in (*ends, "\\"):
@@ -294,7 +294,7 @@ class _Reader:
         return found.strip()
 
     def in_quotes(self) -> str:
-        """A text in quotes; a backslash keeps a quote, and is an ordinary letter elsewhere."""
+        """A quoted text; a backslash protects a quote, and is an ordinary character elsewhere."""
         quote, found = self.text[self.at], []
         for run in re.finditer(r"(\\*)(['\"]|[^\\'\"]+|$)", self.text[self.at + 1 :]):
             slashes, rest = run[1], run[2]
@@ -308,6 +308,6 @@ class _Reader:
         raise Unreadable(f"a closing {quote} is missing")
 
     def space(self) -> None:
-        """Past blanks."""
+        """Skip blanks."""
         while self.text[self.at : self.at + 1].isspace():
             self.at += 1

@@ -1,4 +1,4 @@
-"""``import``: a peer's checkpoint becomes a run directory that ``sample``, ``evaluate`` and ``teacher=`` accept."""
+"""``import``: turn a checkpoint of other code into a run directory for ``sample``, ``evaluate`` and ``teacher=``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Settings(CommonSettings):
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
-    """Read the checkpoint, write ``student/``, and tell what was taken and what was left out."""
+    """Read the checkpoint, write ``student/``, and print what was used and what was not."""
     domain = make_domain(settings.domain or "", settings.data)
     source = settings.source or ""
     found = import_checkpoint(source, domain.vocabulary, weights=settings.weights, heads=settings.heads)
@@ -61,13 +61,13 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         else:
             (folder / SCORER).unlink(missing_ok=True)
         opened.note(hashes={"model": card["sha256"]})
-        _tell(found)
+        _report(found)
         print(f"model: {folder / MODEL}")
     return opened.path
 
 
-def _tell(found: Imported) -> None:
-    """What was taken, and what was not."""
+def _report(found: Imported) -> None:
+    """Print what was used of a checkpoint, and what was not."""
     print(f"layout: {found.layout}; weights: {found.weights}; denoiser: {_size(found.denoiser)}")
     print(f"scorer: {_size(found.scorer) if found.scorer is not None else 'none in the checkpoint'}")
     for name, why in found.ignored.items():

@@ -1,4 +1,4 @@
-"""Values put into a configuration, each under a key that is known."""
+"""Merging of values into a configuration, each under a known key."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from didi_core.config import flatten, unknown_key
 from didi_core.errors import InputError
 from didi_core.plugins import registry
 
-OPEN = ("num_at", "each_reward")  # nodes whose keys are free
+OPEN = ("num_at", "each_reward")  # nodes with arbitrary keys
 
 
 class Merging:
-    """Puts values into a configuration, each under a key that is known."""
+    """Merges values into a configuration, each under a known key."""
 
     def __init__(self, command: str, config: dict[str, Any]) -> None:
         self.command, self.config, self.known = command, config, flatten(config)
@@ -27,7 +27,7 @@ class Merging:
         self.wishes = wish_values(self.node) if self.node else {}
 
     def apply(self, setting: Setting) -> None:
-        """Put one setting in. Raises InputError."""
+        """Merge one setting. Raises InputError."""
         key, default = setting.key, self.known.get(setting.key, MISSING)
         if key.split(".")[0] in self.wishes:
             default = flatten(self.wishes).get(key, MISSING)
@@ -40,7 +40,7 @@ class Merging:
         self._put(key, value, setting.add)
 
     def _put(self, key: str, value: Any, add: bool) -> None:
-        """A mapping is merged into the group of that name, key by key; any other value takes the place of the old."""
+        """Merge a mapping into the group of that name, key by key; any other value replaces the old one."""
         now = self.known.get(key)
         if not isinstance(value, Mapping) or not isinstance(now, Mapping):
             put(self.config, key, value)
@@ -53,7 +53,7 @@ class Merging:
             self._put(f"{key}.{name}", inner, add)
 
     def _check(self, key: str, add: bool) -> None:
-        """Every key must be there; ``+key`` adds one to a group and is checked by whoever reads that group."""
+        """Raise InputError for an unknown key; ``+key`` adds one to a group, whose reader then checks it."""
         group = key.rpartition(".")[0]
         if key in self.known or any(self._is_open(above) for above in _above(key)):
             return
@@ -66,7 +66,7 @@ class Merging:
         raise unknown_key(key, [*self.known, *self.wishes])
 
     def _is_open(self, key: str) -> bool:
-        """Whether a group takes any key: one of a domain or of a plugin, who check it."""
+        """Whether a group takes any key; the domain or plugin that owns it checks its keys."""
         now = self.known.get(key)
         return key == self.node or key.rpartition(".")[2] in OPEN or (isinstance(now, Mapping) and not now)
 
@@ -85,13 +85,13 @@ def _leaf(config: dict[str, Any], group: str) -> dict[Any, Any]:
 
 
 def _above(key: str) -> list[str]:
-    """All groups that a dotted key lies in."""
+    """All groups that contain a dotted key."""
     words = key.split(".")
     return [".".join(words[:i]) for i in range(1, len(words))]
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, its groups made where they are not there."""
+    """Set a dotted key, making groups that are missing."""
     *groups, last = key.split(".")
     for name in groups:
         if not isinstance(config.get(name), dict):
@@ -111,12 +111,12 @@ def choices_with(key: str) -> list[str]:
 
 
 def wish_node(known: Iterable[Any]) -> str | None:
-    """The node among a command's keys that holds the keys of domains; None where there is none."""
+    """The node of a command that holds the keys of domains; None if there is none."""
     return next((node for node in WISHES if node in known), None)
 
 
 def wish_values(node: str) -> dict[str, Any]:
-    """Keys that the domains declare in ``<node>/<domain>.yaml``, over all config folders, with their values."""
+    """Keys with values that domains declare in ``<node>/<domain>.yaml``, over all config folders."""
     found: dict[str, Any] = {}
     for folder in registry().config_folders:
         for path in sorted((folder / node).glob("*.yaml")):

@@ -1,4 +1,4 @@
-"""``new-plugin``: a distribution to start from, which installs, is listed, passes its tests and runs at once."""
+"""``new-plugin``: write a distribution to start from, which installs, is listed, passes its tests and runs at once."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from didi_core.plugins import registry
 from didi_core.plugins.kinds import KINDS
 from didi_core.storage.files import write_atomic
 
-# Kinds of plugin to start from, and the kind of name that each will take; a tracker offers nothing.
+# Kinds of plugin to start from, and the kind of name that each takes; a tracker offers no name.
 SCAFFOLDS = {scaffold: kind.name for kind in KINDS.values() for scaffold in kind.scaffolds} | {"tracker": ""}
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted: ``new-plugin NAME [kind=KIND] [out=FOLDER]``."""
+    """The request: ``new-plugin NAME [kind=KIND] [out=FOLDER]``."""
 
     name: str
     kind: str = "domain"
@@ -40,7 +40,7 @@ class Wish:
 
     @property
     def words(self) -> dict[str, str]:
-        """What stands for the names in the templates."""
+        """Replacements of the placeholders in the templates."""
         package = f"didi_{self.name}"
         return {
             "name": self.name,
@@ -53,7 +53,7 @@ class Wish:
 
 
 def parse(words: Sequence[str]) -> Wish:
-    """The wish of a command line; ``kind=sampler`` and ``--kind sampler`` are the same."""
+    """The request of a command line; ``kind=sampler`` and ``--kind sampler`` are the same."""
     given: dict[str, str] = {}
     rest = list(words)
     while rest:
@@ -77,19 +77,19 @@ def parse(words: Sequence[str]) -> Wish:
 
 
 def run(words: Sequence[str] = ()) -> None:
-    """Write the distribution and say what to do with it."""
+    """Write the distribution, and print the next steps."""
     wish = parse(words)
     taken = SCAFFOLDS[wish.kind]
     if taken and wish.name in registry().names(taken):
         owner = registry().offers[taken][wish.name].plugin
-        raise InputError(f"{wish.kind} {wish.name!r} is there already (plugin {owner}): choose another name.")
+        raise InputError(f"there is a {wish.kind} {wish.name!r} already (plugin {owner}): choose another name.")
     if wish.folder.exists() and any(wish.folder.iterdir()):
         raise InputError(f"{wish.folder} is not empty: name another folder with out=<folder>.")
     for path, text in files(wish).items():
         write_atomic(wish.folder / path, text)
         print(f"  {wish.folder / path}")
     print(f"\nA {wish.kind} to start from. Next:\n\n    cd {wish.folder} && pip install -e '.[test]' && pytest\n")
-    print("README.md says how to run it.")
+    print("README.md shows how to run it.")
 
 
 def files(wish: Wish) -> dict[Path, str]:

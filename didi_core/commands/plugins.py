@@ -1,4 +1,4 @@
-"""``plugins``: which plugins are installed, what they offer, and which could not be loaded. ``--json`` for programs."""
+"""``plugins``: list installed plugins, what they offer, and which could not be loaded; ``--json`` for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from didi_core.plugins.offers import Plugin
 def run(words: Sequence[str] = ()) -> None:
     """Print the table of plugins, or with ``--json`` a list of records."""
     if [*words] not in ([], ["--json"]):
-        raise InputError(f"plugins takes nothing but --json, got {' '.join(words)}.")
+        raise InputError(f"plugins takes no argument but --json, got {' '.join(words)}.")
     if words:
         print(json.dumps([plugin_record(registry(), plugin) for plugin in registry().plugins], indent=2))
     else:
@@ -38,7 +38,7 @@ def plugin_record(found: Registry, plugin: Plugin) -> dict[str, Any]:
 
 
 def plugin_table(found: Registry) -> Table:
-    """One row a plugin: its distribution, its offers, what it listens to, and whether it works."""
+    """One row per plugin: its distribution, its offers, the events it listens to, and whether it works."""
     table = Table("plugin", "version", "distribution", "offers", "health", title="plugins", title_justify="left")
     for plugin in found.plugins:
         mine = found.offered_by(plugin.name)

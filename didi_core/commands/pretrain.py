@@ -1,4 +1,4 @@
-"""``pretrain``: a teacher (objective=nelbo) or a judge (objective=autoregressive) from a domain's data."""
+"""``pretrain``: train a teacher (objective=nelbo) or a judge (objective=autoregressive) on a domain's data."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CONFIGS = {"dit": DiTConfig, "gpt2": JudgeConfig}
 class Settings(RunSettings):
     """``configs/pretrain.yaml``.
 
-    objective: its ``kind`` and the keys of that kind. training: length and rhythm.
+    objective: ``kind``, and the keys of that kind. training: length, batch and optimiser.
     model: ``architecture`` and the sizes of that architecture.
     validate_every: steps between estimates of the validation loss, on ``validation_batches`` fixed batches at fixed
         times.
@@ -68,16 +68,16 @@ class Settings(RunSettings):
         if given != wanted:
             fix = "model=judge" if wanted == "gpt2" else "model=tiny"
             raise InputError(f"objective={self.rules.name} trains a {wanted}, and the model is a {given}: set {fix}.")
-        self.sizes  # noqa: B018  # refuse wrong sizes before anything is made
+        self.sizes  # noqa: B018  # raises for wrong sizes before anything is made
 
     @cached_property
     def rules(self) -> ObjectiveSettings:
-        """The objective's settings, read."""
+        """The settings of the objective."""
         return read_objective(self.objective, "pretrain")
 
     @cached_property
     def sizes(self) -> DiTConfig | JudgeConfig:
-        """Config of the network."""
+        """Configuration of the network."""
         given = {key: value for key, value in self.model.items() if key != "architecture"}
         made: DiTConfig | JudgeConfig = build(CONFIGS[self.model["architecture"]], given, "model")
         return made
@@ -87,7 +87,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     """Train, and write ``model/`` (a teacher) or ``judge/`` into the run directory.
 
     Returns:
-        the run directory; for ``dry_run``, which writes nothing, the memory and time that it prints.
+        the run directory; with ``dry_run``, which writes nothing, the plan of memory and time that it prints.
     """
     machine, processes = Machine.of(settings.device, settings.precision), current()
     processes.check_device(machine.device)
@@ -98,7 +98,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         planned = plan(settings, about)
         print_plan(planned)
         return planned
-    describe(domain)  # what is wrong with the data is said before a folder is made
+    describe(domain)  # report faults in the data before a folder is made
     recorded = {**config, "objective": settings.rules.resolved()}
     with open_run("pretrain", settings.domain, settings.run_dir, recorded, command_line, upgraded=upgraded) as opened:
         note_data(opened, domain)
@@ -110,7 +110,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
                 settings.rules.prepare(materials(settings, about, network)),
                 make_keeper(opened, settings.resume),
             )
-            # The slices of pretraining draw from streams of the CPU on every machine.
+            # Slices of pretraining draw from CPU streams on every machine.
             stream = partial(generator, settings.seed, "train")
             engine = Engine(objective, about, settings.training, keeper, "pretrain", stream)
             curve = engine.train()
@@ -122,7 +122,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 
 
 def materials(settings: Settings, about: Run, network: DiT | Judge) -> Materials:
-    """What the objective is made of. network: with fresh weights."""
+    """The inputs of the objective. network: one with fresh weights."""
     return Materials(
         about,
         settings.training,
@@ -133,7 +133,7 @@ def materials(settings: Settings, about: Run, network: DiT | Judge) -> Materials
 
 
 def plan(settings: Settings, about: Run) -> Plan:
-    """Memory and time of the run, from a few steps of it; nothing is written."""
+    """Memory and time of the run, measured in a few steps. Nothing is written."""
     training = settings.training
     network = new_model(settings.sizes, about.domain, settings.seed).to(about.device)
     given = replace(materials(settings, about, network), validation_batches=1)
@@ -150,13 +150,13 @@ def plan(settings: Settings, about: Run) -> Plan:
 
 
 def new_model(sizes: DiTConfig | JudgeConfig, domain: Domain, seed: int) -> DiT | Judge:
-    """A network with weights drawn from a stream of its own."""
+    """A network whose weights are drawn from their own stream."""
     with seeded(seed, "weights"):
         return DiT(sizes, domain.vocabulary) if isinstance(sizes, DiTConfig) else Judge(sizes, domain.vocabulary)
 
 
 def card(settings: Settings, engine: Engine, opened: RunDirectory) -> dict[str, Any]:
-    """What the finished network's card says."""
+    """The card of the finished network."""
     return {
         **about_domain(engine.run.domain, settings.data),
         "training": {
@@ -174,7 +174,7 @@ def card(settings: Settings, engine: Engine, opened: RunDirectory) -> dict[str, 
 
 
 def save(network: DiT | Judge, about: dict[str, Any], opened: RunDirectory) -> Path:
-    """``judge/`` or ``model/``: the network with its card."""
+    """Write ``judge/`` or ``model/``: the network with its card. Returns the folder."""
     if isinstance(network, Judge):
         save_judge(opened.path / "judge", network, about)
         return opened.path / "judge"

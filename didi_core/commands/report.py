@@ -1,4 +1,4 @@
-"""``report``: several runs side by side, or the table of an ablation over seeds, from their report.json."""
+"""``report``: show several runs side by side, or the table of an ablation over seeds, from their report.json."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEMA = "didi_core.runs/1"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CommonSettings):
-    """``configs/report.yaml``: run directories to compare, or the directory of an ablation's multirun."""
+    """``configs/report.yaml``: run directories to compare, or the directory of a multirun with an ablation."""
 
     compare: tuple[Path, ...] | None = None
     ablation: Path | None = None
@@ -36,7 +36,7 @@ class Settings(CommonSettings):
         if (self.compare is None) == (self.ablation is None):
             raise InputError("give either compare=[<run>,<run>,...] or ablation=<directory of a multirun>.")
         if self.compare is not None and not self.compare:
-            raise InputError("compare=[] is empty: give the run directories to put side by side.")
+            raise InputError("compare=[] is empty: give the run directories to compare.")
 
 
 def spelled(words: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""``sample``: sequences from a model, the same bytes for the same seed."""
+"""``sample``: draw sequences from a model; the same seed gives the same bytes."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ from didi_core.streams import generator
 from didi_core.types import Denoiser, Domain, Sample, Scorer
 
 BUNDLED = "bundled"
-REACH = 8  # a length may be so many times the longest that a model was trained on
+REACH = 8  # largest ratio of a length to the longest one that a model was trained on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CommonSettings, SamplerSettings):
-    """``configs/sample.yaml``: the sampler's keys beside the command's own.
+    """``configs/sample.yaml``: the keys of the sampler, and those of the command.
 
-    law, grid: ``auto`` is what the model was trained with, by its card.
-    conditioning: keys that the model's domain reads (``configs/conditioning``), written without ``conditioning.``.
+    law, grid: ``auto`` stands for those with which the model was trained, by its card.
+    conditioning: keys of the model's domain (``configs/conditioning``), written without ``conditioning.``.
     """
 
     law: Choice = field(default=AUTO, hash=False)
@@ -79,11 +79,11 @@ class Settings(CommonSettings, SamplerSettings):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
         if self.length is not None and self.template is not None:
-            raise InputError("length and template exclude each other: the template says the length.")
+            raise InputError("length and template exclude each other: the template fixes the length.")
         self.sampler_settings()
 
     def sampler_settings(self, card: Mapping[str, Any] | None = None) -> SamplerSettings:
-        """What the sampler goes by, for a model of that card."""
+        """The sampler's settings for a model with that card."""
         given = {f.name: getattr(self, f.name) for f in fields(SamplerSettings)}
         trained = dict(zip(("law", "grid"), trained_with(card or {}), strict=True))
         given |= {key: choice for key, choice in trained.items() if given[key] == AUTO}
@@ -95,7 +95,7 @@ class Settings(CommonSettings, SamplerSettings):
 
 @dataclass(frozen=True)
 class Source:
-    """A model on disk, ready to be sampled: its folder's card, its networks, and where they run."""
+    """A model loaded for sampling: its card, its networks, and the run's context."""
 
     card: Mapping[str, Any]
     denoiser: Denoiser
@@ -104,7 +104,7 @@ class Source:
 
     @classmethod
     def open(cls, settings: Settings) -> Source:
-        """Load what ``run`` names."""
+        """Load the model of ``run``."""
         machine = Machine.of(settings.device, settings.precision)
         if str(settings.run) == BUNDLED and not Path(BUNDLED).exists():
             return cls._bundled(settings, machine)
@@ -139,10 +139,10 @@ class Source:
 
 
 def draw(settings: Settings, source: Source, asked: Conditioning | None = None) -> Generated:
-    """The samples that the settings ask for, each with the record of its making and its pinned positions verified.
+    """Draw the samples of these settings, each with its record; pinned positions are verified.
 
     Args:
-        asked: from ``lay_out``, where the caller needs it too.
+        asked: the result of ``lay_out``, if the caller has it.
     """
     how, run = settings.sampler_settings(source.card), source.run
     asked = asked or lay_out(settings, run.domain, source.card)
@@ -181,7 +181,7 @@ def draw(settings: Settings, source: Source, asked: Conditioning | None = None) 
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Generated:
-    """Write ``num`` samples to ``out``, else into a run directory of its own."""
+    """Write ``num`` samples to ``out``, or into a new run directory."""
     source = Source.open(settings)
     domain = source.run.domain
     asked = lay_out(settings, domain, source.card)
@@ -193,7 +193,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             note_data(opened, domain)
             opened.note(hashes={"model": source.card["sha256"]})
             place = place or opened.path / f"samples{domain.suffix}"
-        _say_how(settings, source.card)
+        _print_choices(settings, source.card)
         made, out = draw(settings, source, asked), place or Path()
         domain.write(out, made.samples)
         where = index_map(made.samples, asked, domain.vocabulary)
@@ -205,20 +205,20 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     return made
 
 
-def _say_how(settings: Settings, card: Mapping[str, Any]) -> None:
-    """Which law and grid the card decided."""
+def _print_choices(settings: Settings, card: Mapping[str, Any]) -> None:
+    """Print the law and grid that the card decided."""
     how = settings.sampler_settings(card)
-    told = [
+    chosen = [
         f"{key}={written(getattr(how, key))}"
         for key in ("law", "grid")
         if getattr(settings, key) == AUTO and (card.get("training") or {}).get(f"rollout_{key}") and how.calls
     ]
-    if told:
-        print(f"{' '.join(told)}: as the model was trained, by its card", flush=True)
+    if chosen:
+        print(f"{' '.join(chosen)}: as the model was trained, by its card", flush=True)
 
 
 def lay_out(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Conditioning:
-    """What is fixed of every sample: by the domain's keys, the template, or lengths like those trained on."""
+    """What is fixed in every sample: by the domain's keys, by the template, or by lengths like those in training."""
     allowed = None if settings.length is None else tuple(length_ranges(settings.length))
     check_reach([high for _, high in allowed or ()], card)
     request = Request(settings.num, allowed, generator(settings.seed, "conditioning"))
@@ -232,12 +232,12 @@ def lay_out(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Cond
 
 
 def check_reach(lengths: Sequence[int], card: Mapping[str, Any]) -> None:
-    """Refuse lengths of another order than those that the model was trained on: it has never seen such places."""
+    """Raise InputError for lengths far beyond those in training, because the model has never seen such positions."""
     known = [int(length) for length in card.get("lengths") or ()]
     if known and lengths and max(lengths) > REACH * max(known):
         raise InputError(
             f"length={max(lengths)} is out of range: the model was trained on sequences of at most {max(known)}, and "
-            f"more than {REACH} times that is not asked of it."
+            f"more than {REACH} times that length is refused."
         )
 
 

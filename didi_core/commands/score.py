@@ -1,4 +1,4 @@
-"""``score``: designs from files, judged one by one; continued where an earlier run of the same stopped."""
+"""``score``: score designs from files one by one; an interrupted run continues where it stopped."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from didi_core.types import Sample
 class Settings(CommonSettings):
     """``configs/score.yaml``.
 
-    labels: who wrote each file of ``input``, for curves and colours.
-    scoring: keys that the domain reads (``configs/scoring``), written without ``scoring.``.
+    labels: origin of each file of ``input``, for curves and colours.
+    scoring: keys of the domain (``configs/scoring``), written without ``scoring.``.
     """
 
     domain: str
@@ -40,7 +40,7 @@ class Settings(CommonSettings):
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Scored:
-    """Score, and print where the table is."""
+    """Score the designs, and print the folder of the table."""
     scored = score_designs(settings, config, command_line)
     print(f"{len(scored.rows):,} designs scored: {scored.folder}")
     return scored
@@ -63,8 +63,8 @@ def score_designs(
         known = opened.record.get("designs", digest)
         if known != digest:
             raise InputError(
-                f"{opened.path} holds scores of other designs under the same names: input has changed since. "
-                "Name another out."
+                f"{opened.path} holds scores of other designs under the same names: input has changed since then. "
+                "Give another out."
             )
         machine = Machine.of(settings.device, settings.precision)
         opened.note(designs=digest, device=machine.label, count=len(designs))

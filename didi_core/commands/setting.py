@@ -1,4 +1,4 @@
-"""One thing that a user asks of a command, as a word or as a value of Python."""
+"""One setting of a command, as a word of the command line or as a Python value."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from didi_core.commands.grammar import MISSING, Unreadable, choices, read, takes
 from didi_core.errors import InputError
 
 WISHES = ("conditioning", "scoring", "filtering")  # nodes of commands for the keys of domains
-PROSE = ("prompt", "suffix", "template")  # keys whose value is a text, even "null"
-GENERATORS = ("range", "choice", "glob", "interval", "shuffle", "sort")  # Hydra's words for values of a sweep
+PROSE = ("prompt", "suffix", "template")  # keys whose value is always text, even "null"
+GENERATORS = ("range", "choice", "glob", "interval", "shuffle", "sort")  # Hydra's functions for values of a sweep
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that a user asks for.
+    """One setting.
 
-    key: dotted; a group or a value. value: text as typed (``typed``), or an object of Python. add: ``+key``, which need
-    not be there. delete: ``~key``, which is taken out.
+    key: dotted key of a group or a value. value: text as typed (``typed``), or a Python object.
+    add: ``+key``, which may be new. delete: ``~key``, which is removed.
     """
 
     key: str
@@ -31,16 +31,16 @@ class Setting:
 
     @property
     def word(self) -> str:
-        """The setting as a command line has it."""
+        """The setting as a word of a command line."""
         if self.delete:
             return f"~{self.key}"
         return f"{'+' * self.add}{self.key}={self.value if self.typed else written(self.value)}"
 
 
 def plain(value: Any) -> Any:
-    """A value of Python as configurations have it: paths as text, tuples as lists, numpy's numbers as Python's.
+    """A Python value in the form of a configuration: paths become text, tuples lists, numpy's numbers Python's.
 
-    What is no configuration (a function, a network) stays what it is.
+    Anything else (a function, a network) stays as it is.
     """
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
@@ -57,19 +57,19 @@ def parse(word: str) -> Setting:
     """``key=value``, ``+key=value`` or ``~key``."""
     if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in word):
         shown = word.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-        raise InputError(f"{shown!r} holds bytes that are no UTF-8 text. Give the name in UTF-8.")
+        raise InputError(f"{shown!r} contains bytes that are not UTF-8. Give the name in UTF-8.")
     if word.startswith("~"):
         if "=" in word:
-            raise InputError(f"{word!r}: ~key takes a key out, and has no value. Write {word.partition('=')[0]}.")
+            raise InputError(f"{word!r}: ~key removes a key, and has no value. Write {word.partition('=')[0]}.")
         return Setting(word[1:], delete=True)
     key, equals, value = word.partition("=")
     if not equals or not key.lstrip("+"):
-        raise InputError(f"{word!r} is no setting: write key=value.")
+        raise InputError(f"{word!r} is not a setting: write key=value.")
     return Setting(key.lstrip("+").strip(), value, True, key.startswith("+"))
 
 
 def read_setting(setting: Setting, annotation: Any, default: Any = MISSING) -> Any:
-    """The value of a word as its key wants it."""
+    """The value of a setting, by the type of its key."""
     text, prose = setting.value, setting.key in PROSE
     try:
         listed = not prose and not takes_text(annotation, default) and len(choices(text)) > 1
@@ -90,6 +90,6 @@ def several(setting: Setting) -> InputError:
 
 
 def is_generator(text: str) -> bool:
-    """Whether a value is one of Hydra's words for several: ``range(1,5)``."""
+    """Whether a value is a Hydra function for several values, such as ``range(1,5)``."""
     name, bracket, _ = text.partition("(")
     return bool(bracket) and name.strip() in GENERATORS and text.rstrip().endswith(")")

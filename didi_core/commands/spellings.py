@@ -1,4 +1,4 @@
-"""Short spellings of keys below the list ``objective.reward``."""
+"""Short forms of keys below the list ``objective.reward``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CRITIC = ("updates", "warmup", "lr", "lr_warmup", "lr_final", "gradient_clip")  
 
 
 def respelled(key: str, value: Any) -> tuple[str, Any]:
-    """A setting below the list of rewards, as the setting that it stands for; any other as it is.
+    """A setting below the list of rewards, replaced by the setting that it stands for; any other one unchanged.
 
     ``objective.reward.kind=scorer`` is the list of that one; ``objective.reward.lr=1e-4`` is ``objective.critic.lr``;
     ``objective.reward.clip=4`` goes to every reward that has such a setting (``objective.each_reward``), and

@@ -1,7 +1,7 @@
-"""Configurations of domains and objectives whose plugins bring no file: their keys, with the defaults of the code.
+"""Configurations of domains and objectives whose plugins have no file: their keys, with the defaults of the code.
 
-With them a new domain or objective is one file of Python. Where a config folder has ``domain/<name>.yaml`` or
-``objective/<name>.yaml``, that file is used.
+They make a new domain or objective a single Python file. If a config folder has ``domain/<name>.yaml`` or
+``objective/<name>.yaml``, that file is used instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PLAIN = (str, int, float, bool, type(None))
 
 
 def unfiled(group: str) -> dict[str, dict[str, Any]]:
-    """Content of the configurations that no config folder has, by name; empty for any other group."""
+    """Configurations that are in no config folder, by name; empty for any other group."""
     made = {"domain": ("domains", _domain), "objective": ("objectives", _objective)}.get(group)
     if made is None:
         return {}
@@ -36,7 +36,7 @@ def unfiled(group: str) -> dict[str, dict[str, Any]]:
 
 
 def store_unfiled() -> None:
-    """Give them to Hydra, in place of those it was given before; before anything is composed."""
+    """Pass them to Hydra, replacing earlier ones. Call it before anything is composed."""
     store = ConfigStore.instance()
     for group in ("domain", "objective"):
         kept = store.repo.setdefault(group, {})
@@ -47,13 +47,13 @@ def store_unfiled() -> None:
 
 
 def _domain(name: str, factory: Any) -> dict[str, Any]:
-    """Parameters of the factory that have a plain default are the keys of ``data``."""
+    """The keys of ``data``: the factory's parameters with a plain default."""
     parameters = inspect.signature(factory).parameters.values()
     return {"domain": name, "data": {p.name: p.default for p in parameters if _plain(p.default)}}
 
 
 def _objective(name: str, settings: Any) -> dict[str, Any]:
-    """Fields of the settings are the keys of ``objective``; those without a default must be added with ``+``."""
+    """The keys of ``objective``: the fields of the settings; those without a default must be added with ``+``."""
     try:
         keys = dataclasses.asdict(build(settings, {}))
     except InputError:

@@ -116,7 +116,7 @@ def test_help_lists_the_commands(words: list[str], capsys: pytest.CaptureFixture
         (["pretrian"], "unknown command 'pretrian'. Did you mean 'pretrain'?"),
         (["distill", "domain=protien"], "unknown domain 'protien'. Did you mean 'protein'?"),
         (["distill", "--fast"], "unknown flag --fast"),
-        (["plugins", "all"], "plugins takes nothing but --json"),
+        (["plugins", "all"], "plugins takes no argument but --json"),
         (["sample", "run=nowhere"], "nowhere does not exist"),
         (["evaluate", "run=nowhere"], "nowhere does not exist"),
         (["evaluate", "samples=nowhere.jsonl", "domain=toy"], "nowhere.jsonl"),

@@ -97,7 +97,7 @@ def test_name_that_is_taken_and_folder_that_is_not_empty(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["new-plugin", "toy"]) == 2
-    assert "domain 'toy' is there already (plugin toy)" in capsys.readouterr().err
+    assert "there is a domain 'toy' already (plugin toy)" in capsys.readouterr().err
     (tmp_path / "didi_mine").mkdir()
     (tmp_path / "didi_mine" / "x").touch()
     assert main(["new-plugin", "mine"]) == 2

@@ -142,7 +142,7 @@ def test_runs_may_follow_the_word_compare(tmp_path: Path) -> None:
         (["compare"], r"compare=\[\] is empty: give the run directories"),
         (["ablation"], "give either compare="),
         (["compare", "it's", "there"], "it's"),
-        (["sideways"], "'sideways' is no setting: write key=value"),
+        (["sideways"], "'sideways' is not a setting: write key=value"),
     ],
 )
 def test_what_is_wrong_is_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The conformance kit: the domains in the box keep the contract, and each broken one fails for its own reason."""
+"""The conformance kit: the built-in domains keep the contract, and each broken one fails for its own reason."""
 
 from __future__ import annotations
 

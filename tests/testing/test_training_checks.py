@@ -1,4 +1,4 @@
-"""The kit on objectives and rewards: those in the box pass, and each broken one fails for its own reason."""
+"""The kit on objectives and rewards: the built-in ones pass, and each broken one fails for its own reason."""
 
 from __future__ import annotations
 
