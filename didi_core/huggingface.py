@@ -1,4 +1,4 @@
-"""The public name of our network as a transformers model; exported folders and other people's code import it."""
+"""Public import path of our network as a transformers model, for exported folders and other code."""
 
 from didi_core.checkpoints.huggingface import DiTForMaskedDiffusion, DiTHubConfig
 

@@ -1,1 +1,1 @@
-"""Networks in and out: our cards, Hugging Face folders, and the layouts of peers."""
+"""Reading and writing networks: our cards, Hugging Face folders, and the layouts of other code."""

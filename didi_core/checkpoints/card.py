@@ -1,7 +1,7 @@
-"""Networks on disk: ``model.safetensors`` (and ``scorer.safetensors``) beside ``card.json``, which says what they are.
+"""Networks on disk: ``model.safetensors`` (and ``scorer.safetensors``) beside ``card.json``, which describes them.
 
 The card holds architecture, config, vocabulary and the SHA-256 of every weight file; all are checked on loading.
-No pickle.
+Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ from didi_core.types import Denoiser, Vocabulary
 
 MODEL, SCORER, CARD = "model.safetensors", "scorer.safetensors", "card.json"
 LARGEST_VOCABULARY = 10_000_000
-FOLDERS = ("student", "model")  # where in a run directory a network lies
+FOLDERS = ("student", "model")  # folders of networks in a run directory
 
 
 @dataclass(frozen=True)
 class Architecture:
     """A kind of network that can be saved: ``network(settings(**config), vocabulary)`` builds it.
 
-    network: a class whose instances carry ``config`` (of class ``settings``, with a field ``attention``) and
-        ``vocabulary``, and which can carry a scorer (``didi_core.models.scorer.ScorerTrunk``).
+    network: a class whose instances have ``config`` (of class ``settings``, with a field ``attention``) and
+        ``vocabulary``, and which can be a scorer's trunk (``didi_core.models.scorer.ScorerTrunk``).
     """
 
     network: Callable[..., Denoiser]
     settings: type
 
     def build(self, config: Mapping[str, Any], vocabulary: Vocabulary) -> Denoiser:
-        """A network with weights of no meaning."""
+        """A network with arbitrary weights."""
         return self.network(self.settings(**config), vocabulary)
 
 
 ARCHITECTURES: dict[str, Architecture] = {"dit": Architecture(DiT, DiTConfig), "esm": Architecture(Esm, EsmConfig)}
-NOT_IN_CARD = ("attention",)  # it is chosen where the network runs
-# Entries of a card that say what the files are; the others are about the model, and go where it goes.
+NOT_IN_CARD = ("attention",)  # chosen on the machine where the network runs
+# Entries of a card that describe its files; the others describe the model, and are copied with it.
 OF_THE_FILES = ("kind", "architecture", "config", "vocabulary", "sha256", "scorer")
 
 
 def architecture_of(model: nn.Module) -> str | None:
-    """Name of a network's architecture; None for one that has no files."""
+    """Name of a network's architecture; None for a network that cannot be saved."""
     return next((name for name, kind in ARCHITECTURES.items() if type(model) is kind.network), None)
 
 
 def amend_card(folder: Path, **entries: Any) -> None:
-    """Put further entries into the card of a folder."""
+    """Add entries to the card of a folder."""
     card = read_json(folder / CARD)
     write_json(folder / CARD, {**card, **entries})
 
 
 def save_model(folder: Path, model: Denoiser, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Write a denoiser's weights and its card; returns the card.
+    """Write a denoiser's weights and its card. Returns the card.
 
     Args:
         about: further entries of the card: domain, schedule, training summary, licence ...
@@ -84,7 +84,7 @@ def save_model(folder: Path, model: Denoiser, about: Mapping[str, Any] | None = 
 
 
 def save_scorer(folder: Path, scorer: TokenScorer) -> None:
-    """Write a scorer beside the denoiser that it guides, and its hash into their card."""
+    """Write a scorer beside its denoiser, and its hash into their card."""
     card = read_card(folder)
     digest = write_weights(folder / SCORER, scorer)
     card["scorer"] = {"normed": scorer.normed}
@@ -98,7 +98,7 @@ def load_denoiser(path: Path | str) -> Denoiser:
     It is on the CPU and in eval mode.
 
     Raises:
-        InputError: what is missing, damaged or of another kind, with its path.
+        InputError: a file is missing, damaged or of another kind; the message has its path.
     """
     folder = model_folder(Path(path))
     card = read_card(folder)
@@ -110,13 +110,13 @@ def load_denoiser(path: Path | str) -> Denoiser:
 
 
 def load_scorer(path: Path | str) -> TokenScorer | None:
-    """The scorer that was saved with a denoiser, in eval mode; None where there is none."""
+    """The scorer that was saved with a denoiser, in eval mode; None if there is none."""
     folder = model_folder(Path(path))
     card = read_card(folder)
     if SCORER not in card["sha256"]:
         return None
-    normed = card.get("scorer", {}).get("normed", True)  # older cards say nothing
-    with seeded(0, "weights that the file replaces"):  # so that loading changes no one's random state
+    normed = card.get("scorer", {}).get("normed", True)  # older cards lack it
+    with seeded(0, "weights that the file replaces"):  # loading leaves the global random state unchanged
         scorer: TokenScorer = scorer_from_trunk(_build(folder, card), normed=normed)
     _load_weights(folder / SCORER, card, scorer)
     return scorer.eval().requires_grad_(False)
@@ -128,7 +128,7 @@ def has_card(path: Path) -> bool:
 
 
 def model_folder(path: Path) -> Path:
-    """The folder that holds card.json: the one given, or the run directory's ``student`` or ``model``."""
+    """The folder that holds card.json: the given one, or the run directory's ``student`` or ``model``."""
     for folder in (path, *(path / name for name in FOLDERS)):
         if (folder / CARD).is_file():
             return folder
@@ -168,12 +168,12 @@ def _build(folder: Path, card: Mapping[str, Any]) -> Denoiser:
     if card["architecture"] not in ARCHITECTURES:
         raise unknown("architecture", card["architecture"], ARCHITECTURES, str(folder / CARD))
     try:
-        with torch.random.fork_rng(devices=[]):  # weights are about to be overwritten: leave the caller's stream alone
+        with torch.random.fork_rng(devices=[]):  # the weights will be overwritten: keep the caller's random state
             kind = ARCHITECTURES[card["architecture"]]
             return kind.build(card["config"], read_vocabulary(card["vocabulary"]))
     except (TypeError, ValueError, RuntimeError, OverflowError, InputError) as error:
-        told = str(error).rstrip(".")
-        raise InputError(f"{folder / CARD} describes a model that cannot be built: {told}.") from None
+        reason = str(error).rstrip(".")
+        raise InputError(f"{folder / CARD} describes a model that cannot be built: {reason}.") from None
 
 
 def _load_weights(path: Path, card: Mapping[str, Any], module: nn.Module) -> None:
@@ -181,5 +181,5 @@ def _load_weights(path: Path, card: Mapping[str, Any], module: nn.Module) -> Non
     try:
         module.load_state_dict(read_weights(path, card["sha256"].get(path.name)), strict=True)
     except RuntimeError as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"{path} does not fit the model that {CARD} describes: {told[:300]}") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} does not fit the model that {CARD} describes: {reason[:300]}") from None

@@ -1,4 +1,4 @@
-"""Our checkpoints out: a Hugging Face folder of our class, and DiDi-Instruct's two files."""
+"""Export of our checkpoints: a Hugging Face folder of our class, and DiDi-Instruct's two files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from didi_core.storage.files import write_atomic, write_folder
 
 
 def export_hf(run: Path, out: Path) -> str:
-    """``config.json`` and ``model.safetensors`` for ``DiTForMaskedDiffusion.from_pretrained``; returns what to tell.
+    """Write ``config.json`` and ``model.safetensors`` for ``DiTForMaskedDiffusion.from_pretrained``.
 
-    The scorer's weights are among the model's and the card's further entries in the configuration, so that nothing is
-    lost on the way back.
+    The scorer's weights are stored with the model's, and the card's other entries in the configuration, so that an
+    import restores everything.
+
+    Returns:
+        a message for the user.
     """
     from didi_core.checkpoints.huggingface import DiTForMaskedDiffusion
 
@@ -36,7 +39,10 @@ def export_hf(run: Path, out: Path) -> str:
 
 
 def export_didi(run: Path, out: Path) -> str:
-    """``model.safetensors`` and, where there is a scorer, ``discriminator.safetensors``, as DiDi-Instruct published.
+    """Write ``model.safetensors`` and, with a scorer, ``discriminator.safetensors``, as published by DiDi-Instruct.
+
+    Returns:
+        a message for the user.
 
     Raises:
         InputError: a model with a table of positions or an input of noise, for which their network has no place.
@@ -59,16 +65,16 @@ def export_didi(run: Path, out: Path) -> str:
             _write(folder / DISCRIMINATOR, discriminator_tensors(scorer))
 
     write_folder(out, fill)
-    told = [f"DiDi-Instruct folder: {out} (model.safetensors"]
+    lines = [f"DiDi-Instruct folder: {out} (model.safetensors"]
     if scorer is None:
-        return told[0] + "; there is no scorer, so no discriminator.safetensors)"
-    told[0] += f", {DISCRIMINATOR})"
+        return lines[0] + "; there is no scorer, so no discriminator.safetensors)"
+    lines[0] += f", {DISCRIMINATOR})"
     if scorer.normed:
-        told.append(
-            "note: this scorer reads the trunk through its final norm, which their discriminator has no place for: the "
-            "norm's tensors are in the file, their code will not use them and its rewards will differ."
+        lines.append(
+            "note: this scorer reads the trunk through its final norm, which their discriminator lacks. The norm's "
+            "tensors are in the file, but their code will not use them, and its rewards will differ."
         )
-    return "\n".join(told)
+    return "\n".join(lines)
 
 
 FORMATS: Mapping[str, Callable[[Path, Path], str]] = {"hf": export_hf, "didi": export_didi}
@@ -81,9 +87,9 @@ def discriminator_tensors(scorer: TokenScorer) -> dict[str, Tensor]:
 
 
 def _load(run: Path, out: Path) -> tuple[DiT, TokenScorer | None]:
-    """The networks to export; refuses a folder in use and networks of other architectures."""
+    """The networks to export. Raises InputError for a folder in use, or for networks of other architectures."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"out={out} is there and not empty. Name a new folder.")
+        raise InputError(f"out={out} exists and is not empty. Name a new folder.")
     denoiser, scorer = load_denoiser(run), load_scorer(run)
     if not isinstance(denoiser, DiT) or not (scorer is None or isinstance(scorer, TokenScorer)):
         raise InputError(
@@ -96,5 +102,3 @@ def _load(run: Path, out: Path) -> tuple[DiT, TokenScorer | None]:
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     write_atomic(path, lambda partial: save_file(plain, partial))
-
-

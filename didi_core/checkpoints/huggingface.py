@@ -29,7 +29,7 @@ class DiTHubConfig(PreTrainedConfig):
 
     Args:
         network: the fields of ``DiTConfig``. vocabulary: those of ``Vocabulary``.
-        scorer: how a scorer that comes along reads the trunk, or None without one.
+        scorer: how the exported scorer reads the trunk, or None without a scorer.
         card: the entries of the model's card that are not about its files.
     """
 
@@ -52,7 +52,7 @@ class DiTHubConfig(PreTrainedConfig):
 
 
 class DiTForMaskedDiffusion(PreTrainedModel):
-    """A DiT, and the scorer that guides it where there is one; logits of the clean token at every position."""
+    """A DiT and, if there is one, its scorer; gives logits of the clean token at every position."""
 
     config_class = DiTHubConfig
     config: DiTHubConfig

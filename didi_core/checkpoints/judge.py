@@ -11,7 +11,7 @@ from didi_core.errors import InputError
 from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.storage.files import read_json, write_json
 
-TIED = "network.lm_head.weight"  # to the embedding, so it is not written
+TIED = "network.lm_head.weight"  # tied to the embedding, so it is not written
 
 
 def save_judge(folder: Path, judge: Judge, about: dict[str, object] | None = None) -> None:
@@ -28,7 +28,7 @@ def save_judge(folder: Path, judge: Judge, about: dict[str, object] | None = Non
 
 
 def load_judge(folder: Path) -> Judge:
-    """Read a judge in eval mode; InputError names what is missing, damaged or of another kind."""
+    """Read a judge, in eval mode. Raises InputError for what is missing, damaged or of another kind."""
     if not (folder / "card.json").is_file():
         raise InputError(f"{folder} is not a judge: it has no card.json.")
     card, weights = read_json(folder / "card.json"), folder / "model.safetensors"
@@ -41,6 +41,6 @@ def load_judge(folder: Path) -> Judge:
         raise InputError(f"{folder / 'card.json'} describes a judge that cannot be built: {error}.") from None
     missing, unexpected = judge.load_state_dict(read_weights(weights, digest), strict=False)
     if unexpected or set(missing) - {TIED}:
-        raise InputError(f"{weights} is of another architecture: missing {missing}, unexpected {unexpected}.")
+        raise InputError(f"{weights} belongs to another architecture: missing {missing}, unexpected {unexpected}.")
     judge.network.tie_weights()
     return judge.eval()

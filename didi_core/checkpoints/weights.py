@@ -1,4 +1,4 @@
-"""Weights in safetensors: written whole, and read only as they were written, with numbers in them."""
+"""Weights in safetensors: written atomically, and read only if their hash matches and all values are finite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from didi_core.storage.files import sha256, write_atomic
 
 
 def write_weights(path: Path, module: nn.Module, leave_out: tuple[str, ...] = ()) -> str:
-    """Write a network's tensors; returns the SHA-256 of the file."""
+    """Write a network's tensors. Returns the SHA-256 of the file."""
     state = module.state_dict()
     tensors = {k: value.detach().cpu().contiguous().clone() for k, value in state.items() if k not in leave_out}
     write_atomic(path, lambda partial: save_file(tensors, partial))
@@ -27,7 +27,7 @@ def read_weights(path: Path, digest: Any) -> dict[str, Tensor]:
     """The tensors of a file whose hash a card records.
 
     Raises:
-        InputError: the file is missing, damaged, of another hash, or holds values that are no numbers.
+        InputError: the file is missing, damaged, has another hash, or holds values that are not finite.
     """
     if not path.is_file():
         raise InputError(f"{path} is missing. Get the folder anew.")
@@ -44,7 +44,7 @@ def read_weights(path: Path, digest: Any) -> dict[str, Tensor]:
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Refuse weights that are not numbers, by name: a network of them writes nonsense without a word."""
+    """Raise InputError, with names, for weights that are not finite: their network would silently write nonsense."""
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             count = int((~torch.isfinite(value)).sum())

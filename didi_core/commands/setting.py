@@ -57,7 +57,7 @@ def parse(word: str) -> Setting:
     """``key=value``, ``+key=value`` or ``~key``."""
     if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in word):
         shown = word.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-        raise InputError(f"{shown!r} contains bytes that are not UTF-8. Give the name in UTF-8.")
+        raise InputError(f"{shown!r} contains bytes that are not UTF-8 text. Give the name in UTF-8.")
     if word.startswith("~"):
         if "=" in word:
             raise InputError(f"{word!r}: ~key removes a key, and has no value. Write {word.partition('=')[0]}.")

@@ -1,1 +1,1 @@
-"""What a domain may offer beside the ``Domain`` protocol."""
+"""Optional abilities of a domain, beside the ``Domain`` protocol."""

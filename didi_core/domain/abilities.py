@@ -1,4 +1,4 @@
-"""What a domain may offer beside the ``Domain`` protocol: whoever has the members has the ability.
+"""Optional abilities of a domain, beside the ``Domain`` protocol. A domain with the members of one has that ability.
 
 ===========================  =====================================================================================
 ability                      what the core does with it
@@ -45,7 +45,7 @@ __all__ = [
 
 @runtime_checkable
 class HasControls(Protocol):
-    """A domain that knows better controls than the generic ones."""
+    """A domain with better controls than the generic ones."""
 
     def controls(self, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:
         """Named degraded copies of the samples."""
@@ -54,25 +54,25 @@ class HasControls(Protocol):
 
 @runtime_checkable
 class HasTrainingSet(Protocol):
-    """A domain that can list what its models are trained on."""
+    """A domain that can list the training data of its models."""
 
     def training_set(self) -> Sequence[str]:
-        """Texts; none where it has no data."""
+        """Texts of the training data; an empty list without data."""
         ...
 
 
 @runtime_checkable
 class HasReferenceStatistics(Protocol):
-    """A domain that carries statistics of held-out data instead of the data, whose licence may not let it."""
+    """A domain that ships statistics of held-out data instead of the data, whose licence may forbid that."""
 
     def reference_statistics(self) -> Mapping[str, Mapping[str, np.ndarray]] | None:
-        """Statistics [n, k] by set and metric name, held-out data first; None where it has the data itself."""
+        """Statistics [n, k] by set and metric name, held-out data first; None if the domain has the data itself."""
         ...
 
 
 @runtime_checkable
 class HasSampleCache(Protocol):
-    """A domain that carries samples of its bundled teacher in a cache folder, so that a run need not draw them."""
+    """A domain that ships samples of its bundled teacher in a cache folder, so a run need not draw them."""
 
     sample_cache: Path
 

@@ -1,8 +1,8 @@
-"""The seam between what a user wants of a sequence and the samplers, which know templates and a token bias.
+"""Conditioning: from a user's wishes for a sequence to what samplers read, templates and a token bias.
 
-A domain that is a ``HasConditioning`` offers keys of its own for the ``sample`` command, declared in
-``configs/conditioning/<domain>.yaml`` (a protein's ``contig``, a text's ``prompt``), and turns them into templates and
-a bias. The core knows none of the keys; it fills the templates and verifies what came back.
+A domain that is a ``HasConditioning`` has its own keys for the ``sample`` command, declared in
+``configs/conditioning/<domain>.yaml`` (``contig`` for a protein, ``prompt`` for a text), and turns them into templates
+and a bias. The core knows none of the keys; it fills the templates and verifies the result.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ FREE = "_"  # a position to fill, in a template
 
 @dataclass(frozen=True)
 class Request:
-    """What a domain is told beside its own keys.
+    """What a domain gets beside its own keys.
 
-    num: samples to come; templates are used round-robin.
-    lengths: (low, high) of each sample in turn, round-robin, where the user gave ``length``; else None.
-    generator: where lengths, masked positions and the like are drawn from.
+    num: number of samples; templates are used round-robin.
+    lengths: (low, high) of each sample in turn, round-robin, if the user gave ``length``; otherwise None.
+    generator: source of lengths, masked positions and the like.
     """
 
     num: int
@@ -41,10 +41,10 @@ class Conditioning:
     """What is fixed before sampling starts.
 
     templates: token ids with the mask at the positions to fill; None: only ``length`` decides.
-    origin: the key that laid the templates out, for messages.
+    origin: the key that the templates come from, for messages.
     bias: added to the logits at every position to fill; -inf excludes a token.
-    info: for the record of each sample (a FASTA header, a JSONL row). maps: details for the index map beside the
-        samples. Both round-robin, as the templates are.
+    info: entries for the record of each sample (a FASTA header, a JSONL row). maps: entries for the index map beside
+        the samples. Both are used round-robin, like the templates.
     """
 
     templates: Sequence[Sequence[int]] | None = None
@@ -56,18 +56,18 @@ class Conditioning:
 
 @runtime_checkable
 class HasConditioning(Protocol):
-    """A domain with keys of its own for what a sample must hold, declared in ``configs/conditioning/<domain>.yaml``."""
+    """A domain with its own keys for what a sample must contain, declared in ``configs/conditioning/<domain>.yaml``."""
 
     free_letters: str  # letters that mark a position to fill in a template, beside "_"
 
     def condition(self, wishes: Mapping[str, Any], request: Request) -> Conditioning:
-        """Templates and bias for the keys given. Raises InputError, also for a key that it does not know."""
+        """Templates and bias for the given keys. Raises InputError for a wrong value or an unknown key."""
         ...
 
 
 @runtime_checkable
 class ReadsTemplates(Protocol):
-    """A domain that reads ``template`` in a notation of its own."""
+    """A domain that reads ``template`` in its own notation."""
 
     def read_template(self, text: str) -> list[int]:
         """Token ids with the mask at the positions to fill. Raises InputError."""
@@ -90,10 +90,10 @@ class DrawsTemplates(Protocol):
 
 
 def condition(domain: Domain, wishes: Mapping[str, Any], request: Request) -> Conditioning:
-    """What the domain makes of the user's keys; nothing is fixed where none is given.
+    """The domain's conditioning for the user's keys; nothing is fixed without keys.
 
     Raises:
-        InputError: keys for a domain that takes none, or what the domain refuses.
+        InputError: the domain takes no keys, or refuses these.
     """
     if not wishes:
         return Conditioning()
@@ -106,13 +106,13 @@ def condition(domain: Domain, wishes: Mapping[str, Any], request: Request) -> Co
 def read_template(domain: Domain, text: str, where: str = "template") -> list[int]:
     """Token ids of a text in which ``_`` marks a position to fill; everything else is pinned.
 
-    What stands between two positions to fill is encoded on its own, and the whole is put into the domain's frame.
+    Each piece between two positions to fill is encoded separately, and the domain's BOS and EOS enclose the whole.
 
     Args:
         where: the key that the text comes from, for messages.
 
     Raises:
-        InputError: nothing to fill, or what the domain cannot encode.
+        InputError: the text has no position to fill, or the domain cannot encode a piece.
     """
     vocabulary = domain.vocabulary
     if isinstance(domain, ReadsTemplates):
@@ -157,10 +157,10 @@ def own_templates(domain: Domain, split: str, n: int, generator: torch.Generator
 
 
 def verify(samples: Sequence[Sample], conditioning: Conditioning, vocabulary: Vocabulary) -> None:
-    """Check that every pinned position came back as it was, and that no excluded token was written.
+    """Check that every pinned position is unchanged, and that no excluded token was written.
 
     Raises:
-        DidiError: the sampler broke its promise; sample, position and tokens are named.
+        DidiError: the sampler violated one of these; the message names sample, position and tokens.
     """
     excluded = set()
     if conditioning.bias is not None:
@@ -180,8 +180,10 @@ def verify(samples: Sequence[Sample], conditioning: Conditioning, vocabulary: Vo
 
 
 def index_map(samples: Sequence[Sample], conditioning: Conditioning, vocabulary: Vocabulary) -> dict[str, Any] | None:
-    """For the file beside the samples: where the pinned positions are, 1-based and inclusive; None without any, or
-    where no key asked for them (a domain's own frame)."""
+    """Content of the file beside the samples: the pinned positions, 1-based and inclusive.
+
+    None if there are none, or if no key asked for them (the domain's own BOS and EOS).
+    """
     if conditioning.templates is None or not conditioning.origin:
         return None
     rows: dict[str, Any] = {}

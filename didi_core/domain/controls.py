@@ -1,4 +1,4 @@
-"""Negative controls: sets that a metric must tell from natural samples. One that cannot is shown as such."""
+"""Negative controls: sets that a metric must distinguish from natural samples. Reports mark a metric that does not."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from didi_core.types import Domain, Sample
 
 
 def negative_controls(domain: Domain, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:
-    """The domain's own controls, else ``shuffled`` (a sample's tokens in random order) and ``repeats``.
+    """The domain's own controls, or else ``shuffled`` (a sample's tokens in random order) and ``repeats``.
 
-    ``repeats`` overwrites a third of each sample, somewhere, with one of its own tokens.
+    ``repeats`` overwrites a third of each sample, at a random place, with one of its own tokens.
     """
     if isinstance(domain, HasControls):
         return domain.controls(samples, seed)

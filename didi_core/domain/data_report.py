@@ -1,4 +1,4 @@
-"""What became of a user's data: how much was read, used and left out, and why. Commands that read data say so."""
+"""Report on a user's data: how much was read, used and left out, and why. Commands that read data print it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACE = re.compile(r" at (position|column) \d+")
 
 @dataclass(frozen=True)
 class DataReport:
-    """Records of the data by what became of them.
+    """Counts of the records in the user's data.
 
     files: that were read. read: records in them. left_out: how many by reason; ``splits``: how many are used for what.
     set_aside: how many, by reason, that nothing is wrong with: repeated ones, relatives of held-out ones.
@@ -77,7 +77,7 @@ class DataReport:
 
 @runtime_checkable
 class ReportsData(Protocol):
-    """A domain that counts what became of the records of its data."""
+    """A domain that counts the records of its data by their use."""
 
     def data_report(self) -> DataReport | None:
         """The counts, the data read where they were not; None where none are the user's. Raises InputError."""

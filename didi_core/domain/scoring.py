@@ -1,7 +1,7 @@
-"""The seam of ``score`` and ``filter``: a domain that can judge designs one by one does both, the core knows how not.
+"""The interface of ``score`` and ``filter``: domains that can score designs one by one implement both commands.
 
-A domain that ``ScoresDesigns`` offers keys of its own, declared in ``configs/scoring/<domain>.yaml`` and
-``configs/filtering/<domain>.yaml``. It writes into a run directory, so results can be continued and say what made them.
+A domain that ``ScoresDesigns`` has its own keys, declared in ``configs/scoring/<domain>.yaml`` and
+``configs/filtering/<domain>.yaml``. It writes into a run directory, so results can be continued and have a record.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Job:
     """What scoring gets beside the keys of the domain.
 
-    run: the open run directory that results go to. machine: where networks run. seed: of anything that is drawn.
+    run: the open run directory for results. machine: device and precision of networks. seed: seed of all draws.
     """
 
     run: RunDirectory
@@ -35,13 +35,13 @@ class Job:
     bar: Bar = field(default_factory=Bar)
 
     def message(self, text: str) -> None:
-        """A line for the user."""
+        """Print a line for the user."""
         self.bar.message(text)
 
 
 @dataclass(frozen=True, repr=False)
 class Scored:
-    """What ``score`` or ``filter`` left: its folder, and a row of scores per design, the best first."""
+    """The result of ``score`` or ``filter``: its folder, and a row of scores per design, the best first."""
 
     folder: Path
     rows: Sequence[Mapping[str, Any]]
@@ -50,12 +50,12 @@ class Scored:
         return f"Scored({len(self.rows)} designs, folder={str(self.folder)!r})"
 
     def _repr_html_(self) -> str:
-        """The best designs, in a notebook; long values such as a structure's residues are left out."""
+        """The best designs, for a notebook, without long values such as a structure's residues."""
         rows = [{key: value for key, value in row.items() if not isinstance(value, list)} for row in self.rows]
         return html_table(repr(self), rows)
 
     def to_frame(self) -> DataFrame:
-        """A pandas DataFrame, a line per design. Raises InputError without pandas."""
+        """A pandas DataFrame with one row per design. Raises InputError without pandas."""
         return frame(self.rows)
 
 
@@ -80,7 +80,7 @@ class ScoresDesigns(Protocol):
 
 
 def scoring_of(domain: Domain) -> ScoresDesigns:
-    """The domain, where it can score. Raises InputError where it cannot."""
+    """The domain, if it can score designs. Raises InputError otherwise."""
     if not isinstance(domain, ScoresDesigns):
         raise InputError(
             f"domain={domain.name} has no scores of single designs. Use evaluate, which measures sets of samples."

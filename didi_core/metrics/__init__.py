@@ -1,4 +1,4 @@
-"""Numbers about a set of samples; a domain takes what fits it."""
+"""Metrics of a set of samples, from which a domain chooses."""
 
 from didi_core.metrics.samples import (
     Better,

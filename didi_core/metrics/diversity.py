@@ -1,9 +1,9 @@
 """Variety of a set of samples in any domain: duplicates, distinct-n, repetition within a sample, lengths.
 
-They work on token ids and are added to a domain's own metrics wherever it has none of that name. Numbers of the *set*
-(duplicates, distinct-n) are written as means of one number per sample, computed once on the set as it is; intervals
-resample *those numbers*, because resampling the samples would draw some twice and make duplicates that are not there.
-They depend on the size of the set: compare equal sizes.
+They work on token ids, and join a domain's own metrics unless it has one of the same name. Numbers of the *set*
+(duplicates, distinct-n) are means of one number per sample, computed once on the whole set. Intervals resample *these
+numbers*, because resampling the samples would draw some twice and add duplicates. They depend on the size of the set:
+compare sets of equal size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from didi_core.streams import generator
 from didi_core.types import Domain, Metric, Sample
 
 Tokens = Callable[[str], list[int]]
-PRIOR = 4096  # lengths drawn from a domain's prior to know its distribution
+PRIOR = 4096  # lengths drawn from a domain's prior to estimate its distribution
 POINTS = 256  # thresholds at which two distributions of lengths are compared
 
 
@@ -28,7 +28,8 @@ POINTS = 256  # thresholds at which two distributions of lengths are compared
 class DistinctGrams:
     """Different n-grams of the whole set over all its n-grams (distinct-n, Li et al. 2016).
 
-    Statistics: n-grams first met in this sample, and n-grams; a sample shorter than n is undefined.
+    Statistics: number of n-grams that occur first in this sample, and its number of n-grams. A sample shorter than n is
+    undefined.
     """
 
     tokens: Tokens = field(repr=False)
@@ -62,9 +63,9 @@ class DistinctGrams:
 
 @dataclass(frozen=True)
 class RepeatedGrams:
-    """Share of a sample's n-grams that occurred earlier in the same sample, mean over samples.
+    """Share of a sample's n-grams that occur earlier in the same sample, averaged over samples.
 
-    Natural sequences repeat too: the held-out row is the target, not zero. A sample shorter than n is undefined.
+    Natural sequences repeat too, so the target is the held-out row and not zero. A sample shorter than n is undefined.
     """
 
     tokens: Tokens = field(repr=False)
@@ -92,7 +93,7 @@ class RepeatedGrams:
 
 @dataclass(frozen=True)
 class MeanLength:
-    """Mean number of tokens, pinned ones not counted. An empty sample counts: it has the length 0."""
+    """Mean number of tokens without pinned ones. An empty sample counts with length 0."""
 
     tokens: Tokens = field(repr=False)
     name: str = "length"
@@ -110,7 +111,7 @@ class MeanLength:
 
 @dataclass(frozen=True)
 class LengthDistance:
-    """Energy distance of the lengths from a reference's, over the reference's mean distance of two: 0 is the same.
+    """Energy distance of the lengths from a reference, over the mean distance of two reference lengths; 0 if equal.
 
     In one dimension the energy distance is 2 * integral of (F - G)^2 (Székely and Rizzo 2013), so the statistics are
     indicators of ``length <= threshold`` and their means are F.
@@ -126,13 +127,13 @@ class LengthDistance:
 
     @cached_property
     def thresholds(self) -> Float[np.ndarray, "T"]:
-        """From below the shortest to half as long again as the longest."""
+        """Thresholds from below the shortest length to 1.5 times the longest."""
         low, high = int(self.reference.min()), int(self.reference.max())
         return np.linspace(low / 2, 1.5 * high, min(POINTS, 2 * high))
 
     @cached_property
     def cdf(self) -> Float[np.ndarray, "T"]:
-        """G: share of the reference at most as long as each threshold."""
+        """G: share of reference lengths that are at most each threshold."""
         return np.asarray((self.reference[:, None] <= self.thresholds).mean(axis=0))
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
@@ -145,7 +146,7 @@ class LengthDistance:
 
 
 def set_metrics(domain: Domain, n: int = 4) -> list[Metric]:
-    """What every set of samples is measured for. ``length_distance`` is left out where the prior has one length."""
+    """The metrics of every set of samples. ``length_distance`` is left out if the prior has only one length."""
     pinned = set(domain.vocabulary.pinned)
 
     def tokens(text: str) -> list[int]:
@@ -159,5 +160,5 @@ def set_metrics(domain: Domain, n: int = 4) -> list[Metric]:
 
 
 def grams(tokens: Sequence[int], n: int) -> list[tuple[int, ...]]:
-    """All runs of n tokens."""
+    """All n-grams of the tokens."""
     return list(zip(*(tokens[i:] for i in range(n)), strict=False))

@@ -1,9 +1,9 @@
 """Energy distance between samples and a reference in the features of a frozen model, as a function of means.
 
-The energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Székely and Rizzo 2013) of vectors is, up to a constant, the
-mean over directions of that of their projections, and in one dimension it is 2 * integral of (F - G)^2. F is a mean of
-indicators, so the distance needs nothing of a sample but indicators: intervals, merging and caching come for nothing.
-Zero only for equal distributions (Fréchet's distance compares two moments).
+The energy distance of vectors is 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Székely and Rizzo 2013). Up to a constant it is
+the mean over directions of the distances of their projections, and in one dimension it is 2 * integral of (F - G)^2. F
+is a mean of indicators, so a sample's statistics are indicators, which is all that intervals, merging and caching need.
+The distance is zero only for equal distributions, whereas Fréchet's distance compares only two moments.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ DIRECTIONS, POINTS, MARGIN = 32, 32, 0.5
 
 @dataclass(frozen=True)
 class FeatureReference:
-    """What must be kept of a reference: its scale, and the distribution functions of its projections.
+    """The stored data of a reference: mean and scale, and the distribution functions of its projections.
 
-    Features are standardised, so that no single one decides; directions are uniform on the sphere.
+    Features are standardised, so that no single one dominates. Directions are uniform on the sphere.
     """
 
     mean: Float[np.ndarray, "D"]
@@ -40,7 +40,7 @@ class FeatureReference:
 
     @classmethod
     def fit(cls, features: Float[np.ndarray, "m D"], seed: int = 0) -> FeatureReference:
-        """From the features of reference samples."""
+        """The reference for features of reference samples."""
         mean, scale = features.mean(axis=0), features.std(axis=0)
         scale = np.where(scale > 0, scale, 1.0)
         projected = ((features - mean) / scale) @ _directions(features.shape[1], seed).T
@@ -56,12 +56,12 @@ class FeatureReference:
 
     @cached_property
     def spread(self) -> float:
-        """Mean over directions of the integral of G (1 - G): half the reference's mean distance of two."""
+        """Mean over directions of the integral of G (1 - G): half the mean distance of two reference samples."""
         return float((self.cdf * (1 - self.cdf) * self.widths).sum(1).mean())
 
     @cached_property
     def widths(self) -> Float[np.ndarray, "M 1"]:
-        """Distance of neighbouring thresholds."""
+        """Distance between neighbouring thresholds."""
         return self.thresholds[:, 1:2] - self.thresholds[:, :1]
 
     @property
@@ -87,10 +87,10 @@ class FeatureReference:
 
 @dataclass(frozen=True)
 class EnergyDistance:
-    """Energy distance over the reference's mean distance of two: 0 is the same law, 1 about as far as two samples.
+    """Energy distance over the mean distance of two reference samples: 0 for equal distributions.
 
-    Statistics: [n, M * T] indicators ``projection <= threshold``. Unbiased where the bootstrap takes the bias off; it
-    may then lie a little below zero.
+    Statistics: [n, M * T] indicators ``projection <= threshold``. The bootstrap subtracts the bias, so a value may lie
+    slightly below zero.
     """
 
     features: TrunkFeatures = field(repr=False)
@@ -115,7 +115,7 @@ class EnergyDistance:
 
     @property
     def identity(self) -> str:
-        """What decides the statistics of a sample."""
+        """Everything on which the statistics of a sample depend."""
         return f"{self.features.identity} {self.reference.identity}"
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:

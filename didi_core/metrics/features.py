@@ -1,8 +1,7 @@
 """Features of samples: mean hidden states of a frozen denoiser that is not the judge.
 
-A likelihood sees whether each sample is probable and nothing of what the set lacks; a distance between distributions of
-features does. The domain's bundled teacher serves: it is frozen, knows the domain, and no objective here is trained on
-its features.
+A likelihood shows whether each sample is probable, but not what the set lacks. A distance between distributions of
+features shows both. The denoiser is the domain's bundled teacher: it is frozen and was trained on the domain.
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ from didi_core.types import Denoiser, Sample
 
 @dataclass
 class TrunkFeatures:
-    """Mean over the free positions of a denoiser's hidden states, without a mask in sight; remembered by text.
+    """Mean of a denoiser's hidden states over the free positions of a text without masks; cached by text.
 
-    A text without a free position is undefined (nan). Longest first, at most ``token_budget`` tokens at a time.
+    A text without a free position is undefined (nan). Batches go from long to short texts, with at most
+    ``token_budget`` tokens.
     """
 
     denoiser: Denoiser
@@ -35,7 +35,7 @@ class TrunkFeatures:
 
     @cached_property
     def identity(self) -> str:
-        """What decides the features."""
+        """Everything on which the features depend."""
         return f"trunk mean {model_hash(self.denoiser)}"
 
     def __call__(self, samples: Sequence[Sample]) -> Float[np.ndarray, "n D"]:
@@ -46,7 +46,7 @@ class TrunkFeatures:
         while start < len(rows):
             size = max(self.token_budget // max(len(rows[start][1]), 1), 1)
             same = rows[start : start + size]
-            if self.denoiser.vocabulary.pad is None:  # without padding only equal lengths go together
+            if self.denoiser.vocabulary.pad is None:  # without padding, a batch has texts of one length
                 same = [row for row in same if len(row[1]) == len(same[0][1])]
             self._compute(same)
             start += len(same)

@@ -1,6 +1,6 @@
 """Perplexity under a judge as a metric.
 
-The published protocol: exp of the token-weighted mean NLL, the end token included.
+It follows the published protocol: exp of the token-weighted mean NLL, with the end token.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from didi_core.types import Sample
 
 
 class CausalModel(Protocol):
-    """What judges: NLL of every token given those before it."""
+    """A model that gives the NLL of every token given those before it."""
 
     @property
     def context(self) -> int:
-        """Most tokens of one sequence."""
+        """Largest number of tokens of one sequence."""
         ...
 
     def token_nll(self, tokens: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
@@ -36,12 +36,11 @@ class CausalModel(Protocol):
 
 @dataclass
 class JudgePerplexity:
-    """Perplexity under a judge as a metric: per sample (summed NLL, tokens), value exp of their ratio.
+    """Perplexity under a judge: exp(sum of NLL / number of scored tokens); statistics are the two sums of a sample.
 
-    Texts are scored longest first in batches of at most ``token_budget`` tokens and remembered, so nothing is scored
-    twice. A text without a token to score is undefined. One longer than the judge's context is an error, for what is
-    beyond it would go unjudged; with ``windows`` it is scored in pieces instead, each but the first beginning with the
-    last token of the piece before.
+    Texts are scored from long to short in batches of at most ``token_budget`` tokens, and cached. A text without a
+    token to score is undefined. A text longer than the judge's context is an error, because its end would not be
+    scored. With ``windows`` it is scored in pieces instead, each of which begins with the last token of the one before.
     """
 
     judge: CausalModel
@@ -57,14 +56,14 @@ class JudgePerplexity:
 
     @cached_property
     def identity(self) -> str:
-        """What the statistics depend on: the weights, and how long texts are read; "" for a judge without weights."""
+        """What the statistics depend on: weights and the treatment of long texts; "" for a judge without weights."""
         if not isinstance(self.judge, nn.Module):
             return ""
         return f"{model_hash(self.judge)} {self.judge.context} {self.windows}"
 
     @property
     def description(self) -> str:
-        """Which judge: perplexities under two judges do not compare."""
+        """The judge, because perplexities under two judges do not compare."""
         if self.about or not isinstance(self.judge, Judge):
             return self.about
         config, size = self.judge.config, sum(p.numel() for p in self.judge.parameters())
@@ -83,7 +82,7 @@ class JudgePerplexity:
         return np.array([self._known[s.text] for s in samples], dtype=np.float64).reshape(-1, 2)
 
     def _pieces(self, sample: Sample) -> list[list[int]]:
-        """The ids of a text in runs that fit into the judge's context and have a token to score."""
+        """The ids of a text in pieces that fit into the judge's context and have a token to score."""
         ids, context = self.encode(sample.text), self.judge.context
         if len(ids) <= context or self.windows:
             return [ids[i : i + context] for i in range(0, len(ids) - 1, context - 1)]
@@ -93,7 +92,7 @@ class JudgePerplexity:
         )
 
     def _batches(self, rows: Sequence[tuple[str, list[int]]]) -> Iterator[list[tuple[str, list[int]]]]:
-        """Runs of falling length within the token budget."""
+        """Batches of falling length within the token budget."""
         batch: list[tuple[str, list[int]]] = []
         for row in rows:
             if batch and (len(batch) + 1) * len(batch[0][1]) > self.token_budget:
@@ -105,7 +104,7 @@ class JudgePerplexity:
 
     @torch.no_grad()
     def _score(self, rows: Sequence[list[int]]) -> list[float]:
-        """Summed NLL of each row. Padding is on the right, where a causal model cannot see it, and is not counted."""
+        """Summed NLL of each row. Padding is on the right, invisible to a causal model, and is not counted."""
         width = len(rows[0])
         device = next(self.judge.parameters()).device  # type: ignore[attr-defined]
         tokens = torch.tensor([[*ids, *([0] * (width - len(ids)))] for ids in rows], device=device)

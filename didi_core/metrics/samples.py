@@ -1,4 +1,4 @@
-"""Metrics that domains share: the mean of a number per sample, entropy, the share of distinct samples, words."""
+"""Metrics that domains share: the mean of a number per sample, entropy, share of distinct samples, word frequencies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Better = Literal["lower", "higher", "neither"]
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of ``of(text)`` over samples; an empty text and a nan are undefined, hence left out."""
+    """Mean of ``of(text)`` over samples; an empty text or a nan is undefined, and left out."""
 
     name: str
     label: str
@@ -44,7 +44,7 @@ class Share(Mean):
 
 @dataclass(frozen=True)
 class DistinctFraction:
-    """Share of samples that are not a copy of an earlier one. Statistic: 1 at a first occurrence, else 0."""
+    """Share of samples that do not copy an earlier one. The statistic is 1 at a first occurrence, otherwise 0."""
 
     name: str = "distinct"
     label: str = "distinct"
@@ -63,7 +63,7 @@ class DistinctFraction:
 
 
 def entropy_of_counts(counts: Num[np.ndarray, "... k"]) -> Float[np.ndarray, "..."]:
-    """Shannon entropy in nats of the normalised counts; nan where there are none."""
+    """Shannon entropy in nats of the normalised counts; nan without counts."""
     counts = np.asarray(counts, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         p = counts / counts.sum(axis=-1, keepdims=True)
@@ -79,7 +79,7 @@ def letter_entropy(text: str) -> float:
 class TokenEntropy:
     """Mean over samples of the Shannon entropy (nats) of the sample's token histogram, as in the published tables.
 
-    It depends on the length and on the tokens, and sees neither order nor duplicates. A sample without tokens is
+    It depends on length and tokens, but not on their order, and does not see duplicates. A sample without tokens is
     undefined.
     """
 
@@ -100,10 +100,10 @@ class TokenEntropy:
 
 @dataclass(frozen=True)
 class KmerDivergence:
-    """KL in nats of the pooled frequencies of k-letter words in the samples from those of a reference.
+    """KL divergence in nats of the pooled frequencies of k-letter words in the samples from those of a reference.
 
     Statistics: counts [n, V^k] of each sample; a text shorter than k is undefined. The plug-in estimate is biased
-    upwards by about V^k / (2 * words counted); intervals have that taken off.
+    upwards by about V^k / (2 * number of words); intervals subtract that.
     """
 
     alphabet: str | tuple[str, ...]
@@ -123,7 +123,7 @@ class KmerDivergence:
     def against(
         cls, texts: Iterable[str], alphabet: str | tuple[str, ...], k: int, normalise: Callable[[str], str] = str
     ) -> KmerDivergence:
-        """Against reference texts. One count is added to every word, so that a new one costs much but not infinity."""
+        """The metric against reference texts. Every word gets one extra count, so an unseen one has a finite cost."""
         counts = np.ones(len(alphabet) ** k)
         for text in texts:
             counts += word_counts(normalise(text), alphabet, k)

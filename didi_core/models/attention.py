@@ -1,7 +1,7 @@
-"""Attention over ragged batches: one interface, five backends, chosen once and recorded with the reason.
+"""Attention over ragged batches: one interface, several backends, chosen once and recorded with the reason.
 
-Networks keep their hidden states *packed*, [N, ...] with N the number of positions that are not padding; only attention
-knows how they lie in the batch. xformers and varlen run on the packed form, sdpa and eager pad inside.
+Networks keep their hidden states *packed*, [N, ...] with N the number of positions that are not padding. Only attention
+knows their places in the batch. xformers and varlen run on the packed form; sdpa and eager pad internally.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BACKENDS = ("auto", "xformers", "varlen", "sdpa", "eager")
 
 @dataclass(frozen=True)
 class Layout:
-    """How the packed positions of a batch of B sequences lie: lengths, and the mask [B, L] of real positions."""
+    """The layout of a packed batch of B sequences: their lengths, and the mask [B, L] of positions without padding."""
 
     lengths: Int[Tensor, "B"]
     width: int
@@ -43,35 +43,35 @@ class Layout:
 
     @cached_property
     def real(self) -> Bool[Tensor, "B L"]:
-        """True where there is no padding."""
+        """True at positions that are not padding."""
         return torch.arange(self.width, device=self.lengths.device) < self.lengths[:, None]
 
     @cached_property
     def full(self) -> bool:
-        """No row is padded, so packing is only another view."""
+        """Whether no row is padded, so that packing is only a view."""
         return bool((self.lengths == self.width).all())
 
     @cached_property
     def index(self) -> Int[Tensor, "N"]:
-        """Row of each packed position in the flattened padded batch."""
+        """Index of each packed position in the flattened padded batch."""
         return self.real.flatten().nonzero().squeeze(1)
 
     @cached_property
     def positions(self) -> Int[Tensor, "N"]:
-        """Place of each packed position within its sequence."""
+        """Index of each packed position within its sequence."""
         return self.index % self.width
 
     @cached_property
     def boundaries(self) -> Int[Tensor, "B1"]:
-        """Cumulative lengths from 0, int32, as the packed kernels want them."""
+        """Cumulative lengths from 0, in int32 as the packed kernels require."""
         return F.pad(self.lengths.cumsum(0), (1, 0)).to(torch.int32)
 
     @cached_property
     def block_diagonal(self) -> object:
-        """xformers' mask of the batch."""
+        """The block-diagonal mask of xformers for this batch."""
         from xformers.ops.fmha.attn_bias import BlockDiagonalMask
 
-        lengths = [length for length in self.lengths.tolist() if length]  # a row of nothing but padding is no block
+        lengths = [length for length in self.lengths.tolist() if length]  # a row of padding only has no block
         return BlockDiagonalMask.from_seqlens(lengths, device=self.lengths.device)
 
     def pack(self, padded: Float[Tensor, "B L ..."]) -> Float[Tensor, "N ..."]:
@@ -80,7 +80,7 @@ class Layout:
         return flat if self.full else flat.index_select(0, self.index)
 
     def unpack(self, packed: Float[Tensor, "N ..."]) -> Float[Tensor, "B L ..."]:
-        """Put the padding back, as zeros."""
+        """Restore the padding, as zeros."""
         shape = (len(self.lengths), self.width, *packed.shape[1:])
         if self.full:
             return packed.view(shape)
@@ -97,13 +97,13 @@ class Backend:
 
 
 def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
-    """The backend to run for a request, device and compute dtype.
+    """The backend for a requested name, a device and a compute dtype.
 
-    ``auto`` takes xformers on CUDA where it is installed and runs, else varlen in half precision on CUDA where that
-    runs, else sdpa. What runs is found by trying it, once for each device and dtype.
+    ``auto`` takes the first that runs of xformers on CUDA, varlen on CUDA in half precision, and sdpa. Each is tried
+    once for a device and dtype.
 
     Raises:
-        InputError: the backend asked for cannot run here.
+        InputError: the requested backend cannot run here.
     """
     if name not in BACKENDS:
         raise unknown("attention backend", name, BACKENDS)
@@ -123,14 +123,14 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> Back
 
 
 def current_backend(name: str, weight: Tensor) -> Backend:
-    """The backend of a call made now by a network with this weight: its device, and autocast's type where it is on."""
+    """The backend for a call of a network with this weight, from its device and the dtype of autocast, if enabled."""
     kind = weight.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     return resolve_backend(name, weight.device, dtype)
 
 
 def _problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Why a packed backend cannot run there; '' where it runs."""
+    """Why a packed backend cannot run; '' if it can."""
     if device.type != "cuda":
         return "its kernels need a CUDA device"
     if name == "xformers" and importlib.util.find_spec("xformers") is None:
@@ -142,9 +142,9 @@ def _problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
 
 @lru_cache
 def probe(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Why a backend fails on a small ragged batch, forward and backward; '' where it runs. Tried once, then remembered.
+    """Why a backend fails on a small ragged batch, forward and backward; '' if it runs. The result is cached.
 
-    An installed package need not have an operator for every device and dtype: a wheel made for another torch has none.
+    An installed package may lack an operator for a device or dtype; a wheel for another torch has none at all.
     """
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
@@ -153,13 +153,13 @@ def probe(name: str, device: torch.device, dtype: torch.dtype) -> str:
             out = attention(q, k, v, layout, name)
             (found,) = torch.autograd.grad(out.sum(), v)
             right = bool((out - 1).abs().max() < 0.01) and bool(found.isfinite().all())
-    except Exception as error:  # noqa: BLE001  # whatever a kernel raises is the answer, and it is reported
+    except Exception as error:  # noqa: BLE001  # any exception of a kernel is the result, and is reported
         return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0].strip()}"
     return "" if right else "it computes wrong values"
 
 
 def available_backends(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
-    """Every backend with ``ok`` or why it does not run, found by running it on a small ragged batch."""
+    """Every backend with ``ok`` or the reason why it fails on a small ragged batch."""
     packed = {name: _problem(name, device, dtype) for name in ("xformers", "varlen")}
     return {name: (packed[name] if name in packed else probe(name, device, dtype)) or "ok" for name in BACKENDS[1:]}
 
@@ -172,10 +172,10 @@ def attention(
     backend: str,
     scale: float | None = None,
 ) -> Float[Tensor, "N H E"]:
-    """Bidirectional attention of each position to all positions of its own sequence.
+    """Bidirectional attention of each position to all positions of its own sequence: softmax(scale q k^T) v.
 
     Args:
-        scale: of the scores; default 1/sqrt(E).
+        scale: factor of the scores; 1/sqrt(E) by default.
     """
     if backend == "xformers":
         from xformers.ops import memory_efficient_attention

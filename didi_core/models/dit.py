@@ -1,7 +1,7 @@
 """The diffusion transformer of MDLM, DiDi-Instruct and IDLM, parameter for parameter, behind the trunk/head split.
 
-It is time-independent as in MDLM: the noise level fed to the conditioning network is zero at every call, so
-conditioning is one vector for all positions.
+It is time-independent as in MDLM: the conditioning network always gets the noise level zero, so its output is one
+vector for all positions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """Sizes. MDLM's small is hidden=768, layers=12, heads=12, conditioning=128, positions=0.
+    """Sizes. MDLM's small model is hidden=768, layers=12, heads=12, conditioning=128, positions=0.
 
     positions: rows of a learned table of absolute positions, added to the embeddings; 0 for none (MDLM: rotary only).
         Where sequences are aligned at their start, as in protein families, small models learn several times faster
@@ -60,7 +60,7 @@ class DiTConfig:
 class LayerNorm(nn.Module):
     """Layer norm without bias, modulated: ``norm(x) * weight * (1 + scale) + shift``, in fp32 at least.
 
-    The modulation is one vector for all positions, so it is folded into the norm's weight and bias: one pass over x.
+    The modulation is one vector for all positions, so it is folded into weight and bias of the norm: one pass over x.
     """
 
     def __init__(self, width: int) -> None:
@@ -77,8 +77,7 @@ class LayerNorm(nn.Module):
 
 
 class SigmaMap(nn.Module):
-    """Conditioning vector of a noise level: sinusoids (cosines first, longest period 10,000) through a two-layer
-    MLP."""
+    """Conditioning vector of a noise level: a two-layer MLP on sinusoids (cosines first, longest period 10,000)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -106,9 +105,9 @@ class Rotary(nn.Module):
         return 1.0 / 10_000 ** (torch.arange(0, self.width, 2).float() / self.width)
 
     def forward(self, positions: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N 1 E2"], Float[Tensor, "N 1 E2"]]:
-        """Cosines and sines of each position's angles, one for each pair."""
+        """Cosines and sines of the angles of each position, one for each pair of channels."""
         rates = self.inv_freq
-        if rates.dtype not in (torch.float32, torch.float64):  # cast to half, angles far along would be off by radians
+        if rates.dtype not in (torch.float32, torch.float64):  # in half precision, late angles would be off by radians
             rates = self.frequencies().to(rates.device)
         angles = (positions[:, None] * rates)[:, None]
         return angles.cos(), angles.sin()
@@ -117,7 +116,7 @@ class Rotary(nn.Module):
 def rotate(
     x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 E2"], sin: Float[Tensor, "N 1 E2"]
 ) -> Float[Tensor, "N H E"]:
-    """Turn each pair (x_i, x_{i + E/2}) by its position's angle."""
+    """Rotate each pair (x_i, x_{i + E/2}) by the angle of its position."""
     left, right = x.chunk(2, dim=-1)
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1).to(x.dtype)
 
@@ -139,13 +138,12 @@ class Block(nn.Module):
             nn.Linear(config.mlp_ratio * width, width),
         )
         self.adaLN_modulation = nn.Linear(config.conditioning, 6 * width)
-        # MDLM opens its gates from zero. Conditioning is constant here, so they start open, on branches that start
-        # small.
+        # MDLM's gates start at zero. Conditioning is constant here, so they start open, on branches with small weights.
         nn.init.zeros_(self.adaLN_modulation.weight)
         start = torch.zeros(6, width)
         start[[2, 5]] = 1.0
-        # A constant in queries and keys makes rotary attention depend on distance from the first update on. Without it
-        # text models stay at letter frequencies several times longer.
+        # A constant in queries and keys makes rotary attention depend on distance from the first update. Without it,
+        # text models take several times longer to learn more than letter frequencies.
         nn.init.normal_(start[0])
         self.adaLN_modulation.bias = nn.Parameter(start.flatten())
         for branch in (self.attn_out, self.mlp[2]):
@@ -169,12 +167,12 @@ class Block(nn.Module):
 
 
 def gated(x: Tensor, gate: Tensor, branch: Tensor) -> Tensor:
-    """x + gate * branch, in one pass where autocast has not made them of two types."""
+    """x + gate * branch, in one pass if autocast has not made two dtypes of them."""
     return torch.addcmul(x, gate, branch) if x.dtype == gate.dtype == branch.dtype else x + gate * branch
 
 
 class Embedding(nn.Module):
-    """Token embedding: one row a token, the mask last."""
+    """Token embedding: one row per token, and the mask last."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
@@ -197,7 +195,7 @@ class NoiseMap(nn.Sequential):
 
 
 class OutputLayer(nn.Module):
-    """Final modulated norm and the vocabulary head; starts near zero logits."""
+    """Final modulated norm and vocabulary head; initial logits are near zero."""
 
     def __init__(self, config: DiTConfig, rows: int) -> None:
         super().__init__()
@@ -220,7 +218,7 @@ class DiT(NoisyDenoiser):
     ``config.noise`` says so.
 
     Args:
-        vocabulary: V tokens; the embedding and the head have V + 1 rows, as in MDLM, the mask's last.
+        vocabulary: V tokens; embedding and head have V + 1 rows, the mask last, as in MDLM.
     """
 
     def __init__(self, config: DiTConfig, vocabulary: Vocabulary) -> None:
@@ -236,7 +234,7 @@ class DiT(NoisyDenoiser):
         self.output_layer = OutputLayer(config, vocabulary.size + 1)
 
     def backend(self) -> Backend:
-        """The attention backend of a call made now (autocast counts)."""
+        """The attention backend of a call under the current autocast state."""
         return current_backend(self.config.attention, self.vocab_embed.embedding)
 
     @property
@@ -289,13 +287,13 @@ class DiT(NoisyDenoiser):
         return len(self.blocks)
 
     def after_blocks(self, tokens: Int[Tensor, "B L"], layers: Sequence[int]) -> list[Float[Tensor, "B L D"]]:
-        """The residual stream after each of these blocks, counted from 1; blocks after the last of them do not run."""
+        """The residual stream after each of these blocks, counted from 1; blocks after the last one do not run."""
         layout = Layout.of(tokens, self.vocabulary)
         states = dict(enumerate(self._blocks(layout, self.embed(tokens), max(layers)), start=1))
         return [layout.unpack(states[layer]) for layer in layers]
 
     def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """The blocks, from embeddings; ``tokens`` only says where the padding is."""
+        """Run the blocks on embeddings; ``tokens`` only marks the padding."""
         layout = Layout.of(tokens, self.vocabulary)
         *_, last = self._blocks(layout, embedded, self.depth)
         return layout.unpack(last)
@@ -319,16 +317,16 @@ class DiT(NoisyDenoiser):
     ) -> Float[Tensor, "B L D"]:
         """Embeddings with those at ``where`` replaced by the weighted mean of token embeddings."""
         table = self.vocab_embed.embedding[: self.vocabulary.size]
-        with torch.autocast(table.device.type, enabled=False):  # rounded to half, one-hot weights would miss the token
+        with torch.autocast(table.device.type, enabled=False):  # in half, one-hot weights would not equal the token
             soft = weights.to(table.dtype) @ table
         return self.embed(tokens).masked_scatter(where[..., None], soft)
 
     def features(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Hidden states as the head reads them: normed and modulated."""
+        """Hidden states as the head reads them: normalised and modulated."""
         return self.output_layer.normed(hidden, self.condition())
 
     def head(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... K"]:
-        """Raw logits, K = V + 1; the mask's column means nothing."""
+        """Raw logits, K = V + 1; the mask's column is meaningless."""
         logits: Tensor = self.output_layer.linear(self.features(hidden))
         return logits
 

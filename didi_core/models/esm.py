@@ -21,15 +21,15 @@ from didi_core.types import Denoiser, Vocabulary
 if TYPE_CHECKING:
     from transformers import EsmConfig as HuggingFaceConfig
 
-RAGGED = "didi_ragged"  # our attention's name among transformers' implementations
-KEPT_IN_TRAINING = 1 - 0.15 * 0.8  # share of the tokens that ESM's pretraining showed: what token dropout restores
+RAGGED = "didi_ragged"  # name of our attention among transformers' implementations
+KEPT_IN_TRAINING = 1 - 0.15 * 0.8  # share of visible tokens in ESM's pretraining, which token dropout restores
 
 
 @dataclass(frozen=True)
 class EsmConfig:
     """Sizes. DPLM's 150M is hidden=640, layers=30, heads=20, intermediate=2560.
 
-    token_dropout: masked tokens enter as zeros and the others are scaled up in their stead (all of ESM-2 and DPLM).
+    token_dropout: masked tokens enter as zeros and the others are scaled up (all of ESM-2 and DPLM).
     """
 
     hidden: int = 640
@@ -52,9 +52,9 @@ class EsmConfig:
             raise unknown("attention backend", self.attention, BACKENDS, "model.attention")
 
     def hugging_face(self, vocabulary: Vocabulary) -> HuggingFaceConfig:
-        """The same as transformers knows it.
+        """The same sizes as a configuration of transformers.
 
-        Without dropout: a rollout's log-probabilities must be those of the network that drew it.
+        It has no dropout, because a rollout's log-probabilities must be those of the network that drew it.
         """
         from transformers import EsmConfig as HuggingFaceConfig
 
@@ -89,8 +89,8 @@ def ragged_attention(
 ) -> tuple[Float[Tensor, "1 N H E"], None]:
     """``didi_core.models.attention`` as an implementation of transformers' attention interface.
 
-    ``layout`` and ``backend`` reach it through the keyword arguments of the encoder's call. Without a layout the
-    batch is an ordinary padded one, and transformers' own SDPA runs.
+    ``layout`` and ``backend`` arrive as keyword arguments of the encoder's call. Without a layout the batch is padded
+    as usual, and transformers' own SDPA runs.
     """
     if layout is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -104,7 +104,7 @@ def ragged_attention(
 
 
 def _register() -> None:
-    """Make ``ragged_attention`` known to transformers; a second time changes nothing."""
+    """Register ``ragged_attention`` with transformers; repeating this has no effect."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -116,7 +116,7 @@ class Esm(Denoiser):
     """A denoiser (``didi_core.types.Denoiser``) of ESM-2's architecture.
 
     Args:
-        vocabulary: V tokens; embedding and head have V + 1 rows, the mask's last (id 32 of ESM's 33).
+        vocabulary: V tokens; embedding and head have V + 1 rows, the mask last (id 32 of ESM's 33).
     """
 
     def __init__(self, config: EsmConfig, vocabulary: Vocabulary) -> None:
@@ -130,7 +130,7 @@ class Esm(Denoiser):
         network = EsmForMaskedLM(settings)
         self.esm, self.lm_head = network.esm, network.lm_head
         self.lm_head.decoder.weight = self.esm.embeddings.word_embeddings.weight  # tied, as in every ESM-2
-        self.esm.contact_head = None  # type: ignore[assignment]  # ESM-2's, of no use to a diffusion model
+        self.esm.contact_head = None  # type: ignore[assignment]  # a diffusion model does not use it
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -142,13 +142,13 @@ class Esm(Denoiser):
         return [part for part in self.modules() if isinstance(part, nn.LayerNorm)]
 
     def drop_head(self, normed: bool) -> None:
-        """Remove the vocabulary head, in which a scorer has no part, and the final norm unless ``normed``."""
+        """Remove the vocabulary head, which a scorer does not use, and the final norm unless ``normed``."""
         self.lm_head = nn.Identity()
         if not normed:
             self.esm.encoder.emb_layer_norm_after = nn.Identity()  # type: ignore[assignment]
 
     def backend(self) -> Backend:
-        """The attention backend of a call made now (autocast counts)."""
+        """The attention backend of a call under the current autocast state."""
         return current_backend(self.config.attention, self.esm.embeddings.word_embeddings.weight)
 
     def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
@@ -157,7 +157,7 @@ class Esm(Denoiser):
         return self.encode(tokens, self._compensate(tokens, embedded, tokens == self.vocabulary.mask))
 
     def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """The blocks, from embeddings after token dropout; ``tokens`` only says where the padding is."""
+        """Run the blocks on embeddings after token dropout; ``tokens`` only marks the padding."""
         layout = Layout.of(tokens, self.vocabulary)
         packed = layout.pack(embedded)[None]
         rotary: nn.Module = self.esm.rotary_embeddings  # type: ignore[assignment]
@@ -170,10 +170,10 @@ class Esm(Denoiser):
     ) -> Float[Tensor, "B L D"]:
         """Embeddings with those at ``where`` replaced by the weighted mean of token embeddings.
 
-        A soft token is a visible one, so it counts as such in token dropout, whatever ``tokens`` holds there.
+        A soft token is visible, and token dropout counts it as such whatever ``tokens`` holds there.
         """
         table = self.esm.embeddings.word_embeddings.weight
-        with torch.autocast(table.device.type, enabled=False):  # rounded to half, one-hot weights would miss the token
+        with torch.autocast(table.device.type, enabled=False):  # in half, one-hot weights would not equal the token
             soft = weights.to(table.dtype) @ table[: self.vocabulary.size]
         embedded = self.esm.embeddings.word_embeddings(tokens).masked_scatter(where[..., None], soft)
         return self._compensate(tokens, embedded, (tokens == self.vocabulary.mask) & ~where)
@@ -181,9 +181,9 @@ class Esm(Denoiser):
     def _compensate(
         self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"], masked: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "B L D"]:
-        """Token dropout: zeros at masks, the rest times 0.88 over the share that is visible (``EsmEmbeddings``).
+        """Token dropout: zeros at masks, the rest times 0.88 / share visible (``EsmEmbeddings`` of transformers).
 
-        Where nothing is visible, not even <cls>, transformers divides zero by zero; here the zeros stay.
+        Where nothing is visible, not even <cls>, transformers divides zero by zero; here the result is zero.
         """
         if not self.config.token_dropout:
             return embedded
@@ -193,11 +193,11 @@ class Esm(Denoiser):
         return (embedded * scale[:, None, None]).masked_fill(masked[..., None], 0.0)
 
     def features(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Hidden states as a head reads them: the trunk has normed them already."""
+        """Hidden states as a head reads them; the trunk has normalised them already."""
         return hidden
 
     def head(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... K"]:
-        """Raw logits, K = V + 1; the mask's column means nothing."""
+        """Raw logits, K = V + 1; the mask's column is meaningless."""
         logits: Tensor = self.lm_head(hidden)
         return logits
 

@@ -1,6 +1,6 @@
-"""The judge: a small autoregressive model that tells how likely a sequence is. It is never the teacher.
+"""The judge: a small autoregressive model that measures how likely a sequence is. It is never the teacher.
 
-transformers' GPT-2 architecture on the domain's own tokens, trained on natural sequences by
+It is GPT-2 (transformers' implementation) on the domain's own tokens, trained on natural sequences by
 ``pretrain objective=autoregressive``.
 """
 
@@ -19,7 +19,7 @@ from didi_core.types import Vocabulary
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Sizes of the GPT-2 model; ``context`` bounds the tokens of one sequence, BOS and EOS included."""
+    """Sizes of the GPT-2 model; ``context`` is the largest number of tokens of one sequence, with BOS and EOS."""
 
     hidden: int = 192
     layers: int = 4
@@ -31,7 +31,7 @@ class JudgeConfig:
 class Judge(nn.Module):
     """GPT-2 over a domain's vocabulary (without the mask).
 
-    The first token of a sequence is given, not scored: it should be BOS, as in ``Domain.encode``.
+    The first token of a sequence is given and not scored; it should be BOS, as in ``Domain.encode``.
     """
 
     def __init__(self, config: JudgeConfig, vocabulary: Vocabulary) -> None:
@@ -58,13 +58,16 @@ class Judge(nn.Module):
 
     @property
     def context(self) -> int:
-        """Most tokens of one sequence."""
+        """Largest number of tokens of one sequence."""
         return self.config.context
 
     def token_nll(self, tokens: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
-        """NLL (nats) of every token given those before it, and a weight of 1 where it is not padding; M = L - 1.
+        """NLL (nats) of every token given those before it; M = L - 1.
 
-        Padding stands on the right, so causality alone keeps it from changing anything.
+        Padding is on the right, so causality keeps it from affecting other tokens.
+
+        Returns:
+            the NLL -log p(x_i | x_<i), and a weight of 1 at tokens that are not padding, 0 elsewhere.
         """
         if tokens.shape[1] > self.config.context:
             raise InputError(
@@ -77,7 +80,11 @@ class Judge(nn.Module):
         return nll, real
 
     def nll(self, tokens: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-        """Summed NLL and number of scored tokens (EOS included) of each sequence."""
+        """Sums over each sequence.
+
+        Returns:
+            the summed NLL (nats), and the number of scored tokens, EOS included.
+        """
         nll, real = self.token_nll(tokens)
         return (nll * real).sum(1), real.sum(1)
 

@@ -1,4 +1,4 @@
-"""The scorer: a denoiser's trunk with a small spectral-normed head that gives one logit per position."""
+"""The scorer: a denoiser's trunk with a small spectrally normalised head that gives one logit per position."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from didi_core.types import Scorer, Vocabulary
 
 
 class HasWidth(Protocol):
-    """Sizes of a network, as far as a scorer's head needs them."""
+    """Configuration of a network with the width that a scorer's head needs."""
 
     @property
     def hidden(self) -> int: ...
 
 
 class ScorerTrunk(Protocol):
-    """What a network must offer to carry a scorer."""
+    """The interface of a network that can be a scorer's trunk."""
 
     vocabulary: Vocabulary
 
@@ -49,12 +49,12 @@ class ScorerTrunk(Protocol):
 
 
 class TokenScorer(Scorer):
-    """D_lambda (``didi_core.types.Scorer``): trunk, then two spectral-normed linear layers with SiLU between.
+    """D_lambda: the trunk, then two spectrally normalised linear layers with a SiLU between them.
 
-    The spectral norms are refined by one power iteration per call in training mode and fixed in eval mode.
+    Each call in training mode refines the spectral norms by one power iteration; in eval mode they are fixed.
 
     Args:
-        normed: whether the head reads the trunk through its final norm, or bare as DiDi-Instruct's discriminator does.
+        normed: whether the head reads the trunk through its final norm. DiDi-Instruct's discriminator does not.
     """
 
     def __init__(self, network: nn.Module, width: int, vocabulary: Vocabulary, normed: bool = True) -> None:
@@ -68,7 +68,7 @@ class TokenScorer(Scorer):
     def soft(
         self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
     ) -> Float[Tensor, "B L"]:
-        """Logits with weighted mean embeddings at ``where``; one-hot weights are the tokens themselves."""
+        """Logits with weighted means of embeddings at ``where``; one-hot weights equal the tokens themselves."""
         network: ScorerTrunk = self.network  # type: ignore[assignment]
         return self._logits(network.encode(tokens, network.soft_embed(tokens, where, weights)))
 
@@ -81,12 +81,12 @@ class TokenScorer(Scorer):
 def scorer_from_trunk(teacher: nn.Module, trainable_blocks: int = 4, normed: bool = True) -> TokenScorer:
     """A scorer on a copy of a denoiser: the last blocks, all norms and the head learn, the rest is frozen.
 
-    The head's first weights come from torch's global random state (``didi_core.streams.seeded`` sets it for a while).
+    The head's initial weights come from torch's global random state (see ``didi_core.streams.seeded``).
 
     Args:
-        teacher: a network that offers what ``ScorerTrunk`` lists.
-        trainable_blocks: how many of the last blocks learn; 0 means all of them.
-        normed: see ``TokenScorer``; without it the final norm is left out altogether.
+        teacher: a network with the interface ``ScorerTrunk``.
+        trainable_blocks: number of last blocks that learn; 0 for all of them.
+        normed: see ``TokenScorer``; without it, the final norm is removed.
     """
     if trainable_blocks < 0:
         raise InputError(f"trainable_blocks={trainable_blocks} is out of range: it must not be negative.")

@@ -35,9 +35,9 @@ from didi_core.types import Denoiser
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings(ObjectiveSettings):
-    """What a policy gradient is made of.
+    """The parts of a policy gradient: rollout, baseline, anchor and weighting.
 
-    coupled: the corruption time is the rollout's tau; otherwise an independent uniform one.
+    coupled: the corruption time is the rollout's tau; otherwise it is uniform and independent.
     """
 
     schedule: str = "log_linear"

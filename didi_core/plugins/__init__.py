@@ -1,4 +1,4 @@
-"""Plugins: found by entry points, checked, and asked for what they offer."""
+"""Plugins: found by entry points, checked, and queried for their offers."""
 
 from didi_core.plugins.discovery import Registry, registry
 

@@ -1,4 +1,4 @@
-"""What the core itself brings, offered through the same hooks as everyone else's."""
+"""The core's own laws, grids, samplers, objectives and rewards, offered through the same hooks as those of plugins."""
 
 from __future__ import annotations
 

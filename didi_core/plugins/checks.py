@@ -1,4 +1,4 @@
-"""What is checked of a plugin before anything of it is used: its interface, its hooks and their arguments."""
+"""Checks of a plugin before it is used: its interface, its hooks and their arguments."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ HOOKS: dict[str, Callable[..., Any]] = {
 
 
 def check_hooks(module: object) -> None:
-    """Refuse a plugin of another interface, or one whose hooks are misspelt, unmarked or ask for what is not given.
+    """Refuse a plugin of another interface, or one whose hooks are misspelt, unmarked or have unknown arguments.
 
     Raises:
-        InputError: what is wrong, and what would be right.
+        InputError: with the fault and its correction.
     """
     check_interface(getattr(module, "DIDI_INTERFACE", hookspecs.INTERFACE))
     for name, function in inspect.getmembers(module, callable):
@@ -40,7 +40,7 @@ def check_hooks(module: object) -> None:
 
 
 def check_interface(declared: Any) -> None:
-    """Refuse a plugin of another interface, and say what its author changes."""
+    """Raise InputError for a plugin of another interface, with what its author must change."""
     ours = hookspecs.INTERFACE
     if declared == ours:
         return
@@ -55,14 +55,14 @@ def check_interface(declared: Any) -> None:
 
 
 def changes(since: int) -> str:
-    """What has changed for plugins after an interface."""
+    """What has changed for plugins since an interface."""
     return "; ".join(change for version, change in hookspecs.CHANGES.items() if version > since)
 
 
 def import_fault(error: ImportError) -> str:
-    """What is wrong with a plugin that imports something which this didi_core does not have.
+    """The message for a plugin that imports something which this didi_core does not have.
 
-    A plugin that names no interface fails where its imports do, before any check.
+    Such a plugin fails at its imports, before its interface is checked.
     """
     return (
         f"{error}. This didi_core has plugin interface {hookspecs.INTERFACE}; a plugin of an older one changes: "
@@ -87,7 +87,7 @@ def tracing() -> bool:
 
 
 def trace(hook: str, plugin: str, arguments: Mapping[str, Any]) -> None:
-    """Show one hook call on stderr, when ``DIDI_TRACE_PLUGINS=1``."""
+    """Show one hook call on stderr, if ``DIDI_TRACE_PLUGINS=1``."""
     if tracing():
         shown = ", ".join(f"{key}={short(value)}" for key, value in arguments.items())
         print(f"didi_core: plugin {plugin}: {hook}({shown})", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""Finds plugins, asks them what they offer, and keeps what is wrong with one from stopping a run that does not use it.
+"""Finds plugins and queries their offers. A faulty plugin does not stop a run that does not use it.
 
-Discovery is by entry points in the group ``didi.plugins``. A plugin that cannot be loaded, or offers what does not fit,
-is remembered by name and left out; the error for a name that it may have brought says so.
-``DIDI_TRACE_PLUGINS=1`` shows every hook call, and the traceback of a plugin that cannot be loaded.
+Discovery is by entry points in the group ``didi.plugins``. A plugin that cannot be loaded, or offers something
+unusable, is left out with its fault. The error for an unknown name mentions such plugins. ``DIDI_TRACE_PLUGINS=1``
+shows every hook call, and the traceback of a plugin that cannot be loaded.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from didi_core.plugins.offers import OWN, Offer, Plugin, settle
 from didi_core.types import Domain, Metric
 
 GROUP = "didi.plugins"
-CORE = "core"  # name of the core's own plugin
-# A stranger's code may raise anything, and a module that calls sys.exit while it is imported must not end the run.
+CORE = "core"  # name of the built-in plugin
+# A plugin's code may raise anything, and a module that calls sys.exit at its import must not end the run.
 FAILURES = (Exception, SystemExit)
 
 
 @dataclass(frozen=True)
 class Registry:
-    """Everything that the loaded plugins offer. Read-only, but for listeners that failed and are not called again."""
+    """Everything that the loaded plugins offer. Read-only, except for ``silenced``: listeners that failed."""
 
     manager: pluggy.PluginManager
     plugins: tuple[Plugin, ...]
     offers: Mapping[str, Mapping[str, Offer]]  # kind -> name -> offer; a metric's name is <domain>/<metric>
-    conflicts: Mapping[str, Mapping[str, str]]  # kind -> name -> why nobody has it
+    conflicts: Mapping[str, Mapping[str, str]]  # kind -> name -> why no plugin gets it
     config_folders: tuple[Path, ...] = ()
     silenced: set[str] = field(default_factory=set)
 
@@ -61,7 +61,7 @@ class Registry:
         return sorted(caller.name for caller in self.manager.get_hookcallers(found) or []) if found else []
 
     def catalogue(self, kind: str) -> Catalogue[Any]:
-        """What there is of a kind, by name, with what to say of names that are not there."""
+        """The offers of a kind by name, with messages about missing names."""
         made: Catalogue[Any] = Catalogue(KINDS[kind].word, {})
         self.fill(kind, made)
         return made
@@ -82,16 +82,16 @@ class Registry:
         factory = self.catalogue("domains").find(name)
         try:
             domain: Domain = build(factory, data, "data")
-        except Exception as error:  # whatever it is, it goes on upwards with the plugin's name
+        except Exception as error:  # any exception is raised again with the plugin's name
             error.add_note(f"(while domain {name!r} was made, by plugin {self._origin('domains', name)})")
             raise
         return domain
 
     def metrics(self, domain: Domain) -> list[Metric]:
-        """The domain's metrics, then those that other plugins have for it.
+        """The domain's metrics, then those of plugins for this domain.
 
         Raises:
-            InputError: a plugin's metric has a name that the domain itself uses.
+            InputError: a plugin's metric has the name of one of the domain's own.
         """
         found = list(domain.metrics())
         for name, offer in self.offers["metrics"].items():
@@ -108,8 +108,8 @@ class Registry:
     def notify(self, event: str, **arguments: Any) -> None:
         """Call ``didi_on_<event>`` of every plugin that listens.
 
-        One that raises is named on stderr with its distribution and is not called again: a tracker that lost its
-        network must not end a training.
+        One that raises is reported on stderr with its distribution, and is not called again: a tracker without network
+        must not end a training.
         """
         name = f"didi_on_{event}"
         for impl in reversed(getattr(self.manager.hook, name).get_hookimpls()):
@@ -129,7 +129,7 @@ class Registry:
 
 @cache
 def registry() -> Registry:
-    """The plugins of this installation, loaded once. What they offer joins the catalogues of its kind."""
+    """The plugins of this installation, loaded once. Their offers join the catalogues."""
     with PLUGINS.loading():
         found = collect(importlib.metadata.entry_points(group=GROUP))
     for kind in KINDS.values():
@@ -139,12 +139,12 @@ def registry() -> Registry:
 
 
 def collect(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Registry:
-    """Load the given entry points after the core's own plugin, and gather what they offer."""
+    """Load the given entry points after the built-in plugin, and collect their offers."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(builtin, CORE)
     plugins = [Plugin(CORE, OWN, _version(OWN))]
-    # The core's own come first, so that the others lose a name that is taken.
+    # The built-in plugin comes first, so that others lose a name that is taken.
     order = sorted(entry_points, key=lambda point: (_distribution(point)[0] != OWN, point.name, _distribution(point)))
     for point in order:
         if not _seen(plugins, manager, point):
@@ -164,7 +164,7 @@ def collect(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Registry:
 
 
 def _distribution(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    """Name and version of the distribution that an entry point came in."""
+    """Name and version of an entry point's distribution."""
     return (point.dist.name, point.dist.version) if point.dist else ("an unknown distribution", "")
 
 
@@ -176,13 +176,13 @@ def _version(distribution: str) -> str:
 
 
 def _seen(plugins: Sequence[Plugin], manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -> bool:
-    """Whether the same distribution was found twice on the path, as an editable install beside a wheel is."""
+    """Whether the same distribution was found before, as happens with an editable install beside a wheel."""
     distribution = _distribution(point)[0]
     return manager.has_plugin(point.name) and (point.name, distribution) in {(p.name, p.distribution) for p in plugins}
 
 
 def _load(manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -> Plugin:
-    """Import and register one plugin; what goes wrong there is its problem, not the run's."""
+    """Import and register one plugin. An exception becomes its ``problem``, and does not end the run."""
     distribution, version = _distribution(point)
     name = f"{point.name}@{distribution}" if manager.has_plugin(point.name) else point.name
     found = Plugin(name, distribution, version)
@@ -190,7 +190,7 @@ def _load(manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -
         module = point.load()
         check_hooks(module)
         manager.register(module, name)
-    except FAILURES as error:  # the plugin is reported by name and the rest goes on
+    except FAILURES as error:  # the plugin is reported by name, and loading continues
         return _failed(manager, found, error)
     return found
 
@@ -201,23 +201,23 @@ def _failed(manager: pluggy.PluginManager, plugin: Plugin, error: BaseException)
         traceback.print_exception(error)
     if manager.has_plugin(plugin.name):
         manager.unregister(name=plugin.name)
-    said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    problem = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] == "didi_core":
-        said = import_fault(error)
-    return replace(plugin, problem=" ".join(said.split()).rstrip("."))
+        problem = import_fault(error)
+    return replace(plugin, problem=" ".join(problem.split()).rstrip("."))
 
 
 def _gather(
     manager: pluggy.PluginManager, plugin: Plugin, claims: dict[str, dict[str, list[Offer]]], folders: list[Path]
 ) -> Plugin:
-    """Ask one plugin for everything it offers; nothing of it is kept when any of its answers does not fit."""
+    """Collect all offers of one plugin; none are kept if any of its results is unusable."""
     answers: dict[str, Any] = {}
     found: dict[str, Mapping[str, Any]] = {}
     try:
         for kind in KINDS.values():
             answer = answers[kind.name] = _ask(manager, plugin.name, kind)
             if answer is not None:
-                trusted = plugin.name == CORE  # its own files are tested, and reading them all takes a while
+                trusted = plugin.name == CORE  # its files have tests, and reading all of them takes a while
                 found[kind.name] = kind.read(kind.hook, answer) if trusted else kind.offers(answer)
     except FAILURES as error:
         return _failed(manager, plugin, error)
@@ -229,7 +229,7 @@ def _gather(
 
 
 def _ask(manager: pluggy.PluginManager, plugin: str, kind: Kind) -> Any:
-    """What a plugin answers to the hook of a kind; None where it does not implement it."""
+    """What a plugin returns from the hook of a kind; None if it does not implement it."""
     for impl in getattr(manager.hook, kind.hook).get_hookimpls():
         if impl.plugin_name == plugin:
             trace(kind.hook, plugin, {})

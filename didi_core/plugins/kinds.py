@@ -1,6 +1,6 @@
-"""The kinds of things that plugins offer, one record each: everything that the core does with a kind follows from it.
+"""The kinds of offers of plugins, one record each. Everything that the core does with a kind follows from its record.
 
-A new kind is a hook in ``hookspecs`` and a row here.
+A new kind needs a hook in ``hookspecs`` and a row here.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from didi_core.types import Domain, Metric
 
 
 def by_name(hook: str, answer: Any) -> Mapping[str, Any]:
-    """Name -> thing, as most hooks answer."""
+    """Name -> thing, as most hooks return."""
     if not isinstance(answer, Mapping) or not all(isinstance(name, str) and name for name in answer):
-        raise InputError(f"{hook} returned {short(answer)}: it returns a mapping of names")
+        raise InputError(f"{hook} returned {short(answer)}: it must return a mapping of names")
     return answer
 
 
@@ -36,46 +36,46 @@ def by_domain(hook: str, answer: Any) -> Mapping[str, Any]:
     """Domain -> name -> thing, as ``<domain>/<name>`` -> thing."""
     for domain, things in by_name(hook, answer).items():
         if not isinstance(things, Mapping):
-            raise InputError(f"{hook} returned {short(things)} for domain {domain!r}: a mapping of metrics there")
+            raise InputError(f"{hook} returned {short(things)} for domain {domain!r}: it must be a mapping of metrics")
     return {f"{domain}/{name}": thing for domain, things in answer.items() for name, thing in things.items()}
 
 
 def by_folder(hook: str, answer: Any) -> Mapping[str, Path]:
-    """Folders, as the configurations in them: ``objective/mine`` -> ``objective/mine.yaml``."""
+    """The configurations in folders: ``objective/mine`` -> ``objective/mine.yaml``."""
     if isinstance(answer, str | Path) or not isinstance(answer, Sequence):
-        raise InputError(f"{hook} returned {answer!r}: it returns a list of folders")
+        raise InputError(f"{hook} returned {answer!r}: it must return a list of folders")
     missing = [str(folder) for folder in answer if not Path(folder).is_dir()]
     if missing:
-        raise InputError(f"{hook} names a folder that is not there: {missing[0]} (is it in the wheel?)")
+        raise InputError(f"{hook} names a folder that does not exist: {missing[0]} (is it in the wheel?)")
     files = [(Path(folder), path) for folder in answer for path in sorted(Path(folder).rglob("*/*.yaml"))]
     return {path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in files}
 
 
 def instance(protocol: type, thing: Any) -> str:
-    """The fault of a thing that plugins give as it is."""
+    """The fault of an offer that is an instance; '' if there is none."""
     return "is a class: give an instance" if isinstance(thing, type) else _lacking(protocol, thing)
 
 
 def settings_class(protocol: type, thing: Any) -> str:
-    """The fault of a class that the core makes from settings."""
+    """The fault of an offered class whose instances the core makes from settings; '' if there is none."""
     if not isinstance(thing, type) or not hasattr(thing, "__dataclass_fields__"):
         return "is not a dataclass: give the class itself, made with @dataclass(frozen=True)"
     return _lacking(protocol, thing)
 
 
 def reward(protocol: type, thing: Any) -> str:
-    """The fault of a reward: a function marked with ``@reward``, or a class that the core makes from settings."""
+    """The fault of an offered reward: a function marked with ``@reward``, or a class of settings; '' without fault."""
     return "" if isinstance(thing, TextFunction) else settings_class(protocol, thing)
 
 
 def factory(protocol: type, thing: Any) -> str:
-    """The fault of something that makes what has the protocol's members."""
+    """The fault of an offered factory; '' if there is none."""
     del protocol
     return "" if callable(thing) else "cannot be called"
 
 
 def readable(protocol: type, path: Path) -> str:
-    """Why a configuration cannot be read: some are read by runs that do not choose them."""
+    """Why a configuration cannot be read; some are read by runs that do not choose them."""
     del protocol
     try:
         yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -90,20 +90,20 @@ def _lacking(protocol: type, thing: Any) -> str:
 
 
 def members(protocol: type) -> list[str]:
-    """Names that a protocol asks for."""
+    """Names of a protocol's members."""
     return [name for name in {**protocol.__annotations__, **vars(protocol)} if not name.startswith("_")]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of thing that plugins offer.
+    """One kind of offer.
 
-    name: the kind in tables and records. word: one of them in messages.
-    protocol: what one must have. form: what a plugin gives for it; called, it says what is wrong, '' where nothing is.
-    catalogue: where the core looks for it, beside its own. None: it is asked of the registry.
-    read: the hook's answer as name -> thing; raises InputError for an answer of another shape.
-    answers_to: the hook, where it is not called after ``name``.
-    conformance: the function of ``didi_core.testing`` that checks what one does. scaffolds: kinds of ``new-plugin``.
+    name: the kind in tables and records. word: the word for one of them in messages.
+    protocol: the members that one must have. form: function that returns the fault of an offer, '' without fault.
+    catalogue: where the core looks for it. None: only the registry has it.
+    read: the hook's result as name -> thing; raises InputError for a result of another shape.
+    answers_to: the hook, if its name does not follow from ``name``.
+    conformance: the function of ``didi_core.testing`` that checks one. scaffolds: kinds of ``new-plugin``.
     """
 
     name: str
@@ -121,10 +121,10 @@ class Kind:
         return self.answers_to or f"didi_register_{self.name}"
 
     def offers(self, answer: Any) -> Mapping[str, Any]:
-        """What a plugin answered to the hook, as name -> thing.
+        """The result of the hook as name -> thing.
 
         Raises:
-            InputError: an answer, or a thing in it, that cannot be used.
+            InputError: the result, or a thing in it, cannot be used.
         """
         found = self.read(self.hook, answer)
         for name, thing in found.items():

@@ -1,4 +1,4 @@
-"""What plugins offer by name, and who has a name that several claim."""
+"""Named offers of plugins, and the rule for a name that several claim."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OWN = "didi-core"  # names of this distribution cannot be taken by another
 
 @dataclass(frozen=True)
 class Offer:
-    """A named thing and the plugin it comes from."""
+    """A named thing and its plugin."""
 
     value: Any
     plugin: str
@@ -21,9 +21,9 @@ class Offer:
 
 @dataclass(frozen=True)
 class Plugin:
-    """One plugin: its name, the distribution it came in and its version.
+    """One plugin: its name, distribution and version.
 
-    problem: why it is left out; '' where it works. refused: offers that are left out because of their names.
+    problem: why it is left out; '' if it works. refused: offers that are left out because of their names.
     """
 
     name: str
@@ -38,16 +38,16 @@ class Plugin:
 
     @property
     def health(self) -> str:
-        """``ok``, or what is wrong."""
+        """``ok``, or the problem."""
         return self.problem or "; ".join(self.refused) or "ok"
 
 
 def settle(
     kind: Kind, name: str, claimed: Sequence[Offer], plugins: list[Plugin], conflicts: dict[str, str]
 ) -> Mapping[str, Offer]:
-    """Who has a name that several claim: the core keeps its own; of two others nobody has it, and asking says why.
+    """Decide who gets a name that several claim: the core keeps its own; of two plugins none gets it.
 
-    Whoever does not get the name has it among its ``refused``, in ``plugins``.
+    A plugin that does not get the name has it in ``refused``. Asking for the name raises an error with the reason.
     """
     places = {plugin.name: i for i, plugin in enumerate(plugins)}
     first, *others = (plugins[places[offer.plugin]] for offer in claimed)

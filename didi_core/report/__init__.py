@@ -1,1 +1,1 @@
-"""What a person reads: tables, plots and pages made from findings."""
+"""Tables, plots and pages of an evaluation for a reader."""

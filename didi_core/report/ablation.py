@@ -1,4 +1,4 @@
-"""The report of an ablation, or of any multirun over training seeds: means over seeds, the teacher beside them."""
+"""The report of an ablation, or of any multirun over training seeds: means over seeds, beside the teacher."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ Reading = Callable[[RunReport, str, int], Mapping[str, Any] | None]  # an interv
 
 @dataclass(frozen=True)
 class Ablation:
-    """Runs by the name of their objective, the numbers of steps that their students were drawn with, and a run that
-    has the teacher's rows: a run whose sampler no teacher can be drawn with has none."""
+    """Runs by the name of their objective, the numbers of steps of their students, and a run with the teacher's rows.
+
+    A run whose sampler needs a scorer has no rows of the teacher.
+    """
 
     by_row: Mapping[str, Sequence[RunReport]]
     steps: Sequence[int]
@@ -75,8 +77,11 @@ class Ablation:
 
 
 def ablation(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
-    """A sentence about the order, what to know, and tables over seeds: quality as sampled, at matched entropy and
-    against the teacher, entropy, then every other metric that has a better side.
+    """The content of an ablation's report.
+
+    Returns:
+        a sentence about the order; caveats; and tables over seeds: quality as sampled, at matched entropy and against
+        the teacher, entropy, then every other metric with a direction.
 
     Raises:
         InputError: no run has a student's row.
@@ -115,7 +120,11 @@ def ablation(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
 
 
 def read_ablation(folder: Path) -> tuple[list[RunReport], list[str]]:
-    """Reports of all runs of a multirun, and which of its runs have none."""
+    """Read the runs of a multirun.
+
+    Returns:
+        the reports, and a note on runs without one.
+    """
     runs = sorted((path for path in folder.glob("*") if (path / RECORD).is_file()), key=lambda p: (len(p.name), p.name))
     done = [read_run(path) for path in runs if (path / "report.json").is_file()]
     if not done:
@@ -129,7 +138,7 @@ def _at(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
 
 
 def _sampled(metric: str) -> Reading:
-    """A metric of the samples as they come."""
+    """A metric of the samples at the temperature nearest to 1."""
 
     def read(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
         row = _at(run, model, steps)
@@ -139,14 +148,14 @@ def _sampled(metric: str) -> Reading:
 
 
 def _matched(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
-    """Quality at the entropy of the data; None where the sweep did not reach it."""
+    """Quality at the entropy of the data; None if the sweep did not reach it."""
     row = _at(run, model, steps)
     found = run.matched(row) if row else None
     return found["quality"] if found else None
 
 
 def _ratio(other: RunReport | None) -> Reading:
-    """Student over teacher at matched entropy and equal steps; over the teacher of ``other`` where a run has none."""
+    """Student over teacher at matched entropy and equal steps; the teacher of ``other`` if a run has none."""
 
     def read(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
         if model == "teacher":
@@ -160,7 +169,7 @@ def _ratio(other: RunReport | None) -> Reading:
 
 
 def _over(value: Interval, seeds: int) -> str:
-    """A mean over seeds; of how many, where not all of them have a value."""
+    """A mean over seeds, with their number if some have no value."""
     if not value.n:
         return "–"
     return estimate(value) + (f" ({value.n} of {seeds})" if value.n < seeds else "")
@@ -172,7 +181,7 @@ def _known(runs: Sequence[RunReport], read: Reading, steps: int) -> list[float]:
 
 
 def _sentence(found: Ablation, label: str, quality: str) -> str:
-    """Which row is best, and which neighbours stand the other way round than published."""
+    """Which row is best, and which neighbouring rows are in the opposite order to the published one."""
     middle = 8 if 8 in found.steps else found.steps[len(found.steps) // 2]
     known = {name: _known(runs, _sampled(quality), middle) for name, runs in found.by_row.items()}
     means = {name: over_runs(values, geometric=True).value for name, values in known.items() if values}
@@ -192,8 +201,8 @@ def _sentence(found: Ablation, label: str, quality: str) -> str:
 
 def _seeds_notes(by_row: Mapping[str, Sequence[RunReport]]) -> list[str]:
     few = sorted(ROWS.get(name, name) for name, runs in by_row.items() if len(runs) < 3)
-    said = [f"Fewer than three seeds: {', '.join(few)}."] if few else []
+    notes = [f"Fewer than three seeds: {', '.join(few)}."] if few else []
     if not by_row.keys() & ROWS.keys():
-        return said
+        return notes
     missing = [label for name, label in ROWS.items() if name not in by_row]
-    return said + ([f"Rows without a run: {', '.join(missing)}."] if missing else [])
+    return notes + ([f"Rows without a run: {', '.join(missing)}."] if missing else [])

@@ -1,7 +1,7 @@
-"""The shell of every report: one HTML file that stands alone, follows light or dark, and reads on a phone.
+"""The frame of every report: a self-contained HTML file with light and dark colours that is readable on a phone.
 
-Pages are templates of jinja2 that escape whatever is put into them: names of models, texts of samples and entries of
-records are a user's, or a stranger's.
+Pages are jinja2 templates that escape all values, because names of models, texts of samples and entries of records may
+come from anyone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DARK = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table. quiet: what follows in a quieter colour. dot: a CSS colour in front. tone: a CSS class."""
+    """A cell of a table. quiet: text after it in a muted colour. dot: a CSS colour in front. tone: a CSS class."""
 
     text: str
     quiet: str = ""
@@ -41,7 +41,7 @@ class Cell:
 
     @classmethod
     def ranged(cls, text: str, dot: str = "") -> Cell:
-        """``value [low, high]`` with the interval in a quieter colour."""
+        """``value [low, high]`` with the interval in a muted colour."""
         value, bracket, rest = text.partition(" [")
         return cls(value, f"[{rest}" if bracket else "", dot)
 
@@ -56,7 +56,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of a page; ``words`` are the columns of text, which stand on the left."""
+    """A table of a page; ``words`` are the columns of text, which are aligned left."""
 
     headers: Sequence[str]
     lines: Sequence[Line]
@@ -66,14 +66,14 @@ class Grid:
 def render(template: str, package: str = __package__, **values: Any) -> str:
     """A page from a template of a package, which may extend ``base.html`` and use the macros of ``parts.html``.
 
-    Every value is escaped. No address in a page leads out.
+    Every value is escaped. A page loads nothing from other addresses.
     """
     return environment(package).get_template(template).render(**values)
 
 
 @cache
 def environment(package: str) -> jinja2.Environment:
-    """The templates of a package, and these below them."""
+    """The templates of a package, with those of this package as a fallback."""
     loaders = [jinja2.PackageLoader(name) for name in dict.fromkeys((package, __package__))]
     made = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),

@@ -1,4 +1,4 @@
-"""How pictures are made: one style, panels, and SVG that follows the page's light or dark colours beside the PNG."""
+"""Drawing of pictures: one style, panels, and for each a PNG and an SVG that follows the page's colours."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Plot:
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draw in the house style, and leave the caller's matplotlib settings alone."""
+    """Draw in the style of the reports, without changing the caller's matplotlib settings."""
 
     @wraps(draw)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -72,7 +72,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def panels_of(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of up to two columns; panels beyond ``count`` are absent."""
+    """A figure of up to two columns with ``count`` panels."""
     from matplotlib.figure import Figure
 
     columns = min(count, 2)
@@ -88,7 +88,7 @@ def finish(canvas: Figure, name: str, caption: str) -> Plot:
     import matplotlib as mpl
 
     png, svg = io.BytesIO(), io.StringIO()
-    # The salt makes identifiers repeatable and different between pictures of one page.
+    # The salt makes identifiers reproducible, and different between pictures of one page.
     with mpl.rc_context({"svg.hashsalt": f"didi-{name}"}):
         canvas.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
         canvas.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -96,7 +96,7 @@ def finish(canvas: Figure, name: str, caption: str) -> Plot:
 
 
 def _inline(svg: str, label: str) -> str:
-    """An SVG file as an element of an HTML page: no addresses, no fixed size, colours as CSS variables."""
+    """An SVG file as an element of an HTML page: without addresses or fixed size, and with CSS variables as colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", svg)
@@ -113,7 +113,7 @@ def _escape(text: str) -> str:
 
 
 def log_axis(axis: Any) -> None:
-    """Logarithmic, with plain numbers at round values."""
+    """Make an axis logarithmic, with plain numbers at round values."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.axes.set_yscale("log")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def evaluation_plots(evaluation: Evaluation, findings: Findings) -> list[Plot]:
-    """Frontier and quality over steps, whichever the evaluation has the data for."""
+    """Frontier and quality over steps, as far as the evaluation has data for them."""
     plots = []
     if evaluation.frontiers:
         plots.append(frontier_plot(evaluation))
@@ -28,7 +28,7 @@ def evaluation_plots(evaluation: Evaluation, findings: Findings) -> list[Plot]:
 
 @styled
 def frontier_plot(evaluation: Evaluation) -> Plot:
-    """Entropy against quality (log scale): a curve per model and number of steps, a panel per law and grid."""
+    """Quality (log scale) against entropy: a curve per model and number of steps, a panel per law and grid."""
     families = list(dict.fromkeys(replace(method, steps=None) for _, method in evaluation.frontiers))
     quality, entropy = evaluation.metrics[:2]
     data = next((row for row in evaluation.rows if row.kind == "data"), None)
@@ -78,7 +78,7 @@ def frontier_plot(evaluation: Evaluation) -> Plot:
 
 @styled
 def steps_plot(evaluation: Evaluation, findings: Findings) -> Plot:
-    """Quality over steps with intervals: as sampled at temperature 1 and, where it was reached, at matched entropy."""
+    """Quality over steps with intervals: as sampled at temperature 1, and at matched entropy where it was reached."""
     quality = evaluation.metrics[0]
     matched_any = any(value.usable for (_, m), value in findings.matched.items() if m.steps is not None)
     canvas, panels = panels_of(2 if matched_any else 1, height=3.7)
@@ -117,9 +117,7 @@ def steps_plot(evaluation: Evaluation, findings: Findings) -> Plot:
         axes.set(title=title, xlabel="steps", ylabel=quality.label)
         log_axis(axes.yaxis)
     _legend(panels[0], evaluation, {model for model, _ in sampled}, families=families if len(families) > 1 else ())
-    return finish(
-        canvas, "steps", f"{headed(quality.label)} over steps with 95 % intervals; dashed: held-out data."
-    )
+    return finish(canvas, "steps", f"{headed(quality.label)} over steps with 95 % intervals; dashed: held-out data.")
 
 
 TRAINING = (
@@ -134,7 +132,7 @@ TRAINING = (
 
 @styled
 def training_plot(metrics: Sequence[Mapping[str, float]]) -> Plot | None:
-    """Curves of a training run from the lines of metrics.jsonl; None when there are too few."""
+    """Curves of a training run from the lines of metrics.jsonl; None if there are too few."""
     present = [(title, [k for k in keys if sum(k in line for line in metrics) > 1]) for title, keys in TRAINING]
     present = [(title, keys) for title, keys in present if keys]
     if not present:
@@ -171,7 +169,7 @@ def _bars(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 def _end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: float = 10.0) -> None:
-    """Name curves at their right ends; names nearer than ``apart`` points are pushed up and down alike."""
+    """Label curves at their right ends; labels nearer than ``apart`` points are moved up and down equally."""
     scale = axes.figure.dpi / 72
     ordered = sorted(ends, key=lambda end: end[1])
     places = np.array([axes.transData.transform(end[:2]) for end in ordered]).reshape(-1, 2) / scale
@@ -199,9 +197,7 @@ def _legend(
         axes.plot([], [], color=_colour(evaluation, model), linewidth=2, label=model)
     for number, family in enumerate(families):
         style = ("-", "--", ":", "-.")[number % 4]
-        axes.plot(
-            [], [], color=MUTED, linestyle=style, marker="osD^v"[number % 5], markersize=4, label=family.label
-        )
+        axes.plot([], [], color=MUTED, linestyle=style, marker="osD^v"[number % 5], markersize=4, label=family.label)
     if held_out:
         axes.plot([], [], color=INK, marker="D", linestyle="", label=held_out)
     axes.legend(fontsize=9, loc="best")

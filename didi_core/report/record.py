@@ -1,4 +1,4 @@
-"""The report of an evaluation as one frozen record: what every form of it shows."""
+"""The report of an evaluation as one frozen record, from which every format is made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from didi_core.evaluation.rows import Evaluation
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report shows. provenance: the run's record (run.json). training: lines of metrics.jsonl."""
+    """The content of a report. provenance: the run's record (run.json). training: lines of metrics.jsonl."""
 
     title: str
     evaluation: Evaluation
@@ -39,7 +39,7 @@ def build_report(
     provenance: Mapping[str, Any] | None = None,
     training: Sequence[Mapping[str, float]] = (),
 ) -> Report:
-    """Compare the models of an evaluation and say what came out."""
+    """Compare the models of an evaluation, and build its report."""
     findings = compare(evaluation, baseline)
     return Report(
         title or f"Evaluation: {evaluation.domain}",
@@ -53,7 +53,7 @@ def build_report(
 
 
 def read_training(folder: Path) -> list[dict[str, float]]:
-    """Lines of a run's metrics.jsonl (none where there is no file); a last line that was cut short is left out."""
+    """Lines of a run's metrics.jsonl (none without the file), without an incomplete last line."""
     path = folder / "metrics.jsonl"
     lines: list[dict[str, float]] = []
     for text in path.read_bytes().splitlines() if path.is_file() else []:
@@ -62,6 +62,8 @@ def read_training(folder: Path) -> list[dict[str, float]]:
         except (ValueError, RecursionError):
             break
         if not isinstance(line, dict) or not all(isinstance(value, int | float) for value in line.values()):
-            raise InputError(f"{path}: {text[:60]!r} is no line of metrics. Remove it, or repeat the run elsewhere.")
+            raise InputError(
+                f"{path}: {text[:60]!r} is not a line of metrics. Remove it, or repeat the run in another folder."
+            )
         lines.append(line)
     return lines

@@ -1,4 +1,4 @@
-"""Reports of several runs read back, and side by side."""
+"""Reports of several runs, read back and shown side by side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from didi_core.storage.run_dir import RECORD, read_record
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run's report.json, and the configuration that it came from."""
+    """A run's report.json, and the configuration of the run."""
 
     path: Path
     report: Mapping[str, Any]
@@ -28,7 +28,7 @@ class RunReport:
 
     @property
     def objective(self) -> str:
-        """Name of the objective that was trained."""
+        """Name of the trained objective."""
         return str(self.config.get("objective", {}).get("name", ""))
 
     def table(self, model: str | None = None) -> list[Mapping[str, Any]]:
@@ -42,7 +42,7 @@ class RunReport:
         return list(best.values())
 
     def matched(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """What the row's method has at the data's entropy, where its sweep reached it."""
+        """The value of the row's method at the entropy of the data, if its sweep reached it."""
         for found in self.report["matched"]:
             same = (found["model"], found["method"]) == (row["model"], row["method"])
             if same and found["status"] != "not reached":
@@ -54,7 +54,7 @@ def read_run(path: Path) -> RunReport:
     """The report of a run directory.
 
     Raises:
-        InputError: there is none, it is damaged, or another version of this program wrote it.
+        InputError: there is no report, it is damaged, or another version of this program wrote it.
     """
     file = path / "report.json"
     if not file.is_file():
@@ -72,17 +72,20 @@ def read_run(path: Path) -> RunReport:
 
 
 def side_by_side(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
-    """A sentence, what to know, and the rows of all runs in one table.
+    """The content of a comparison of runs.
+
+    Returns:
+        a sentence; caveats; and a table with the rows of all runs.
 
     Raises:
-        InputError: fewer than two runs, or runs of different domains.
+        InputError: there are fewer than two runs, or runs of different domains.
     """
     if len(runs) < 2:
         raise InputError("compare=[...] needs at least two run directories.")
     domains = {run.report["domain"]: run for run in runs}
     if len(domains) > 1:
-        told = ", ".join(f"{run.path}: {name}" for name, run in domains.items())
-        raise InputError(f"runs of different domains do not compare ({told}).")
+        listed = ", ".join(f"{run.path}: {name}" for name, run in domains.items())
+        raise InputError(f"runs of different domains do not compare ({listed}).")
     quality = runs[0].report["metrics"][0]
     entropy = runs[0].report["metrics"][1]
     names = _short_names([run.path for run in runs])
@@ -115,7 +118,7 @@ def side_by_side(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]
 
 
 def _best_sentence(runs: Sequence[RunReport], names: Sequence[str], quality: Mapping[str, Any]) -> str:
-    """The best student of all, where a student can be told."""
+    """A sentence on the best student of all runs."""
     found = [
         (float(m["quality"]["value"]), name, row["method"]["steps"])
         for run, name in zip(runs, names, strict=True)
@@ -123,23 +126,23 @@ def _best_sentence(runs: Sequence[RunReport], names: Sequence[str], quality: Map
         if (m := run.matched(row)) and m["quality"]["value"] is not None
     ]
     if not found:
-        return "No student reached the entropy of the data; see the samples as they come."
+        return "No student reached the entropy of the data; see the values as sampled."
     value, name, steps = min(found)
     return f"Best {quality['label']} of a student at matched entropy: {figure(value)}, {name} at {steps} steps."
 
 
 def _comparability(runs: Sequence[RunReport], names: Sequence[str]) -> list[str]:
-    """What keeps numbers of two runs from being compared."""
-    said = []
+    """Reasons why numbers of the runs cannot be compared."""
+    notes = []
     if len({json.dumps(run.report["metrics"][0]) for run in runs}) > 1:
-        said.append("The runs were judged by different judges: their qualities do not compare.")
+        notes.append("The runs have different judges: their qualities do not compare.")
     entropies = {round(run.report["reference_entropy"] or 0.0, 4) for run in runs}
     if len(entropies) > 1:
-        said.append(f"The runs are matched at different entropies ({', '.join(map(str, sorted(entropies)))}).")
+        notes.append(f"The runs are compared at different entropies ({', '.join(map(str, sorted(entropies)))}).")
     sizes = {name: min(r["n"] for r in run.table()) for run, name in zip(runs, names, strict=True) if run.table()}
     if len(set(sizes.values())) > 1:
-        said.append(f"Samples per row differ: {', '.join(f'{name} {n:,}' for name, n in sizes.items())}.")
-    return said
+        notes.append(f"Samples per row differ: {', '.join(f'{name} {n:,}' for name, n in sizes.items())}.")
+    return notes
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
@@ -148,7 +151,7 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def shown(value: Mapping[str, Any] | None) -> str:
-    """An interval of a report as it is printed; a dash for none."""
+    """An interval of a report as text; a dash for None."""
     if value is None or value["value"] is None:
         return "–"
     low, high = (float("nan") if value[end] is None else value[end] for end in ("low", "high"))

@@ -1,4 +1,4 @@
-"""Tables of a report beside the two main ones: what plots are drawn from, cost, precision, diversity."""
+"""Tables of a report beside the two main ones: data of the plots, cost, precision, diversity."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from didi_core.evaluation.rows import Method, MetricInfo, Row
 from didi_core.report.record import Report
 from didi_core.report.tables import estimate
 
-# What says whether a set is varied and natural, beside a domain's own metrics of which more is better.
+# Metrics of variety and naturalness, beside a domain's own metrics for which higher is better.
 VARIETY = ("entropy", "distinct", "repeated", "length", "length_distance", "energy")
 CURVE_LINES = 20  # of a training curve's table
-JOINT = "joint_fp32"  # the sampler that draws as the peers do
+JOINT = "joint_fp32"  # the sampler of published code
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; ``words`` are the columns of text, which stand on the left."""
+    """Cells as text; ``words`` are the columns of text, which are aligned left."""
 
     title: str
     about: str
@@ -72,7 +72,8 @@ def steps_data(report: Report) -> Table | None:
             row.method.label,
             _steps(row.method),
             estimate(row.values.get(quality.name)),
-            estimate(found.quality) if (found := report.findings.matched.get((row.model, row.method))) and found.usable
+            estimate(found.quality)
+            if (found := report.findings.matched.get((row.model, row.method))) and found.usable
             else "–",
         )
         for row in table_rows(report.evaluation.rows)
@@ -117,7 +118,8 @@ def cost_table(report: Report) -> Table | None:
         )
     about = (
         "NFE: calls per sample of every network, in forward equivalents (forward and backward are three). Seconds: in "
-        "the sampler, for all samples, after a warm-up, the device waited for. Samples per second: median over batches."
+        "the sampler, for all samples, after a warm-up, until the device finished. Samples per second: median over "
+        "batches."
     )
     headers = (
         "", "method", "steps", "denoiser", "scorer", "NFE", "seconds", "samples", "samples / s", "tokens / s"
@@ -126,7 +128,7 @@ def cost_table(report: Report) -> Table | None:
 
 
 def diversity_table(report: Report) -> Table:
-    """Variety, repetition, lengths and the distance of distributions, beside held-out data and its controls."""
+    """Variety, repetition, lengths and distances of distributions, beside held-out data and its controls."""
     chosen = [metric for metric in report.evaluation.metrics[1:] if _is_variety(metric)]
     several = len({row.method.label for row in report.evaluation.rows if row.method}) > 1
     cells = []
@@ -165,7 +167,7 @@ def variety_table(report: Report) -> Table | None:
 
 
 def precision_pairs(report: Report) -> list[tuple[Row, Row]]:
-    """Rows of the exact draw with those of the peers' fp32 joint draw of the same model, grid, steps, temperature."""
+    """Rows of the exact draw, each with that of the fp32 joint draw of the same model, grid, steps and temperature."""
     rows = [row for row in report.evaluation.rows if row.method is not None]
     pairs = []
     for joint in rows:
@@ -181,7 +183,7 @@ def precision_pairs(report: Report) -> list[tuple[Row, Row]]:
 
 
 def precision_table(report: Report) -> Table | None:
-    """The exact draw beside the peers'."""
+    """The exact draw beside that of published code."""
     quality, entropy = (report.evaluation.metrics + report.evaluation.metrics[-1:])[:2]
     cells = tuple(
         (
@@ -195,8 +197,8 @@ def precision_table(report: Report) -> Table | None:
     )
     columns = [f"{metric.label}, {name}" for metric in (quality, entropy) for name in ("exact", "fp32 joint")]
     about = (
-        "The peers draw token and mask jointly from fp32 noise of 24 bits, which never draws tokens rarer than about "
-        "2^-24 at each step: with many steps, a lower temperature in disguise. See docs/precision.md."
+        "Published code draws token and mask jointly from fp32 noise of 24 bits, which never draws tokens rarer than "
+        "about 2^-24 at each step. With many steps this acts as a lower temperature. See docs/precision.md."
     )
     return Table("Precision", about, ("", "grid", "steps", "T", *columns), cells) if cells else None
 
@@ -206,13 +208,13 @@ def _is_variety(metric: MetricInfo) -> bool:
 
 
 def _blind(report: Report, chosen: Sequence[MetricInfo]) -> str:
-    """Which controls the metrics with a direction do not tell from data: those say nothing against such a failure."""
-    told = []
+    """A sentence on controls that metrics do not distinguish from data; a failure of that kind would go unnoticed."""
+    failures = []
     for metric in chosen:
         failed = indistinct(report.evaluation, metric)
         if failed:
-            told.append(f"{metric.label} ({', '.join(failed)})")
-    known = "Not rated worse than held-out data: " + "; ".join(told) + ". " if told else ""
+            failures.append(f"{metric.label} ({', '.join(failed)})")
+    known = "Not rated worse than held-out data: " + "; ".join(failures) + ". " if failures else ""
     return known + "Numbers of a set (distinct, clusters) depend on its size: compare rows of equal size."
 
 

@@ -1,4 +1,4 @@
-"""The two main tables of a report, and how their cells are written."""
+"""The two main tables of a report, and the format of their cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ BOUNDS = {"": "", "at least": "≥ ", "at most": "≤ "}
 
 
 def main_table(report: Report) -> tuple[list[str], list[list[str]], list[Row]]:
-    """Headers, cells and rows of the table that everybody reads: one line per model, method and steps."""
+    """The main table, with one line per model, method and steps.
+
+    Returns:
+        headers, cells, and the row behind each line.
+    """
     evaluation = report.evaluation
     rows = table_rows(evaluation.rows)
     quality, entropy = evaluation.metrics[0], evaluation.metrics[1:2]
@@ -47,7 +51,11 @@ def main_table(report: Report) -> tuple[list[str], list[list[str]], list[Row]]:
 
 
 def matched_table(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Headers and cells of the comparison at matched entropy, one line per method and steps of every compared model."""
+    """The comparison at matched entropy, with one line per method and steps of every compared model.
+
+    Returns:
+        headers and cells.
+    """
     findings = report.findings
     headers = ["", "method", "steps", findings.baseline, "model", "difference", "verdict", "worth, steps"]
     worth = {(w.model, w.method): w.acceleration for w in findings.worth}
@@ -70,7 +78,7 @@ def matched_table(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def matched_cell(value: Matched) -> str:
-    """Quality at the matched entropy; what was not reached says where its nearest point is."""
+    """Quality at the matched entropy; the nearest point if the entropy was not reached."""
     if value.status == "reached":
         return estimate(value.quality)
     where = f"{value.entropy:.3f} nats, T={value.temperature:g}"
@@ -85,12 +93,12 @@ def estimate(value: Interval | None) -> str:
     """``7.12 [6.98, 7.25]``."""
     if value is None or math.isnan(value.value):
         return "–"
-    if math.isnan(value.low) and math.isnan(value.high):  # of one run
+    if math.isnan(value.low) and math.isnan(value.high):  # a single run has no interval
         return figure(value.value)
     return f"{figure(value.value)} [{figure(value.low)}, {figure(value.high)}]"
 
 
 def described(report: Report) -> str:
-    """What the quality is, where its metric says so (the judge by name), as a sentence with a space behind it."""
+    """The description of the quality metric (with its judge) as a sentence and a space; '' without one."""
     quality = report.evaluation.metrics[0]
     return f"{headed(quality.label)}: {quality.description}. " if quality.description else ""

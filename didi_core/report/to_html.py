@@ -1,4 +1,4 @@
-"""report.html: what the template ``report.html`` shows of a report."""
+"""report.html: the values for the template ``report.html``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LONGEST = 600  # characters of a sample that are shown
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture, and the table that it was drawn from."""
+    """A picture and its table of data."""
 
     plot: Plot
     title: str = ""
@@ -47,7 +47,7 @@ class Shown:
 
 
 def html(report: Report, plots: Sequence[Plot]) -> str:
-    """The page: verdict, figures, pictures, tables, samples to read, provenance."""
+    """The page: verdict, key figures, pictures, tables, samples to read, provenance."""
     named = {plot.name: plot for plot in plots}
     return render(
         "report.html",
@@ -93,7 +93,7 @@ def _grid(report: Report, table: Table) -> Grid:
 
 
 def _tiles(report: Report) -> list[Cell]:
-    """The comparisons as large figures, one for each number of steps of the first compared model and method."""
+    """Key figures: one comparison for each number of steps of the first compared model and method."""
     shown = [c for c in report.findings.comparisons if c.ratio is not None and c.method.steps is not None]
     shown = [c for c in shown if (c.model, c.method.label) == (shown[0].model, shown[0].method.label)]
     tiles = []
@@ -148,6 +148,6 @@ def _all_metrics(report: Report) -> Grid:
 
 
 def _colour(report: Report, model: str) -> str:
-    """The model's colour in the pictures; '' for what has none."""
+    """The model's colour in the pictures; '' if it has none."""
     models = list(dict.fromkeys(row.model for row in report.evaluation.rows if row.kind in ("model", "file")))
     return f"var(--series-{models.index(model) % len(SERIES)})" if model in models else ""

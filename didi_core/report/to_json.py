@@ -1,4 +1,4 @@
-"""report.json: everything that a report says, as plain values; docs/report_schema.md documents it."""
+"""report.json: the whole report as plain values; docs/report_schema.md documents it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from didi_core.report.record import Report
 from didi_core.report.side_tables import precision_pairs
 
 SCHEMA = "didi_core.report/3"
-# Of a run's record, what decides the numbers: two evaluations with one seed give the same file but for ``timing``.
+# The entries of a run's record that decide the numbers: two evaluations with one seed differ only in ``timing``.
 DECISIVE = ("config", "versions", "git_commit", "device", "precision", "attention", "hashes")
-PLACES = ("out", "run_dir", "resume")  # keys of the configuration that do not
+PLACES = ("out", "run_dir", "resume")  # keys of the configuration that do not decide them
 
 
 def report_json(report: Report) -> dict[str, Any]:
     """The report as plain values; a number that is not finite becomes null.
 
-    Everything but ``timing`` follows from the configuration, the networks and the seed.
+    Everything except ``timing`` follows from the configuration, the networks and the seed.
     """
     evaluation, findings = report.evaluation, report.findings
     return _plain(
@@ -57,9 +57,16 @@ def report_json(report: Report) -> dict[str, Any]:
                 name: [{"id": s.id, "text": s.text} for s in samples] for name, samples in evaluation.examples.items()
             },
             "precision": [
-                {"model": exact.model, "grid": exact.method.grid, "steps": exact.method.steps,
-                 "temperature": exact.temperature, "exact": exact.values, "joint_fp32": joint.values}
-                for exact, joint in precision_pairs(report) if exact.method is not None
+                {
+                    "model": exact.model,
+                    "grid": exact.method.grid,
+                    "steps": exact.method.steps,
+                    "temperature": exact.temperature,
+                    "exact": exact.values,
+                    "joint_fp32": joint.values,
+                }
+                for exact, joint in precision_pairs(report)
+                if exact.method is not None
             ],
             "provenance": _decisive(report.provenance),
             "timing": [_timing(row) for row in evaluation.rows if row.kind == "model"],
@@ -68,7 +75,7 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    """A row without what the clock said."""
+    """A row without measured times."""
     return {name: value for name, value in _fields(row).items() if name not in ("seconds", "rates")}
 
 
@@ -109,7 +116,7 @@ def _fields(record: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Only what JSON knows."""
+    """A value in the types of JSON."""
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Mapping):

@@ -24,7 +24,7 @@ def markdown(report: Report, plots: Sequence[Plot]) -> str:
     parts = [f"# {report.title}", report.sentence, *(f"> {note}" for note in report.notes)]
     headers, cells, _ = main_table(report)
     parts += [
-        "## Samples as they come",
+        "## As sampled",
         "Intervals are 95 % bootstrap intervals. " + _explained(report),
         markdown_table(headers, cells),
     ]
@@ -46,16 +46,16 @@ def markdown(report: Report, plots: Sequence[Plot]) -> str:
 
 
 def section(table: Table) -> list[str]:
-    """A heading, what to know, and the table."""
+    """A heading, an explanation, and the table."""
     return [f"## {table.title}", table.about, markdown_table(table.headers, table.cells)]
 
 
 def _explained(report: Report) -> str:
-    """What the columns stand for."""
+    """The meaning of the columns."""
     counts = sorted({row.n for row in report.evaluation.rows if row.kind != "control"})
-    said = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    shown = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     return (
-        f"{described(report)}{said} samples per row. NFE counts the calls of every network per sample; "
+        f"{described(report)}{shown} samples per row. NFE counts the calls of every network per sample; "
         "seconds are those of the sampler for all samples."
     )
 

@@ -20,9 +20,9 @@ COLOURS = {"better": "green", "worse": "red", "not reached": "yellow", "no diffe
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
-    """Main table, matched-entropy table, the sentence and what to know before believing it.
+    """Print the main table, the table at matched entropy, the sentence and its caveats.
 
-    A terminal that is too narrow gets the values without their intervals, rather than cut in the middle.
+    On a narrow terminal the values have no intervals, so that none is cut in the middle.
     """
     console = console or Console(markup=False, width=None if sys.stdout.isatty() else WIDTH)
     narrow = console.width < WIDTH
@@ -41,11 +41,11 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
 
 def samples_table(report: Report, narrow: bool = False) -> Table:
-    """One line per model and steps; a control that the quality does not tell from data is marked."""
+    """One line per model and steps; a control that the quality does not distinguish from data is marked."""
     headers, cells, rows = main_table(report)
     quality = report.evaluation.metrics[0]
     blurred = set(indistinct(report.evaluation, quality))
-    table = _table("samples as they come" + ("" if narrow else "; 95 % intervals"), headers)
+    table = _table("as sampled" + ("" if narrow else "; 95 % intervals"), headers)
     before = ""
     for line, row in zip(cells, rows, strict=True):
         group = row.model if row.kind in ("model", "file") else "references"
@@ -59,7 +59,7 @@ def samples_table(report: Report, narrow: bool = False) -> Table:
 
 
 def matched_entropy_table(report: Report, narrow: bool = False) -> Table:
-    """Model against baseline at the data's entropy. The interval that counts is the difference's."""
+    """Model against baseline at the entropy of the data. The decisive interval is that of the difference."""
     headers, cells = matched_table(report)
     keep = [i for i in range(len(headers)) if i != 1 or len({line[1] for line in cells}) > 1]
     method = f"; {cells[0][1]}" if 1 not in keep else ""

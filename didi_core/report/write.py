@@ -13,7 +13,7 @@ from didi_core.storage.files import write_atomic, write_json
 
 
 def write_report(folder: Path, report: Report) -> list[Path]:
-    """Write report.json, report.md, report.html and plots/*.png into ``folder``; returns their paths."""
+    """Write report.json, report.md, report.html and plots/*.png into ``folder``. Returns their paths."""
     plots = evaluation_plots(report.evaluation, report.findings)
     curves = training_plot(report.training)
     plots += [curves] if curves is not None else []

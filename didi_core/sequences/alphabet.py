@@ -1,10 +1,10 @@
-"""Domains of sequences over an alphabet: subclass ``AlphabetDomain``, say which letters, and the rest is there.
+"""Domains of sequences over an alphabet: subclass ``AlphabetDomain`` and name the letters.
 
     class Dna(AlphabetDomain):
         name, alphabet = "dna", "ACGT"
 
-is a whole domain: files in FASTA, JSON lines or plain lines, a split, batches, lengths, templates, a scorer, a default
-quality and the negative controls. Every method may be replaced by a better one. Letters may have several characters:
+is a complete domain: files in FASTA, JSON lines or plain lines, a split, batches, lengths, templates, a scorer, a
+default quality and the negative controls. Any method can be overridden. Letters may have several characters:
 ``alphabet = ("C", "N", "O", "Cl", "Br")``.
 """
 
@@ -41,17 +41,17 @@ class AlphabetDomain(TokenDomain):
     Args:
         path: file or files of natural sequences. Sampling from a run needs none.
         min_length, max_length: shorter and longer sequences are left out of the data.
-        on_bad: whether a record of the data that is no such sequence is left out (``skip``) or an error.
+        on_bad: whether a record of the data that is not such a sequence is left out (``skip``) or an ``error``.
         allow_loss: whether more than half of the records may be left out.
-        column: of the sequences, in JSON lines and tables; by custom ``text``, else ``sequence``.
-        unpacked_limit: bytes that a packed file may unpack to; by custom a hundred times its size.
-        validation: share of the sequences that is held out, chosen by their content; of identical ones only the first
-            is kept.
-        split_seed: another split.
+        column: column of the sequences in JSON lines and tables; by default ``text``, or else ``sequence``.
+        unpacked_limit: largest unpacked size of a packed file in bytes; by default 100 times its size.
+        validation: share of the sequences that is held out, chosen by their content. Of identical sequences only the
+            first is kept.
+        split_seed: seed of the split.
     """
 
     alphabet: str | tuple[str, ...]
-    word: ClassVar[int] = 2  # letters of the words whose frequencies the default quality compares
+    word: ClassVar[int] = 2  # length of the words whose frequencies the default quality compares
     pool: ClassVar[int] = 1  # batches whose sequences are sorted by length together: more means less padding
 
     def __init__(
@@ -87,21 +87,21 @@ class AlphabetDomain(TokenDomain):
         self._lengths_of_teacher: dict[int, int] = {}
 
     def make_vocabulary(self) -> Vocabulary:
-        """Of the alphabet's letters, spelled as they are. Replace it where there are special tokens."""
+        """The vocabulary of the alphabet's letters. Override it for special tokens."""
         return alphabet_vocabulary(self.alphabet)
 
     # --- sequences
 
     def normalise(self, text: str) -> str:
-        """What is done to every sequence before it is read: upper case, another spelling of a letter. Here nothing."""
+        """Normalise a sequence before it is read: upper case, another spelling of a letter. By default nothing."""
         return text
 
     def identity(self, text: str) -> str:
-        """What two sequences share that count as one in the data: they are kept once, in one split."""
+        """The key of a sequence in the data: of sequences with one key only the first is kept, in one split."""
         return self.normalise(text)
 
     def refusal(self, position: int, letter: str) -> str:
-        """What is wrong with a letter at a 1-based position that is not in the alphabet."""
+        """The message for a letter, at a 1-based position, that is not in the alphabet."""
         return (
             f"letter {letter!r} at position {position} is not in the alphabet of {self.name}: {spelled(self.alphabet)}"
         )
@@ -116,26 +116,26 @@ class AlphabetDomain(TokenDomain):
             raise InputError(self.refusal(error.position, written[error.position - 1])) from None
 
     def encode(self, text: str) -> list[int]:
-        """One id per letter, between BOS and EOS where there are such. Raises InputError for an unknown letter."""
+        """One id per letter, between BOS and EOS if there are any. Raises InputError for an unknown letter."""
         ids = self.inner_ids(text)
         front = [] if self.vocabulary.bos is None else [self.vocabulary.bos]
         return [*front, *ids, *([] if self.vocabulary.eos is None else [self.vocabulary.eos])]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The letters, special tokens dropped, a mask as ``_``. Raises InputError for a token that is no letter."""
+        """The letters without special tokens; a mask is ``_``. Raises InputError for a token that is not a letter."""
         return "".join(self._spelling(int(token)) for token in tokens)
 
     def _spelling(self, token: int) -> str:
         found = self._spellings.get(token)
         if found is None:
             known = self.vocabulary.tokens or ()
-            told = f" ({known[token]})" if 0 <= token < len(known) else ""
-            raise InputError(f"token {token}{told} is no letter of {self.name}.")
+            name = f" ({known[token]})" if 0 <= token < len(known) else ""
+            raise InputError(f"token {token}{name} is not a letter of {self.name}.")
         return found
 
     @cached_property
     def _spellings(self) -> dict[int, str]:
-        """Text of every token that may be in a sequence."""
+        """Spelling of every token that may be in a sequence."""
         shown = dict(zip(self._id_of, self._letters.alphabet, strict=True))
         return {**shown, **dict.fromkeys(self.vocabulary.frame, ""), self.vocabulary.mask: "_"}
 
@@ -145,7 +145,7 @@ class AlphabetDomain(TokenDomain):
         return self.normalise(text)
 
     def template(self, lengths: Sequence[int]) -> Int[Tensor, "B L"]:
-        """As many masks as asked for in each row, in the frame of special tokens, padding on the right."""
+        """Rows with the given numbers of masks, special tokens around them, and padding on the right."""
         if not len(lengths) or min(lengths) < 1:
             raise InputError(f"lengths={list(lengths)[:5]}: a sequence has at least one letter.")
         return padded([np.full(length, self.vocabulary.mask) for length in lengths], self.vocabulary)
@@ -159,7 +159,7 @@ class AlphabetDomain(TokenDomain):
 
     @property
     def known_lengths(self) -> dict[int, int]:
-        """How many sequences there are of each length: in the training data, else by the teacher's card."""
+        """Number of sequences of each length, in the training data or else by the teacher's card."""
         if not self.paths and self._lengths_of_teacher:
             return self._lengths_of_teacher
         return self._own_lengths
@@ -172,7 +172,7 @@ class AlphabetDomain(TokenDomain):
     # --- networks
 
     def teacher(self, name: str = BUNDLED) -> Denoiser:
-        """As ``TokenDomain.teacher``; lengths are drawn from what its card says, where there are no data."""
+        """As ``TokenDomain.teacher``; without data, lengths are drawn from the teacher's card."""
         model = super().teacher(name)
         folder = self.bundled if name == BUNDLED else Path(name).expanduser()
         if folder is not None and has_card(folder):
@@ -184,8 +184,8 @@ class AlphabetDomain(TokenDomain):
 
     @cached_property
     def readings(self) -> dict[Path, Reading]:
-        """What each file of ``data.path`` held, with the records that were skipped."""
-        advice = "Mend or remove the record, or set data.on_bad=skip to leave such records out."
+        """The content of each file of ``data.path``, with the records that were skipped."""
+        advice = "Repair or remove the record, or set data.on_bad=skip to leave such records out."
         return {
             path: read_file(
                 path,
@@ -200,24 +200,24 @@ class AlphabetDomain(TokenDomain):
         }
 
     def load(self) -> list[Sample]:
-        """All natural sequences. Replace it where they come from somewhere else than files."""
+        """All natural sequences. Override it for sequences that do not come from files."""
         if not self.paths:
             raise InputError(f"domain {self.name} has no data: set data.path to a file of sequences.")
         return [sample for reading in self.readings.values() for sample in reading.samples]
 
     @cached_property
     def samples(self) -> tuple[Sample, ...]:
-        """The sequences within the lengths asked for, each one once. Raises InputError where most are left out."""
+        """The sequences within the length limits, each once. Raises InputError if most are left out."""
         return self._sorted_out[0]
 
     @cached_property
     def _sorted_out(self) -> tuple[tuple[Sample, ...], DataReport]:
-        """What can be used, and what became of the rest."""
+        """The usable sequences, and the report on all records."""
         first: dict[str, Sample] = {}
         left_out: Counter[str] = Counter()
         examples: list[str] = []
         loaded = self.load()
-        readings = self.__dict__.get("readings", {})  # empty where ``load`` reads something else than files
+        readings = self.__dict__.get("readings", {})  # empty if ``load`` does not read files
         for path, reading in readings.items():
             left_out.update(kind_of(skipped.reason) for skipped in reading.skipped)
             examples += [f"{path}, line {s.line} {s.id!r}: {s.reason}" for s in reading.skipped[:SHOWN]]
@@ -242,7 +242,7 @@ class AlphabetDomain(TokenDomain):
         return tuple(first.values()), report
 
     def data_report(self) -> DataReport | None:
-        """What became of the records of ``data.path``; None without it."""
+        """The report on the records of ``data.path``; None without it."""
         if not self.paths:
             return None
         samples, report = self._sorted_out
@@ -252,9 +252,9 @@ class AlphabetDomain(TokenDomain):
         return replace(report, splits=splits, set_aside=aside)
 
     def divide(self, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-        """The samples of each split, by their content: which one a sequence is in does not change when data are added.
+        """The samples of each split. The split of a sequence depends only on its content, and not on other data.
 
-        Replace it where relatives must stay together.
+        Override it where relatives must stay together.
         """
         splits: dict[str, list[Sample]] = {split: [] for split in SPLITS}
         for sample in samples:
@@ -266,7 +266,7 @@ class AlphabetDomain(TokenDomain):
 
     @cached_property
     def splits(self) -> dict[str, list[Sample]]:
-        """The samples of ``train`` and ``validation``. Raises InputError where one of them is empty."""
+        """The samples of ``train`` and ``validation``. Raises InputError if one of them is empty."""
         splits = self.divide(self.samples)
         for split, samples in splits.items():
             if not samples:
@@ -279,7 +279,7 @@ class AlphabetDomain(TokenDomain):
         return splits
 
     def training_set(self) -> list[str]:
-        """Texts of the training split of ``data.path``; none without it."""
+        """Texts of the training split of ``data.path``; an empty list without it."""
         return [sample.text for sample in self.splits["train"]] if self.paths else []
 
     @cached_property
@@ -306,7 +306,7 @@ class AlphabetDomain(TokenDomain):
             epoch, skip = epoch + 1, 0
 
     def augment(self, row: np.ndarray, stream: torch.Generator) -> np.ndarray:
-        """A sequence of a batch as another of the same kind, at random (a reverse complement). Here the same.
+        """A random variant of a sequence of a batch, such as a reverse complement. The default is the same sequence.
 
         Args:
             row: ids without special tokens.

@@ -16,7 +16,7 @@ SPLITS = ("train", "validation")
 
 
 def check_batches(split: str, batch_size: int, start: int) -> None:
-    """Refuse batches that cannot be, when they are asked for and not at the first of them. Raises InputError."""
+    """Raise InputError for an impossible request, at the call and not at the first batch."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     if batch_size < 1 or start < 0:
@@ -24,9 +24,9 @@ def check_batches(split: str, batch_size: int, start: int) -> None:
 
 
 def epoch_batches(lengths: Int[Tensor, "n"], size: int, pool: int, stream: torch.Generator) -> list[Int[Tensor, "B"]]:
-    """One epoch of row numbers: shuffle, sort by length in pools of ``pool`` batches, slice, shuffle the batches.
+    """One epoch of row numbers: shuffled, sorted by length in pools of ``pool`` batches, cut, and batches shuffled.
 
-    The last batch is filled up from the epoch's beginning.
+    The last batch is filled up from the beginning of the epoch.
     """
     n = len(lengths)
     count = -(-n // size)
@@ -38,10 +38,10 @@ def epoch_batches(lengths: Int[Tensor, "n"], size: int, pool: int, stream: torch
 
 
 def padded(rows: Sequence[np.ndarray], vocabulary: Vocabulary) -> Int[Tensor, "B L"]:
-    """The rows of ids in the vocabulary's frame (BOS in front, EOS behind, where it has them), padded on the right.
+    """The rows of ids with the vocabulary's BOS and EOS, if it has them, padded on the right.
 
     Raises:
-        InputError: rows of different lengths in a vocabulary without a pad token.
+        InputError: rows have different lengths, and the vocabulary has no pad token.
     """
     front = int(vocabulary.bos is not None)
     ends = front + int(vocabulary.eos is not None)

@@ -1,4 +1,4 @@
-"""What domains of tokens share, whatever their texts are: networks, the distance in features, named streams, files."""
+"""The common base of domains of tokens: networks, the energy distance, named streams, files."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ class TokenDomain(ABC):
     vocabulary: Vocabulary
     bundled: ClassVar[Path | None] = None  # folder of a teacher that ships with the package
     features: ClassVar[Path | None] = None  # file of the reference in that teacher's features
-    between: ClassVar[str] = "/"  # name and purpose in the names of random streams: another one moves every draw
-    teachers: ClassVar[Mapping[str, str]] = {}  # further names of teachers, and the hub id that each stands for
+    between: ClassVar[str] = "/"  # separates name and purpose in names of streams; a change moves every random draw
+    teachers: ClassVar[Mapping[str, str]] = {}  # more names of teachers, with the hub id of each
 
     def stream(self, seed: int, purpose: str, *more: str | int) -> torch.Generator:
-        """The random stream of something that the domain draws."""
+        """The random stream of one purpose of the domain."""
         return generator(seed, f"{self.name}{self.between}{purpose}", *more)
 
     # --- sequences
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Token ids in their frame. Raises InputError for text that cannot be represented."""
+        """Token ids with BOS and EOS. Raises InputError for text that cannot be represented."""
 
     def check(self, text: str) -> str:
-        """A text as files of samples are read: as it is to be kept. Raises InputError for one that cannot be."""
+        """The normalised text of a sample from a file. Raises InputError for a text that cannot be used."""
         self.encode(text)
         return text
 
@@ -62,7 +62,7 @@ class TokenDomain(ABC):
         It is on the CPU and in eval mode.
 
         Raises:
-            InputError: none of these, a hub that cannot be reached, or a checkpoint of another vocabulary.
+            InputError: it is none of these, the hub cannot be reached, or the checkpoint has another vocabulary.
         """
         if name == BUNDLED:
             return load_denoiser_from(self._bundled_folder(), self.vocabulary).eval()
@@ -89,15 +89,16 @@ class TokenDomain(ABC):
         return self.bundled
 
     def scorer(self, teacher: Denoiser, trainable_blocks: int = 4) -> Scorer:
-        """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
+        """A scorer whose trunk is a copy of the teacher's, with its last blocks and norms trainable."""
         return scorer_from_trunk(teacher, trainable_blocks)
 
     # --- data
 
     def batches(self, split: str, batch_size: int, seed: int, start: int = 0) -> Iterator[Int[Tensor, "B L"]]:
-        """Endless batches of exactly ``batch_size`` rows, a function of (seed, number of the batch) alone.
+        """Endless batches of exactly ``batch_size`` rows, which depend only on seed and number of the batch.
 
-        ``start`` skips that many, at the cost of one epoch's order. Raises InputError at once for what cannot be.
+        ``start`` skips so many batches, at the cost of one epoch's order. Raises InputError at once for a wrong
+        request.
         """
         check_batches(split, batch_size, start)
         return self._endless(split, batch_size, seed, start)
@@ -109,11 +110,11 @@ class TokenDomain(ABC):
     # --- evaluation
 
     def feature_samples(self) -> Sequence[Sample]:
-        """Natural samples that the reference of the energy distance is taken from; none: the one that is bundled."""
+        """Natural samples for the reference of the energy distance; an empty list stands for the bundled reference."""
         return ()
 
     def feature_reference(self, features: TrunkFeatures) -> FeatureReference:
-        """Of ``feature_samples``, or the bundled one."""
+        """The reference of ``feature_samples``, or the bundled one."""
         samples = self.feature_samples()
         if not samples and self.features is not None:
             return FeatureReference.load(self.features)
@@ -121,9 +122,9 @@ class TokenDomain(ABC):
 
     @cached_property
     def energy(self) -> list[Metric]:
-        """The energy distance in the bundled teacher's features, in a list; an empty one where there is none.
+        """A list with the energy distance in the bundled teacher's features; empty without a bundled teacher.
 
-        Kept, so that no text is read twice.
+        It is cached, so that no text is read twice.
         """
         if not all(place is not None and place.exists() for place in (self.bundled, self.features)):
             return []
@@ -142,7 +143,7 @@ class TokenDomain(ABC):
     def read(self, path: Path) -> list[Sample]:
         """The samples of a FASTA file, JSON lines or plain text, each text as ``check`` returns it.
 
-        Raises InputError with file and line for whatever cannot be read or encoded.
+        Raises InputError, with file and line, for a text that cannot be read or encoded.
         """
-        advice = f"Mend or remove the record. Is the file of another domain than {self.name}?"
+        advice = f"Repair or remove the record. Does the file belong to another domain than {self.name}?"
         return list(read_file(path, self.check, advice=advice).samples)

@@ -1,1 +1,1 @@
-"""What lies on disk: files that are complete or absent, samples, run directories."""
+"""Files on disk: atomic writes, samples in several formats, run directories."""

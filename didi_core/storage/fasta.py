@@ -1,8 +1,8 @@
-"""FASTA in and out, plain or gzip. ``key=value`` words of a header are kept as what is known of a sample.
+"""Reading and writing FASTA, plain or gzip. ``key=value`` words of a header become the sample's info.
 
-ProteinMPNN and LigandMPNN write ``>T=0.1, sample=1, score=0.79`` under a first record with the name of the backbone:
-their values are read without the commas, and their samples are named after the first record, the temperature and the
-number.
+ProteinMPNN and LigandMPNN write headers such as ``>T=0.1, sample=1, score=0.79`` after a first record with the name of
+the backbone. Their values are read without the commas, and their samples are named after the first record, the
+temperature and the number.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from didi_core.types import Sample
 _KEY = re.compile(r"[A-Za-z_][\w.\-]*")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-NUMBERS = ("sample", "id")  # keys of a sample's number: ProteinMPNN's, LigandMPNN's
-
+NUMBERS = ("sample", "id")  # keys of a sample's number in ProteinMPNN and LigandMPNN
 
 
 def fasta_records(path: Path, unpacked: int | None = None) -> Iterator[Record]:
     """Records of a FASTA file: id (first word of the header), the words of its header, and its sequence.
 
-    Words are as they stand in the header; ``typed`` makes numbers of them. Raises InputError for text before the first
-    ``>`` and for whatever ``numbered_lines`` refuses.
+    Words are text; ``typed`` turns them into numbers. Raises InputError for text before the first ``>`` and for
+    anything that ``numbered_lines`` refuses.
     """
     titled: tuple[int, str] | None = None
     parts: list[str] = []
@@ -87,9 +86,9 @@ def parse_header(title: str) -> tuple[str, dict[str, str]]:
 
 
 def _with_commas(title: str) -> list[str] | None:
-    """The words of a header whose ``key=value`` words are separated by commas; None for any other header.
+    """The words of a header with ``key=value`` words separated by commas; None for any other header.
 
-    Commas inside brackets (``designed_chains=['A', 'B']``) separate nothing.
+    Commas inside brackets (``designed_chains=['A', 'B']``) do not separate.
     """
     if ", " not in title:
         return None
@@ -106,9 +105,9 @@ def _with_commas(title: str) -> list[str] | None:
 
 
 def typed(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples of a FASTA file with numbers where a word of the headers is a number in every one that has it.
+    """The samples of a FASTA file; values of a key become numbers if all headers with that key have numbers.
 
-    A gene called ``nan`` stays a word, and so do all genes of a file in which one is called ``1433``.
+    A gene named ``nan`` therefore stays text, and so do all genes of a file in which one is named ``1433``.
     """
     columns: dict[str, list[str]] = {}
     for sample in samples:
@@ -119,7 +118,7 @@ def typed(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _reader(words: Sequence[str]) -> Callable[[str], Any]:
-    """How the words of a column are read."""
+    """The function that reads the words of a column."""
     if all(word in ("True", "False") for word in words):
         return lambda word: word == "True"
     if all(_INTEGER.fullmatch(word) or _is_float(word) for word in words):
@@ -132,7 +131,7 @@ def _is_float(word: str) -> bool:
 
 
 def format_header(info: Iterable[tuple[str, Any]]) -> str:
-    """``key=value key=value``; None is left out, spaces and ``%`` are percent-encoded, floats keep every digit."""
+    """``key=value key=value``, without None; spaces and ``%`` are percent-encoded, floats keep every digit."""
     words = []
     for key, value in info:
         if value is None:
@@ -140,7 +139,7 @@ def format_header(info: Iterable[tuple[str, Any]]) -> str:
         written = _format_value(value)
         if not _KEY.fullmatch(key) or not written:
             raise InputError(
-                f"cannot write {key!r}={value!r} into a FASTA header: a key is one word and a value not empty"
+                f"cannot write {key!r}={value!r} into a FASTA header: a key is one word and a value is not empty"
             )
         words.append(f"{key}={written}")
     return " ".join(words)
@@ -155,10 +154,10 @@ def _format_value(value: Any) -> str:
 
 
 def write_fasta(path: str | Path, samples: Sequence[Sample]) -> None:
-    """Write ``>id key=value ...`` and the sequence on one line; gzip where the name ends in ``.gz``.
+    """Write ``>id key=value ...`` and the sequence on one line; gzip if the name ends in ``.gz``.
 
     The file is complete or absent. An empty id becomes ``seq_1``, ``seq_2``, ... The same samples give the same bytes.
-    Raises InputError when the disk refuses, or for what a header cannot hold.
+    Raises InputError if the file cannot be written, or a header cannot hold a value.
     """
     path = Path(path)
     data = "".join(_written(sample, number) for number, sample in enumerate(samples, start=1)).encode("utf-8")

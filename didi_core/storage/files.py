@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent: written under a temporary name beside, synced, renamed."""
+"""Files and folders that are complete or absent: written under a temporary name in the same folder, synced, renamed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PART = ".part"  # ending of temporary names, which begin with a dot
 
 
 def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
-    """Write a file so that ``path`` is either what it was or the whole new content, whenever the machine stops.
+    """Write a file so that ``path`` has either its old or the complete new content, whenever the machine stops.
 
-    What an earlier writer of the same file left when it was killed is removed.
+    Temporary files of an earlier writer that was killed are removed.
 
     Args:
-        content: bytes, text (UTF-8), or a function that writes the file at the path it is given.
+        content: bytes, text (UTF-8), or a function that writes a file at the given path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
-    handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # less what the user's umask takes away
+    handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # the user's umask applies
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # while it lives, so that nobody takes it for a leftover
+        fcntl.flock(handle, fcntl.LOCK_EX)  # held while writing, so that no other process takes it for a leftover
         for other in path.parent.glob(f".{escape(path.name)}.*{PART}"):
             if other != partial:
                 _remove_leftover(other)
@@ -48,7 +48,7 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder that is there with all that ``fill`` writes into it, or not at all."""
+    """Make a folder with everything that ``fill`` writes into it; it is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}{PART}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -64,7 +64,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that it is never there in part under its own name."""
+    """Remove a folder so that no incomplete folder ever has its name."""
     leftover = path.with_name(f".{path.name}{PART}")
     shutil.rmtree(leftover, ignore_errors=True)
     path.rename(leftover)
@@ -72,7 +72,7 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in a folder of which the caller holds the lock."""
+    """Remove temporary files of killed writers from a folder whose lock the caller holds."""
     for path in [*folder.rglob(f".*{PART}")]:
         if path.is_dir():
             shutil.rmtree(path)
@@ -81,7 +81,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _remove_leftover(path: Path) -> None:
-    """Remove a temporary file whose writer is gone."""
+    """Remove a temporary file whose writer has ended."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:  # its writer has just finished with it
@@ -96,20 +96,20 @@ def _remove_leftover(path: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON with sorted-as-given keys and a final line break, atomically."""
+    """Write JSON atomically, with keys in the given order and a final line break."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, fix: str = "Get the file anew.") -> dict[str, Any]:
-    """The object in a JSON file. Raises InputError: missing, unreadable, cut short, or no object; ``fix`` ends it."""
+    """The object in a JSON file. Raises InputError, with the advice ``fix``, if it is missing, damaged or no object."""
     try:
         found = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}). {fix}") from None
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or nested beyond measure
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deep
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}. {fix}") from None
     if not isinstance(found, dict):
-        raise InputError(f"{path} is damaged: an object was expected, and a {type(found).__name__} is there. {fix}")
+        raise InputError(f"{path} is damaged: it holds a {type(found).__name__} instead of an object. {fix}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A network's identity: results are kept under it, so that other weights never get another's numbers."""
+"""A network's identity. Results are cached under it, so that they are never taken for those of other weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def model_hash(model: nn.Module | None) -> str:
-    """Hex digest of a network's class and of every tensor of its state (name, type, shape, bytes); '' for None."""
+    """Hex digest of a network's class and every tensor of its state (name, type, shape, bytes); '' for None."""
     if model is None:
         return ""
     digest = hashlib.sha256(type(model).__qualname__.encode())

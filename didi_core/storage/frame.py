@@ -1,4 +1,4 @@
-"""Rows as a pandas DataFrame, where pandas is installed."""
+"""Rows as a pandas DataFrame, if pandas is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def html_table(title: str, rows: Sequence[Mapping[str, Any]], shown: int = 10) -> str:
-    """The first rows as a table for a notebook; what is in them is text, not markup."""
+    """The first rows as an HTML table for a notebook; their values are escaped."""
     some = rows[:shown]
     columns = list(dict.fromkeys(key for row in some for key in row))
     head = "".join(f"<th>{escape(str(key))}</th>" for key in columns)
@@ -25,7 +25,7 @@ def html_table(title: str, rows: Sequence[Mapping[str, Any]], shown: int = 10) -
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> DataFrame:
-    """One line per row, a column for every key that any of them has. Raises InputError without pandas."""
+    """A DataFrame with a column for every key that any row has. Raises InputError without pandas."""
     try:
         from pandas import DataFrame
     except ImportError:

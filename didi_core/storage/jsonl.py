@@ -1,4 +1,4 @@
-"""Samples as JSON lines: one object per line with ``id``, ``text`` and whatever else is known of the sample."""
+"""Samples as JSON lines: one object per line with ``id``, ``text`` and the sample's other values."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ KEPT = ("id", "text", "tokens")  # keys of a row that are not the sample's info
 
 
 def write_jsonl(path: str | Path, samples: Sequence[Sample]) -> None:
-    """Write ``{"id": ..., "text": ..., "tokens": [...], key: value, ...}`` per sample, tokens where they are known.
+    """Write ``{"id": ..., "text": ..., "tokens": [...], key: value, ...}`` per sample, with tokens if they are known.
 
     The same samples give the same bytes. The file is complete or absent. An empty id becomes ``seq_1``, ``seq_2``, ...
-    Raises InputError when the disk refuses or a value is no JSON.
+    Raises InputError if the file cannot be written, or a value is not JSON.
     """
     path = Path(path)
     try:
@@ -35,7 +35,7 @@ def write_jsonl(path: str | Path, samples: Sequence[Sample]) -> None:
 def _line(sample: Sample, number: int) -> str:
     taken = {*KEPT} & sample.info.keys()
     if taken:
-        raise InputError(f"sample {number}: info has the keys {sorted(taken)}, which a row keeps for the sample itself")
+        raise InputError(f"sample {number}: info has the keys {sorted(taken)}, which a row reserves for the sample")
     tokens = {} if sample.tokens is None else {"tokens": list(sample.tokens)}
     row = {"id": sample.id or f"seq_{number}", "text": sample.text, **tokens, **sample.info}
     try:
@@ -45,15 +45,15 @@ def _line(sample: Sample, number: int) -> str:
 
 
 def jsonl_records(path: Path, column: str | None = None, unpacked: int | None = None) -> Iterator[Record]:
-    """Rows of JSON lines, or of one list of objects, as records: text, ``id``, ``tokens``, the other keys as info.
+    """Rows of JSON lines, or of one list of objects, as records: text, ``id``, ``tokens``, and other keys as info.
 
-    A row that is no JSON object with a text has a ``problem``; blank lines are none.
+    A row that is not a JSON object with a text has a ``problem``. Blank lines are skipped.
 
     Args:
-        column: key of the text; by custom the first of ``COLUMNS`` that a row has.
+        column: key of the text; by default the first of ``COLUMNS`` that a row has.
 
     Raises:
-        InputError: what ``numbered_lines`` refuses, or a list that is no JSON.
+        InputError: ``numbered_lines`` refuses the file, or its list is not JSON.
     """
     lines = numbered_lines(path, errors="surrogateescape", unpacked=unpacked)
     listed = False
@@ -92,7 +92,7 @@ def _record(line: str, number: int, column: str | None) -> Record:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         return Record(number, "", problem=f"not JSON ({error.msg} at column {error.colno})")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a list in a list in a list ...
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists nested too deep
         return Record(number, "", problem=f"no JSON that can be read ({error})")
     return _of_row(row, number, column)
 

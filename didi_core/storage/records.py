@@ -1,4 +1,4 @@
-"""What any reader of samples gives, whatever the format: a record per sample, and what became of all of them."""
+"""The results of every reader of samples: a record per sample, and a summary of the file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 from didi_core.errors import unknown
 from didi_core.types import Sample
 
-COLUMNS = ("text", "sequence")  # of a row or a table, where nobody says which
+COLUMNS = ("text", "sequence")  # default names of the text's column in a row or a table
 
 
 @dataclass(frozen=True)
 class Record:
-    """One sample as a file has it. ``problem``: why it cannot be one, where it cannot; then the text means nothing.
+    """One sample as it stands in a file.
 
-    line: 1-based, of its first line. info: whatever else is known of it. tokens: where the file has them.
+    line: 1-based number of its first line. info: its other values. tokens: token ids, if the file has them.
+    problem: why it cannot be read; '' if it can. With a problem, the text is meaningless.
     """
 
     line: int
@@ -38,14 +39,14 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a file held. ``renamed``: records with a repeated id (suffix ``_2``, ...) or none (``seq_1``, ...)."""
+    """The content of a file. ``renamed``: records with a repeated id (suffix ``_2``, ...) or none (``seq_1``, ...)."""
 
     samples: tuple[Sample, ...]
     skipped: tuple[Skipped, ...] = ()
     renamed: int = 0
 
     def summary(self, show: int = 3) -> str:
-        """One sentence for a log: how many were read and skipped, with the first reasons."""
+        """One sentence for a log: how many records were read and skipped, with the first reasons."""
         text = f"{len(self.samples):,} sequences"
         if self.renamed:
             text += f", {self.renamed:,} renamed (id repeated or missing)"
@@ -57,7 +58,7 @@ class Reading:
 
 
 def unique(name: str, used: dict[str, int]) -> str:
-    """The name, or name_2, name_3, ... where it is taken; ``used`` remembers the last number of each."""
+    """The name, or name_2, name_3, ... if it is taken; ``used`` holds the last number of each name."""
     made, number = name, used.get(name, 0)
     while made in used:
         number += 1
@@ -68,13 +69,13 @@ def unique(name: str, used: dict[str, int]) -> str:
 
 
 def text_column(names: Iterable[str]) -> str:
-    """Which column of a row or a table holds its text: the first of ``COLUMNS`` that is there."""
+    """The column with the text of a row or a table: the first of ``COLUMNS`` that exists."""
     known = {*names}
     return next((name for name in COLUMNS if name in known), COLUMNS[0])
 
 
 def no_column(wanted: str | None, known: Iterable[str]) -> str:
-    """What is wrong with a row or a table that lacks the column of the text."""
+    """The problem of a row or a table without the column of the text."""
     if wanted is not None:
         return str(unknown("text column", wanted, known, "data.column")).rstrip(".")
     return f"no column {' or '.join(map(repr, COLUMNS))}: set data.column to one of: {', '.join(sorted(known))}"

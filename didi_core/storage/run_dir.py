@@ -1,4 +1,4 @@
-"""A run's directory: one process at a time, one configuration, and run.json: what ran and how long it took."""
+"""A run's directory: one run at a time, one configuration, and run.json with what ran and how long it took."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from didi_core.errors import InputError
 from didi_core.storage.files import PART, read_json, remove_leftovers, write_json
 
 RECORD, LOCK = "run.json", ".lock"
-# Keys that may differ when a run is continued: where it lies, how it continues, and how often it writes things down.
+# Keys that may differ when a run is continued: its place, how it continues, and how often it writes to disk.
 HARMLESS = ("run_dir", "cache", "resume", "dry_run", "out", "training.log_every", "training.checkpoint_every")
 PACKAGES = (
     "didi-core", "torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core", "safetensors", "biopython"
@@ -32,7 +32,7 @@ PACKAGES = (
 class RunDirectory:
     """An open run directory; ``record`` is the content of run.json.
 
-    writes: of several processes the first; the others know the directory and leave it as it is.
+    writes: true in process 0; other processes know the directory but do not write to it.
     """
 
     path: Path
@@ -55,11 +55,11 @@ class RunDirectory:
 
         Args:
             key: the setting that names it, for messages.
-            upgraded: the configuration of an older record in today's keys.
+            upgraded: converts the configuration of an older record to the current keys.
 
         Raises:
-            InputError: it belongs to another configuration (the keys that differ are named) or another number of
-                processes, another run works in it, or it holds something that is no run.
+            InputError: the directory belongs to another configuration (the message names the keys that differ) or
+                another number of processes, another run works in it, or it holds something that is not a run.
         """
         path = path.resolve()
         if path.exists() and not path.is_dir():
@@ -79,7 +79,7 @@ class RunDirectory:
             with named(path):
                 yield run
         finally:
-            os.close(lock)  # releases it; so does the end of the process, however it comes
+            os.close(lock)  # releases it; the end of the process does so too
 
     @classmethod
     def follow(cls, path: Path, record: dict[str, Any]) -> RunDirectory:
@@ -87,7 +87,7 @@ class RunDirectory:
         return cls(path, record, writes=False)
 
     def note(self, **entries: Any) -> None:
-        """Put entries into run.json."""
+        """Add entries to run.json."""
         self.record.update(entries)
         self.save()
 
@@ -109,23 +109,23 @@ class RunDirectory:
             self.save()
 
     def forget(self) -> None:
-        """Take back a run that left nothing but its record, so that the place is free for other settings."""
+        """Remove the record of a run that wrote nothing else, so that the directory is free for other settings."""
         if self.writes and all(p.name == RECORD or _own(p) for p in self.path.iterdir()):
             (self.path / RECORD).unlink(missing_ok=True)
 
     def done(self, name: str) -> bool:
-        """Whether a stage has been finished."""
+        """Whether a stage is finished."""
         return bool(self.record["stages"].get(name, {}).get("done"))
 
 
 def _own(path: Path) -> bool:
-    """Whether a file is the lock of a run directory, or a record that a killed process began to write."""
+    """Whether a file is the lock of a run directory, or an incomplete record of a killed process."""
     return path.name == LOCK or (path.name.startswith(f".{RECORD}.") and path.name.endswith(PART))
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """What is raised in here says in which run directory: ``stopped_in`` reads it."""
+    """Within, an exception gets the path of its run directory, which ``stopped_in`` reads."""
     try:
         yield
     except BaseException as error:
@@ -135,20 +135,20 @@ def named(path: Path) -> Iterator[None]:
 
 
 def stopped_in(error: BaseException) -> Path | None:
-    """The run directory that an error or an interruption came out of."""
+    """The run directory in which an error or an interruption occurred."""
     found: Path | None = getattr(error, "run_dir", None)
     return found
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """``key: old -> new`` for every key whose value differs, harmless ones left out."""
+    """``key: old -> new`` for every key whose value differs, without harmless ones."""
     flat_old, flat_new = _leaves(old), _leaves(new)
-    told = []
+    differing = []
     for key in sorted({*flat_old, *flat_new} - {*HARMLESS}):
         before, after = flat_old.get(key, "absent"), flat_new.get(key, "absent")
         if before != after:
-            told.append(f"{key}: {before} -> {after}")
-    return told
+            differing.append(f"{key}: {before} -> {after}")
+    return differing
 
 
 def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _take_lock(path: Path, key: str) -> int:
-    """A lock that dies with its process, so that nothing has to be cleaned up after kill -9."""
+    """A lock that ends with its process, so that kill -9 leaves nothing to clean up."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,7 +175,7 @@ def _open_record(
     key: str,
     upgraded: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """A new record, or the old one if it is of the same configuration and number of processes."""
+    """A new record, or the old one if its configuration and number of processes are the same."""
     plain = json.loads(json.dumps(config, default=str))
     if not path.exists():
         return {
@@ -195,13 +195,13 @@ def _open_record(
         raise InputError(
             f"{path.parent} belongs to another configuration: {'; '.join(differing[:8])}"
             f"{f'; and {len(differing) - 8} more' if len(differing) > 8 else ''}. "
-            f"Give the same settings to go on with it, or name another {key}."
+            f"Give the same settings to continue it, or name another {key}."
         )
     began = record.get("world_size", 1)
     if began != world_size:
         raise InputError(
-            f"{path.parent} was begun by {began} process(es), and {world_size} would go on with it: the batch would be "
-            f"drawn in other parts. Start {began} (torchrun --nproc-per-node), or name another {key}."
+            f"{path.parent} was begun by {began} process(es), and {world_size} would continue it: the batch would be "
+            f"cut into other slices. Start {began} (torchrun --nproc-per-node), or name another {key}."
         )
     record["config"] = dict(before)
     record["continued"] = [*record.get("continued", []), time.strftime("%Y-%m-%dT%H:%M:%S%z")]
@@ -209,7 +209,7 @@ def _open_record(
 
 
 def read_record(path: Path, fix: str = "Repeat the command that made it elsewhere.") -> dict[str, Any]:
-    """The content of a run.json: a mapping with its ``config``, a mapping too. Raises InputError for anything else."""
+    """The content of a run.json: a mapping whose ``config`` is a mapping. Raises InputError for anything else."""
     record = read_json(path, fix)
     if not isinstance(record.get("config"), dict) or not isinstance(record.get("stages", {}), dict):
         raise InputError(f"{path} is damaged: it is not the record of a run. {fix}")
@@ -217,7 +217,7 @@ def read_record(path: Path, fix: str = "Repeat the command that made it elsewher
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
+    """Versions of Python and of the packages on which results depend."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -228,7 +228,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this code runs from, ``+changes`` when files differ; None in an installed wheel."""
+    """Commit of this code's checkout, with ``+changes`` if files differ; None in an installed wheel."""
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return None

@@ -1,7 +1,7 @@
-"""Anybody's samples: FASTA, JSON lines, tables or plain text, one reader for each format whatever the file is named.
+"""Samples from any program: FASTA, JSON lines, tables or plain text, with one reader for each format.
 
-Evaluation reads samples, not models, so a peer's output gets the same numbers as ours. Files of one label are parts of
-one set: they are measured together, and the numbers are those of the whole.
+Evaluation reads samples, not models, so output of other code gets the same measurements as ours. Files with the same
+label form one set and are measured together.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ REPEATED = ("rename", "error")
 
 @runtime_checkable
 class ChecksText(Protocol):
-    """A domain that says how a text of a file is to be kept."""
+    """A domain that checks and normalises the text of a file."""
 
     def check(self, text: str) -> str:
-        """The text as it is to be kept. Raises InputError for one that cannot be."""
+        """The normalised text. Raises InputError for a text that cannot be used."""
         ...
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Samples under one label, and what a reader should know of them."""
+    """Samples under one label, with notes for the reader of a report."""
 
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
 
 
 def format_of(path: Path) -> str | None:
-    """The format that a file's name tells, ``.gz`` apart; None for a suffix of no meaning here."""
+    """The format by a file's name, without ``.gz``; None for an unknown suffix."""
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     return next((kind for kind, known in SUFFIXES.items() if suffix in known), None)
 
@@ -57,11 +57,11 @@ def format_of(path: Path) -> str | None:
 def records_of(
     path: Path, kind: str | None = None, *, column: str | None = None, unpacked: int | None = None
 ) -> Iterator[Record]:
-    """The records of a file, one after the other. Plain text has a sample a line, an empty line too.
+    """The records of a file, one after another. In plain text every line is a sample, also an empty one.
 
     Args:
-        kind: its format; by custom what its name tells, else its first line.
-        column: of the text, in JSON lines and tables; by custom ``text``, else ``sequence``.
+        kind: its format; by default that of its name, or else of its first line.
+        column: column of the text in JSON lines and tables; by default ``text``, or else ``sequence``.
     """
     kind = kind or format_of(path) or sniffed(path, unpacked)
     if kind == FASTA:
@@ -74,7 +74,7 @@ def records_of(
 
 
 def sniffed(path: Path, unpacked: int | None = None) -> str:
-    """The format of a file by the first line that is not blank: ``>`` begins FASTA, ``{`` or ``[`` JSON."""
+    """The format of a file by its first line that is not blank: ``>`` begins FASTA, ``{`` or ``[`` JSON."""
     for _, line in numbered_lines(path, unpacked=unpacked):
         if text := line.strip():
             return {">": FASTA, "{": JSONL, "[": JSONL}.get(text[0], TEXT)
@@ -88,21 +88,21 @@ def read_file(
     on_bad: str = "error",
     repeated: str = "rename",
     empty: str = "",
-    advice: str = "Mend or remove the record.",
+    advice: str = "Repair or remove the record.",
     column: str | None = None,
     unpacked: int | None = None,
 ) -> Reading:
-    """All samples of a file, each text as ``check`` returns it.
+    """All samples of a file, with each text as ``check`` returns it.
 
     Args:
-        check: a text as it is to be kept; raises InputError for one that cannot be.
-        on_bad: a record that cannot be read is listed (``skip``) or an error. repeated: a second record of an id gets a
-            number (``rename``), which is counted, or is an error.
-        empty: why a record without a text cannot be kept; by custom it is. advice: ends the message of an error.
+        check: normalises a text; raises InputError for one that cannot be used.
+        on_bad: whether a record that cannot be read is listed (``skip``) or an ``error``.
+        repeated: whether a second record of an id gets a number (``rename``), which is counted, or is an ``error``.
+        empty: the reason to refuse a record without text; '' keeps such a record. advice: end of an error's message.
         column, unpacked: see ``records_of``.
 
     Raises:
-        InputError: with file, line and record; or where no record is left.
+        InputError: with file, line and record; or if no record is left.
     """
     if on_bad not in ON_BAD:
         raise InputError(f"data.on_bad={on_bad!r}: choose 'skip' or 'error'.")
@@ -140,7 +140,7 @@ def read_file(
 
 
 def _checked(record: Record, check: Callable[[str], str], empty: str) -> tuple[str, str]:
-    """(text, what is wrong with it or '')."""
+    """The text and its problem, '' if it has none."""
     if record.problem:
         return "", record.problem
     try:
@@ -163,10 +163,10 @@ def _nothing_left(path: Path, skipped: Sequence[Skipped]) -> str:
 
 
 def read_sets(domain: Domain, paths: Sequence[Path], labels: Sequence[str] = ()) -> dict[str, SampleSet]:
-    """Sets by label, in the order given; without labels each file's name (its path where two names are equal).
+    """Sets by label, in the given order; without labels, by the file's name (its path where two names are equal).
 
     Raises:
-        InputError: labels that are not as many as the files, a file that cannot be read (with its line).
+        InputError: the numbers of labels and files differ, or a file cannot be read (with its line).
     """
     if labels and len(labels) != len(paths):
         raise InputError(
@@ -182,9 +182,9 @@ def read_sets(domain: Domain, paths: Sequence[Path], labels: Sequence[str] = ())
 
 
 def read_samples(domain: Domain, path: Path) -> list[Sample]:
-    """Samples of a file; the domain itself reads its own format, and whatever has a suffix of no meaning here.
+    """Samples of a file; the domain itself reads its own format and files with an unknown suffix.
 
-    A sample that is empty is kept: metrics that need a token leave it out and say so.
+    An empty sample is kept; metrics that need a token leave it out and report that.
 
     Raises:
         InputError: with file and line: unreadable, truncated, or of another domain or tokenizer.
@@ -199,7 +199,7 @@ def read_samples(domain: Domain, path: Path) -> list[Sample]:
     if kind is None or kind == format_of(Path(f"x{domain.suffix}")):
         samples = domain.read(path)
     else:
-        advice = f"Mend or remove the record. Is the file of another domain than {domain.name}?"
+        advice = f"Repair or remove the record. Does the file belong to another domain than {domain.name}?"
         samples = list(read_file(path, check, advice=advice).samples)
     if not any(sample.text for sample in samples):
         raise InputError(f"{path}: all of its {len(samples)} samples are empty: there is nothing to measure.")
@@ -207,24 +207,24 @@ def read_samples(domain: Domain, path: Path) -> list[Sample]:
 
 
 def overlap(reference: Sequence[Sample], training: Sequence[str]) -> int:
-    """How many of the reference sequences are in the training set, letter by letter."""
+    """Number of reference sequences that are in the training set, letter by letter."""
     known = set(training)
     return sum(sample.text in known for sample in reference)
 
 
 def _notes(label: str, samples: Sequence[Sample]) -> tuple[str, ...]:
     lengths = Counter(len(sample.text) for sample in samples)
-    said = []
+    notes = []
     if lengths[0]:
         share = f"{lengths[0]:,} of {len(samples):,}"
-        said.append(f"{label}: {share} samples are empty, and left out by metrics that need tokens.")
+        notes.append(f"{label}: {share} samples are empty, and left out by metrics that need tokens.")
     if len(lengths) == 1 and len(samples) > 1:
-        said.append(f"{label}: all samples have {next(iter(lengths)):,} characters, so lengths say nothing of it.")
-    return tuple(said)
+        notes.append(f"{label}: all samples have {next(iter(lengths)):,} characters, so lengths say nothing of it.")
+    return tuple(notes)
 
 
 def _plain_lines(path: Path, unpacked: int | None) -> Iterator[Record]:
-    """Every line is a sample, an empty one too; what follows the last line break is none."""
+    """Every line is a sample, also an empty one; nothing follows the last line break."""
     blank: list[int] = []
     for number, line in numbered_lines(path, unpacked=unpacked):
         if not line:

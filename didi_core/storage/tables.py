@@ -1,4 +1,4 @@
-"""Tables of comma, semicolon or tab separated values: a line of column names, then a sample a line."""
+"""Tables of comma, semicolon or tab separated values: a line of column names, then one sample per line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ IDS = ("id", "name")
 def table_records(path: Path, column: str | None = None, unpacked: int | None = None) -> Iterator[Record]:
     """Rows of a table as records: the text's column, ``id`` or ``name``, and the other columns as info.
 
-    The separator is the one of ``DELIMITERS`` that the first line has most of. A quoted cell may hold line breaks.
+    The separator is the most frequent one of ``DELIMITERS`` in the first line. A quoted cell may contain line breaks.
 
     Args:
-        column: name of the text's column; by custom the first of ``COLUMNS`` that the table has.
+        column: name of the text's column; by default the first of ``COLUMNS`` that the table has.
 
     Raises:
-        InputError: no such column, a table that is cut inside a cell, or what ``numbered_lines`` refuses.
+        InputError: there is no such column, the table ends inside a cell, or ``numbered_lines`` refuses the file.
     """
     lines = (f"{line}\n" for _, line in numbered_lines(path, errors="surrogateescape", unpacked=unpacked))
     first = next(lines, "").lstrip()

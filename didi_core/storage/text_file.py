@@ -1,6 +1,6 @@
-"""Lines of a text file, plain or gzip (told by its first bytes, not by its name), one at a time, within limits.
+"""Lines of a text file, plain or gzip (recognised by its first bytes, not its name), one at a time, within limits.
 
-A line ends at a line feed, a carriage return or both, and nowhere else: U+2028 and its kind are characters of a text.
+A line ends at a line feed, a carriage return or both, and nowhere else: U+2028 and the like are ordinary characters.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _UNDECODED = re.compile("[\udc80-\udcff]")
 BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 1 << 28  # bytes
 PIECE = 1 << 22  # bytes
-RATIO, SMALL = 100, 1 << 28  # a packed file may be so many times as large unpacked, or so many bytes
+RATIO, SMALL = 100, 1 << 28  # limits of an unpacked file: times its packed size, or bytes, whichever is more
 
 
 def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int | None = None) -> Generator[tuple[int, str]]:
     """(1-based number, text without its line end) of each line; a byte-order mark is dropped.
 
     Args:
-        errors: what becomes of bytes that are no UTF-8: ``strict`` raises, ``surrogateescape`` keeps them as lone
+        errors: how to treat bytes that are not UTF-8: ``strict`` raises, ``surrogateescape`` keeps them as lone
             surrogates.
-        unpacked: bytes that a packed file may unpack to; by custom a hundred times its size, at least 256 MiB.
+        unpacked: largest unpacked size of a gzip file in bytes; by default 100 times its size, at least 256 MiB.
 
     Raises:
-        InputError: with file and line: no such file, a folder, unreadable, binary, damaged gzip, too much of it.
+        InputError: with file and line: no such file, a folder, unreadable, binary, damaged gzip, or too large.
     """
     number = 0
     for raw in _raw_lines(path, unpacked):
@@ -59,7 +59,7 @@ def text_pieces(
     for raw in _raw_pieces(path, unpacked, size):
         try:
             yield decoder.decode(raw, final=not raw)
-        except UnicodeDecodeError as error:  # what the decoder kept from the piece before holds no line end
+        except UnicodeDecodeError as error:  # bytes that the decoder kept from the last piece contain no line end
             line = lines + error.object.count(b"\n", 0, error.start) + 1
             raise _not_utf8(path, line, error.object[error.start]) from None
         lines += raw.count(b"\n")
@@ -71,7 +71,7 @@ def read_whole(path: Path, *, errors: str = "strict", unpacked: int | None = Non
 
 
 def open_unpacked(path: Path) -> IO[bytes]:
-    """The file as bytes, unpacked where it is gzip. Raises InputError where there is no such file."""
+    """The file as bytes, unpacked if it is gzip. Raises InputError if there is no such file."""
     if path.is_dir():
         raise InputError(f"{path}: this is a folder. Give the path of a file in it.")
     if not path.exists():
@@ -117,8 +117,11 @@ def _raw_pieces(path: Path, unpacked: int | None, size: int) -> Iterator[bytes]:
 
 @contextmanager
 def _opened(path: Path, unpacked: int | None) -> Iterator[tuple[IO[bytes], float]]:
-    """The file, unpacked, and the bytes that it may have. Reading it to its end is complete unless InputError is raised
-    for a file that was written to, or replaced, meanwhile."""
+    """Open a file for reading. Raises InputError at the end if it was written to, or replaced, meanwhile.
+
+    Yields:
+        the file, unpacked, and its largest allowed size in bytes.
+    """
     with open_unpacked(path) as file:
         before = os.fstat(file.fileno())
         yield file, _limit(path, unpacked) if isinstance(file, gzip.GzipFile) else math.inf
@@ -156,6 +159,6 @@ def _too_large(path: Path, unpacked: float) -> InputError:
 
 
 def undecoded_byte(text: str) -> str:
-    """What is wrong with a text read with ``surrogateescape``; '' where every byte of it was UTF-8."""
+    """The problem of a text read with ``surrogateescape``; '' if all its bytes were UTF-8."""
     found = None if text.isascii() else _UNDECODED.search(text)
     return f"byte 0x{ord(found.group()) - 0xDC00:02x} is not UTF-8 text" if found else ""

@@ -1,12 +1,11 @@
-"""The conformance kit: subclass ``DomainContract`` in a test file, and pytest checks that a domain keeps its promises.
+"""The conformance kit: subclass ``DomainContract`` in a test file, and pytest checks that a domain keeps the contract.
 
     class TestDna(DomainContract):
         def make(self):
             return DnaDomain("tests/some.fasta")
 
-Or, without pytest, ``faults(domain)`` returns what is wrong in words, by check. ``check_objective``, ``check_reward``,
-``check_law``, ``check_grid``, ``check_sampler`` and ``check_metric`` raise ``Broken`` for the other things that a
-plugin may offer.
+Without pytest, ``faults(domain)`` returns the faults in words, by check. ``check_objective``, ``check_reward``,
+``check_law``, ``check_grid``, ``check_sampler`` and ``check_metric`` raise ``Broken`` for the other offers of a plugin.
 """
 
 from __future__ import annotations

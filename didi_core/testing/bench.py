@@ -1,4 +1,4 @@
-"""What a check works with: the domain on the bench, and how a promise is kept or broken."""
+"""Common code of the checks: the domain under test, and the functions that report a violation."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SAMPLES = 24
 
 
 class Broken(AssertionError):
-    """A promise of the contract that a domain does not keep."""
+    """A violation of the contract."""
 
 
 @dataclass
 class Bench:
-    """A domain on the bench, with the networks and samples that several checks share."""
+    """A domain under test, with the networks and samples that several checks share."""
 
     domain: Domain
     given: Denoiser | None
@@ -32,7 +32,7 @@ class Bench:
 
     @cached_property
     def network(self) -> Denoiser:
-        """The teacher given, else a tiny untrained one."""
+        """The given teacher, or else a tiny untrained one."""
         if self.given is not None:
             return self.given.eval()
         with seeded(0, "contract"):
@@ -50,14 +50,14 @@ class Bench:
 
 
 def promise(kept: bool, words: str) -> None:
-    """Raise ``Broken`` with the words unless the promise is kept."""
+    """Raise ``Broken`` with the words unless the condition holds."""
     __tracebackhide__ = True  # pytest shows the check, then the words
     if not kept:
         raise Broken(words)
 
 
 def refuses(action: Callable[[], object], what: str) -> None:
-    """The action must raise InputError, which the user sees as one message."""
+    """Raise ``Broken`` unless the action raises InputError, which a user sees as one message."""
     __tracebackhide__ = True
     try:
         made = action()

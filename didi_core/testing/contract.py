@@ -1,4 +1,4 @@
-"""The kit's checks as a pytest class."""
+"""The checks of the kit as a pytest class."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from didi_core.types import Denoiser, Domain
 
 
 class DomainContract:
-    """One test for each check. Subclass it, name the subclass ``Test...`` and say how the domain is made.
+    """One test for each check. Subclass it, name the subclass ``Test...`` and implement ``make``.
 
-    Without a teacher of its own a domain is checked with a tiny untrained network, which is enough for the contract.
+    A domain without its own teacher is checked with a tiny untrained network, which is enough for the contract.
     """
 
     __test__ = False
@@ -21,16 +21,16 @@ class DomainContract:
         cls.__test__ = True
 
     def make(self) -> Domain:
-        """The domain, with enough data for a few batches."""
+        """Make the domain, with enough data for a few batches."""
         raise NotImplementedError(f"{type(self).__name__}.make must return the domain to check")
 
     def teacher(self, domain: Domain) -> Denoiser | None:
-        """A teacher to check instead of the tiny network, say ``domain.teacher("bundled")``."""
+        """A teacher to check instead of the tiny network, for example ``domain.teacher("bundled")``."""
         del domain
         return None
 
     @pytest.mark.parametrize("check", list(CHECKS))
     def test_domain(self, check: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-        """The named check; its docstring says what it is about."""
+        """Run the named check; its docstring describes it."""
         domain = self.make()
         CHECKS[check](Bench(domain, self.teacher(domain), tmp_path_factory.mktemp("domain")))

@@ -1,5 +1,7 @@
-"""What the core relies on in a domain, one function a promise. A broken one is explained in words: what was done, what
-came, what should have come."""
+"""The contract of a domain, one function for each requirement.
+
+The message of a violation gives the call, its result, and the expected result.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from didi_core.testing.bench import SAMPLES, Bench, Broken, promise, refuses
 from didi_core.testing.conditional_checks import check_given
 from didi_core.types import Denoiser, Domain, Metric, Sample
 
-ROUNDING = 1e-4  # of the largest logit: some hundred times what fp32 sums in another order differ by
+ROUNDING = 1e-4  # relative to the largest logit: some hundred times the difference of fp32 sums in another order
 
 
 def check_vocabulary(bench: Bench) -> None:
@@ -62,9 +64,9 @@ def check_text(bench: Bench) -> None:
 
 
 def check_generated(bench: Bench) -> None:
-    """encode and decode are inverse on whatever a model may write: metrics and judges read its text.
+    """encode and decode are inverse on everything that a model may write, because metrics and judges read its text.
 
-    Where the vocabulary has no spellings (subwords), other tokens may spell the same text; the text must then stay.
+    Without spellings in the vocabulary (subwords), other tokens may spell the same text; then only the text must agree.
     """
     domain, vocabulary = bench.domain, bench.domain.vocabulary
     free = domain.template([9] * SAMPLES)
@@ -88,7 +90,7 @@ def check_generated(bench: Bench) -> None:
 
 
 def check_template(bench: Bench) -> None:
-    """A template has exactly the free positions asked for; all else is special; padding is on the right."""
+    """A template has exactly the requested free positions; all others are special; padding is on the right."""
     domain, vocabulary = bench.domain, bench.domain.vocabulary
     shortest = min(domain.lengths(8, generator(0, "contract")))
     asked = [shortest, shortest + 2] if vocabulary.pad is not None else [shortest, shortest]
@@ -110,14 +112,14 @@ def check_template(bench: Bench) -> None:
 
 
 def _frame(bench: Bench) -> set[int]:
-    """Ids that a domain pins by their place: those that every encoded text begins and ends with."""
+    """Ids that a domain pins by their position: those with which every encoded text begins and ends."""
     encoded = [bench.domain.encode(sample.text) for sample in bench.natural]
     ends = ({row[place] for row in encoded if row} for place in (0, -1))
     return {token for found in ends if len(found) == 1 for token in found}
 
 
 def check_lengths(bench: Bench) -> None:
-    """n lengths of at least one, from the generator alone."""
+    """lengths gives n numbers of at least one, which depend only on the generator."""
     domain = bench.domain
     first, again, other = (domain.lengths(50, generator(seed, "contract")) for seed in (1, 1, 2))
     promise(len(first) == 50, f"lengths(50) gave {len(first)} lengths.")
@@ -127,7 +129,7 @@ def check_lengths(bench: Bench) -> None:
 
 
 def check_batches(bench: Bench) -> None:
-    """Batches are endless, of the size asked for, the same for a seed, and ``start`` skips exactly."""
+    """Batches are endless, of the requested size, the same for a seed, and ``start`` skips exactly so many."""
     domain, vocabulary = bench.domain, bench.domain.vocabulary
     for split in ("train", "validation"):
         first = list(itertools.islice(domain.batches(split, 5, seed=3), 4))
@@ -155,7 +157,7 @@ def check_batches(bench: Bench) -> None:
 
 
 def check_held_out(bench: Bench) -> None:
-    """Held-out samples are no training sequences."""
+    """Held-out samples are not training sequences."""
     domain = bench.domain
     promise(bool(bench.natural), "held_out gave no sample.")
     again = [sample.text for sample in domain.held_out(SAMPLES, 0)]
@@ -165,13 +167,13 @@ def check_held_out(bench: Bench) -> None:
         ends = domain.vocabulary.lengths(batch).tolist()
         known |= {domain.decode(row[:end]) for row, end in zip(batch.tolist(), ends, strict=True)}
     shared = [t for t in again if domain.decode(domain.encode(t)) in known]
-    # Short sequences may well come twice; long ones do not.
+    # Short sequences may occur twice by chance; long ones do not.
     innocent = len(shared) <= len(again) / 2 and max(map(len, shared), default=0) <= 12
     promise(innocent, f"{len(shared)} held-out samples are training sequences too, such as {shared[:1]}.")
 
 
 def check_teacher(bench: Bench) -> None:
-    """Logits for every token at every position, and padding changes nothing."""
+    """The teacher gives logits for every token at every position, and padding does not change them."""
     network, vocabulary, batch = bench.network, bench.domain.vocabulary, bench.batch
     named = getattr(network, "vocabulary", None)
     promise(named == vocabulary, "the teacher's vocabulary is not the domain's.")
@@ -195,7 +197,7 @@ def check_teacher(bench: Bench) -> None:
 
 
 def check_scorer(bench: Bench) -> None:
-    """A logit a position; one-hot soft tokens are the tokens; it learns."""
+    """The scorer gives one logit per position; one-hot soft tokens equal the tokens; it has trainable parameters."""
     made, batch = bench.domain.scorer(bench.network, 1), bench.batch
     scorer = made.eval()
     logits = scorer(batch)
@@ -214,7 +216,7 @@ def check_scorer(bench: Bench) -> None:
 
 
 def check_sampling(bench: Bench) -> None:
-    """Sequences come out of every kind of sampler, whole, decodable and the same for a seed."""
+    """Every kind of sampler gives complete and decodable sequences, the same ones for a seed."""
     domain = bench.domain
     scorer = domain.scorer(bench.network, 1).eval()
     templates = domain.template([9] * 3)
@@ -236,7 +238,7 @@ def check_sampling(bench: Bench) -> None:
 
 
 def check_metrics(bench: Bench) -> None:
-    """A quality and an entropy first; statistics a row a sample; values with intervals; names that are unique."""
+    """Quality and entropy come first; statistics have one row per sample; values have intervals; names are unique."""
     metrics = bench.domain.metrics()
     promise(len(metrics) >= 2, f"metrics() gave {len(metrics)}; the first is the quality, the second the entropy.")
     names = [metric.name for metric in metrics]
@@ -254,7 +256,7 @@ def check_metrics(bench: Bench) -> None:
         promise(np.isfinite(value.value), f"metric {metric.name} is {value.value} on held-out samples.")
         promise(
             value.low <= value.value <= value.high or metric.minimum > 1,
-            f"metric {metric.name}: {value} is no interval.",
+            f"metric {metric.name}: {value} is not an interval.",
         )
     promise(
         metrics[0].better != "neither",
@@ -267,7 +269,7 @@ def check_metrics(bench: Bench) -> None:
 
 
 def check_controls(bench: Bench) -> None:
-    """The quality tells held-out samples from at least one of the negative controls."""
+    """The quality distinguishes held-out samples from at least one of the negative controls."""
     quality = bench.domain.metrics()[0]
     if len(bench.natural) < quality.minimum:
         return
@@ -283,7 +285,7 @@ def check_controls(bench: Bench) -> None:
 
 
 def check_files(bench: Bench) -> None:
-    """Samples survive being written and read; a file that is no sample is refused."""
+    """Samples are unchanged after writing and reading; a file without samples is refused."""
     domain, path = bench.domain, bench.folder / f"samples{bench.domain.suffix}"
     samples = [Sample(s.text, f"seq_{i}", info={"nfe": 4}) for i, s in enumerate(bench.natural[:5], start=1)]
     domain.write(path, samples)
@@ -301,7 +303,7 @@ def check_files(bench: Bench) -> None:
 
 
 def check_input(bench: Bench) -> None:
-    """What cannot be represented is refused in words, not guessed at."""
+    """Input that cannot be represented is refused with a message."""
     domain = bench.domain
     refuses(lambda: domain.template([0]), "template([0])")
     refuses(lambda: domain.template([]), "template([])")
@@ -310,12 +312,12 @@ def check_input(bench: Bench) -> None:
     single = domain.vocabulary.tokens is not None and all(
         len(domain.vocabulary.tokens[i]) == 1 for i in domain.vocabulary.generated
     )
-    if single:  # letters: a text of others cannot be represented
+    if single:  # one letter per token: a text of other letters cannot be represented
         refuses(lambda: domain.encode("\u2603\u2603"), "encode of a letter outside the alphabet")
 
 
 def check_pickling(bench: Bench) -> None:
-    """The domain can be sent to another process and does there what it does here."""
+    """The domain can be sent to another process, and behaves there in the same way."""
     try:
         again: Domain = pickle.loads(pickle.dumps(bench.domain))
     except Exception as error:
@@ -328,7 +330,7 @@ def check_pickling(bench: Bench) -> None:
 
 
 def apart(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, as a share of the largest number that is expected."""
+    """The largest difference, relative to the largest expected number."""
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
 
 
@@ -342,13 +344,13 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
 
 
 def faults(domain: Domain, teacher: Denoiser | None = None) -> dict[str, str]:
-    """What is wrong with a domain, by check; empty when it keeps the whole contract."""
+    """The faults of a domain, by check; empty if it keeps the whole contract."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(domain, teacher, Path(folder))
         for name, check in CHECKS.items():
             try:
                 check(bench)
-            except Exception as error:  # whatever a stranger's domain raises is a finding
+            except Exception as error:  # any exception of the domain is a fault
                 found[name] = str(error) if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
     return found

@@ -1,4 +1,4 @@
-"""What the core relies on in a metric that a plugin offers."""
+"""The contract of a metric that a plugin offers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from didi_core.types import Metric, Sample
 
 
 def check_metric(metric: Metric, samples: Sequence[Sample]) -> None:
-    """A metric gives a row of numbers a sample, whatever its company, and a value with an interval from their means.
+    """A metric gives one row of numbers per sample, independent of the other samples, and an interval from their means.
 
     Args:
         samples: at least ``metric.minimum`` ordinary samples.

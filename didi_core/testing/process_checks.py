@@ -1,4 +1,4 @@
-"""What the core relies on in samplers, laws and grids that a plugin offers."""
+"""The contract of samplers, laws and grids that a plugin offers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ WORDS = Vocabulary(6, forbidden=(4, 5), pad=5, bos=4)
 
 
 def check_sampler(sampler: Sampler) -> None:
-    """A sampler fills every mask, leaves the rest alone, draws from its generator only, and counts its calls.
+    """A sampler fills every mask, changes nothing else, draws from its generator only, and counts its calls.
 
-    The network is a tiny untrained one; a sampler that needs a scorer gets one.
+    The network is tiny and untrained; a sampler that needs a scorer gets one.
     """
     from didi_core.models.scorer import scorer_from_trunk
 
@@ -72,14 +72,14 @@ def check_law(made: Law) -> None:
     promise(
         abs(share - 0.5) < 0.05, f"law {made.name}: {share:.0%} of the positions come in the first half; expected 50%."
     )
-    masked = free & (times > 0.4)  # the others are written by now
+    masked = free & (times > 0.4)  # the others have been written
     dealt = made.reorder(times, masked, torch.rand(free.shape, generator=generator(1, "contract")))
     promise(
         bool((dealt == times)[free & ~masked].all()),
         f"law {made.name}: reorder changed the times of positions that are written already.",
     )
     same = torch.allclose(dealt.masked_fill(~masked, 0).sort(1).values, times.masked_fill(~masked, 0).sort(1).values)
-    promise(same, f"law {made.name}: reorder must deal out the times that are there.")
+    promise(same, f"law {made.name}: reorder must only permute the times.")
 
 
 def _check_open_law(made: OpenLaw) -> None:
@@ -100,7 +100,7 @@ def _check_open_law(made: OpenLaw) -> None:
 
 
 def check_grid(made: Grid) -> None:
-    """A grid gives as many shares as it is asked for, ascending to exactly 1, from its arguments only."""
+    """A grid gives the requested number of shares, ascending to exactly 1, which depend only on its arguments."""
     for steps in (1, 2, 7, 32):
         try:
             shares, again = (shares_of(made, steps, lambda share: 3 * (1 - share) ** 2 + 0.5) for _ in range(2))

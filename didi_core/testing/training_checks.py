@@ -1,6 +1,6 @@
-"""What the core relies on in objectives and rewards that a plugin offers.
+"""The contract of objectives and rewards that a plugin offers.
 
-They run on a small domain of letters with an untrained network, or on the domain and teacher that are given.
+The checks run on a small domain of letters with an untrained network, or on a given domain and teacher.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Letters(AlphabetDomain):
 
 @dataclass
 class Training:
-    """A run on the bench: a domain, its frozen teacher, and what an objective or a reward is made of."""
+    """A run for the checks: a domain, its frozen teacher, and the inputs of an objective or a reward."""
 
     domain: Domain
     teacher: Denoiser
@@ -64,7 +64,7 @@ class Training:
 
     @cached_property
     def sequences(self) -> Int[Tensor, "B L"]:
-        """Sequences of the domain, in place of samples of a network."""
+        """Sequences of the domain, in place of a network's samples."""
         return next(iter(self.domain.batches("train", ROWS, seed=0)))
 
     @cached_property
@@ -80,11 +80,11 @@ class Training:
 
 
 def check_objective(rules: ObjectiveSettings, domain: Domain | None = None, teacher: Denoiser | None = None) -> None:
-    """An objective names its networks, draws the same batch twice, and has a finite loss that moves each of them.
+    """An objective names its networks, draws the same batch twice, and has a finite loss with a gradient for each.
 
     Args:
-        rules: the settings that a plugin registers, made with the values to check.
-        domain, teacher: to check with, where the small ones do not suit it.
+        rules: the settings that a plugin registers, with the values to check.
+        domain, teacher: replacements for the small ones, if those do not suit the objective.
     """
     bench = Training.of(domain, teacher)
     objective = rules.prepare(bench.materials)
@@ -116,7 +116,7 @@ def check_objective(rules: ObjectiveSettings, domain: Domain | None = None, teac
 
 @torch.no_grad()
 def _stir(learner: Learner, number: int) -> None:
-    """Move a network a little, as updates do: one that starts as a copy of another may have no gradient yet."""
+    """Change a network a little, as updates do, because a fresh copy of another network may have no gradient."""
     stream = generator(0, "stir", number)
     for parameter in learner.network.parameters():
         if parameter.requires_grad:
@@ -133,11 +133,11 @@ def _learners(objective: Objective[Any]) -> Sequence[Learner]:
 def check_reward(
     rules: RewardSettings | TextFunction, domain: Domain | None = None, teacher: Denoiser | None = None
 ) -> None:
-    """A reward gives one finite score a sample or a token, the same ones when asked again, and its critic learns.
+    """A reward gives one finite score per sample or token, the same ones at every call, and its critic learns.
 
     Args:
-        rules: the settings that a plugin registers, made with the values to check, or a function of texts.
-        domain, teacher: to check with, where the small ones do not suit it; a reward of texts needs its own domain.
+        rules: the settings that a plugin registers, with the values to check, or a function of texts.
+        domain, teacher: replacements for the small ones; a reward of texts needs its own domain.
     """
     bench = Training.of(domain, teacher)
     made = rules.settings() if isinstance(rules, TextFunction) else rules
@@ -161,7 +161,7 @@ def check_reward(
 
 
 def _judged(bench: Training) -> Corrupted:
-    """Samples as a reward sees them in a run."""
+    """Samples in the form that a reward gets in a run."""
     noised = corrupt(bench.sequences, torch.full((ROWS,), 0.5), bench.domain.vocabulary, generator(0, "contract"))
     time, group = torch.full((ROWS,), 0.5), torch.arange(ROWS) // 4
     return Corrupted(noised.x, noised.zt, noised.masked, time, group, bench.domain.decode)
@@ -181,11 +181,11 @@ def _scores(reward: Reward, noised: Corrupted) -> object:
 
 
 def _check_loss(what: str, learner: Learner, ask: Callable[[], Terms], others: Sequence[Learner]) -> None:
-    """A finite loss that is the same when asked again, and whose gradient reaches the learner's network."""
+    """The loss is finite, the same at every call, and its gradient reaches the learner's network."""
     terms = []
     before = copy.deepcopy([other.network.state_dict() for other in others])
     for _ in range(2):
-        for other, state in zip(others, before, strict=True):  # a spectral norm, say, is refined by every call
+        for other, state in zip(others, before, strict=True):  # calls change state, for example a spectral norm
             other.network.load_state_dict(state)
             other.network.zero_grad(set_to_none=True)
         learner.network.train()

@@ -14,8 +14,8 @@ from .vocabulary import describe_letter, first_other_letter
 __all__ = ["Reading", "Skipped", "protein", "read_fasta", "write_fasta"]
 
 EMPTY = "the record has no sequence"
-ADVICE = "Mend or remove the record."
-ADVICE_DATA = "Mend or remove the record, or set data.on_bad=skip to leave such records out."
+ADVICE = "Repair or remove the record."
+ADVICE_DATA = "Repair or remove the record, or set data.on_bad=skip to leave such records out."
 
 
 def protein(text: str) -> str:

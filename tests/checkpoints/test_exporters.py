@@ -38,13 +38,11 @@ def same_networks(first: Path, second: Path) -> bool:
 
 @pytest.mark.parametrize("normed", [True, False])
 @pytest.mark.parametrize("layout", ["hf", "didi"])
-def test_out_and_back_is_exact(
-    tmp_path: Path, layout: str, normed: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_out_and_back_is_exact(tmp_path: Path, layout: str, normed: bool, capsys: pytest.CaptureFixture[str]) -> None:
     run, out, back = make_run(tmp_path / "run", normed), tmp_path / "out", tmp_path / "back"
     assert main(["export", f"run={run}", f"format={layout}", f"out={out}"]) == 0
     said = capsys.readouterr().out
-    assert ("their discriminator has no place for" in said) == (layout == "didi" and normed)
+    assert ("which their discriminator lacks" in said) == (layout == "didi" and normed)
     assert main(["import", f"source={out}", f"run_dir={back}", "domain=toy"]) == 0
     assert same_networks(run, back)
     if layout == "hf":
@@ -109,7 +107,7 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["export", f"run={run}", "format=didi", f"out={tmp_path / 'out'}"]) == 2
     assert "a table of 16 absolute positions" in capsys.readouterr().err
     assert main(["export", f"run={run}", f"out={run}"]) == 2
-    assert "is there and not empty" in capsys.readouterr().err
+    assert "exists and is not empty" in capsys.readouterr().err
 
 
 def test_a_damaged_export_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

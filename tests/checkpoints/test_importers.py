@@ -207,7 +207,7 @@ def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         ({"transformer.h.0.attn.weight": torch.zeros(1)}, "looks like GPT-2"),
         ({"base.lora_A.weight": torch.zeros(1)}, "looks like a LoRA adapter"),
         ({"conv.weight": torch.zeros(1)}, "its tensors are conv.weight"),
-        (without(network(), "sigma_map.mlp.0.weight"), "no time-independent DiT"),
+        (without(network(), "sigma_map.mlp.0.weight"), "not a time-independent DiT"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, state: dict[str, Tensor], message: str) -> None:
@@ -224,7 +224,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, state: dict[str, Tensor], me
         ({"algo": {"name": "distillation"}}, "uniform-state"),
         ({"parameterization": "sedd"}, "parameterization=sedd"),
         ({"parameterization": "ar", "backbone": "ar"}, "is an autoregressive model"),
-        ({"parameterization": "subs", "time_conditioning": True}, "told the time"),
+        ({"parameterization": "subs", "time_conditioning": True}, "is conditioned on time"),
     ],
 )
 def test_other_processes_are_refused_with_the_reason(tmp_path: Path, config: dict[str, Any], message: str) -> None:
@@ -299,7 +299,7 @@ def test_folders_and_names_that_lead_nowhere(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a list"):
         import_checkpoint(str(tmp_path / "list.pt"), VOCABULARY)
     torch.save({"weights": 1}, tmp_path / "numbers.pt")
-    with pytest.raises(InputError, match="entries that are no tensors .weights."):
+    with pytest.raises(InputError, match="entries that are not tensors .weights."):
         import_checkpoint(str(tmp_path / "numbers.pt"), VOCABULARY)
 
 

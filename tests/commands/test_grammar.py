@@ -147,7 +147,7 @@ def test_any_word_at_all(tried: int) -> None:
 
 @pytest.mark.parametrize("word", ["run=\udcff", "ru\udcffn=x", "run=a\0b"])
 def test_bytes_that_are_no_text_are_told(word: str) -> None:
-    with pytest.raises(InputError, match="no UTF-8 text"):
+    with pytest.raises(InputError, match="not UTF-8 text"):
         compose_jobs("sample", [word])
 
 

@@ -57,7 +57,7 @@ def test_an_older_pretraining_is_todays() -> None:
 
 def test_a_reward_that_is_gone_is_named() -> None:
     with pytest.raises(
-        InputError, match="begun by an older version.*unknown reward 'squash'.*Finish it with that version"
+        InputError, match="an older version began this run.*unknown reward 'squash'.*Finish it with that version"
     ):
         upgraded(older("didi", {**OLD_REWARD, "kind": "squash"}))
 

@@ -266,7 +266,7 @@ class Grabs(Threshold):
         (Never(), r"times must lie in \(0, 1\]"),
         (Dicing(), "equal generators gave different times"),
         (Rewrites(), "reorder changed the times of positions that are written already"),
-        (Invents(), "reorder must deal out the times that are there"),
+        (Invents(), "reorder must only permute the times"),
         (Waits(), "choose reveals nothing in . rows that have masks"),
         (Grabs(), "choose reveals positions that are not masked"),
     ],

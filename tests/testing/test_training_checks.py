@@ -235,8 +235,8 @@ def test_learned_and_text_rewards_that_are_sound_pass() -> None:
 @pytest.mark.parametrize(
     ("rules", "told"),
     [
-        (Makes(Column), r"scores of shape \(8, 1\) to 8 samples"),
-        (Makes(Few), r"scores of shape \(7,\) to 8 samples"),
+        (Makes(Column), r"scores of shape \(8, 1\) for 8 samples"),
+        (Makes(Few), r"scores of shape \(7,\) for 8 samples"),
         (Makes(Undefined), "returned a score that is not finite"),
         (Makes(Gambler), "scored the same samples twice in two ways"),
         (Makes(Everywhere), "scored tokens that z_t shows; they are zero there"),

@@ -1,7 +1,7 @@
-"""Peers' checkpoints in: MDLM, IDLM, SDTT, DiDi-Instruct and DPLM files and hub folders, and our own exports.
+"""Import of checkpoints: files and hub folders of MDLM, IDLM, SDTT, DiDi-Instruct and DPLM, and our own exports.
 
-Nothing of a stranger is run: safetensors, or pickles read without making their objects. Loading is strict; what is left
-out on purpose is told.
+No code of a checkpoint is run: files are safetensors, or pickles read without making their objects. Loading is strict,
+and everything that is left out on purpose is reported.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def import_checkpoint(
     """Read a checkpoint: a file, a folder, a run directory, or a hub id (``owner/name[@revision]``).
 
     Args:
-        vocabulary: what it must have been made for: as many tokens as its embedding has rows, less the mask's.
-        weights: ``ema``, ``raw``, or ``auto`` for the EMA where there is one.
-        heads: attention heads, for files that do not tell.
+        vocabulary: the one it must have been made for: as many tokens as its embedding has rows, minus the mask.
+        weights: ``ema``, ``raw``, or ``auto`` for the EMA if there is one.
+        heads: number of attention heads, for files that do not contain it.
         key: the setting that named the source, for messages.
 
     Raises:
-        InputError: whatever is wrong with the source, with what it looks like and what to do.
+        InputError: the source cannot be imported; the message gives the reason, what it looks like and what to do.
     """
     if weights not in WEIGHTS:
         raise unknown("weights", weights, WEIGHTS)
@@ -52,14 +52,14 @@ def import_checkpoint(
             found = layout.parts(held, weights)
             break
     else:
-        raise InputError(f"{key}={source} is no checkpoint of MDLM's family: {looks_like(held.tensors)}.")
-    denoiser = build_denoiser(found.denoiser, vocabulary, source, heads or _told_heads(held), key)
+        raise InputError(f"{key}={source} is not a checkpoint of MDLM's family: {looks_like(held.tensors)}.")
+    denoiser = build_denoiser(found.denoiser, vocabulary, source, heads or _configured_heads(held), key)
     scorer = build_scorer(found.discriminator, denoiser, source) if found.discriminator else None
     return Imported(denoiser, scorer, found.layout, found.weights, found.ignored)
 
 
 def load_denoiser_from(source: str | Path, vocabulary: Vocabulary, key: str = "teacher") -> Denoiser:
-    """The denoiser of ``import_checkpoint``: what a domain's ``teacher`` calls for names that are not its own."""
+    """The denoiser of ``import_checkpoint``; a domain's ``teacher`` calls this for names that are not its own."""
     return import_checkpoint(str(source), vocabulary, key=key).denoiser
 
 
@@ -70,7 +70,7 @@ def _own(path: Path, vocabulary: Vocabulary, key: str) -> Imported:
     return Imported(denoiser, load_scorer(path), "didi_core", "as they are", card=read_card(model_folder(path)))
 
 
-def _told_heads(held: Held) -> int | None:
+def _configured_heads(held: Held) -> int | None:
     """Attention heads by the configuration that came with a checkpoint."""
     for names in (("model", "n_heads"), ("n_heads",)):
         found = held.setting(*names)

@@ -21,7 +21,7 @@ BESIDE = (*mdlm.BESIDE, "reward_baseline")
 
 
 def recognises(held: Held) -> bool:
-    """Whether there is a student's EMA by name, or a discriminator beside the network."""
+    """Whether a checkpoint has a named EMA of the student, or a discriminator beside the network."""
     return held.discriminator is not None or any(name.startswith((STUDENT, DISCRIMINATOR)) for name in held.tensors)
 
 

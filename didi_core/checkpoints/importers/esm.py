@@ -1,7 +1,8 @@
-"""ESM-2's layout, which DPLM publishes in: the state dict of ``EsmForMaskedLM``, bare or under Lightning's prefixes.
+"""ESM-2's layout, which DPLM uses: the state dict of ``EsmForMaskedLM``, bare or under Lightning's prefixes.
 
-Recognised by ``model_type``, never by ``architectures``, which its authors changed between uploads. Files of before
-transformers 5 hold the rotary frequencies once a layer and a table of positions that rotary models never read.
+It is recognised by ``model_type``, never by ``architectures``, which its authors changed between uploads. Files from
+before transformers 5 hold the rotary frequencies once per layer, and a table of positions that rotary models do not
+read.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ UNUSED = {
 }
 # transformers 5.23 writes layer norms under TensorFlow's names (and a frequency "of layer *").
 OLD_NORMS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
-# What a configuration must say for the network to be the one built here.
+# Entries that a configuration must have for the network to be the one built here.
 REQUIRED = {"position_embedding_type": "rotary", "emb_layer_norm_before": False, "is_folding_model": False}
 
 
 def recognises(held: Held) -> bool:
-    """Whether its configuration says ESM, or its tensors do where none came with it."""
-    told = held.setting("model_type")
-    return told == MODEL_TYPE if told is not None else any(name.endswith(EMBEDDING) for name in held.tensors)
+    """Whether its configuration names ESM or, without a configuration, its tensors are those of ESM."""
+    kind = held.setting("model_type")
+    return kind == MODEL_TYPE if kind is not None else any(name.endswith(EMBEDDING) for name in held.tensors)
 
 
 def read_esm(held: Held, vocabulary: Vocabulary, key: str = "source") -> Imported:
     """The denoiser in fp32, tied, in eval mode.
 
     Raises:
-        InputError: another vocabulary or kind of ESM, or tensors that are missing, unexpected or misshapen.
+        InputError: another vocabulary or kind of ESM, or tensors that are missing, unexpected or of another shape.
     """
     where = f"{key}={held.source}"
     tensors, ignored = rename(held.tensors, where)
@@ -70,10 +71,14 @@ def read_esm(held: Held, vocabulary: Vocabulary, key: str = "source") -> Importe
 
 
 def rename(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors under transformers' present names, and what is left out with the reason."""
+    """Tensors under the current names of transformers.
+
+    Returns:
+        the tensors by name, and the tensors that are left out, with reasons.
+    """
     prefix = next((name.removesuffix(EMBEDDING) for name in tensors if name.endswith(EMBEDDING)), None)
     if prefix is None:
-        raise InputError(f"{where} is no ESM-2: it has no tensor {EMBEDDING}.")
+        raise InputError(f"{where} is not an ESM-2: it has no tensor {EMBEDDING}.")
     strange = [name for name in tensors if not name.startswith(prefix)]
     if strange:
         raise InputError(f"{where}: unexpected tensors {', '.join(strange[:5])} beside the network under {prefix}*.")
@@ -83,7 +88,7 @@ def rename(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor]
     if any(not torch.equal(named[name], named[of_layers[0]]) for name in of_layers):
         raise InputError(f"{where}: its layers have different rotary frequencies, but ESM-2 has one set for all.")
     kept = {name: value for name, value in named.items() if name not in ignored and name not in of_layers}
-    if of_layers:  # not computed anew: a file may hold them in half precision, as its network saw them in training
+    if of_layers:  # not computed again: a file may hold them in half precision, as its network used them in training
         kept.setdefault(FREQUENCIES, named[of_layers[0]])
     return kept, ignored
 
@@ -97,20 +102,20 @@ def _present(name: str) -> str:
 
 
 def _check_settings(held: Held, vocabulary: Vocabulary, where: str) -> None:
-    """Refuse a configuration of another kind of ESM."""
+    """Raise InputError for a configuration of another kind of ESM."""
     if held.setting("model_type") != MODEL_TYPE:
-        return  # a training file without one: its tensors must tell
+        return  # a training file without a configuration: its tensors decide
     for name, needed in REQUIRED.items():
         found = held.setting(name)
         if found != needed and not (found is None and needed is False):
-            raise InputError(f"{where}: config.json says {name}={found}; only {name}={needed} (ESM-2, DPLM) is read.")
+            raise InputError(f"{where}: config.json has {name}={found}; only {name}={needed} (ESM-2, DPLM) is read.")
     mask = held.setting("mask_token_id")
     if mask not in (None, vocabulary.mask):
-        raise InputError(f"{where}: config.json says mask_token_id={mask}; this domain's mask is {vocabulary.mask}.")
+        raise InputError(f"{where}: config.json has mask_token_id={mask}; this domain's mask is {vocabulary.mask}.")
 
 
 def _sizes(held: Held, tensors: Mapping[str, Tensor], where: str) -> EsmConfig:
-    """Sizes by the configuration where there is one, else by the tensors."""
+    """Sizes from the configuration if there is one, otherwise from the tensors."""
     if held.setting("model_type") == MODEL_TYPE:
         names = {
             "hidden": "hidden_size",
@@ -120,16 +125,16 @@ def _sizes(held: Held, tensors: Mapping[str, Tensor], where: str) -> EsmConfig:
         }
         missing = [theirs for theirs in names.values() if not isinstance(held.setting(theirs), int)]
         if missing:
-            raise InputError(f"{where}: config.json does not say {', '.join(missing)}.")
-        told: dict[str, Any] = {ours: held.setting(theirs) for ours, theirs in names.items()}
+            raise InputError(f"{where}: config.json does not have {', '.join(missing)}.")
+        sizes: dict[str, Any] = {ours: held.setting(theirs) for ours, theirs in names.items()}
         for name, default in (("layer_norm_eps", 1e-5), ("rope_theta", 10_000.0), ("token_dropout", False)):
             found = held.setting(name)
-            told[name] = default if found is None else found
-        return EsmConfig(**told)
+            sizes[name] = default if found is None else found
+        return EsmConfig(**sizes)
     if FREQUENCIES not in tensors:
         raise InputError(
-            f"{where} does not tell its number of heads: it has neither rotary frequencies nor a configuration. Give a "
-            "folder with its weights as pytorch_model.bin and the config.json of the model it was trained from."
+            f"{where} does not contain its number of heads: it has neither rotary frequencies nor a configuration. "
+            "Give a folder with its weights as pytorch_model.bin and the config.json of the model it was trained from."
         )
     hidden, width = tensors[EMBEDDING].shape[1], 2 * tensors[FREQUENCIES].numel()
     layers = {name.split(".")[3] for name in tensors if name.startswith("esm.encoder.layer.")}

@@ -23,7 +23,7 @@ def read_export(held: Held, vocabulary: Vocabulary, key: str) -> Imported:
     """Both networks and the card.
 
     Raises:
-        InputError: a configuration that describes no network, tensors that do not fit it, or another vocabulary.
+        InputError: the configuration describes no network, the tensors do not fit it, or the vocabulary is another.
     """
     where = f"{key}={held.source}"
     try:
@@ -33,8 +33,8 @@ def read_export(held: Held, vocabulary: Vocabulary, key: str) -> Imported:
     check_vocabulary(own, vocabulary, where)
     with seeded(0, "weights that the file replaces"):
         denoiser: Denoiser = DiT(sizes, own)
-        told = held.setting("scorer")
-        scorer = scorer_from_trunk(denoiser, normed=bool(told["normed"])) if isinstance(told, Mapping) else None
+        given = held.setting("scorer")
+        scorer = scorer_from_trunk(denoiser, normed=bool(given["normed"])) if isinstance(given, Mapping) else None
     both = nn.ModuleDict({"denoiser": denoiser, **({"scorer": scorer} if scorer is not None else {})})
     check_names(both.state_dict(), held.tensors, where)
     both.load_state_dict(dict(held.tensors))
@@ -46,5 +46,5 @@ def read_export(held: Held, vocabulary: Vocabulary, key: str) -> Imported:
 def _mapping(held: Held, name: str) -> dict[str, Any]:
     found = held.setting(name)
     if not isinstance(found, Mapping):
-        raise InputError(f"{held.source}: config.json has no entry {name!r}, so this is no whole export.")
+        raise InputError(f"{held.source}: config.json has no entry {name!r}, so the export is incomplete.")
     return dict(found)

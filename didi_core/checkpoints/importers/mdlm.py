@@ -23,7 +23,7 @@ BESIDE = ("noise.", "train_metrics.", "valid_metrics.", "test_metrics.", "gen_pp
 
 
 def recognises(held: Held) -> bool:
-    """Whether the network is there, bare or under ``backbone.``."""
+    """Whether a checkpoint has the network, bare or under ``backbone.``."""
     return any(unwrapped(name).startswith("vocab_embed.") for name in held.tensors)
 
 
@@ -35,7 +35,7 @@ def unwrapped(name: str) -> str:
 
 
 def parts(held: Held, weights: str) -> Parts:
-    """The network's tensors: the EMA where there is one, unless ``weights=raw``."""
+    """The network's tensors: the EMA if there is one, unless ``weights=raw``."""
     bare = [unwrapped(name) for name in held.tensors]
     ignored = gather(bare, BESIDE) | {name: "training state" for name in held.other}
     pairs = zip(bare, held.tensors.values(), strict=True)
@@ -52,7 +52,7 @@ def parts(held: Held, weights: str) -> Parts:
 
 
 def named_shadow(held: Held, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The EMA's tensors under the names of the parameters they follow; shapes must agree one by one."""
+    """The tensors of the EMA under the names of their parameters. Raises InputError where a shape differs."""
     shadow = held.shadow or ()
     names = [name for name in raw if name not in BUFFERS]
     if len(shadow) != len(names):
@@ -64,13 +64,13 @@ def named_shadow(held: Held, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if value.shape != raw[name].shape:
             raise InputError(
                 f"{held.source}: the EMA tensor in the place of {name} has shape {tuple(value.shape)}, not "
-                f"{tuple(raw[name].shape)}, so the EMA is of another network. Set weights=raw to do without it."
+                f"{tuple(raw[name].shape)}, so the EMA belongs to another network. Set weights=raw to do without it."
             )
     return {**{name: raw[name] for name in BUFFERS if name in raw}, **dict(zip(names, shadow, strict=True))}
 
 
 def _name(held: Held) -> str:
-    """Which of the layout's users wrote it, as far as its configuration tells."""
+    """Which code wrote this layout, as far as its configuration shows."""
     if held.setting("parameterization", "name") == "multi-round-sdtt":
         return "SDTT"
     return "MDLM"

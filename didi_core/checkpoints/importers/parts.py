@@ -1,4 +1,4 @@
-"""What a layout finds in a checkpoint, and the networks that are built of it: strictly, every tensor used or named."""
+"""What a layout finds in a checkpoint, and the networks built from it. Every tensor is either used or reported."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ NORMED_HEAD = {f"output_layer.{name}": f"network.output_layer.{name}" for name i
 
 @dataclass(frozen=True)
 class Parts:
-    """What a layout found.
+    """The parts that a layout found.
 
-    layout, weights: whose file it is, and which of its weights were taken, in words.
-    denoiser, discriminator: tensors under the names of MDLM's network. ignored: what was left out, and why.
+    layout, weights: the layout's owner and the weights that were used, in words.
+    denoiser, discriminator: tensors under the names of MDLM's network. ignored: what was left out, with reasons.
     """
 
     layout: str
@@ -46,8 +46,8 @@ class Parts:
 class Imported:
     """Networks from a checkpoint, on the CPU, in eval mode.
 
-    layout, weights: whose layout it is and which weights were taken. ignored: what was left out, and why.
-    card: entries of the card that came with it, where it is one of our own.
+    layout, weights: the layout's owner and the weights that were used. ignored: what was left out, with reasons.
+    card: entries of its card, if it is one of our own checkpoints.
     """
 
     denoiser: Denoiser
@@ -59,8 +59,8 @@ class Imported:
 
 
 def gather(tensors: Iterable[str], prefixes: Sequence[str]) -> dict[str, str]:
-    """Those of the prefixes that occur among names, as things ignored."""
-    return {p + "*": "no part of the network" for p in prefixes if any(name.startswith(p) for name in tensors)}
+    """The prefixes that occur among the names, as ignored parts."""
+    return {p + "*": "not part of the network" for p in prefixes if any(name.startswith(p) for name in tensors)}
 
 
 def build_denoiser(
@@ -69,10 +69,10 @@ def build_denoiser(
     """A DiT of the sizes that the tensors have, in fp32, in eval mode.
 
     Args:
-        heads: attention heads, for files that do not hold the rotary frequencies.
+        heads: attention heads, for files without rotary frequencies.
 
     Raises:
-        InputError: missing, unexpected or misshapen tensors, or another vocabulary, with the numbers.
+        InputError: tensors are missing, unexpected or of another shape, or the vocabulary is another one.
     """
     config = infer_config(tensors, where, heads)
     rows = len(tensors["vocab_embed.embedding"])
@@ -82,7 +82,7 @@ def build_denoiser(
             f"{key}={where} has {rows} rows of embeddings: {rows - 1} tokens{gpt2} and the mask. This domain has "
             f"{vocabulary.size} tokens. Choose the domain, or the tokenizer of its data, that it was made for."
         )
-    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+    with torch.device("meta"):  # no memory and no random numbers for weights that will be replaced
         model = DiT(config, vocabulary)
     held = {INV_FREQ: Rotary(config.hidden // config.heads).frequencies(), **tensors}
     check_names(model.state_dict(), held, where)
@@ -97,7 +97,7 @@ def infer_config(tensors: Mapping[str, Tensor], where: str, heads: int | None = 
     needed = ("vocab_embed.embedding", "sigma_map.mlp.0.weight", *(f"blocks.0.{name}" for name in first))
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise InputError(f"{where}: missing tensors {', '.join(missing)}: it is no time-independent DiT like MDLM's.")
+        raise InputError(f"{where}: missing tensors {', '.join(missing)}: it is not a time-independent DiT as in MDLM.")
     hidden = tensors["vocab_embed.embedding"].shape[1]
     conditioning, frequencies = tensors["sigma_map.mlp.0.weight"].shape
     if frequencies != FREQUENCIES:
@@ -105,7 +105,7 @@ def infer_config(tensors: Mapping[str, Tensor], where: str, heads: int | None = 
     blocks = {int(found[1]) for name in tensors if (found := re.match(r"blocks\.(\d+)\.", name))}
     own = _heads(tensors, hidden, where)
     if own is None and heads is None:
-        raise InputError(f"{where} does not say how many attention heads the network has: give heads=<number>.")
+        raise InputError(f"{where} does not contain the network's number of attention heads: give heads=<number>.")
     return DiTConfig(
         hidden=hidden,
         layers=max(blocks) + 1,
@@ -117,7 +117,7 @@ def infer_config(tensors: Mapping[str, Tensor], where: str, heads: int | None = 
 
 
 def _heads(tensors: Mapping[str, Tensor], hidden: int, where: str) -> int | None:
-    """Attention heads by the number of rotary frequencies, which must be those of base 10,000."""
+    """Number of attention heads, from that of the rotary frequencies, which must have base 10,000."""
     if INV_FREQ not in tensors:
         return None
     found = tensors[INV_FREQ].float()
@@ -128,7 +128,7 @@ def _heads(tensors: Mapping[str, Tensor], hidden: int, where: str) -> int | None
 
 
 def build_scorer(tensors: Mapping[str, Tensor], denoiser: DiT, where: str) -> TokenScorer:
-    """A scorer of a discriminator's tensors, on a trunk of the denoiser's sizes, in eval mode."""
+    """A scorer with a discriminator's tensors and a trunk of the denoiser's sizes, in eval mode."""
     normed = "output_layer.norm_final.weight" in tensors
     heads = {**HEAD, **(NORMED_HEAD if normed else {})}
     trunk = {name: value for name, value in tensors.items() if name not in heads}
@@ -144,7 +144,7 @@ def build_scorer(tensors: Mapping[str, Tensor], denoiser: DiT, where: str) -> To
 
 
 def check_vocabulary(own: Vocabulary, wanted: Vocabulary, where: str) -> None:
-    """Refuse one of our own models that was made for another vocabulary than the domain's."""
+    """Raise InputError for one of our own models that was made for another vocabulary than the domain's."""
     if (own.size, own.pinned) != (wanted.size, wanted.pinned):
         raise InputError(
             f"{where} was made for a vocabulary of {own.size} tokens (pinned {own.pinned}), this domain has "
@@ -159,22 +159,22 @@ def check_vocabulary(own: Vocabulary, wanted: Vocabulary, where: str) -> None:
 
 
 def check_names(wanted: Mapping[str, Tensor], held: Mapping[str, Tensor], where: str) -> None:
-    """Refuse missing, unexpected and misshapen tensors, each named."""
-    told = []
+    """Raise InputError, with their names, for tensors that are missing, unexpected or of another shape."""
+    faults = []
     missing, unexpected = [n for n in wanted if n not in held], [n for n in held if n not in wanted]
     for what, names in (("missing", missing), ("unexpected", unexpected)):
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            told.append(f"{what} tensors {', '.join(names[:5])}{more}")
-    told += [
+            faults.append(f"{what} tensors {', '.join(names[:5])}{more}")
+    faults += [
         f"{name} has shape {tuple(held[name].shape)}, not {tuple(value.shape)}"
         for name, value in wanted.items()
         if name in held and held[name].shape != value.shape
     ][:5]
-    if told:
-        raise InputError(f"{where} does not fit a network of its sizes: {'; '.join(told)}.")
+    if faults:
+        raise InputError(f"{where} does not fit a network of its sizes: {'; '.join(faults)}.")
 
 
 def as_float(value: Tensor) -> Tensor:
-    """A copy in fp32 of its own: what is read from a mapped file must not depend on it."""
+    """A separate copy in fp32, which does not depend on the memory-mapped file."""
     return value.detach().to(torch.float32).contiguous().clone()

@@ -1,8 +1,8 @@
-"""Torch files of strangers: tensors and plain values are read, no object of theirs is made and no code of theirs runs.
+"""Torch files from unknown sources: tensors and plain values are read, but none of their objects or code is used.
 
-Lightning files carry more than weights: the run's configuration as omegaconf containers, the tokenizer, paths. torch's
-restricted reader (``weights_only=True``) is told to put an inert stand-in, which only keeps what the file says of the
-object, in the place of each class from the packages below; any other name in the file is refused before it is read.
+Lightning files hold more than weights: the run's configuration as omegaconf containers, the tokenizer, paths. torch's
+restricted reader (``weights_only=True``) replaces each class from the packages below by an inert stand-in, which only
+keeps the object's data. A file with any other name is refused before it is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from didi_core.errors import InputError
 
-# What training frameworks leave in a checkpoint beside weights. Stand-ins are made of these, nothing is imported.
+# Packages whose objects training frameworks store beside weights. They get stand-ins; nothing is imported.
 DESCRIPTIONS = (
     "omegaconf.",
     "transformers.",
@@ -40,7 +40,7 @@ PLAIN = {f"builtins.{name}" for name in BUILTINS} | {
     "datetime.timedelta",
 }
 MAPPINGS = ("AttributeDict", "defaultdict")  # classes that are filled like a dict, and become one
-DEPTH = 32  # of a configuration; more is a loop
+DEPTH = 32  # largest depth of a configuration; more means a cycle
 
 
 class Inert:
@@ -61,7 +61,7 @@ def load_pickled(path: Path) -> dict[str, Any]:
     """The dictionary in a torch file.
 
     Raises:
-        InputError: it would import something else than a description, is damaged, or holds no dictionary.
+        InputError: the file needs a class that is not allowed, is damaged, or holds no dictionary.
     """
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
@@ -70,7 +70,7 @@ def load_pickled(path: Path) -> dict[str, Any]:
             raise _refused(path, ", ".join(strange[:5]))
         known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(_stand_in(name), name) for name in names]
         with warnings.catch_warnings(), torch.serialization.safe_globals(known):
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # which is refused or read, in words
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # such a file is read, or refused below
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)|unrecognized function ([^\n]+)", str(error))
@@ -92,7 +92,7 @@ def _refused(path: Path, what: str) -> InputError:
 
 
 def _stand_in(name: str) -> Callable[..., Any]:
-    """What is put in the place of a name."""
+    """The stand-in for a name."""
     last = name.rsplit(".", 1)[-1]
     if last == "AttributeDict":
         return dict
@@ -102,7 +102,7 @@ def _stand_in(name: str) -> Callable[..., Any]:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A configuration as plain containers: omegaconf's nodes opened, interpolations left as text.
+    """A configuration as plain containers: omegaconf's nodes become values, and interpolations stay text.
 
     Other stand-ins become the name of their class.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be imported, told for what they are."""
+"""Messages for checkpoints that cannot be imported: what they are, and what to do."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ UNIFORM_ALGORITHMS = ("duo", "duo_base", "distillation", "udlm", "ot-finetune")
 
 
 def refuse_other_processes(held: Held) -> None:
-    """Refuse the same network trained for another process than time-independent masked diffusion.
+    """Refuse networks that were trained for another process than time-independent masked diffusion.
 
     Raises:
         InputError: uniform-state diffusion (Duo), an autoregressive model, another parameterisation (SEDD, D3PM), or
-            a network that is told the time.
+            a network that is conditioned on time.
     """
     algorithm = str(held.setting("algo", "name") or "")
     kind = f"{held.setting('model_type') or ''} {' '.join(map(str, held.setting('architectures') or ()))}".lower()
@@ -56,13 +56,13 @@ def refuse_other_processes(held: Held) -> None:
         )
     if held.setting("time_conditioning") is True or held.setting("algo", "time_conditioning") is True:
         raise InputError(
-            f"{held.source} is a network that is told the time (time_conditioning=true); the networks here are not, as "
-            "in MDLM's released models, so its logits could not be reproduced."
+            f"{held.source} is conditioned on time (time_conditioning=true); the networks here are not, as in MDLM's "
+            "released models, so its logits could not be reproduced."
         )
 
 
 def looks_like(names: Iterable[str]) -> str:
-    """What a state dict of an unknown layout seems to be, in words."""
+    """What a state dict of an unknown layout probably is, in words."""
     names = list(names)
     for starts, what in FOREIGN.items():
         if any(name.startswith(starts) for name in names):

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a file, a folder, or a folder on the Hugging Face hub; read into one plain record."""
+"""Sources of checkpoints: a file, a folder, or a folder on the Hugging Face hub, each read into one plain record."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OTHER_SUFFIXES = {
 
 @dataclass(frozen=True)
 class Held:
-    """What a checkpoint holds, before anyone has said what it is.
+    """The content of a checkpoint, before its layout is recognised.
 
     tensors: the state dict, names without wrappers' parts. discriminator: tensors of discriminator.safetensors.
     shadow: EMA weights without names, in the order of the trainable parameters; None where there are none.
@@ -60,7 +60,7 @@ class Held:
     other: tuple[str, ...] = ()
 
     def setting(self, *names: str) -> Any:
-        """A value of the configuration by its path; None where it is not there."""
+        """A value of the configuration by its path; None if it is absent."""
         node: Any = self.config
         for name in names:
             node = node.get(name) if isinstance(node, Mapping) else None
@@ -73,10 +73,10 @@ def is_hub_id(source: str) -> bool:
 
 
 def locate(source: str, key: str = "source") -> Path:
-    """The file or folder that a source names, fetched from the hub where it is an id (``owner/name[@revision]``).
+    """The file or folder of a source, fetched from the hub if it is an id (``owner/name[@revision]``).
 
     Raises:
-        InputError: it is neither, or the hub cannot be reached; ``key`` is the setting to change.
+        InputError: it is none of these, or the hub cannot be reached; ``key`` is the setting to change.
     """
     path = Path(source).expanduser()
     if path.exists():
@@ -89,7 +89,7 @@ def locate(source: str, key: str = "source") -> Path:
 
 
 def in_cache(source: str) -> Path | None:
-    """A hub folder with weights that was fetched before; None where it was not. Nothing is fetched."""
+    """A hub folder with weights in the local cache; None if it is not there. Nothing is fetched."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -126,8 +126,8 @@ def _fetch(source: str, key: str) -> Path:
     except RepositoryNotFoundError:
         raise InputError(f"{key}={source}: no such file or folder is here, and no such model on the hub.") from None
     except (HfHubHTTPError, OSError) as error:
-        told = " ".join(str(error).split())[:160]
-        raise InputError(f"{key}={source} is not here, and the hub cannot be reached ({told}). {away}") from None
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{key}={source} is not here, and the hub cannot be reached ({reason}). {away}") from None
     raise InputError(f"{key}={source}: the hub folder holds neither safetensors nor bin files.")
 
 
@@ -220,16 +220,16 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _only_tensors(path: Path, held: Mapping[str, Any]) -> dict[str, Tensor]:
     strange = [str(name) for name, value in held.items() if not isinstance(value, Tensor)]
     if strange or not held:
-        what = f"entries that are no tensors ({', '.join(strange[:5])})" if held else "nothing"
-        raise InputError(f"{path} holds {what} where a state dict was expected: it is no checkpoint of a known layout.")
+        what = f"entries that are not tensors ({', '.join(strange[:5])})" if held else "nothing"
+        raise InputError(f"{path} holds {what} instead of a state dict: it is not a checkpoint of a known layout.")
     return without_wrappers(path, {str(name): value for name, value in held.items()})
 
 
 def without_wrappers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by their names in the network, without what wrappers put in, in any order and any number.
+    """Tensors by their names in the network, without the parts of names that wrappers add, in any order and number.
 
     Raises:
-        InputError: two tensors of one name.
+        InputError: two tensors have one name.
     """
     made: dict[str, Tensor] = {}
     for name, value in tensors.items():
@@ -241,7 +241,7 @@ def without_wrappers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def _indexed(index: Path) -> list[str]:
-    """The files beside an index that together hold the weights."""
+    """The files of an index, which together hold the weights."""
     named = read_json(index).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
         raise InputError(f"{index} is damaged: its weight_map names no files. Get the folder anew.")
@@ -253,5 +253,3 @@ def _indexed(index: Path) -> list[str]:
 
 def _config_beside(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-
-

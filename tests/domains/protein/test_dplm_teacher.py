@@ -105,7 +105,7 @@ def test_bare_safetensors_file(original: EsmForMaskedLM, tmp_path: Path) -> None
         ({"is_folding_model": True}, "is_folding_model=True"),
         ({"mask_token_id": 31}, "mask_token_id=31; this domain's mask is 32"),
         ({"num_hidden_layers": 3}, "missing tensors esm.encoder.layer.2"),
-        ({"hidden_size": None}, "does not say hidden_size"),
+        ({"hidden_size": None}, "does not have hidden_size"),
     ],
 )
 def test_another_model_is_refused(folder: Path, change: dict[str, object], told: str) -> None:
@@ -148,9 +148,7 @@ def test_every_tensor_is_used_or_named(original: EsmForMaskedLM, folder: Path, w
 
 
 @pytest.mark.parametrize("name", [*DPLM, "airkingbd/dplm_150m"])
-def test_without_network_the_key_and_the_bundled_teacher_are_named(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_network_the_key_and_the_bundled_teacher_are_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def fetch(repository: str, revision: str | None = None, **_: object) -> str:

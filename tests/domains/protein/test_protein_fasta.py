@@ -142,7 +142,7 @@ BAD_RECORDS = [
 @pytest.mark.parametrize("sequence, message", BAD_RECORDS, ids=range(len(BAD_RECORDS)))
 def test_a_bad_record_is_an_error_or_skipped_and_listed(tmp_path: Path, sequence: str, message: str):
     path = put(tmp_path / "x.fasta", f">good\nMKV\nACD\n>bad one\n{sequence}\n>last\nMKVA\n")
-    with pytest.raises(InputError, match=rf"x.fasta, line 4, record 'bad': {message}.*Mend or remove the record"):
+    with pytest.raises(InputError, match=rf"x.fasta, line 4, record 'bad': {message}.*Repair or remove the record"):
         read_fasta(path, on_bad="error")
     reading = read_fasta(path, on_bad="skip")
     assert [sample.id for sample in reading.samples] == ["good", "last"]

@@ -55,7 +55,7 @@ def test_other_letters_are_named_with_their_position(sequence: str, message: str
 
 def test_decode_shows_masks_and_refuses_what_is_no_residue():
     assert decode([0, 4, 32, 5, 2]) == "L_A"
-    with pytest.raises(InputError, match=r"token 24 \(X\) is no letter of protein"):
+    with pytest.raises(InputError, match=r"token 24 \(X\) is not a letter of protein"):
         decode([0, 24, 2])
     with pytest.raises(InputError, match="token 40 is no letter"):
         decode([40])

@@ -301,7 +301,7 @@ def test_missing_file_and_unwritable_values(tmp_path) -> None:
         read_file(tmp_path / "absent.jsonl")
     with pytest.raises(InputError, match="cannot be written as JSON"):
         write_jsonl(tmp_path / "a.jsonl", [Sample("a", info={"x": float("nan")})])
-    with pytest.raises(InputError, match="which a row keeps"):
+    with pytest.raises(InputError, match="which a row reserves"):
         write_jsonl(tmp_path / "a.jsonl", [Sample("a", info={"text": "b"})])
     assert not list(tmp_path.iterdir())
 
