@@ -116,7 +116,7 @@ class _Findings:
         self.examples[name] = samples[:EXAMPLES]
 
     def add(self, name: str, digest: str, settings: SamplerSettings, made: Generated, in_table: bool) -> None:
-        """Measure one set of a model's samples: what models are matched at, and for a row of the table the rest."""
+        """Measure one set of a model's samples: the metrics of frontiers, and for a row of the table all others."""
         swept = [*self.metrics[:2], *([self.variety] if self.variety else [])]
         measured = self.measured(self.metrics if in_table else swept, made.samples)
         method = method_of(settings)
@@ -145,14 +145,13 @@ class _Findings:
 
     @property
     def variety(self) -> Metric | None:
-        """What models are matched at beside the entropy."""
+        """The second metric at which models are matched, beside the entropy."""
         return variety_metric(self.metrics)
 
     def frontiers(
         self, points: Mapping[tuple[str, Method], Sequence[SweepPoint]], other: Metric
     ) -> dict[tuple[str, Method], Frontier]:
-        """Quality against another metric over the temperatures of each method; of a quality that is better the lower
-        it is."""
+        """Quality against another metric over the temperatures of each method, if lower quality values are better."""
         quality = self.metrics[0]
         if quality.better != "lower":
             return {}
@@ -175,7 +174,7 @@ class _Findings:
         return found
 
     def together(self, domain: Domain, notes: Sequence[str]) -> Evaluation:
-        """Everything that was measured."""
+        """The evaluation of everything that was measured."""
         variety = self.variety
         return Evaluation(
             domain.name,

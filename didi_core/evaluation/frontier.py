@@ -1,10 +1,10 @@
 """Quality at matched entropy: models are compared where their temperature sweeps meet the entropy of the data.
 
-Where the entropy hardly moves with temperature, a second variable of variety that does is matched the same way.
+Where the entropy hardly changes with temperature, a second metric of variety that does is matched in the same way.
 
-Lower temperature buys perplexity with entropy, so perplexities of different entropies say nothing. The frontier is
-piecewise linear in (entropy, log quality). Its uncertainty comes from resampling the samples of every temperature anew
-and interpolating again, so an interval holds the error of the entropies too.
+A lower temperature trades entropy for perplexity, so perplexities at different entropies cannot be compared. The
+frontier is piecewise linear in (entropy, log quality). For its uncertainty, the samples of every temperature are
+resampled and the frontier is interpolated again, so an interval includes the error of the entropies.
 """
 
 from __future__ import annotations

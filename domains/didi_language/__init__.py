@@ -1,4 +1,4 @@
-"""Text for didi_core: fast tokenizers, documents packed into blocks, judges, metrics of texts."""
+"""The domain of texts: fast tokenizers, documents packed into blocks, judges, metrics of texts."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,9 @@
 """Make the package's assets: ``python -m didi_language.bundle --data TEXT --teacher DIR --judge DIR --source WORDS``.
 
-``tokenizer/tokenizer.json`` comes first, from ``--tokenizer SIZE`` alone: teacher and judge are trained with it. What
-is written is made from the data (weights, statistics); no natural text is. The statistics are those of pieces of
-documents that neither network saw. ``benchmarks/bundle.py`` calls this and adds what the teacher's samples give.
+``tokenizer/tokenizer.json`` comes first, from ``--tokenizer SIZE`` alone, because teacher and judge are trained with
+it. The assets are derived from the data (weights, statistics) but contain no natural text. The statistics are those of
+pieces of documents that neither network saw. ``benchmarks/bundle.py`` calls this, and adds assets from the teacher's
+samples.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ HELD_OUT = 512  # blocks whose statistics are in the package
 
 
 def bundle_tokenizer(data: Path, size: int) -> None:
-    """A byte-level BPE of ``size`` tokens from the training documents; 257 is bytes and the end token."""
+    """A byte-level BPE of ``size`` tokens from the training documents; 257 means bytes and the end token only."""
     settings = LanguageSettings(path=(str(data),))
     source = settings.source
     if source is None:

@@ -1,6 +1,6 @@
-"""Texts with something to fill in: a prompt to go on from, a suffix to arrive at, or a text with gaps.
+"""Texts to fill in: a prompt to continue, a suffix to end with, or a text with gaps.
 
-A gap is written ``[[12]]`` (twelve tokens) or ``[[*]]`` (as many as make the block full; once at most).
+A gap is written ``[[12]]`` (twelve tokens) or ``[[*]]`` (as many as fill the block; at most once).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REST = "*"
 class TextConditioning:
     """Keys of ``configs/conditioning/language.yaml``.
 
-    prompt: what every sample begins with. suffix: what it ends with.
+    prompt: the beginning of every sample. suffix: its end.
     """
 
     prompt: str | None = None
@@ -31,10 +31,10 @@ class TextConditioning:
     def conditioning(
         self, tokenizer: TextTokenizer, request: Request, most: int, framed: Callable[[list[int]], list[int]]
     ) -> Conditioning:
-        """A template whose masks stand between prompt and suffix, ``most`` tokens in all, or as many as asked for.
+        """A template with masks between prompt and suffix, of the requested length or of ``most`` tokens.
 
         Raises:
-            InputError: an empty text, or texts that leave nothing to write.
+            InputError: a text is empty, or the texts leave nothing to write.
         """
         given = {key: text for key, text in (("prompt", self.prompt), ("suffix", self.suffix)) if text is not None}
         if not given:
@@ -68,10 +68,10 @@ class TextConditioning:
 
 
 def gapped(tokenizer: TextTokenizer, text: str, most: int) -> list[int]:
-    """Ids of a text in which every ``[[n]]`` is n masks; each part between gaps is tokenised on its own.
+    """Ids of a text in which every ``[[n]]`` is n masks; each part between gaps is tokenised separately.
 
     Raises:
-        InputError: no gap, an empty one, several ``[[*]]``, or a text longer than ``most`` tokens.
+        InputError: there is no gap, an empty one or several ``[[*]]``, or the text is longer than ``most`` tokens.
     """
     parts = _GAP.split(text)
     texts, gaps = [tokenizer.ids(part) for part in parts[::2]], parts[1::2]
@@ -79,7 +79,7 @@ def gapped(tokenizer: TextTokenizer, text: str, most: int) -> list[int]:
         raise InputError(f"template={shorten(text)!r} has no gap: write [[12]] for twelve tokens, [[*]] for the rest.")
     if gaps.count(REST) > 1:
         raise InputError(f"template={shorten(text)!r} has {gaps.count(REST)} gaps [[*]]: only one can take the rest.")
-    sizes = [0 if gap == REST else int(gap) if len(gap) < 10 else 10**9 for gap in gaps]  # beyond any model's
+    sizes = [0 if gap == REST else int(gap) if len(gap) < 10 else 10**9 for gap in gaps]  # beyond any model's length
     if any(size == 0 for size, gap in zip(sizes, gaps, strict=True) if gap != REST):
         raise InputError(f"template={shorten(text)!r} has a gap [[0]]: at least one token.")
     known = sum(map(len, texts)) + sum(sizes)

@@ -1,4 +1,4 @@
-"""Negative controls: degraded copies of a text's tokens that a metric must tell from the text."""
+"""Negative controls: degraded copies of a text's tokens that a metric must distinguish from the text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from didi_core.streams import generator
 
-REPEATED = 8  # of so many parts of the text the first is repeated
+REPEATED = 8  # the first of so many equal parts of the text is repeated
 
 
 def shuffled(tokens: Int[Tensor, "L"], size: int, stream: torch.Generator) -> Int[Tensor, "L"]:
@@ -20,12 +20,12 @@ def shuffled(tokens: Int[Tensor, "L"], size: int, stream: torch.Generator) -> In
 
 
 def random(tokens: Int[Tensor, "L"], size: int, stream: torch.Generator) -> Int[Tensor, "L"]:
-    """As many tokens, each any of the vocabulary's with equal probability."""
+    """The same number of tokens, drawn uniformly from the vocabulary."""
     return torch.randint(size, tokens.shape, generator=stream)
 
 
 def repeats(tokens: Int[Tensor, "L"], size: int, stream: torch.Generator) -> Int[Tensor, "L"]:
-    """The beginning of the text over and over: what a model writes when sampling degenerates."""
+    """The beginning of the text over and over, as a model writes when sampling degenerates."""
     del size, stream
     part = tokens[: max(len(tokens) // REPEATED, 1)]
     return part.repeat(-(-len(tokens) // len(part)))[: len(tokens)]

@@ -1,4 +1,4 @@
-"""Text as a domain: everything that the core does not know about it."""
+"""The domain of texts."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ from .sources import Tally
 from .tokenizer import TextTokenizer, load_tokenizer
 
 REFERENCE, REPORT = "reference.npz", "data_report.json"
-FEATURE_BLOCKS = 1024  # training blocks that the energy distance's reference is made of
+FEATURE_BLOCKS = 1024  # training blocks in the reference of the energy distance
 WHERE = "data.path=<text, JSONL or Parquet file, or hub id>, or data.path=pydoc (the manual that every Python carries)"
 
 
 class LanguageDomain(TokenDomain):
     """Blocks of ``length`` tokens: begin token, a piece of documents joined by end tokens, end token.
 
-    No natural text is bundled: without ``path`` reports read statistics of held-out blocks, and ``batches`` and
-    ``held_out`` raise, naming the key to set. A sample's text spells the end tokens inside it; metrics read it up to
-    the first.
+    No natural text is bundled. Without ``path``, reports read statistics of held-out blocks, and ``batches`` and
+    ``held_out`` raise InputError with the key to set. The text of a sample spells out end tokens inside it; metrics
+    read it up to the first one.
     """
 
     name = "language"
     bundled, features = asset("teacher"), asset("features.npz")
-    between = " "  # as when the bundled teacher was trained
+    between = " "  # as in the training of the bundled teacher
     free_letters = ""  # gaps are written [[n]]
-    sample_cache = asset("samples")  # of the bundled teacher: the scorer's reference in a default run
+    sample_cache = asset("samples")  # samples of the bundled teacher: the scorer's reference in a default run
 
     def __init__(self, settings: LanguageSettings | None = None, tokenizer: TextTokenizer | None = None) -> None:
         self.settings = settings or LanguageSettings()
@@ -62,7 +62,7 @@ class LanguageDomain(TokenDomain):
     # --- sequences
 
     def template(self, lengths: Sequence[int]) -> Int[Tensor, "B L"]:
-        """Begin token, as many masks as asked for, end token. There is no padding: all lengths must be equal."""
+        """Begin token, the requested number of masks, end token. Without padding, all lengths must be equal."""
         if not len(lengths) or min(lengths) < 1 or len(set(lengths)) > 1:
             raise InputError(
                 f"lengths={list(lengths)[:5]}: texts of one batch have one length, of at least 1 token. "
@@ -77,11 +77,11 @@ class LanguageDomain(TokenDomain):
         return [self.settings.length - 2] * n
 
     def encode(self, text: str) -> list[int]:
-        """Token ids in their frame; an end token spelled out in the text becomes its id."""
+        """Token ids between begin and end token; an end token spelled out in the text becomes its id."""
         return self._framed(self.tokenizer.ids(text))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text inside the frame, end tokens in it spelled out."""
+        """The text between begin and end token, with end tokens inside it spelled out."""
         return self.tokenizer.text(self._inside(tokens))
 
     def read_template(self, text: str) -> list[int]:
@@ -97,20 +97,20 @@ class LanguageDomain(TokenDomain):
         return [self.tokenizer.begin, *ids, self.tokenizer.end]
 
     def _inside(self, tokens: Sequence[int]) -> list[int]:
-        """Without the frame: one begin token in front and one end token behind, where they are."""
+        """The tokens without one begin token in front and one end token behind, if they are there."""
         first = 1 if len(tokens) and tokens[0] == self.tokenizer.begin else 0
         last = len(tokens) - 1 if len(tokens) > first and tokens[-1] == self.tokenizer.end else len(tokens)
         return list(tokens[first:last])
 
     def _own_tokens(self, sample: Sample) -> list[int]:
-        """Token ids of a sample without their frame: its own, or those of its text."""
+        """Token ids of a sample without begin and end token: its own ones, or those of its text."""
         return self._inside(sample.tokens) if sample.tokens is not None else self.tokenizer.ids(sample.text)
 
     # --- data
 
     @cached_property
     def packed(self) -> Packed:
-        """The tokenised data of ``path``, from the cache or made now."""
+        """The tokenised data of ``path``, from the cache if it is there."""
         source = self.settings.source
         if source is None:
             raise InputError(f"no text to train on: set {WHERE}.")
@@ -130,7 +130,7 @@ class LanguageDomain(TokenDomain):
         return made
 
     def data_report(self) -> DataReport | None:
-        """What became of the documents of ``path``, counted when they were tokenised; None without it."""
+        """The report on the documents of ``path``, counted when they were tokenised; None without it."""
         if self.settings.path is None:
             return None
         packed = self.packed
@@ -158,7 +158,7 @@ class LanguageDomain(TokenDomain):
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "didi_core" / "language"
 
     def blocks(self, split: str) -> Blocks:
-        """The blocks of ``train`` or ``validation``. Raises InputError where there is not one."""
+        """The blocks of ``train`` or ``validation``. Raises InputError if there is none."""
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         made = Blocks(self.packed.stream(split), self.settings.length, self.tokenizer.begin, self.tokenizer.end)
@@ -181,9 +181,9 @@ class LanguageDomain(TokenDomain):
         return [Sample(self.decode(row), f"held_out_{i}", tuple(row)) for i, row in enumerate(rows, start=1)]
 
     def reference_statistics(self) -> dict[str, dict[str, np.ndarray]] | None:
-        """Statistics of held-out blocks and their controls; None with ``path``, or where blocks are not those bundled.
+        """Statistics of held-out blocks and their controls; None with ``path``, or for other blocks than the bundled.
 
-        Perplexities are the bundled judge's, so they are left out where another one judges.
+        Perplexities are those of the bundled judge, so another judge leaves them out.
         """
         usual = LanguageSettings()
         if self.settings.path is not None or not asset(REFERENCE).exists():
@@ -196,8 +196,10 @@ class LanguageDomain(TokenDomain):
         return {name: {key: x for key, x in row.items() if key != self._judge.name} for name, row in found.items()}
 
     def read(self, path: Path) -> list[Sample]:
-        """What ``write`` wrote, or anybody's texts. Token ids that do not spell the text are of another tokenizer and
-        are left out: the text is what counts."""
+        """Samples from ``write`` or from any other program.
+
+        Token ids that do not spell the text come from another tokenizer, and are dropped; the text decides.
+        """
         return [s if self._spells(s) else Sample(s.text, s.id, None, s.info) for s in super().read(path)]
 
     def _spells(self, sample: Sample) -> bool:
@@ -208,17 +210,17 @@ class LanguageDomain(TokenDomain):
     # --- evaluation
 
     def metrics(self) -> list[Metric]:
-        """Perplexity under the judge, entropy per sample, then repetition, variety and the distance in features."""
+        """Perplexity under the judge, entropy per sample, then repetition, variety and the energy distance."""
         energy = self.energy if self._has_bundled_tokens else []
         return [*language_metrics(self._judge, self._own_tokens), *energy]
 
     @property
     def _has_bundled_tokens(self) -> bool:
-        """Whether texts have the tokens of the bundled networks."""
+        """Whether the tokenizer is that of the bundled networks."""
         return self.tokenizer.digest == load_tokenizer().digest
 
     def feature_samples(self) -> Sequence[Sample]:
-        """Up to ``FEATURE_BLOCKS`` training blocks; none without ``path``."""
+        """Up to ``FEATURE_BLOCKS`` training blocks; an empty list without ``path``."""
         if self.settings.path is None:
             return ()
         blocks = self.blocks(SPLITS[0])
@@ -227,7 +229,7 @@ class LanguageDomain(TokenDomain):
 
     @cached_property
     def _judge(self) -> Metric:
-        """Kept, so that no text is scored twice."""
+        """The judge, cached so that no text is scored twice."""
         return text_judge(self.settings.judge, self.tokenizer.end_text)
 
     def controls(self, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:

@@ -1,4 +1,4 @@
-"""Who judges texts: the bundled model, one that ``pretrain objective=autoregressive`` made, or one of the hub."""
+"""Judges of texts: the bundled one, one from ``pretrain objective=autoregressive``, or one from the hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST = 1024  # tokens of context in the published protocol
 
 
 class HubJudge(nn.Module):
-    """A causal language model of transformers behind ``didi_core.metrics.judge.CausalModel``."""
+    """A causal language model of transformers with the interface ``didi_core.metrics.judge.CausalModel``."""
 
     def __init__(self, network: nn.Module, context: int) -> None:
         super().__init__()
@@ -37,15 +37,16 @@ class HubJudge(nn.Module):
 def text_judge(name: str, end_text: str) -> JudgePerplexity:
     """Perplexity under the judge of that name, by the published protocol (MDLM, DiDi-Instruct).
 
-    The text is tokenised anew with the judge's own tokenizer, up to and including the first end token, after a begin
-    token that is given; the context is the judge's, at most 1,024 tokens, and what is beyond goes on in a new window.
+    The text is tokenised again with the judge's own tokenizer, up to and including the first end token, after a begin
+    token that is not scored. The context is that of the judge, at most 1,024 tokens; a longer text continues in new
+    windows.
 
     Args:
         name: ``bundled``, a folder with a judge's card.json, or a hub id or folder of transformers (``gpt2-large``).
-        end_text: how the texts spell their end token.
+        end_text: spelling of the end token in the texts.
 
     Raises:
-        InputError: it cannot be had; says which key to change.
+        InputError: the judge cannot be loaded; the message gives the key to change.
     """
     folder = asset("judge") if name == BUNDLED else Path(name).expanduser()
     own = next((f for f in (folder, folder / "judge") if (f / "card.json").is_file()), None)

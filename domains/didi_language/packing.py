@@ -1,7 +1,7 @@
-"""Documents as one stream of tokens on disk, and blocks of it: MDLM's OpenWebText recipe.
+"""Documents as one stream of tokens on disk, and blocks of it: MDLM's recipe for OpenWebText.
 
-Documents are joined by the end token, the stream is cut into pieces of ``length - 2``, and each piece is framed by the
-begin and the end token. The stream does not depend on the length, so one cache serves every block size.
+Documents are joined by the end token, the stream is cut into pieces of ``length - 2``, and each piece is put between
+begin and end token. The stream does not depend on the length, so one cache serves every block size.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ AT_ONCE = 256  # documents tokenised together
 
 @dataclass(frozen=True)
 class Held:
-    """Which documents are held out: a share of them, each by its number and the seed, or the ``last`` so many."""
+    """Which documents are held out: a share of them, chosen by number and seed, or the ``last`` so many."""
 
     share: float = 0.0
     last: int = 0
     seed: int = 0
 
     def split(self, documents: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """(split, document) in the order of the documents of each split; at most ``last`` of them wait in memory."""
+        """Pairs (split, document), in order within each split; at most ``last`` documents are in memory."""
         if self.last:
             waiting: deque[str] = deque()
             for text in documents:
@@ -62,7 +62,7 @@ class Packed:
 
     @classmethod
     def open(cls, folder: Path) -> Packed | None:
-        """What was packed there; None when it is absent or not whole."""
+        """The packed data of a folder; None if they are absent or incomplete."""
         try:
             card = json.loads((folder / CARD).read_text(encoding="utf-8"))
             width = np.dtype(card["dtype"]).itemsize
@@ -81,7 +81,7 @@ class Packed:
         about: Mapping[str, Any],
         progress: Callable[[int], None] | None = None,
     ) -> Packed:
-        """Tokenise all documents into ``folder``; its card is written last, so what was broken off is made anew.
+        """Tokenise all documents into ``folder``. The card is written last, so an incomplete folder is made again.
 
         Args:
             progress: called with the number of documents finished.
@@ -123,7 +123,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Pieces of a token stream, framed. The remainder at the end of the stream is left out."""
+    """Pieces of a token stream, between begin and end token. The remainder at the end of the stream is left out."""
 
     stream: Int[np.ndarray, "n"]
     length: int
@@ -134,7 +134,7 @@ class Blocks:
         return len(self.stream) // (self.length - 2)
 
     def rows(self, numbers: Int[Tensor, "B"]) -> Int[Tensor, "B L"]:
-        """The blocks of these numbers."""
+        """The blocks with these numbers."""
         inside = self.length - 2
         rows = np.empty((len(numbers), self.length), dtype=np.int64)
         rows[:, 0], rows[:, -1] = self.begin, self.end
@@ -143,9 +143,9 @@ class Blocks:
         return torch.from_numpy(rows)
 
     def batches(self, batch_size: int, seed: int, name: str, start: int = 0) -> Iterator[Int[Tensor, "B L"]]:
-        """Endless batches, each a function of (seed, its number): every epoch shows each block once in a new order.
+        """Endless batches, which depend on seed and number only; every epoch shows each block once, in a new order.
 
-        The last batch of an epoch is filled up from the epoch's beginning. ``start`` costs one permutation.
+        The last batch of an epoch is filled up from the beginning of the epoch. ``start`` costs one permutation.
         """
         if batch_size < 1 or start < 0:
             raise InputError(f"batch_size={batch_size}, start={start}: need a positive batch size and start >= 0.")

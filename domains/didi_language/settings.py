@@ -20,13 +20,14 @@ HELD_OUT_SHARE = 0.05
 class LanguageSettings:
     """``configs/domain/language.yaml``.
 
-    path: where documents come from; without it only what is bundled. column, subset, documents, limit, on_bad,
-    unpacked_limit: how they are read (see ``Source``). allow_loss: whether more than half of them may be left out.
-    validation: share of documents held out (below 1), or the last so many (1 and more); by custom OpenWebText's last
-    100,000, of anything else a twentieth. split_seed: which, where it is a share.
+    path: source of documents; without it only the bundled assets are available. column, subset, documents, limit,
+        on_bad, unpacked_limit: how they are read (see ``Source``).
+    allow_loss: whether more than half of the documents may be left out.
+    validation: share of documents held out (below 1), or the number of last documents (1 and more). By default the last
+        100,000 of OpenWebText, or 5 % of anything else. split_seed: seed of the choice, for a share.
     tokenizer, judge: ``bundled``, a folder, or a hub id.
-    length: tokens of a block, its two framing tokens included.
-    cache: folder of tokenised data; by custom below the user's cache folder.
+    length: tokens of a block, including begin and end token.
+    cache: folder of tokenised data; by default in the user's cache folder.
     """
 
     path: tuple[str, ...] | None = None
@@ -51,11 +52,11 @@ class LanguageSettings:
             raise InputError(f"data.validation={self.validation} is out of range: it must be positive.")
         if self.validation is not None and self.validation >= 1 and self.validation != int(self.validation):
             raise InputError(f"data.validation={self.validation}: a share below 1, or a whole number of documents.")
-        self.source  # noqa: B018  # refuse wrong settings before anything is read
+        self.source  # noqa: B018  # raises for wrong settings before anything is read
 
     @property
     def source(self) -> Source | None:
-        """Where documents come from; None without ``path``."""
+        """The source of documents; None without ``path``."""
         if self.path is None:
             return None
         return Source(self.path, self.column, self.subset, self.documents, self.limit, self.on_bad, self.unpacked_limit)

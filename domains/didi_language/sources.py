@@ -1,4 +1,4 @@
-"""Where documents come from: text, JSON lines, tables, Parquet, the hub, or the manual that every Python carries."""
+"""Sources of documents: text, JSON lines, tables, Parquet, the hub, or the manual that comes with every Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .tokenizer import first_line
 PYDOC = "pydoc"
 BREAKS = {"three_breaks": re.compile(r"\n\n\n+"), "blank_lines": re.compile(r"\n\s*\n")}
 DOCUMENTS = (*BREAKS, "file")
-PROSE = (".md", ".rst")  # suffixes of text files beside the core's
+PROSE = (".md", ".rst")  # suffixes of text files beside those of the core
 PARQUET = ".parquet"
 WITHOUT_NETWORK = f"Or work without a network: data.path=<text, JSONL, CSV or Parquet file>, or data.path={PYDOC}."
 READ = ", ".join((*SUFFIXES[TEXT], *PROSE, *SUFFIXES[JSONL], *SUFFIXES[TABLE], PARQUET))
@@ -27,7 +27,7 @@ READ = ", ".join((*SUFFIXES[TEXT], *PROSE, *SUFFIXES[JSONL], *SUFFIXES[TABLE], P
 
 @dataclass
 class Tally:
-    """What became of the documents of a source, counted while they are read."""
+    """Counts of a source's documents by their use, made while they are read."""
 
     files: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
@@ -46,13 +46,16 @@ class Tally:
 
 @dataclass(frozen=True)
 class Source:
-    """One or several places to read documents from, in order.
+    """One or several sources of documents, read in order.
 
     path: ``pydoc``, a file or folder of this machine, or a data set of the hub (``owner/name``).
-    column: of the text, in JSON lines, tables and hub data sets. subset: configuration of a hub data set.
-    documents: what separates documents in a text file: three line breaks, blank lines, or nothing (one file each).
-    limit: at most so many documents. on_bad: whether a document that cannot be read (bytes that are no UTF-8, a row
-    without text) is left out (``skip``) or an error. unpacked_limit: bytes that a packed file may unpack to.
+    column: column of the text in JSON lines, tables and hub data sets. subset: configuration of a hub data set.
+    documents: the separator of documents in a text file: three line breaks, blank lines, or none (one document per
+        file).
+    limit: largest number of documents.
+    on_bad: whether a document that cannot be read (bytes that are not UTF-8, a row without text) is left out
+        (``skip``) or an ``error``.
+    unpacked_limit: largest unpacked size of a packed file in bytes.
     """
 
     path: tuple[str, ...]
@@ -77,11 +80,11 @@ class Source:
         """Documents that are not empty, in the order of their source.
 
         Args:
-            tally: counts what becomes of them.
+            tally: counts the documents by their use.
 
         Raises:
-            InputError: the source is not there, has no such column, holds no text, or, unless ``on_bad`` is ``skip``,
-                a document that cannot be read (file, line, column and value).
+            InputError: the source does not exist, has no such column or holds no text; or, unless ``on_bad`` is
+                ``skip``, a document cannot be read (with file, line, column and value).
         """
         tally = tally or Tally()
         found = 0
@@ -100,7 +103,7 @@ class Source:
             raise InputError(f"data.path={_listed(self.path)} holds no text that can be used.{lost}")
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides which documents are read: settings, and name, size and time of change of every local file."""
+        """Everything that decides which documents are read: settings, and name, size and time of every local file."""
         files = [file for path in self.path if path != PYDOC for file in _files(Path(path).expanduser())]
         stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return {
@@ -167,7 +170,7 @@ class Source:
         return self._read_table(name, name, name=self.subset)
 
     def _read_table(self, shown: str, kind: str, local: bool = False, **how: Any) -> Iterator[str]:
-        """Rows of a table as they come, nothing downloaded or converted as a whole."""
+        """Rows of a table one by one; nothing is downloaded or converted as a whole."""
         import datasets
 
         way_out = "" if local else f" {WITHOUT_NETWORK}"
@@ -181,7 +184,7 @@ class Source:
                 f"or was renamed ({first_line(error)}) Check the name; for a gated one log in with `hf auth login`."
                 f"{way_out}"
             ) from None
-        except Exception as error:  # a damaged file and a lost network come as errors of many libraries
+        except Exception as error:  # many libraries raise their own errors for a damaged file or a lost network
             raise InputError(f"data.path={shown} cannot be read: {first_line(error)}{way_out}") from None
         if first is None:
             return
@@ -231,7 +234,7 @@ def _prose(file: Path, pieces: Iterable[str]) -> Iterator[str]:
 
 
 def split_documents(pieces: Iterable[str], documents: str) -> Iterator[str]:
-    """The documents of a text file that comes in pieces, cut anywhere; no more than one of them is held."""
+    """The documents of a text file that is read in pieces, cut anywhere; only one document is held in memory."""
     if documents == "file":
         yield "".join(pieces).strip("\n")
         return
@@ -264,7 +267,7 @@ def _readable(path: Path) -> bool:
 
 
 def _others(path: Path, files: list[Path]) -> list[Path]:
-    """Files of a folder that are not read; hidden ones are none."""
+    """Files of a folder that are not read, without hidden ones."""
     if path.is_file():
         return []
     known = {*files}

@@ -1,4 +1,4 @@
-"""Hugging Face fast tokenizers as the domain uses them: plain ids, one end token, the mask as a row of its own."""
+"""Hugging Face fast tokenizers as the domain uses them: plain ids, one end token, and the mask as an extra row."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from didi_core.types import Vocabulary
 
 from .assets import BUNDLED, asset
 
-END = "<|endoftext|>"  # the end token of tokenizers that we train: GPT-2's
+END = "<|endoftext|>"  # end token of the tokenizers that we train, as in GPT-2
 BEGIN_NAMES = ("bos_token", "cls_token")
 END_NAMES = ("eos_token", "sep_token")
 FILE = "tokenizer.json"
-LOOSE = ("normalized", "lstrip", "rstrip", "single_word")  # a token so marked matches more or less than its spelling
+LOOSE = ("normalized", "lstrip", "rstrip", "single_word")  # such a token matches more or less than its spelling
 
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """A tokenizer with the two ids that frame a block; ``forbidden`` are further special tokens, never generated.
+    """A tokenizer with the begin and end ids of a block; ``forbidden`` are other special tokens, never generated.
 
-    ``begin`` and ``end`` are one token where the tokenizer has a single one (GPT-2).
+    ``begin`` and ``end`` are the same token in a tokenizer with a single one (GPT-2).
     """
 
     name: str
@@ -46,13 +46,16 @@ class TextTokenizer:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """As MDLM builds it: every token may be generated, the end token too (a block holds several documents), and
-        the mask is the row after the last. Nothing is pinned by its id: a block's frame is pinned by its place."""
+        """The vocabulary as in MDLM: every token may be generated, and the mask is the row after the last one.
+
+        The end token may be generated too, because a block holds several documents. Nothing is pinned by its id; the
+        begin and end token of a block are pinned by their position.
+        """
         return Vocabulary(size=self.size, forbidden=tuple(i for i in self.forbidden if i not in (self.begin, self.end)))
 
     @cached_property
     def digest(self) -> str:
-        """Hash of everything that decides what ids a text gets."""
+        """Hash of everything that decides the ids of a text."""
         return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
 
     @cached_property
@@ -61,11 +64,11 @@ class TextTokenizer:
         return str(self.backend.id_to_token(self.end))
 
     def ids(self, text: str) -> list[int]:
-        """Ids of a text without a frame; a special token spelled out in it becomes its id."""
+        """Ids of a text without begin and end token; a special token spelled out in it becomes its id."""
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def many(self, texts: Sequence[str]) -> list[Int[np.ndarray, "n"]]:
-        """``ids`` of each text: on several threads, or by a table where every byte is a token."""
+        """``ids`` of each text, on several threads, or by a table if every byte is a token."""
         if self._bytes is not None:
             return [self._by_table(text, self._bytes) for text in texts]
         encoded = self.backend.encode_batch(texts, add_special_tokens=False)
@@ -86,7 +89,7 @@ class TextTokenizer:
 
     @cached_property
     def _bytes(self) -> Int[np.ndarray, "256"] | None:
-        """The id of each byte; None for a tokenizer that does more than write bytes."""
+        """The id of each byte; None for a tokenizer with merges."""
         backend = json.loads(self.backend.to_str())
         model, before = backend["model"], backend["pre_tokenizer"] or {}
         more = [model.get(name) for name in ("merges", "dropout", "continuing_subword_prefix", "end_of_word_suffix")]
@@ -98,7 +101,7 @@ class TextTokenizer:
         return None if None in known else np.array(known, dtype=np.int64)
 
     def text(self, ids: Sequence[int]) -> str:
-        """Inverse of ``ids``, special tokens spelled out. Raises InputError for an id that is no token."""
+        """Inverse of ``ids``, with special tokens spelled out. Raises InputError for an id that is not a token."""
         outside = [i for i in ids if not 0 <= i < self.size]
         if outside:
             raise InputError(f"token {outside[0]} is outside the {self.size} tokens of tokenizer {self.name!r}.")
@@ -106,7 +109,7 @@ class TextTokenizer:
 
 
 def _letters_of_bytes() -> list[str]:
-    """The letter that stands for each byte in a byte-level tokenizer: itself where it can be seen (GPT-2's table)."""
+    """The letter for each byte in a byte-level tokenizer: the byte itself if it is printable (GPT-2's table)."""
     seen = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
     return [chr(byte) if byte in seen else chr(next(others)) for byte in range(256)]
@@ -116,7 +119,7 @@ def load_tokenizer(name: str = BUNDLED) -> TextTokenizer:
     """The bundled tokenizer, one from a ``tokenizer.json`` or a folder, or one of a hub id such as ``gpt2``.
 
     Raises:
-        InputError: it cannot be had, is no fast tokenizer, or lacks an end token.
+        InputError: it cannot be loaded, is not a fast tokenizer, or lacks an end token.
     """
     path = asset("tokenizer") / FILE if name == BUNDLED else Path(name).expanduser()
     if path.name == FILE:
@@ -131,7 +134,7 @@ def _from_file(name: str, path: Path) -> TextTokenizer:
     try:
         backend = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for a damaged file
-        raise InputError(f"data.tokenizer={name}: {path} is no tokenizer ({error}).") from None
+        raise InputError(f"data.tokenizer={name}: {path} is not a tokenizer ({error}).") from None
     end = backend.token_to_id(END)
     if end is None:
         raise InputError(
@@ -158,8 +161,8 @@ def _from_transformers(name: str) -> TextTokenizer:
     begin = _first_id(found, BEGIN_NAMES)
     if end is None:
         raise InputError(
-            f"data.tokenizer={name} has neither {' nor '.join(END_NAMES)}: without one the end of a document cannot be "
-            "told. Set one in its tokenizer_config.json, or choose another tokenizer."
+            f"data.tokenizer={name} has neither {' nor '.join(END_NAMES)}: without one nothing marks the end of a "
+            "document. Set one in its tokenizer_config.json, or choose another tokenizer."
         )
     backend: Tokenizer = found.backend_tokenizer
     return TextTokenizer(name, backend, end if begin is None else begin, end, tuple(sorted(found.all_special_ids)))

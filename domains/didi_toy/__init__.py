@@ -1,4 +1,4 @@
-"""A domain whose truth is known: a Markov chain over a small alphabet, solved by forward-backward."""
+"""A domain with a known distribution: a Markov chain over a small alphabet, solved by forward-backward."""
 
 from typing import TYPE_CHECKING
 

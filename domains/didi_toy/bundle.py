@@ -1,4 +1,4 @@
-"""Make ``features.npz``, which the energy distance compares with, after a new teacher: ``python -m didi_toy.bundle``"""
+"""Make ``features.npz``, the reference of the energy distance, for a new teacher: ``python -m didi_toy.bundle``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEQUENCES = 2000
 
 
 def main() -> None:
-    """Features of fresh draws of the default chain under the bundled teacher, apart from held-out data."""
+    """Write features of fresh draws from the default chain, which are not held-out data, under the bundled teacher."""
     domain = ToyDomain()
     features = TrunkFeatures(domain.teacher(BUNDLED), domain.encode)
     drawn = domain.held_out(SEQUENCES, seed=-1)

@@ -36,7 +36,7 @@ class MarkovChain:
         return self.initial.numel()
 
     def sample(self, n: int, length: int, generator: torch.Generator) -> Int[Tensor, "n L"]:
-        """Draw n sequences, one symbol after the other."""
+        """Draw n sequences, symbol by symbol."""
         x = torch.empty(n, length, dtype=torch.long)
         probabilities = self.initial.expand(n, -1)
         for position in range(length):
@@ -45,7 +45,7 @@ class MarkovChain:
         return x
 
     def log_prob(self, x: Int[Tensor, "B L"], lengths: Int[Tensor, B] | None = None) -> Float[Tensor, B]:
-        """log p(x) in nats; what lies beyond a row's length is not read."""
+        """log p(x) in nats; positions beyond a row's length are not read."""
         inside = _inside(x, lengths)
         x = torch.where(inside, x, 0)
         steps = self.transition.log()[x[:, :-1], x[:, 1:]]
@@ -54,10 +54,10 @@ class MarkovChain:
     def posterior(
         self, tokens: Int[Tensor, "B L"], visible: Bool[Tensor, "B L"], lengths: Int[Tensor, B] | None = None
     ) -> Float[Tensor, "B L V"]:
-        """log p(x_l | the visible tokens) at every position; a visible position is its own token with certainty.
+        """log p(x_l | visible tokens) at every position; a visible position has its own token with probability one.
 
-        Positions beyond a row's length get the uniform distribution and influence nothing. A visible subset of
-        probability zero raises ValueError: it has no posterior.
+        Positions beyond a row's length get the uniform distribution and have no effect on others. A visible subset of
+        probability zero has no posterior, and raises ValueError.
         """
         forward, backward = self._messages(tokens, visible, lengths)
         joint = forward + backward
@@ -70,14 +70,18 @@ class MarkovChain:
     def log_marginal(
         self, tokens: Int[Tensor, "B L"], visible: Bool[Tensor, "B L"], lengths: Int[Tensor, B] | None = None
     ) -> Float[Tensor, B]:
-        """log of the probability that the chain has these tokens at the visible positions, whatever the others are."""
+        """Log-probability of the tokens at the visible positions, summed over all values of the others."""
         forward, backward = self._messages(tokens, visible, lengths)
         return (forward[:, 0] + backward[:, 0]).logsumexp(-1)
 
     def _messages(
         self, tokens: Int[Tensor, "B L"], visible: Bool[Tensor, "B L"], lengths: Int[Tensor, B] | None
     ) -> tuple[Float[Tensor, "B L V"], Float[Tensor, "B L V"]]:
-        """Forward log p(visible up to l, x_l), backward log p(visible after l | x_l); the loop is over positions."""
+        """Messages of the forward-backward algorithm, in a loop over positions.
+
+        Returns:
+            forward log p(visible up to l, x_l), and backward log p(visible after l | x_l).
+        """
         inside = _inside(tokens, lengths)
         seen = visible & inside
         symbol = torch.arange(self.symbols, device=tokens.device)
@@ -90,7 +94,7 @@ class MarkovChain:
         backward = [torch.zeros_like(emission[:, 0])]
         for position in range(length - 1, 0, -1):
             message = _log_matmul(backward[-1] + emission[:, position], self.transition.T)
-            # After the end there is nothing to explain: exactly zero, so that padding changes not even the last bit.
+            # After the end the message is exactly zero, so that padding does not change a single bit.
             backward.append(torch.where(inside[:, position, None], message, 0.0))
         return torch.stack(forward, 1), torch.stack(backward[::-1], 1)
 
@@ -104,7 +108,7 @@ class MarkovChain:
         return x, self.log_prob(x)
 
     def stationary(self) -> Float[Tensor, V]:
-        """The distribution that a step of the chain leaves as it is."""
+        """The stationary distribution of the chain."""
         v = self.symbols
         balance = self.transition.T - torch.eye(v, dtype=torch.float64)
         system = torch.cat([balance, torch.ones(1, v, dtype=torch.float64)])
@@ -135,12 +139,12 @@ class MarkovChain:
 
 
 def default_chain(symbols: int = 20, seed: int = 0) -> MarkovChain:
-    """The tutorial's chain: blocks of five symbols, seldom left, and few likely successors inside a block.
+    """The chain of the tutorial: blocks of five symbols, seldom left, and few likely successors inside a block.
 
-    Neighbours depend on each other strongly (successors within the block from Dirichlet 0.3, 1.5 nats
-    of mutual information) and the block is remembered over about ten positions, so revealing many positions in one call
-    visibly costs quality, near and far. 2 % of every row is uniform: nothing is impossible, every log-ratio is finite.
-    It starts stationary.
+    Neighbours depend strongly on each other (successors within the block are drawn from Dirichlet 0.3; 1.5 nats of
+    mutual information), and the block persists over about ten positions. Revealing many positions in one call therefore
+    visibly lowers the quality, near and far. 2 % of every row is uniform, so that all probabilities are positive and
+    every log-ratio is finite. The chain starts in its stationary distribution.
     """
     if symbols < 2:
         raise InputError(f"symbols={symbols}: a chain needs at least 2")

@@ -1,4 +1,4 @@
-"""The toy chain as a domain: everything that the core does not know about it."""
+"""The domain of the toy chain."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ asset = partial(packaged, __package__)
 
 @dataclasses.dataclass(frozen=True)
 class ToySettings:
-    """Which chain, and how long its sequences are: ``32``, or ``16-32`` for lengths drawn evenly from a range."""
+    """The chain and the length of its sequences: ``32``, or ``16-32`` for lengths drawn uniformly from a range."""
 
     symbols: int = 20
     length: int | str = 32
@@ -52,7 +52,7 @@ class ToySettings:
 
 
 class ToyDomain(AlphabetDomain):
-    """Sequences of a Markov chain written as letters. Data are drawn from the chain, so there is no end of them.
+    """Sequences of a Markov chain written as letters. Data are drawn from the chain, so they are unlimited.
 
     The bundled teacher is a small network trained on the default chain; ``teacher("exact")`` is the chain itself.
     """
@@ -60,19 +60,19 @@ class ToyDomain(AlphabetDomain):
     name = "toy"
     bundled, features = asset("teacher"), asset("features.npz")
     teachers = {EXACT: "the chain itself"}
-    between = " "  # as when the bundled teacher was trained
+    between = " "  # as in the training of the bundled teacher
 
     def __init__(self, settings: ToySettings | None = None, *, chain: MarkovChain | None = None) -> None:
         self.settings = settings or ToySettings(symbols=chain.symbols if chain else 20)
         if chain is not None and chain.symbols != self.settings.symbols:
-            raise InputError(f"the chain has {chain.symbols} symbols and the settings say {self.settings.symbols}")
+            raise InputError(f"the chain has {chain.symbols} symbols, but data.symbols={self.settings.symbols}")
         self.is_default = chain is None and (self.settings.symbols, self.settings.chain_seed) == (20, 0)
         self.chain = chain or default_chain(self.settings.symbols, self.settings.chain_seed)
         self.alphabet = toy_letters(self.settings.symbols)
         super().__init__()
 
     def lengths(self, n: int, generator: torch.Generator) -> list[int]:
-        """n lengths, evenly from the domain's range."""
+        """n lengths, uniformly from the domain's range."""
         low, high = self.settings.range
         drawn: list[int] = torch.randint(low, high + 1, (n,), generator=generator, device=generator.device).tolist()
         return drawn
@@ -80,26 +80,26 @@ class ToyDomain(AlphabetDomain):
     # --- networks
 
     def teacher(self, name: str = BUNDLED) -> Denoiser:
-        """``bundled``: a small trained network; ``exact``: the chain's posterior; else a folder or run directory."""
+        """``bundled``, a small trained network; ``exact``, the chain's posterior; or a folder or run directory."""
         if name == EXACT:
             return ExactTeacher(self.chain).eval()
         if name == BUNDLED and not self.is_default:
             raise InputError(
-                "the bundled teacher knows the default chain only (data.symbols=20, data.chain_seed=0). "
+                "the bundled teacher is for the default chain only (data.symbols=20, data.chain_seed=0). "
                 "Set teacher to the run directory of a pretrain on this one."
             )
         return super().teacher(name)
 
     def scorer(self, teacher: Denoiser, trainable_blocks: int = 1) -> Scorer:
-        """A scorer whose trunk is a copy of the teacher's, the last blocks and the norms trainable."""
+        """A scorer whose trunk is a copy of the teacher's, with its last blocks and norms trainable."""
         if isinstance(teacher, ExactTeacher):
-            raise InputError("the exact teacher is no network to make a scorer of. Set teacher=bundled.")
+            raise InputError("the exact teacher has no network for a scorer. Set teacher=bundled.")
         return super().scorer(teacher, trainable_blocks)
 
     # --- data
 
     def _endless(self, split: str, batch_size: int, seed: int, start: int) -> Iterator[Int[Tensor, "B L"]]:
-        """Fresh draws from the chain, a function of (split, seed, number of the batch) alone."""
+        """Fresh draws from the chain, which depend only on split, seed and number of the batch."""
         while True:
             yield self._draw(batch_size, self.stream(seed, "batches", split, start))
             start += 1
@@ -110,7 +110,7 @@ class ToyDomain(AlphabetDomain):
         return torch.where(torch.arange(x.shape[1]) < lengths[:, None], x, self.settings.symbols)
 
     def held_out(self, n: int, seed: int = 0) -> list[Sample]:
-        """n sequences of the chain from a stream of their own."""
+        """n sequences of the chain from their own stream."""
         tokens = self._draw(n, self.stream(seed, "held out"))
         return [Sample(self.decode(row), f"held_out_{i}") for i, row in enumerate(tokens.tolist(), start=1)]
 
@@ -119,7 +119,7 @@ class ToyDomain(AlphabetDomain):
     def metrics(self) -> list[Metric]:
         """Exact likelihood first, then token entropy, divergences from the chain and the share of distinct samples.
 
-        The energy distance needs the bundled teacher's features, so it is there for the default chain only.
+        The energy distance needs the features of the bundled teacher, so only the default chain has it.
         """
         unigram = self._pairs(0).diagonal()
         metrics: list[Metric] = [

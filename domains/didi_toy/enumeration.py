@@ -1,6 +1,6 @@
-"""Oracles for spaces small enough to list: networks that are tables, and the exact law of a few-step sampler.
+"""Oracles for spaces small enough to enumerate: table networks, and the exact distribution of a few-step sampler.
 
-They let a test compare a sampler or a gradient with the truth instead of with a second copy of its formula.
+With them a test compares a sampler or a gradient with the exact result instead of a second copy of its formula.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .teacher import toy_vocabulary
 
 
 def state_index(tokens: Int[Tensor, "B L"], symbols: int) -> Int[Tensor, B]:
-    """Number of each sequence among the (symbols + 1)^L of symbols and masks; anything but a symbol is a mask."""
+    """Index of each sequence among the (symbols + 1)^L of symbols and masks; anything but a symbol is a mask."""
     place = (symbols + 1) ** torch.arange(tokens.shape[1] - 1, -1, -1, device=tokens.device)
     index: Tensor = (tokens.clamp_max(symbols) * place).sum(1)
     return index
 
 
 class TableDenoiser(Denoiser):
-    """A free logit for every state, position and token: any conditional distributions, mutually consistent or not."""
+    """A free logit for every state, position and token: arbitrary conditional distributions, consistent or not."""
 
     def __init__(self, symbols: int, length: int, generator: torch.Generator, spread: float = 1.0) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class TableDenoiser(Denoiser):
 
 
 class TableScorer(Scorer):
-    """A free logit for every state and position; soft tokens are expanded over all states they may stand for."""
+    """A free logit for every state and position; soft tokens are expanded over all states that they may stand for."""
 
     def __init__(self, symbols: int, length: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class TableScorer(Scorer):
     def soft(
         self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
     ) -> Float[Tensor, "B L"]:
-        """The table's multilinear extension: expected logits when each soft position is drawn on its own."""
+        """The multilinear extension of the table: expected logits with each soft position drawn independently."""
         hard = nn.functional.one_hot(tokens.clamp_max(self.symbols), self.symbols + 1).to(weights.dtype)
         soft = nn.functional.pad(weights[:, : self.symbols], (0, 1))
         rows = hard.masked_scatter(where[..., None], soft)
@@ -80,14 +80,14 @@ def every_mask(length: int) -> Bool[Tensor, "N L"]:
 
 
 def iid_assignments(length: int, shares: Float[Tensor, k]) -> tuple[Int[Tensor, "A L"], Float[Tensor, A]]:
-    """Every way to give positions to steps, with its probability when reveal times are independent and uniform."""
+    """Every assignment of positions to steps, with its probability for independent uniform reveal times."""
     widths = torch.diff(shares.double(), prepend=torch.zeros(1, dtype=torch.float64))
     steps = torch.tensor(list(itertools.product(range(len(widths)), repeat=length)))
     return steps, widths[steps].prod(1)
 
 
 def one_by_one_assignments(length: int) -> tuple[Int[Tensor, "A L"], Float[Tensor, A]]:
-    """Every order of the positions, all as likely."""
+    """Every order of the positions, all equally likely."""
     steps = torch.tensor(list(itertools.permutations(range(length))))
     return steps, torch.full((len(steps),), 1 / len(steps), dtype=torch.float64)
 
@@ -95,9 +95,9 @@ def one_by_one_assignments(length: int) -> tuple[Int[Tensor, "A L"], Float[Tenso
 def few_step_law(
     denoiser: Denoiser, symbols: int, assignments: tuple[Int[Tensor, "A L"], Float[Tensor, A]]
 ) -> Float[Tensor, N]:
-    """Exact probability of every sequence (order of ``every_sequence``); tokens are independent within a step.
+    """Exact probability of every sequence, in the order of ``every_sequence``; tokens of a step are independent.
 
-    Sums over the given assignments of positions to steps. Differentiable in the denoiser's parameters.
+    It sums over the given assignments of positions to steps, and is differentiable in the denoiser's parameters.
     """
     steps, weights = assignments
     x = every_sequence(symbols, steps.shape[1])

@@ -1,4 +1,4 @@
-"""Metrics of toy sequences against the chain itself: no judge, no reference set, no error on the reference's side."""
+"""Metrics of toy sequences against the chain itself, without judge, reference set or error of a reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Encode = Callable[[str], list[int]]
 
 @dataclass(frozen=True)
 class ChainNLL:
-    """Negative log-likelihood per symbol under the chain, nats: total over the samples divided by their symbols."""
+    """Negative log-likelihood per symbol under the chain (nats): total of the samples over their number of symbols."""
 
     chain: MarkovChain
     encode: Encode
@@ -45,11 +45,11 @@ class ChainNLL:
 
 @dataclass(frozen=True)
 class PairDivergence:
-    """KL(empirical || exact), nats, of the pairs of symbols at a distance; lag 0 is the single symbols.
+    """KL(empirical || exact) in nats of pairs of symbols at a distance; lag 0 stands for single symbols.
 
-    Finite samples push it up even for a perfect sampler, by about (cells - 1) / (2 * number of pairs) where pairs are
-    independent (``bias``). Intervals have that taken off by the bootstrap (``biased``); ``aggregate`` knows means only
-    and has it in it.
+    On finite samples it is biased upwards even for a perfect sampler, by about (cells - 1) / (2 * number of pairs) for
+    independent pairs (``bias``). The bootstrap subtracts that from intervals (``biased``); ``aggregate`` sees only
+    means and includes it.
     """
 
     reference: np.ndarray  # exact probabilities, [V, V]; for lag 0 [V]
@@ -62,7 +62,7 @@ class PairDivergence:
     biased: bool = True
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
-        """Counts of each pair, [n, V * V] (or [n, V]); a sequence too short to hold one is a row of nan."""
+        """Counts of each pair, [n, V * V] (or [n, V]); a sequence too short for a pair is a row of nan."""
         cells, symbols = self.reference.size, len(self.reference)
         rows = np.full((len(samples), cells), np.nan)
         for i, sample in enumerate(samples):
@@ -79,5 +79,5 @@ class PairDivergence:
         return np.asarray(terms.sum(-1))
 
     def bias(self, pairs: int) -> float:
-        """What a perfect sampler would show from that many independent pairs (Miller 1955)."""
+        """The expected value for a perfect sampler with that many independent pairs (Miller 1955)."""
         return float((np.count_nonzero(self.reference) - 1) / (2 * pairs))

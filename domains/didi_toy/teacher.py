@@ -1,4 +1,4 @@
-"""The teacher that is never wrong: a denoiser whose logits are the chain's exact posterior."""
+"""The exact teacher: a denoiser whose logits are the chain's exact posterior."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEVER = -1e4  # exp of it is exactly zero in single precision, and differences 
 
 
 def toy_letters(symbols: int) -> str:
-    """A letter for each symbol of the chain. Raises InputError for more symbols than there are letters."""
+    """One letter for each symbol of the chain. Raises InputError for more symbols than letters."""
     if not 2 <= symbols <= len(ascii_letters):
         raise InputError(f"data.symbols={symbols}: choose 2 to {len(ascii_letters)}, one letter for each")
     return ascii_letters[:symbols]
@@ -30,7 +30,7 @@ def toy_vocabulary(symbols: int) -> Vocabulary:
 
 
 class ExactTeacher(Denoiser):
-    """p(x0_l | xt) by forward-backward; no parameters. The hidden states are the logits and the head passes them on."""
+    """p(x0_l | xt) by forward-backward, without parameters. Hidden states are the logits; the head returns them."""
 
     initial: Tensor
     transition: Tensor

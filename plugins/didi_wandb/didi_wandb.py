@@ -1,7 +1,7 @@
-"""Training curves and samples in Weights & Biases, one run there for each run directory here.
+"""Training curves and samples in Weights & Biases, with one wandb run for each run directory.
 
-Nothing is sent unless ``WANDB_PROJECT`` is set, and a run without it says so once; wandb reads the rest of its settings
-from the environment too (``WANDB_MODE=offline``).
+Nothing is sent unless ``WANDB_PROJECT`` is set; a run without it prints that once. wandb reads its other settings from
+the environment too (``WANDB_MODE=offline``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DIDI_INTERFACE = 2
 
 @cache
 def run(run_dir: Path) -> Any:
-    """The run there. A resumed run directory goes on in the same one: its id follows from the path."""
+    """The wandb run. A resumed run directory continues in the same one, because its id follows from the path."""
     import wandb
 
     config = json.loads((run_dir / "run.json").read_text())["config"] if (run_dir / "run.json").is_file() else {}
@@ -32,15 +32,15 @@ def run(run_dir: Path) -> Any:
 
 
 def wanted() -> bool:
-    """Whether anything is to be sent."""
+    """Whether anything is sent."""
     if not os.environ.get("WANDB_PROJECT"):
-        say_nothing_is_sent()
+        warn_once()
         return False
     return True
 
 
 @cache
-def say_nothing_is_sent() -> None:
+def warn_once() -> None:
     print("didi_wandb: nothing is sent to wandb: set WANDB_PROJECT=<project>.", file=sys.stderr, flush=True)
 
 

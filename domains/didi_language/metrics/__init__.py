@@ -11,10 +11,10 @@ from .words import distinct_words, mean_characters, repeated_words, shared_words
 
 
 def language_metrics(judge: Metric, tokens: Callable[[Sample], Sequence[int]]) -> list[Metric]:
-    """All of them: perplexity under the judge first, entropy per sample second.
+    """All metrics of texts: perplexity under the judge first, entropy per sample second.
 
     Args:
-        tokens: token ids of a sample, for the entropy. Everything else counts words, whatever the tokenizer.
+        tokens: token ids of a sample, for the entropy. The other metrics count words and do not need the tokenizer.
     """
     return [
         judge,

@@ -1,9 +1,9 @@
 """Repetition and variety of words: within a sample, over the set, and between samples.
 
-Words are runs of letters and digits, or single other characters; case counts. They do not depend on the tokenizer, so
-models of different vocabularies compare. Numbers of a *set* are written as means of one number per sample, computed
-once on the set as it is: bootstrap intervals resample those numbers, since resampling texts would make duplicates that
-are not there. They depend on the size of the set: compare equal sizes.
+Words are runs of letters and digits, or single other characters; case matters. They do not depend on the tokenizer, so
+models with different vocabularies can be compared. Numbers of a *set* are means of one number per sample, computed once
+on the whole set. Bootstrap intervals resample these numbers, because resampling texts would add duplicates. They depend
+on the size of the set: compare sets of equal size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Gram = Hashable
 
 
 def words(text: str) -> list[str]:
-    """Words and punctuation marks in their order."""
+    """Words and punctuation marks in order."""
     return _WORD.findall(text)
 
 
@@ -35,7 +35,7 @@ def grams(text: str, n: int) -> list[Gram]:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of sums over the set: ``of`` gives numerator and denominator of each sample, from all texts."""
+    """A ratio of sums over the set: ``of`` returns numerator and denominator of each sample, given all texts."""
 
     name: str
     label: str
@@ -44,7 +44,7 @@ class Ratio:
     minimum: int = 2
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
-        """[n, 2]; a sample that adds nothing to the denominator is undefined."""
+        """[n, 2]; a sample with denominator zero is undefined."""
         rows = np.array(self.of([s.text for s in samples]), dtype=np.float64).reshape(-1, 2)
         return np.where(rows[:, 1:] > 0, rows, np.nan)
 
@@ -69,7 +69,7 @@ def distinct_words(n: int) -> Ratio:
 
 
 def shared_words(n: int) -> Ratio:
-    """Share of n-grams that another sample of the set has too: a set that says the same everywhere is found here."""
+    """Share of n-grams that another sample of the set also has: high where all samples say the same."""
 
     def of(texts: Sequence[str]) -> list[tuple[float, float]]:
         rows = [grams(text, n) for text in texts]
@@ -80,7 +80,7 @@ def shared_words(n: int) -> Ratio:
 
 
 def repeated_words(n: int) -> Mean:
-    """Mean share of n-grams that occurred earlier in the same sample."""
+    """Mean share of n-grams that occur earlier in the same sample."""
 
     def of(text: str) -> float:
         own = grams(text, n)

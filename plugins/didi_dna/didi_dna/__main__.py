@@ -1,4 +1,4 @@
-"""``python -m didi_dna``: train the teacher, where ``teacher=bundled`` looks for it. Further words are settings."""
+"""``python -m didi_dna``: train the teacher in the folder where ``teacher=bundled`` looks. Other words are settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The domain: an alphabet, two strands, and where the data come from."""
+"""The domain: an alphabet, two strands, and the source of the data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .metrics import SpectrumDistance, gc_content, promoter_share
 from .strands import reverse_complement
 from .synthetic import genes
 
-SYNTHETIC = 4000  # sequences that are generated where data.path names none
+SYNTHETIC = 4000  # sequences that are generated without data.path
 
 
 class DnaDomain(AlphabetDomain):
@@ -37,16 +37,16 @@ class DnaDomain(AlphabetDomain):
         return min(text, reverse_complement(text))
 
     def augment(self, row: np.ndarray, stream: torch.Generator) -> np.ndarray:
-        """Every second time the other strand: with ids in the order ACGT the complement of i is 3 - i."""
+        """The other strand with probability 1/2. With ids in the order ACGT, the complement of i is 3 - i."""
         other = bool(torch.rand((), generator=stream) < 0.5)
         return np.ascontiguousarray(3 - row[::-1]) if other else row
 
     def load(self) -> list[Sample]:
-        """The files of ``data.path``, else synthetic genes."""
+        """The sequences of ``data.path``, or synthetic genes."""
         return super().load() if self.paths else genes(SYNTHETIC, seed=0)
 
     def teacher(self, name: str = BUNDLED) -> nn.Module:
-        """The teacher that ``python -m didi_dna`` has trained (``bundled``), or one from a run directory."""
+        """The teacher trained by ``python -m didi_dna`` (``bundled``), or one from a run directory."""
         if name != BUNDLED:
             return super().teacher(name)
         if not (teacher_folder() / "model").is_dir():
@@ -54,7 +54,7 @@ class DnaDomain(AlphabetDomain):
         return super().teacher(str(teacher_folder()))
 
     def quality(self) -> Metric:
-        """Distance of the 4-mer spectrum from the training data's, both strands counted."""
+        """Distance of the 4-mer spectrum from that of the training data, with both strands counted."""
         texts = [self.normalise(sample.text) for sample in self.splits["train"]]
         both = chain(texts, map(reverse_complement, texts))
         return SpectrumDistance.against(both, self.alphabet, self.word, self.normalise)
@@ -64,6 +64,6 @@ class DnaDomain(AlphabetDomain):
 
 
 def teacher_folder() -> Path:
-    """Run directory of the teacher: ``DIDI_DNA_TEACHER``, else in the user's cache."""
+    """Run directory of the teacher: ``DIDI_DNA_TEACHER``, or a folder in the user's cache."""
     named = os.environ.get("DIDI_DNA_TEACHER")
     return Path(named) if named else Path.home() / ".cache" / "didi_dna" / "teacher"

@@ -1,4 +1,4 @@
-"""What biologists look at first: base composition, short words, and whether the promoter is where it should be."""
+"""Metrics that biologists look at first: base composition, short words, and the position of the promoter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How didi_core finds this domain."""
+"""The plugin through which didi_core finds this domain."""
 
 from __future__ import annotations
 

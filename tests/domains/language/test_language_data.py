@@ -100,7 +100,7 @@ def test_a_tokenizer_out_of_reach_names_the_key_and_the_way_out(monkeypatch: pyt
 
 def test_a_damaged_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(InputError, match="is no tokenizer"):
+    with pytest.raises(InputError, match="is not a tokenizer"):
         load_tokenizer(str(tmp_path / "tokenizer.json"))
 
 
