@@ -93,7 +93,7 @@ def agreements(device: torch.device, lengths: list[int], heads: int, width: int)
                 continue
             try:
                 out, gradient = run_attention(leaf, layout, backend)
-            except (RuntimeError, NotImplementedError) as error:  # said to run, and did not: that is a failure
+            except (RuntimeError, NotImplementedError) as error:  # reported as available, but did not run: a failure
                 found.append(Agreement(backend, name, problem=str(error).splitlines()[0], ok=False))
                 continue
             errors = relative(out, exact_out), relative(gradient, exact_gradient)

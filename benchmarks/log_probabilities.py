@@ -3,7 +3,7 @@
     python benchmarks/log_probabilities.py [--quick] [--out FILE]
 
 Gradients for the hidden states and the head. Half of the positions masked is the mean of training; there the plain way
-also pays for logits that nobody reads.
+also pays for logits that are never read.
 """
 
 from __future__ import annotations

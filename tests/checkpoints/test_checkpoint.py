@@ -1,4 +1,4 @@
-"""Model files: what is saved comes back exactly; what is missing, damaged or of another kind is told by name."""
+"""Model files: what is saved comes back exactly; what is missing, damaged or of another kind is reported by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peers' checkpoints: logits of their own code reproduced, every tensor used or named, nothing of a stranger run."""
+"""Imported checkpoints: logits of their own code are reproduced, all tensors are accounted for, no foreign code runs."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_damaged_record_is_told(tmp_path: Path) -> None:
 
 
 def test_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(teacher: Path, tmp_path: Path) -> None:
-    """Stopped as by kill -9 after the first checkpoint: what was written later is gone, the run goes on from there."""
+    """After kill -9 and the loss of everything after the first checkpoint, the run continues from that checkpoint."""
     import shutil
 
     folder = tmp_path / "run"

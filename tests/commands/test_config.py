@@ -1,4 +1,4 @@
-"""Configuration: every key is a field and every field a key, and what is wrong is told with value and fix."""
+"""Configuration: every key is a field and every field a key, and an error gives the value and the fix."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_build_converts_by_annotation() -> None:
         },
     )
     assert made == Outer(3, "x", False, (1, 2), Path("a/b"), 120, "b", Inner(2.0, (1.0, 2.5)), {"k": [1]})
-    assert build(Outer, {"count": 3, "many": 8}).many == (8,), "a lone value is a list of one"
+    assert build(Outer, {"count": 3, "many": 8}).many == (8,), "a single value is a list of one"
 
 
 @pytest.mark.parametrize(

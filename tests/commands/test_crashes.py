@@ -1,4 +1,4 @@
-"""Killed at any operation on files, every command goes on: the same words end well, with the same files to the bit."""
+"""Killed at any file operation, every command can continue: the same words succeed, with bit-identical files."""
 
 from __future__ import annotations
 

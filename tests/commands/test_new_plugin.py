@@ -1,4 +1,4 @@
-"""new-plugin and plugins: every kind of scaffold is complete, its own tests pass, and what is wrong is told."""
+"""new-plugin and plugins: every kind of scaffold is complete, its own tests pass, and errors are reported."""
 
 from __future__ import annotations
 

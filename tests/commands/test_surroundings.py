@@ -1,4 +1,4 @@
-"""The program where it is started: terminals without letters, strangers' modules beside it, small files, long names."""
+"""The surroundings of the program: limited terminals, foreign modules beside it, small file limits, long names."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ TELLS = {
 
 @pytest.mark.parametrize("name", TELLS)
 def test_metric_tells_the_controls_that_it_is_said_to_tell(measured: dict[str, Measured], name: str) -> None:
-    """And only those: what it cannot tell is as much part of its description."""
+    """And only those: what a metric does not detect is part of its description too."""
     higher = name.startswith("distinct")
     data = measured["data"].values[name]
     for control in ("shuffled", "repeats", "one"):

@@ -49,7 +49,7 @@ def domain() -> ToyDomain:
 
 
 def wrong() -> ExactTeacher:
-    """The exact posterior of another chain. It prefers other pairs, which no temperature mends (blur it would)."""
+    """The exact posterior of another chain. It prefers other pairs, which no temperature corrects, unlike a blur."""
     return ExactTeacher(MarkovChain(CHAIN.initial, (CHAIN.transition + CHAIN.transition.roll(1, 1)) / 2)).eval()
 
 

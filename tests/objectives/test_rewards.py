@@ -1,4 +1,4 @@
-"""The list of rewards: functions of the text, weights, what a reward may know, and what is said of a wrong one."""
+"""The list of rewards: functions of the text, weights, what a reward may ask for, and the messages for a wrong one."""
 
 from __future__ import annotations
 

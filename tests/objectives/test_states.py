@@ -1,4 +1,4 @@
-"""States from data: corrupted at times that cover the whole batch, whoever plays which slice."""
+"""States from data: corrupted at times that cover the whole batch, whichever process computes a slice."""
 
 from __future__ import annotations
 

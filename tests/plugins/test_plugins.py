@@ -74,7 +74,7 @@ def test_two_plugins_with_one_name_are_refused_and_both_are_named() -> None:
     found = collect(points)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"domain 'dna': 'a' of didi-a 1.0 and 'b' of didi-b 1.0. Uninstall one"):
         found.domain("dna", {})
-    assert found.names("domains") == ["rna"], "whoever uses neither is not stopped"
+    assert found.names("domains") == ["rna"], "a run that uses neither is not stopped"
     assert {p.name for p in found.plugins if p.health != "ok"} == {"a", "b"}
 
 

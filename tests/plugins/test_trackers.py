@@ -72,14 +72,14 @@ def test_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.C
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     notify(tracker("didi_wandb"), tmp_path)
     assert not made, "nothing is sent unless WANDB_PROJECT is set"
-    assert capsys.readouterr().err.count("set WANDB_PROJECT=<project>") == 1, "and that is said once, not at every step"
+    assert capsys.readouterr().err.count("set WANDB_PROJECT=<project>") == 1, "and only once, not at every step"
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     notify(tracker("didi_wandb"), tmp_path)
     notify(tracker("didi_wandb"), tmp_path)
     first, again = made
     _, settings = first.calls[0][1]
     assert settings["config"] == {"seed": 7}
-    assert settings["id"] == again.calls[0][1][1]["id"], "a resumed run directory goes on in the same run"
+    assert settings["id"] == again.calls[0][1][1]["id"], "a resumed run directory continues in the same run"
     assert first.calls[1] == ("log", ({"loss": 0.5}, 3))
     assert first.calls[-1][0] == "finish" and first.summary["stages"]
 

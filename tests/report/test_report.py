@@ -216,7 +216,7 @@ def test_markdown_has_both_tables(folder: Path) -> None:
 
 @pytest.mark.parametrize("width", [88, 100, 112])
 def test_terminal_table_fits(report: Report, width: int) -> None:
-    """With intervals where there is room for them."""
+    """With intervals if the terminal is wide enough."""
     out = io.StringIO()
     print_report(report, Console(file=out, width=width))
     lines = out.getvalue().splitlines()

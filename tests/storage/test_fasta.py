@@ -91,7 +91,7 @@ def test_the_same_bytes_are_the_same_samples_whatever_they_are_called(tmp_path: 
     for name in ("x.fasta", "x.faa", "x.fas", "x.FA", "x.fna", "x", "x.fa.gz", "x.unknown"):
         packed = gzip.compress(data) if name.endswith("gz") else data
         assert read(tmp_path, packed, name) == expected
-    assert read(tmp_path, gzip.compress(data), "packed.fa") == expected, "gzip is told by its bytes"
+    assert read(tmp_path, gzip.compress(data), "packed.fa") == expected, "gzip is recognised by its bytes"
 
 
 def test_what_unpacks_without_end_is_refused(tmp_path: Path) -> None:

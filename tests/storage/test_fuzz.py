@@ -1,4 +1,4 @@
-"""Readers and parsers on inputs that nobody wrote by hand: each is read, or refused with an InputError, and ends.
+"""Readers and parsers on mutated inputs: each one is read, or refused with an InputError, and terminates.
 
 A good input of every kind is mutated: bytes are changed, pieces deleted, repeated and put in from a list of what has
 hurt parsers before. The fast suite tries some of each; ``pytest -m slow -s`` tries many and prints how many.

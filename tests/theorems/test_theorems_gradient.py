@@ -212,7 +212,7 @@ def test_the_training_gradient_is_unbiased(states: int, branches: int) -> None:
     mean, error = monte_carlo(student, ExactReward(student, assignments), how)
     z = deviations(mean, error, expected)
     assert z.abs().max() < 4.5
-    assert (expected / error.clamp_min(1e-9)).abs().max() > 20  # the test could tell it from nothing
+    assert (expected / error.clamp_min(1e-9)).abs().max() > 20  # so the test could detect a missing gradient
 
 
 def test_division_by_the_density_gives_the_integral_over_time() -> None:

@@ -159,7 +159,7 @@ def test_few_steps_draw_the_enumerated_law(name: str, shares: tuple[float, ...])
 
 
 def test_the_test_can_fail() -> None:
-    """The enumerated laws of neighbouring settings are told apart by the same number of samples."""
+    """The same number of samples distinguishes the enumerated distributions of neighbouring settings."""
     drawn = ancestral(TABLE, blank(N, 3), shares=uniform_grid(2), law=law("iid"), generator=generator(0)).tokens
     with torch.no_grad():
         other = few_step_law(TABLE, SYMBOLS, iid_assignments(3, uniform_grid(1)))

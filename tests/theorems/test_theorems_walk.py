@@ -83,7 +83,7 @@ def outcomes(state: State, places: Iterable[int]) -> Iterable[tuple[State, float
 
 
 def enumerated(choose: Callable[[State], Iterable[int]], start: State = (MASK,) * LENGTH) -> torch.Tensor:
-    """Exact probability of every sequence where ``choose`` says which positions of a state are written."""
+    """Exact probability of every sequence if ``choose`` returns the positions of a state that are written."""
     states, finished = {start: 1.0}, defaultdict(float)
     while states:
         following: defaultdict[State, float] = defaultdict(float)

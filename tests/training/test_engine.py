@@ -38,7 +38,7 @@ class Played:
 
 @dataclass
 class Line(Objective[Played]):
-    """The line y = w x is pulled to the data, and to the critic; the critic is fitted to what the line says."""
+    """The line y = w x is fitted to the data and to the critic; the critic is fitted to the line's values."""
 
     training: TrainingSettings
     critic: Mapping[str, int] | None = field(default_factory=dict)  # updates, warmup; None: there is none

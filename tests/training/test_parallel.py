@@ -121,7 +121,7 @@ def words(run_dir: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-# --- who plays what
+# --- which process computes which slice
 
 
 def test_slices_of_all_processes_are_the_slices_of_one() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a training after the step under way, saved; what is printed goes on to the bit."""
+"""Ctrl-C, SIGTERM and SIGHUP end a training after the current step is saved; the printed command continues it."""
 
 from __future__ import annotations
 

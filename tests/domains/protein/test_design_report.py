@@ -1,4 +1,4 @@
-"""The report of scored designs: what it reads, what it says, and that it stands alone."""
+"""The report of scored designs: what it reads and shows, and that the page is self-contained."""
 
 from __future__ import annotations
 

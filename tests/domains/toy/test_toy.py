@@ -1,4 +1,4 @@
-"""The toy domain: its oracle against enumeration, its data and files, and metrics that can tell good from bad."""
+"""The toy domain: its oracle against enumeration, its data and files, and metrics that distinguish good from bad."""
 
 from __future__ import annotations
 
