@@ -190,7 +190,7 @@ def _ratio(target: Tensor, proposal: Tensor, clip: float) -> Tensor:
 def _by_block(
     one: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor], *settings: object
 ) -> tuple[Tensor, ...]:
-    """The columns that ``one`` finds for each block of rows, joined."""
+    """The results of ``one`` for each block of rows, concatenated."""
     found = [one(*settings, *(tensor[rows] for tensor in tensors)) for rows in row_blocks(tensors[0])]
     return tuple(torch.cat(column) for column in zip(*found, strict=True))
 

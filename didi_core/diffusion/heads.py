@@ -142,7 +142,7 @@ def draw_tokens(
     top_p: float = 1.0,
     bias: Float[Tensor, "V"] | None = None,
 ) -> Int[Tensor, "N"]:
-    """Tokens for N masked positions, drawn from log_p_x0 (with a bias added to the logits, if any), chunk by chunk."""
+    """Tokens for N masked positions, drawn from log_p_x0 chunk by chunk; ``bias`` is added to the logits."""
     vocabulary, drawn = denoiser.vocabulary, [torch.zeros(0, dtype=torch.long, device=hidden.device)]
     rows = chunk_rows(vocabulary.size)
     for start in range(0, hidden.shape[0], rows):

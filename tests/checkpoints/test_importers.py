@@ -1,4 +1,4 @@
-"""Imported checkpoints: logits of their own code are reproduced, all tensors are accounted for, no foreign code runs."""
+"""Imported checkpoints: logits of their own code are reproduced, every tensor is used or named, nothing foreign runs."""
 
 from __future__ import annotations
 
