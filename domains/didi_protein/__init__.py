@@ -1,4 +1,4 @@
-"""Proteins for didi_core: ESM's vocabulary, FASTA, a split by similarity, metrics that need no download."""
+"""The domain of proteins: ESM's vocabulary, FASTA, a split by similarity, metrics that need no download."""
 
 from typing import TYPE_CHECKING
 

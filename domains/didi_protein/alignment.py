@@ -1,4 +1,4 @@
-"""Local alignment of two proteins: BLOSUM62, gaps of 11 + 1 per residue, as BLAST's."""
+"""Local alignment of two proteins: BLOSUM62 with gap costs of 11 + 1 per residue, as in BLAST."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def score(target: str, query: str) -> float:
 
 
 def align(target: str, query: str) -> Aligned:
-    """The best local alignment; nothing is aligned where no pair of residues scores above zero."""
+    """The best local alignment; it is empty if no pair of residues scores above zero."""
     best = next(iter(_aligner().align(target, query)), None)
     if best is None:
         return Aligned(0, 0)
@@ -45,7 +45,7 @@ def align(target: str, query: str) -> Aligned:
 
 
 def identity(one: str, other: str) -> float:
-    """Identical residues over the length of the shorter, as in CD-HIT."""
+    """Identical residues over the length of the shorter protein, as in CD-HIT."""
     return align(one, other).identical / _shorter(one, other)
 
 

@@ -1,9 +1,9 @@
 """Make the package's assets from training runs and data: ``python -m didi_protein.bundle --data FASTA --teacher DIR
 --judge DIR``.
 
-What is written is made from the data (weights, counts, per-sample statistics); no natural sequence is. The held-out
-sequences' statistics under every metric stand in for the sequences themselves in reports. ``benchmarks/bundle.py``
-calls this and adds what the teacher's samples give.
+The assets are derived from the data (weights, counts, per-sample statistics) but contain no natural sequence. In
+reports, statistics of the held-out sequences under every metric replace the sequences themselves.
+``benchmarks/bundle.py`` calls this, and adds assets from the teacher's samples.
 """
 
 from __future__ import annotations

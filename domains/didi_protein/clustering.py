@@ -14,7 +14,7 @@ from .kmers import KmerIndex
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into the sequences. ``left_out``: relatives of validation sequences from other clusters; in neither part.
+    """Indices of the sequences. ``left_out``: relatives of validation sequences in other clusters, which are not used.
 
     ``by_similarity`` is False where there were too few clusters to hold any out whole, and single sequences were drawn
     instead.
@@ -30,10 +30,10 @@ class Split:
 def greedy_clusters(index: KmerIndex, threshold: float = 0.5) -> np.ndarray:
     """Label of each sequence, [n]: the index of its cluster's representative.
 
-    Sequences with more distinct k-mers come first (as in CD-HIT); each becomes the representative of all later ones
-    whose k-mers it contains to at least ``threshold``. Unlike connected components this does not chain a family into
-    one cluster. For 5-mers a containment c means an identity of about c^(1/5) where differences are scattered: 0.5 is
-    87 %.
+    Sequences with more distinct k-mers come first, as in CD-HIT. Each becomes the representative of all later ones of
+    which it contains at least the share ``threshold`` of k-mers. Unlike connected components, this does not chain a
+    family into one cluster. For 5-mers and scattered differences, a containment c corresponds to an identity of about
+    c^(1/5): 0.5 to 87 %.
     """
     labels = np.full(len(index), -1, dtype=np.int64)
     for representative in np.argsort(-index.sizes, kind="stable"):
@@ -51,9 +51,9 @@ def split_by_similarity(
     """Hold out whole clusters, about ``fraction`` of the sequences, and keep their relatives out of training.
 
     Clusters are drawn at random (``seed``). Every sequence outside them whose containment with *any* held-out one
-    reaches the threshold is left out of training: across the split there is no pair above it. Neither a held-out
-    cluster nor what it makes training lose may exceed a tenth of the quota: one big family would fill the validation
-    set, and one of its satellites would cost the family.
+    reaches the threshold is left out of training, so no pair across the split is above it. Neither a held-out cluster
+    nor its relatives lost from training may exceed a tenth of the quota. Otherwise one big family would fill the
+    validation set, or a satellite of it would remove the family from training.
     """
     n = len(sequences)
     quota = min(max(1, round(n * fraction)), n - 1)
@@ -79,7 +79,7 @@ def split_by_similarity(
             held += len(members)
     left_out = relatives & ~validation
     train = ~relatives & ~validation
-    if not validation.any() or train.sum() < n / 2:  # a handful of families: too little would be left to learn from
+    if not validation.any() or train.sum() < n / 2:  # very few families: too little would be left for training
         return _by_sequence(n, quota, len(names), random)
     return Split(np.flatnonzero(train), np.flatnonzero(validation), np.flatnonzero(left_out), len(names), True)
 

@@ -1,6 +1,6 @@
-"""What a design must hold: contigs, motifs, parents to redesign in part, excluded residues and biases.
+"""Conditions of a design: contigs, motifs, parents to redesign in part, excluded residues and biases.
 
-The keys of ``configs/conditioning/protein.yaml``, turned into what the core's samplers take: templates and a bias.
+This module turns the keys of ``configs/conditioning/protein.yaml`` into the templates and the bias of a sampler.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ProteinConditioning:
         return "".join(sorted(set("".join(self.exclude or "").upper())))
 
     def token_bias(self) -> Float[Tensor, "V"] | None:
-        """Added to the logits; None where nothing is asked for."""
+        """The bias on the logits; None if no key sets one."""
         if not self.excluded and not self.bias:
             return None
         bias = torch.zeros(VOCABULARY.size)
@@ -77,7 +77,7 @@ class ProteinConditioning:
         return bias
 
     def record(self) -> dict[str, Any]:
-        """What every design's header says."""
+        """The entries of every design's header."""
         said: dict[str, Any] = {"exclude": self.excluded} if self.excluded else {}
         if self.bias:
             said["bias"] = ",".join(f"{residue.upper()}:{value:g}" for residue, value in self.bias.items())
@@ -87,10 +87,10 @@ class ProteinConditioning:
 def condition(
     wishes: ProteinConditioning, request: Request, encode: Encode, warn: Callable[[str], None] = print
 ) -> Conditioning:
-    """Templates and bias for the keys given. Raises InputError where they do not fit together or with ``length``.
+    """Templates and bias for the given keys. Raises InputError where they do not fit together or with ``length``.
 
     Args:
-        warn: called with what the user should look at.
+        warn: called with warnings for the user.
     """
     said = wishes.record()
     if wishes.contig is not None:
@@ -108,7 +108,7 @@ def condition(
 
 
 def _contig_layouts(wishes: ProteinConditioning, request: Request, warn: Callable[[str], None]) -> list[Layout]:
-    """One drawn layout a design."""
+    """One drawn layout per design."""
     structure = None if wishes.pdb is None else StructureFile(wishes.pdb)
 
     def motif(wanted: ResidueRange) -> str:
@@ -128,7 +128,7 @@ def _contig_layouts(wishes: ProteinConditioning, request: Request, warn: Callabl
 
 
 def _map(layout: Layout, pdb: Path | None) -> dict[str, Any]:
-    """The index map of one design; pairs of residue numbers (file, design) as RFdiffusion's users know them."""
+    """The index map of one design, with pairs of residue numbers (file, design) as in RFdiffusion."""
     made: dict[str, Any] = {"contig": layout.contig, "pieces": list(layout.pieces)}
     if pdb is not None:
         made["pdb"] = str(pdb)
@@ -138,7 +138,7 @@ def _map(layout: Layout, pdb: Path | None) -> dict[str, Any]:
 def _from_parents(
     path: Path, fraction: float, wishes: ProteinConditioning, request: Request, encode: Encode
 ) -> Conditioning:
-    """Parents in turn, ``fraction`` of each one's positions free, drawn anew for each design."""
+    """Parents in turn; for each design, ``fraction`` of the positions are drawn as free."""
     if request.lengths is not None:
         raise InputError("length and parent exclude each other: a parent has its own length.")
     parents = read_fasta(path, on_bad="error").samples

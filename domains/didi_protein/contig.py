@@ -1,9 +1,9 @@
-"""Contigs: one line for what is kept and what is written anew, ``20-40/MKTAYIAK/A12-30/30-50``.
+"""Contigs: one line for kept residues and free positions, ``20-40/MKTAYIAK/A12-30/30-50``.
 
 Segments between slashes, from the first residue to the last: a number or a range is that many free positions (the
 length is drawn for each design), letters are residues that are kept (``_`` or ``X`` among them is free), and
 ``A12-30`` are residues 12 to 30 of chain A of a structure file. A chain whose name is not of letters alone is written
-with a colon: ``1:12-30``. The habit is RFdiffusion's, whose brackets are understood; sequence segments are ours.
+with a colon: ``1:12-30``. The notation follows RFdiffusion, whose brackets are understood; letters are our addition.
 """
 
 from __future__ import annotations

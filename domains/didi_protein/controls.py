@@ -1,4 +1,4 @@
-"""Negative controls: sets that a good metric must tell from natural proteins, printed beside every model's row."""
+"""Negative controls: sets that a good metric must distinguish from natural proteins, shown beside every model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .vocabulary import RESIDUES
 def controls(samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:
     """Three degraded copies of the samples, of the same lengths.
 
-    ``shuffled``: each one's residues in random order (right composition, no order). ``random``: residues drawn
-    uniformly. ``repeats``: a third of the sequence, somewhere, overwritten by one residue (the failure of protein
-    language models).
+    ``shuffled``: the residues of each in random order (right composition, no order). ``random``: residues drawn
+    uniformly. ``repeats``: a third of the sequence, at a random place, overwritten by one residue (a typical failure of
+    protein language models).
     """
     makers = {"shuffled": _shuffled, "random": _uniform, "repeats": _repeats}
     return {

@@ -1,4 +1,4 @@
-"""Proteins as a domain: everything that the core does not know about them."""
+"""The domain of proteins."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ FEATURE_SEQUENCES = 1000  # that the energy distance is taken from
 class ProteinDomain(AlphabetDomain):
     """Proteins of the 20 amino acids, ``<cls> residues <eos>``, in ESM's 33 tokens.
 
-    Without ``path`` the lengths, reference statistics and held-out sequences are the bundled ones, and ``batches``
-    raises, naming the key to set.
+    Without ``path``, lengths and reference statistics are the bundled ones, and ``batches`` raises InputError with the
+    key to set.
 
     Args:
         path: FASTA file or files. min_length, max_length, and the others: see ``AlphabetDomain``.
@@ -57,9 +57,9 @@ class ProteinDomain(AlphabetDomain):
     name, alphabet, suffix = "protein", RESIDUES, ".fasta"
     bundled, features = asset("teacher"), asset("features.npz")
     teachers = DPLM
-    between = " "  # as when the bundled teacher was trained
-    # Length tells the family: batches sorted over more than one hold one family each, and a small model then learns
-    # next to nothing.
+    between = " "  # as in the training of the bundled teacher
+    # Lengths identify families: with a larger pool every batch would hold one family, and a small model would learn
+    # almost nothing.
     pool = 1
     free_letters = FREE_LETTERS
     bundled_student = asset("student")
@@ -107,7 +107,7 @@ class ProteinDomain(AlphabetDomain):
         return text.upper() if text.isascii() else text
 
     def check(self, text: str) -> str:
-        """The residues of a file's record, upper case, without a closing ``*``."""
+        """The residues of a record, in upper case and without a final ``*``."""
         return protein(text)
 
     def inner_ids(self, text: str) -> list[int]:
@@ -120,7 +120,7 @@ class ProteinDomain(AlphabetDomain):
 
     @property
     def known_lengths(self) -> dict[int, int]:
-        """Of the training data, else of the bundled teacher's, within the limits."""
+        """Lengths of the training data, or else of the bundled statistics, within the limits."""
         return super().known_lengths if self.paths else self._bundled_lengths
 
     @cached_property
@@ -147,7 +147,7 @@ class ProteinDomain(AlphabetDomain):
         return super().load()
 
     def divide(self, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-        """Relatives stay in one split; those of held-out proteins that cannot are in neither."""
+        """Relatives stay in one split; relatives of held-out proteins that cannot do so are in neither."""
         split = kept_split(
             [sample.text for sample in samples],
             self.paths[0],
@@ -161,7 +161,7 @@ class ProteinDomain(AlphabetDomain):
     # --- single designs
 
     def read_designs(self, files: Sequence[Path], labels: Sequence[str]) -> list[Sample]:
-        """The designs of FASTA files, ids unique; records that are no proteins as ``data.on_bad`` says."""
+        """The designs of FASTA files, with unique ids; ``data.on_bad`` decides on records that are not proteins."""
         return read_designs(files, labels, self.on_bad, Bar().message)
 
     def score(self, designs: Sequence[Sample], wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
@@ -175,24 +175,24 @@ class ProteinDomain(AlphabetDomain):
     # --- evaluation
 
     def metrics(self, judge: Metric | None = None) -> list[Metric]:
-        """Quality (``judge``, else the bundled one's perplexity), entropy, then the rest.
+        """Quality (``judge``, or perplexity under the bundled judge), entropy, then the others.
 
-        References: the training split of ``path``. Without it there is the bundled dipeptide table, and no metric of
-        nearest neighbours, as no natural sequence is bundled.
+        References come from the training split of ``path``. Without it, the dipeptide table is the bundled one, and
+        there are no metrics of nearest neighbours, because no natural sequence is bundled.
         """
         reference = self.training_set() if self.paths else self._statistics.dipeptides
         chosen = judge or self._bundled_judge
         return [*protein_metrics(reference, judge=chosen, neighbours=self._neighbours), *self.energy]
 
     def feature_samples(self) -> Sequence[Sample]:
-        """Up to ``FEATURE_SEQUENCES`` training sequences; none without ``path``."""
+        """Up to ``FEATURE_SEQUENCES`` training sequences; an empty list without ``path``."""
         texts = self.training_set()
         order = torch.randperm(len(texts), generator=self.stream(0, "features"))[:FEATURE_SEQUENCES].tolist()
         return [Sample(texts[i]) for i in order]
 
     @cached_property
     def _bundled_judge(self) -> Metric | None:
-        """Perplexity under the bundled autoregressive judge; kept, so that no sequence is scored twice."""
+        """Perplexity under the bundled autoregressive judge, cached so that no sequence is scored twice."""
         if not asset("judge").exists():
             return None
         return JudgePerplexity(load_judge(asset("judge")), self.encode)
@@ -203,7 +203,7 @@ class ProteinDomain(AlphabetDomain):
 
     @cached_property
     def _neighbours(self) -> WordSearch | None:
-        """Kept, so that rows of one evaluation share the index and the alignments already made."""
+        """The search for neighbours, cached so that rows of one evaluation share its index and alignments."""
         return WordSearch(tuple(self.training_set())) if self.paths else None
 
     def controls(self, samples: Sequence[Sample], seed: int = 0) -> dict[str, list[Sample]]:

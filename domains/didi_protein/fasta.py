@@ -1,4 +1,4 @@
-"""Proteins from FASTA files, whatever else a domain does with them: the core's reader, and what a protein may hold."""
+"""Proteins from FASTA files: the core's reader, and the check of residues."""
 
 from __future__ import annotations
 

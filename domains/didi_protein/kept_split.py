@@ -1,4 +1,4 @@
-"""The split of a large file, kept beside it: at a million proteins it takes minutes, at every start."""
+"""The split of a large file, cached beside it, because a million proteins would take minutes at every start."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from didi_core.storage.files import write_atomic
 from .clustering import Split, split_by_similarity
 
 FOLDER = ".didi_splits"
-KEPT_FROM = 20_000  # sequences: fewer are split in a few seconds
+KEPT_FROM = 20_000  # number of sequences; fewer are split in a few seconds
 PARTS = ("train", "validation", "left_out")
 
 
 def kept_split(
     sequences: Sequence[str], beside: Path, say: Callable[[str], None], *, fraction: float, threshold: float, seed: int
 ) -> Split:
-    """``split_by_similarity``, from the folder ``.didi_splits`` beside the data where it was made before.
+    """``split_by_similarity``, from the folder ``.didi_splits`` beside the data if it was computed before.
 
     It is kept under the hash of settings and sequences, so other data never get it. ``say`` is called where data have
     changed since they were split, and where the folder cannot be written.
@@ -68,7 +68,7 @@ def _save(path: Path, split: Split, count: int) -> None:
 
 
 def _load(path: Path, count: int) -> Split | None:
-    """The split; None where there is none or it is damaged."""
+    """The split; None if it is absent or damaged."""
     try:
         with np.load(path) as kept:
             part, clusters, by_similarity = kept["part"], int(kept["clusters"]), bool(kept["by_similarity"])

@@ -1,4 +1,4 @@
-"""How didi_core finds this domain."""
+"""The plugin through which didi_core finds this domain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def didi_register_domains() -> Mapping[str, Callable[..., Domain]]:
 
 
 def create(**data: Any) -> Domain:
-    """As ``didi_protein.create``; what it needs is imported here, so that other domains start without it."""
+    """``didi_protein.create``, imported at first use so that other domains start without it."""
     from .domain import create
 
     return create(**data)

@@ -1,4 +1,4 @@
-"""What the package knows of natural proteins without data: lengths and dipeptides of a training set."""
+"""Bundled statistics of natural proteins: lengths and dipeptides of a training set."""
 
 from __future__ import annotations
 

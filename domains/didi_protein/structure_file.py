@@ -1,7 +1,7 @@
 """Residues of a structure file by chain and number: PDB or mmCIF, plain or gzip, through Biopython.
 
-A range of residues is taken only when nothing about it has to be guessed: one model, every residue there, no
-insertion codes, one of the 20 amino acids at each number.
+A range of residues is read only if it is unambiguous: one model, every residue present, no insertion codes, and one of
+the 20 amino acids at each number.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WATER = "W"
 LONGEST = 10_000  # residues of a range: beyond any model here
 _MMCIF = re.compile(r"\s*(#[^\n]*\n\s*)*data_", re.IGNORECASE)
 _LETTERS_ONLY = re.compile(r"[A-Za-z]+")
-# What Biopython's parsers raise for files that are none.
+# Exceptions of Biopython's parsers for files that are not structures.
 DAMAGE = (PDBConstructionException, ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError,
           TypeError, ValueError)  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Imported checkpoints: logits of their own code are reproduced, every tensor is used or named, nothing foreign runs."""
+"""Imported checkpoints: logits of their code are reproduced, every tensor is used or named, no foreign code runs."""
 
 from __future__ import annotations
 

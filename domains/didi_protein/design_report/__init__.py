@@ -22,11 +22,11 @@ def write_design_report(folder: Path, record: Mapping[str, Any] | None = None, b
     """Write ``report.html`` and ``plots/*.png`` from the scores in a folder; returns the page's path.
 
     Args:
-        record: what made the scores (command, models, versions), for the end of the page.
-        best: how many of the most confident designs are drawn residue by residue and shown as structures.
+        record: command, models and versions behind the scores, for the end of the page.
+        best: number of the most confident designs that are drawn residue by residue and shown as structures.
 
     Raises:
-        InputError: the folder is no output of ``score``.
+        InputError: the folder is not an output of ``score``.
     """
     designs = read_designs(folder)
     chosen = [design for design in designs if design.residues is not None][:best]

@@ -12,7 +12,7 @@ from . import BEST, write_design_report
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the report; the exit code is 2 for a folder that is no score folder."""
+    """Write the report. The exit code is 2 for a folder that is not a score folder."""
     parser = argparse.ArgumentParser(prog="python -m didi_protein.design_report", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="output of score: scores.jsonl, and pdb/ where designs were folded")
     parser.add_argument("--best", type=int, default=BEST, help="designs drawn residue by residue and shown in 3D")

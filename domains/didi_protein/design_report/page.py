@@ -1,4 +1,4 @@
-"""report.html of a set of designs: what the template ``designs.html`` shows of them."""
+"""report.html of a set of designs: the values for the template ``designs.html``."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def html(designs: Sequence[Design], best: Sequence[Design], plots: Sequence[Plot
 
 
 def sentence(designs: Sequence[Design]) -> str:
-    """What there is to say of the whole set."""
+    """The summary of the whole set."""
     folded = [d for d in designs if d.plddt is not None]
     if not folded:
         return f"{len(designs):,} designs, none of them folded: scores of the sequences only."

@@ -27,7 +27,7 @@ def protein_metrics(
     judge: Metric | None = None,
     neighbours: Search | None = None,
 ) -> list[Metric]:
-    """All of them: the quality first (``judge``, else dipeptide divergence), the entropy second.
+    """All metrics of proteins: the quality first (``judge``, or else dipeptide divergence), the entropy second.
 
     ``dipeptides``: reference sequences, or their 400 counts. ``neighbours``: the search of the nearest-neighbour
     metrics, which are left out without it.

@@ -1,4 +1,4 @@
-"""Low-complexity segments by SEG's windows: the share of a sequence that is written with few letters."""
+"""Low-complexity segments by the windows of SEG: the share of a sequence that consists of few letters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far residues and neighbouring pairs of residues are from those of natural proteins."""
+"""Divergence of residues and of neighbouring pairs of residues from those of natural proteins."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class WordDivergence:
     """KL in nats of the pooled k-mer frequencies of the samples from a reference's, ``reference`` [20^k] counts.
 
     Statistics: the 20^k counts of each sample. The plug-in estimate is biased upwards by about 20^k / (2 * words
-    counted), for dipeptides 0.001 nats at 1,000 sequences of 200; intervals have that taken off.
+    counted), for dipeptides 0.001 nats at 1,000 sequences of 200; intervals subtract that.
     """
 
     name: str
@@ -62,14 +62,14 @@ class WordDivergence:
 
 
 def composition_divergence() -> WordDivergence:
-    """Residue composition against UniRef50. It cannot tell a natural protein from its shuffled residues."""
+    """Residue composition against UniRef50. It does not distinguish a natural protein from its shuffled residues."""
     return WordDivergence("composition_kl", "AA KL", 1, UNIREF50)
 
 
 def dipeptide_divergence(reference: Sequence[str] | Int[np.ndarray, "400"]) -> WordDivergence:
     """Pairs of neighbours against a reference set: sequences, or the 400 counts of them.
 
-    One count is added to every pair of the reference (Laplace), so that a pair it lacks costs much but not infinity.
+    One count is added to every pair of the reference (Laplace), so that an absent pair has a finite cost.
     """
     if isinstance(reference, np.ndarray):
         counts = reference.astype(np.float64)

@@ -1,8 +1,8 @@
 """Variety of a set of samples: duplicates, clusters, distinct words, distance between pairs.
 
-These are numbers of the *set*, written as means of one number per sample as metrics must be. The per-sample numbers are
-computed once, on the set as it is, and bootstrap intervals resample *them*: resampling the sequences instead would draw
-some twice and so make duplicates that are not there. All of them depend on the size of the set: compare equal sizes.
+These are numbers of the *set*, computed as means of one number per sample. The per-sample numbers are computed once, on
+the whole set, and bootstrap intervals resample *them*, because resampling the sequences would draw some twice and add
+duplicates. All of them depend on the size of the set: compare sets of equal size.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class ClusterFraction:
 
 @dataclass(frozen=True)
 class DistinctWords:
-    """Distinct n-mers of the whole set over all its n-mers (distinct-n). Statistics: n-mers first met here, n-mers."""
+    """Distinct n-mers of the whole set over all its n-mers (distinct-n).
+
+    Statistics: number of n-mers that occur first in this sample, and its number of n-mers.
+    """
 
     n: int = 4
     better: Better = "higher"
@@ -91,7 +94,7 @@ class PairDistance:
             if others > 0:
                 shared = index.shared(index.words(i))
                 union = index.sizes + index.sizes[i] - shared
-                similar = (shared / np.maximum(union, 1))[defined].sum() - 1.0  # without itself
+                similar = (shared / np.maximum(union, 1))[defined].sum() - 1.0  # without the sample itself
                 rows[i] = 1.0 - similar / others
         return rows
 

@@ -1,7 +1,7 @@
 """Physical properties as ExPASy's ProtParam computes them, through Biopython.
 
-They cannot tell natural from shuffled sequences, and the instability index is noise for ranking designs: they are there
-to catch the absurd (a pI of 3, a membrane's hydrophobicity), not to filter.
+They do not distinguish natural from shuffled sequences, and the instability index does not rank designs. They serve to
+find absurd values (a pI of 3, the hydrophobicity of a membrane), not to filter.
 """
 
 from __future__ import annotations

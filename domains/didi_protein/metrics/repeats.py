@@ -1,7 +1,7 @@
-"""Repeats, the way protein language models fail: runs of one residue, one residue everywhere, the same words again.
+"""Repeats, the typical failure of protein language models: runs of a residue, one residue everywhere, repeated words.
 
-Any perplexity rewards them, so they stand beside it. Natural proteins have some: the held-out row is the target, not
-zero.
+Every perplexity rewards them, so reports show them beside it. Natural proteins have some: the target is the held-out
+row, not zero.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def top_share(sequence: str) -> float:
 
 
 def repeated_words(sequence: str, k: int = 3) -> float:
-    """Share of k-mers that occurred earlier in the same sequence; nan for a sequence shorter than k."""
+    """Share of k-mers that occur earlier in the same sequence; nan for a sequence shorter than k."""
     codes = kmer_codes(sequence, k)
     return 1.0 - len(np.unique(codes)) / len(codes) if len(codes) else float("nan")
 

@@ -1,4 +1,4 @@
-"""What ``fold=auto`` does here and why, in one line: weights at hand? a GPU? how long would the CPU take?"""
+"""The decision of ``fold=auto``, with its reason in one line: local weights, a GPU, the estimated time on the CPU."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ GROWTH = 2.5  # time goes with length to this power: assumed, between its square
 
 @dataclass(frozen=True)
 class Choice:
-    """The predictor to use, or None, and the reason in one line."""
+    """The predictor, or None, and the reason in one line."""
 
     folder: Folder | None
     reason: str
 
 
 def model_folder(settings: ProteinScoring) -> Path | None:
-    """Where the weights are; fetched, unless fold=auto, which takes what is here and never fetches.
+    """The folder of the weights, fetched if necessary. fold=auto never fetches, and uses only local weights.
 
     Raises:
-        InputError: they are not here and cannot be fetched, or are of another model.
+        InputError: the weights are not local and cannot be fetched, or they belong to another model.
     """
     if settings.fold == NONE:
         return None
@@ -49,10 +49,10 @@ def model_folder(settings: ProteinScoring) -> Path | None:
 def choose(
     settings: ProteinScoring, folder: Path | None, device: torch.device, lengths: Sequence[int], seed: int = 0
 ) -> Choice:
-    """Load the predictor and say why, or say why not.
+    """Decide whether to fold, and load the predictor; the reason is given in either case.
 
     Args:
-        folder: from ``model_folder``. lengths: of the designs that are still to be folded.
+        folder: result of ``model_folder``. lengths: lengths of the designs that are not folded yet.
     """
     if settings.fold == NONE:
         return Choice(None, "fold=none: scores of the sequences only")
@@ -85,7 +85,7 @@ def load(settings: ProteinScoring, folder: Path, device: torch.device, seed: int
 
 
 def estimate(folder: Folder, lengths: Sequence[int]) -> float:
-    """Seconds to fold designs of these lengths, from one that is folded now."""
+    """Seconds to fold designs of these lengths, estimated from folding one."""
     size = min(PROBE, max(lengths, default=PROBE))
     folder.fold(["A"])  # the first call of any network is slower
     started = time.perf_counter()

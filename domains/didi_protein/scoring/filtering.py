@@ -1,4 +1,4 @@
-"""``filter``: thresholds on any column, a reason for each design that fails, and the best that are not alike.
+"""``filter``: thresholds on any column, a reason for each design that fails, and the best dissimilar designs.
 
 designs.fasta designs.csv   what passed, the best first, scores in the headers
 rejected.csv                the rest, with reasons
@@ -32,7 +32,7 @@ from .table import BETTER, best_first, write_table
 
 NONE = "none"
 MIN, MAX = "min", "max"
-ALIKE = 0.9  # identity above which two designs are alike, where only top is given
+ALIKE = 0.9  # identity above which two designs count as similar, if only top is given
 WORDS_FROM, FEW_WORDS = 0.5, 8  # identity and number of 4-mers from which shared words tell who may be alike
 # On pLDDT, published designs are called confident from 70. The limits on sequences alone (without nn_identity, as a
 # natural protein is its own neighbour) keep of 500 random proteins of Swiss-Prot and of 500 PDB chains: lenient 97 and
@@ -83,7 +83,7 @@ class ProteinFilter:
                     raise InputError(f"{kind}.{column}={value!r} is no number.")
 
     def thresholds(self) -> list[Threshold]:
-        """The preset's, and those given, which go before them."""
+        """The thresholds of the preset and the given ones, which take precedence."""
         found: dict[tuple[str, str], Threshold] = {}
         for given, own in ((PRESETS[self.preset], False), ({MIN: self.min or {}, MAX: self.max or {}}, True)):
             for kind, limits in given.items():
@@ -101,7 +101,7 @@ class Threshold:
     own: bool = True
 
     def reason(self, row: Mapping[str, Any]) -> str:
-        """Why a row fails; '' where it passes."""
+        """Why a row fails; '' if it passes."""
         found = row.get(self.column)
         if found is None:
             return f"{self.column} is not known"
@@ -116,10 +116,10 @@ class Threshold:
 
 
 def shortlist(folder: Path, wanted: ProteinFilter, job: Job) -> list[dict[str, Any]]:
-    """Write what passes, and what does not with reasons; returns the rows that pass, the best first.
+    """Write the designs that pass, and the others with reasons. Returns the rows that pass, the best first.
 
     Raises:
-        InputError: no score folder, or a column that no design has.
+        InputError: the folder is not a score folder, or no design has a column.
     """
     designs = {design.id: design for design in read_designs(folder)}
     rows = [{"id": d.id, **d.scores, "length": len(d.sequence), "sequence": d.sequence} for d in designs.values()]
@@ -144,7 +144,7 @@ def shortlist(folder: Path, wanted: ProteinFilter, job: Job) -> list[dict[str, A
 
 
 def applicable(thresholds: Sequence[Threshold], rows: Sequence[Mapping[str, Any]], job: Job) -> list[Threshold]:
-    """Thresholds on columns that are there. One of a preset that is not there is left out and told."""
+    """Thresholds on existing columns. A preset's threshold on a missing column is left out with a message."""
     used = []
     for threshold in thresholds:
         if not threshold.own and all(row.get(threshold.column) is None for row in rows):
@@ -156,7 +156,7 @@ def applicable(thresholds: Sequence[Threshold], rows: Sequence[Mapping[str, Any]
 
 
 def check_column(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Raise InputError unless some design has a number there."""
+    """Raise InputError unless some design has a number in this column."""
     values = [row[name] for row in rows if row.get(name) is not None]
     if any(isinstance(value, str | bool) for value in values):
         raise InputError(f"{key}: the column {name!r} is no number.")
@@ -166,7 +166,7 @@ def check_column(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> None
 
 
 def redundant(passing: Sequence[Mapping[str, Any]], wanted: ProteinFilter) -> dict[str, str]:
-    """Reasons for designs that a better one makes superfluous, or that come after the best ``top``. Best come first."""
+    """Reasons for designs that are too similar to a better one, or come after the best ``top``; the best come first."""
     limit = wanted.diversity if wanted.diversity is not None else (ALIKE if wanted.top is not None else None)
     relatives = None if limit is None else Relatives([row["sequence"] for row in passing], limit)
     reasons: dict[str, str] = {}
@@ -235,7 +235,7 @@ def summary(
     thresholds: Sequence[Threshold],
     wanted: ProteinFilter,
 ) -> str:
-    """How many pass, and what the others fail most."""
+    """Number of designs that pass, and the most frequent failures."""
     counts = Counter(t.column for row in rows for t in thresholds if t.reason(row))
     failing = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
     said = f"{len(kept):,} of {len(rows):,} designs pass" + (f" (failing by column: {failing})" if failing else "")

@@ -32,7 +32,7 @@ class Folded:
 
     @property
     def finite(self) -> bool:
-        """Whether the network came to numbers at all."""
+        """Whether all numbers are finite."""
         return bool(np.isfinite([self.plddt, self.plddt_ca, self.ptm]).all() and np.isfinite(self.residues).all())
 
 
@@ -62,7 +62,7 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 def fold_within_memory(
     folder: Folder, sequences: Sequence[str], say: Callable[[str], None] = lambda _: None
 ) -> list[Folded | None]:
-    """Fold a batch. Where memory does not suffice: one by one, then in smaller chunks; None for what never fits."""
+    """Fold a batch. If memory does not suffice, fold one by one, then in smaller chunks; None for what never fits."""
     try:
         return list(folder.fold(sequences))
     except (MemoryError, RuntimeError) as error:
@@ -84,7 +84,7 @@ def fold_within_memory(
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was not enough, on a GPU or on the CPU."""
+    """Whether an error reports a lack of memory, on a GPU or on the CPU."""
     told = str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         "out of memory" in told or "not enough memory" in told or "can't allocate memory" in told
@@ -92,7 +92,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Give back what the failed attempt held."""
+    """Free the memory of the failed attempt."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

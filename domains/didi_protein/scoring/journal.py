@@ -1,4 +1,4 @@
-"""What was scored so far: a file per kind of score, a line per design, appended as it comes and read back to go on."""
+"""Scores so far: a file per kind of score with a line per design, appended at once and read back to continue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Journal:
     path: Path
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """All rows by id. A last line that was cut off when the machine stopped is taken out of the file."""
+        """All rows by id. An incomplete last line is removed from the file."""
         if not self.path.exists():
             return {}
         content = self.path.read_bytes()
@@ -38,7 +38,7 @@ class Journal:
         return found
 
     def append(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-        """Add rows, on the disk when this returns."""
+        """Append rows; they are on the disk when this returns."""
         lines = [json.dumps({"id": name, **row}, ensure_ascii=False, allow_nan=False) for name, row in rows]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Loading transformers' models from folders: what they are by their configuration, and every weight accounted for."""
+"""Loading transformers' models from folders: identified by their configuration, with every weight accounted for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from didi_core.errors import InputError
 from didi_core.storage.files import read_json
 
-# What transformers raises for files that are cut off, no weights, or weights of something else.
+# Exceptions of transformers for truncated files, missing weights, or weights of another model.
 DAMAGE = (
     OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, EOFError, SafetensorError,
     pickle.UnpicklingError,
@@ -33,10 +33,10 @@ def load_strictly(kind: Any, folder: Path, unread: Sequence[str] = ()) -> Any:
     """A model from a folder, in single precision and eval mode; no code of the folder runs.
 
     Args:
-        unread: parts of names that may be absent, as nothing that is computed depends on them.
+        unread: parts of names that may be absent, because no result depends on them.
 
     Raises:
-        InputError: damaged files, or weights that are not those of the model.
+        InputError: files are damaged, or the weights are not those of the model.
     """
     try:
         with quiet():
@@ -59,7 +59,7 @@ def load_strictly(kind: Any, folder: Path, unread: Sequence[str] = ()) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' bars and warnings: what matters is checked, and told by us."""
+    """Suppress the bars and warnings of transformers; this package checks and reports what matters."""
     from transformers.utils import logging as theirs
 
     level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()

@@ -1,8 +1,7 @@
 """Pseudo-perplexity under a masked language model that is not the teacher: ESM-2 or ESM C.
 
-``exp(-1/L sum_l log p(x_l | x without l))``, each residue hidden in turn. It rewards repeats and copies, as every
-perplexity does: read it beside low complexity and identity. DPLM descends from ESM-2, so ESM-2 is partial to its
-designs.
+``exp(-1/L sum_l log p(x_l | x without l))``, with each residue masked in turn. Like every perplexity it rewards repeats
+and copies, so read it beside low complexity and identity. DPLM descends from ESM-2, so ESM-2 favours its designs.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Logits = Callable[[Int[Tensor, "B L"]], Float[Tensor, "B L K"]]
 
 
 def pseudo_perplexity(logits: Logits, sequence: str, positions: int | None = None, seed: int = 0) -> float:
-    """Of one protein; with ``positions`` from that many residues drawn for it, else from all.
+    """Pseudo-perplexity of one protein, from ``positions`` residues drawn for it, or from all.
 
     Args:
         logits: tokens [B, L] with <cls> and <eos>, no padding, to raw logits in the order of ESM's vocabulary.
@@ -68,7 +67,7 @@ def load_pseudo(source: str, folder: Path | None, device: torch.device) -> Logit
 
 
 def kind_of(source: str, folder: Path) -> str:
-    """Which masked language model a folder holds. Raises InputError for any other model."""
+    """The kind of masked language model in a folder. Raises InputError for any other model."""
     config = config_of(folder, "pppl")
     kind = str(config.get("model_type"))
     if kind not in KINDS or config.get("is_folding_model"):

@@ -1,4 +1,4 @@
-"""Designs and known proteins from FASTA files: ids that are unique and say where a design comes from."""
+"""Designs and known proteins from FASTA files, with unique ids that show the origin of a design."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from ..fasta import read_fasta
 SHOWN = 20  # designs that are left out, each with its reason: more than of a reference, as these are the user's own
 
 
-def read_designs(
-    files: Sequence[Path], labels: Sequence[str], on_bad: str, say: Callable[[str], None]
-) -> list[Sample]:
+def read_designs(files: Sequence[Path], labels: Sequence[str], on_bad: str, say: Callable[[str], None]) -> list[Sample]:
     """The designs of all files. Ids that several files share get the name of their file in front.
 
     Args:
-        labels: who wrote each file: the column ``model``. on_bad: see ``read_fasta``; what is skipped is told.
+        labels: origin of each file, for the column ``model``. on_bad: see ``read_fasta``; skipped records are reported.
 
     Raises:
-        InputError: whatever ``read_fasta`` refuses; an id that a file has twice.
+        InputError: ``read_fasta`` refuses a file, or a file has an id twice.
     """
     read = []
     for number, path in enumerate(files):
@@ -41,7 +39,7 @@ def read_designs(
 
 
 def _file_names(files: Sequence[Path]) -> list[str]:
-    """A short name for each file: without its suffixes, its folder in front where that is needed."""
+    """A short name for each file: without suffixes, and with its folder in front if necessary."""
     stems = [path.name.removesuffix(".gz").rsplit(".", 1)[0] for path in files]
     for names in (stems, [f"{p.resolve().parent.name}_{stem}" for p, stem in zip(files, stems, strict=True)]):
         if len(set(names)) == len(names):
@@ -62,10 +60,10 @@ class Reference:
 
 
 def read_reference(files: Sequence[Path], designs: Sequence[Sample], say: Callable[[str], None]) -> Reference:
-    """All known proteins of the files; records that are no proteins of the 20 amino acids are left out and told.
+    """All known proteins of the files; records that are not proteins of the 20 amino acids are left out and reported.
 
     Raises:
-        InputError: a file that cannot be read, or a reference that is the designs themselves.
+        InputError: a file cannot be read, or the reference consists of the designs themselves.
     """
     sequences, names = [], []
     own = Counter(design.text for design in designs)

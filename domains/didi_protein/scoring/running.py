@@ -1,4 +1,4 @@
-"""``score``: one kind of score after the other, each design's appended to its journal, the table written as it grows.
+"""``score``: one kind of score after another; each score is appended to a journal, and the table is updated.
 
 scores.csv scores.jsonl   a row per design, the best first
 pdb/<id>.pdb              structures; pae/<id>.npz where asked for
@@ -47,7 +47,7 @@ STAGE_LINES = 64  # sequences scored between two writes of the journal
 
 @dataclass
 class Board:
-    """The designs and what is known of them so far; writes the table now and then."""
+    """The designs and their scores so far; writes the table at intervals."""
 
     designs: Sequence[Sample]
     folder: Path
@@ -58,17 +58,17 @@ class Board:
 
     @classmethod
     def open(cls, designs: Sequence[Sample], folder: Path) -> Board:
-        """With what earlier runs left."""
+        """The board with the results of earlier runs."""
         known = {kind: _journal(folder, kind).rows() for kind in (SEQUENCE, PPPL, FOLD)}
         return cls(designs, folder, known, {})
 
     def left(self, kind: str) -> list[Sample]:
-        """Designs that lack a kind of score, or met a want of memory, which another try may not meet."""
+        """Designs that lack a kind of score, or ran out of memory, because another attempt may succeed."""
         known = self.known[kind]
         return [d for d in self.designs if d.id not in known or known[d.id].get("status") == OUT_OF_MEMORY]
 
     def add(self, kind: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Keep rows, on the disk when this returns; the table follows at leisure."""
+        """Keep rows, which are on the disk when this returns; the table is written later."""
         _journal(self.folder, kind).append(rows)
         self.known[kind].update((name, dict(row)) for name, row in rows)
         if time.monotonic() - self._written > WRITE_EVERY:
@@ -86,10 +86,10 @@ class Board:
 
 
 def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job) -> list[dict[str, Any]]:
-    """Score what was not scored before, write everything, and return all rows, the best first.
+    """Score designs without scores, write everything, and return all rows, the best first.
 
     Raises:
-        InputError: models or references that are not there or do not fit, before anything is computed.
+        InputError: models or references are missing or do not fit; raised before anything is computed.
     """
     folder = job.run.path
     check_names(designs)
@@ -128,7 +128,7 @@ def folds(settings: ProteinScoring) -> bool:
 
 
 def check_names(designs: Sequence[Sample]) -> None:
-    """Refuse designs without names, or with one name for two. Raises InputError."""
+    """Raise InputError for a design without a name, or two designs with the same name."""
     seen: dict[str, int] = {}
     for number, design in enumerate(designs, start=1):
         if not design.id or design.id.split() != [design.id]:
@@ -175,7 +175,7 @@ def score_pseudo(board: Board, settings: ProteinScoring, folder: Path | None, jo
 def _each(
     board: Board, kind: str, left: Sequence[Sample], job: Job, rows: Iterable[Mapping[str, Any]], at_once: int
 ) -> None:
-    """Keep the rows of designs as they come, with a bar, written ``at_once`` together."""
+    """Keep the rows of designs, ``at_once`` rows per write, with a bar."""
     job.bar.start(f"score: {kind}", len(board.designs), len(board.designs) - len(left))
     scored = zip((design.id for design in left), rows, strict=True)
     while some := list(islice(scored, at_once)):
@@ -185,7 +185,7 @@ def _each(
 
 
 def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: Job) -> None:
-    """Choose a predictor, say so in one line, and predict every structure that is not there."""
+    """Choose a predictor, report the choice in one line, and predict every missing structure."""
     if settings.structures and settings.fold == AUTO:
         job.message("fold=auto: none, as structures are given")
         return
@@ -252,7 +252,7 @@ def _journal(folder: Path, kind: str) -> Journal:
 
 
 def provenance(job: Job, settings: ProteinScoring) -> dict[str, Any]:
-    """What made the scores, for the end of the report."""
+    """The settings behind the scores, for the end of the report."""
     record = job.run.record
     return {
         "command": " ".join(record.get("command_line", [])),

@@ -1,4 +1,4 @@
-"""Scores of a sequence on its own: low complexity, repeats, composition, ProtParam, nearest known protein, clusters."""
+"""Scores of a sequence alone: low complexity, repeats, composition, ProtParam, nearest known protein, clusters."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def sequence_scores(
 
 
 def plain(value: Any) -> Any:
-    """A number as JSON and CSV hold it: rounded, None where it is not finite."""
+    """A number in the form of JSON and CSV: rounded, None if it is not finite."""
     if not isinstance(value, float | np.floating):
         return value
     number = float(value)

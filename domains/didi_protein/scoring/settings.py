@@ -53,5 +53,5 @@ class ProteinScoring:
 
     @property
     def model(self) -> str:
-        """What is loaded to fold."""
+        """The model that folds."""
         return self.fold_model or MODELS[ESMFOLD if self.fold == AUTO else self.fold]

@@ -1,4 +1,4 @@
-"""The table of scores: what was scored so far as rows, the best first, written as JSON lines and CSV."""
+"""The table of scores so far, the best design first, written as JSON lines and CSV."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ OWN = {"id", "status", "sequence", "reasons", "nn_id", "nn_coverage", "nn_method
 def merged(designs: Sequence[Sample], parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """A row per design from its header and from every kind of score, in order of confidence.
 
-    Words of the header that are named like a score are of an earlier scoring, and left out. Without pLDDT the order is
-    that of pseudo-perplexity, without that the order of the file.
+    Words of the header with the name of a score come from an earlier scoring, and are left out. Rows are ordered by
+    pLDDT, or without it by pseudo-perplexity, or as in the file.
     """
     parts = list(parts)
     rows = []
@@ -68,7 +68,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> Any:
-    """A value as a spreadsheet may show it: a text that would be taken for a formula gets an apostrophe in front."""
+    """A value for a spreadsheet: a text that looks like a formula gets an apostrophe in front."""
     if value is None:
         return ""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

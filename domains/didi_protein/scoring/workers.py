@@ -1,4 +1,4 @@
-"""One function on many things, on as many processes as there are threads to use."""
+"""One function applied to many items, on as many processes as there are threads."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from didi_core.errors import DidiError
 T = TypeVar("T")
 R = TypeVar("R")
 
-FEWEST = 256  # things: starting processes for fewer takes longer than it saves
-AT_ONCE = 16  # things handed to a process together
+FEWEST = 256  # items; for fewer, starting processes takes longer than it saves
+AT_ONCE = 16  # items that a process gets at a time
 
 _function: Callable[[Any], Any] | None = None  # of a worker
 
@@ -27,8 +27,8 @@ _function: Callable[[Any], Any] | None = None  # of a worker
 def mapped(function: Callable[[T], R], things: Sequence[T], workers: int | None = None) -> Iterator[R]:
     """``map`` on several processes, in order.
 
-    The processes are forks, so the function may hold whatever it likes; what it changes is lost. Where the system
-    cannot fork, or a GPU is in use (which does not survive a fork), it runs here.
+    The processes are forks, so the function may hold any objects, but its changes to them are lost. If the system
+    cannot fork, or a GPU is in use (which does not survive a fork), the function runs in this process.
 
     Args:
         workers: processes; by default torch's number of threads, which heeds OMP_NUM_THREADS.
@@ -52,7 +52,7 @@ def mapped(function: Callable[[T], R], things: Sequence[T], workers: int | None 
 
 
 def _begin(function: Callable[[Any], Any]) -> None:
-    """In a new process: take the function, and leave signals to the process that started it."""
+    """Initialise a new process: set its function, and leave signals to the parent process."""
     global _function
     _function = function
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to every process
@@ -62,7 +62,7 @@ def _begin(function: Callable[[Any], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever."""
+    """End this process with its parent; otherwise it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
