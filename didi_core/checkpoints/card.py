@@ -144,13 +144,13 @@ def read_card(folder: Path) -> dict[str, Any]:
     card = read_json(path)
     missing = [key for key in ("architecture", "config", "vocabulary", "sha256") if key not in card]
     if missing:
-        raise InputError(f"{path} is no model card: it lacks {', '.join(missing)}.")
+        raise InputError(f"{path} is not a model card: it lacks {', '.join(missing)}.")
     for key, kind in (("architecture", str), ("config", dict), ("vocabulary", dict), ("sha256", dict)):
         if not isinstance(card[key], kind):
-            raise InputError(f"{path} is no model card: {key} is {str(card[key])[:40]!r}. Get the folder anew.")
+            raise InputError(f"{path} is not a model card: {key} is {str(card[key])[:40]!r}. Get the folder again.")
     for key in ("data", "lengths", "scorer", "training"):
         if not isinstance(card.get(key, {}), dict | None):
-            raise InputError(f"{path} is no model card: {key} is {str(card[key])[:40]!r}. Get the folder anew.")
+            raise InputError(f"{path} is not a model card: {key} is {str(card[key])[:40]!r}. Get the folder again.")
     return card
 
 

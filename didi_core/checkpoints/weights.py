@@ -30,10 +30,10 @@ def read_weights(path: Path, digest: Any) -> dict[str, Tensor]:
         InputError: the file is missing, damaged, has another hash, or holds values that are not finite.
     """
     if not path.is_file():
-        raise InputError(f"{path} is missing. Get the folder anew.")
+        raise InputError(f"{path} is missing. Get the folder again.")
     if sha256(path) != digest:
         raise InputError(
-            f"{path} does not match the hash in card.json: it is damaged or of another model. Get the folder anew."
+            f"{path} does not match the hash in card.json: it is damaged or of another model. Get the folder again."
         )
     try:
         tensors: dict[str, Tensor] = load_file(path)
@@ -50,5 +50,5 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path | str) -> None:
             count = int((~torch.isfinite(value)).sum())
             raise InputError(
                 f"{path}: {count:,} of {value.numel():,} values of {name} are nan or inf. Its training diverged, or "
-                "the file was damaged before its hash was taken: get the weights anew."
+                "the file was damaged before its hash was taken: get the weights again."
             )

@@ -62,7 +62,7 @@ class Merging:
         others = choices_with(key)
         if others and group:
             words = " or ".join(f"{key.split('.')[0]}={name}" for name in others[:2])
-            raise InputError(f"{key} is no key of the {key.split('.')[0]} that is chosen. It is one with {words}.")
+            raise InputError(f"{key} is not a key of the chosen {key.split('.')[0]}. It is one with {words}.")
         raise unknown_key(key, [*self.known, *self.wishes])
 
     def _is_open(self, key: str) -> bool:

@@ -64,7 +64,7 @@ class DataReport:
         }
 
     def check_loss(self, allowed: bool, advice: str = "") -> None:
-        """Raise InputError where more than half of the records are left out, and nobody said that this is meant."""
+        """Raise InputError if more than half of the records are left out, unless ``allowed``."""
         lost = sum(self.left_out.values())
         if allowed or 2 * lost <= self.read:
             return

@@ -21,7 +21,7 @@ from didi_core.types import Denoiser, Scorer
 
 def no_teacher(num: int, steps: int) -> Int[Tensor, "S L"]:
     """Stands in for the teacher's samples in a run without a teacher. Raises InputError."""
-    raise InputError("there is no teacher here to draw samples from.")
+    raise InputError("this run has no teacher to draw samples from.")
 
 
 @dataclass(frozen=True)

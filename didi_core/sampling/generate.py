@@ -50,7 +50,7 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         made, order = self.make(), self.make_law()
         if not made.uses_law and self.law != DEFAULT_LAW:
-            raise InputError(f"sampler={self.sampler} does not go by a law: leave law={self.law} out.")
+            raise InputError(f"sampler={self.sampler} does not use a law: leave law={self.law} out.")
         if made.needs_scorer and order.sees_model:
             raise InputError(f"sampler={self.sampler} needs a law that does not look at the model; got law={self.law}.")
         self.make_grid()

@@ -100,7 +100,7 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, fix: str = "Get the file anew.") -> dict[str, Any]:
+def read_json(path: Path, fix: str = "Get the file again.") -> dict[str, Any]:
     """The object in a JSON file. Raises InputError, with the advice ``fix``, if it is missing, damaged or no object."""
     try:
         found = json.loads(path.read_bytes())

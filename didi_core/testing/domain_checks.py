@@ -187,7 +187,7 @@ def check_teacher(bench: Bench) -> None:
         parts = network.head(hidden)
     inside = vocabulary.maskable(batch)
     promise(apart(parts[inside], logits[inside]) < ROUNDING, "head(trunk(tokens)) is not what the call gives.")
-    promise(bool(torch.isfinite(logits[inside]).all()), "the teacher gave logits that are no numbers.")
+    promise(bool(torch.isfinite(logits[inside]).all()), "the teacher gave logits that are not numbers.")
     if vocabulary.pad is not None:
         wider = nn.functional.pad(batch, (0, 3), value=vocabulary.pad)
         with torch.no_grad():

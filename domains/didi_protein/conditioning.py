@@ -59,7 +59,9 @@ class ProteinConditioning:
             if len(residue) != 1:
                 raise InputError(f"bias.{residue}: give one residue each, such as bias.A=0.5.")
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"bias.{residue}={value!r} is no number. To forbid a residue, use exclude={residue}.")
+                raise InputError(
+                    f"bias.{residue}={value!r} is not a number. To forbid a residue, use exclude={residue}."
+                )
 
     @property
     def excluded(self) -> str:

@@ -36,10 +36,10 @@ def kept_split(
     if found is not None:
         return found
     if path.exists():
-        say(f"{path} is damaged: {beside} is split anew.")
+        say(f"{path} is damaged: {beside} is split again.")
     elif any(path.parent.glob(f"{stem}-*.npz")):
         say(
-            f"{beside} is not what it was when its split was kept: it is split anew, and other sequences are held out. "
+            f"{beside} is not what it was when its split was kept: it is split again, with other sequences held out. "
             "A network trained on it before may have seen them."
         )
     split = split_by_similarity(sequences, fraction=fraction, threshold=threshold, seed=seed)

@@ -293,7 +293,7 @@ def test_files_of_other_kinds_are_told(tmp_path: Path, name: str, content: bytes
 def test_folders_and_names_that_lead_nowhere(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no single checkpoint"):
         import_checkpoint(str(tmp_path), VOCABULARY)
-    with pytest.raises(InputError, match="no such file or folder, and it is no hub id"):
+    with pytest.raises(InputError, match="no such file or folder, and it is not a hub id"):
         import_checkpoint("nowhere.ckpt", VOCABULARY)
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(InputError, match="holds a list"):

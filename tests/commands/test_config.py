@@ -225,7 +225,7 @@ def test_wrong_overrides_are_told_before_hydra_sees_them(command: str, overrides
             ["objective=didi", "objective.reward=[{kind: scorer, clip: 0}]"],
             r"objective.reward\[0\].clip=0.0 is out of range",
         ),
-        ("distill", ["objective.reward=[scorer]"], "no key of the objective that is chosen.*objective=didi"),
+        ("distill", ["objective.reward=[scorer]"], "not a key of the chosen objective.*objective=didi"),
         ("distill", ["objective=didi", "objective.rollout.calls=[1]"], "with objective=few_calls"),
         ("distill", ["objective=didi", "objective.reward=[]"], "objective.reward is empty: give at least one reward"),
         ("distill", ["objective=didi", "objective.reward=[{weight: 2}]"], r"objective.reward\[0\]=.* names no reward"),

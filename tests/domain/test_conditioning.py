@@ -281,7 +281,7 @@ def test_bias_and_exclusion_become_one_vector() -> None:
         ({"bias": {"B": 1.0}}, "bias.B=B: letter 'B'"),
         ({"bias": {"AC": 1.0}}, "give one residue each"),
         ({"bias": {"A": float("inf")}}, "To forbid a residue, use exclude=A"),
-        ({"bias": {"A": "high"}}, "is no number"),
+        ({"bias": {"A": "high"}}, "is not a number"),
         ({"pdb": Path("x.pdb")}, "has no effect without contig"),
         ({"parent": Path("wt.fasta")}, "parent and mask_fraction go together"),
         ({"mask_fraction": 0.3}, "parent and mask_fraction go together"),

@@ -86,8 +86,7 @@ def test_pinned_tokens_stay_and_padding_changes_nothing() -> None:
     given = template(20, 11)
     given[0, 5:8] = torch.tensor([4, 7, 4])
     narrow, wide = (
-        reparameterised(random_table(40), rows, steps=6).tokens
-        for rows in (given, nn.functional.pad(given, (0, 9)))
+        reparameterised(random_table(40), rows, steps=6).tokens for rows in (given, nn.functional.pad(given, (0, 9)))
     )
     pinned = given != MASK
     assert torch.equal(narrow[pinned], given[pinned]) and not (narrow == MASK).any()
@@ -150,7 +149,7 @@ def test_extra_calls_of_the_redraw_are_counted() -> None:
 def test_settings_are_checked_before_anything_runs() -> None:
     with pytest.raises(InputError, match=r"^sampler.resample=1.5 is out of range"):
         SamplerSettings(sampler={"kind": "dplm", "resample": 1.5})
-    with pytest.raises(InputError, match="sampler=dplm does not go by a law: leave law=dilated out"):
+    with pytest.raises(InputError, match="sampler=dplm does not use a law: leave law=dilated out"):
         SamplerSettings(sampler="dplm", law="dilated")
     record = SamplerSettings(sampler={"kind": "dplm", "resample": 0.5}, steps=500).record()
     assert record["sampler_resample"] == 0.5 and record["steps"] == 500 and "law" not in record

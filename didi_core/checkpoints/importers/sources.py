@@ -83,7 +83,8 @@ def locate(source: str, key: str = "source") -> Path:
         return path
     if not is_hub_id(source):
         raise InputError(
-            f"{key}={source}: there is no such file or folder, and it is no hub id (owner/name or owner/name@revision)."
+            f"{key}={source}: there is no such file or folder, and it is not a hub id (owner/name or "
+            "owner/name@revision)."
         )
     return _fetch(source, key)
 
@@ -192,7 +193,7 @@ def _read_folder(path: Path, source: str) -> Held:
         parts = _indexed(index)
         absent = [part for part in parts if not (path / part).is_file()]
         if absent:
-            raise InputError(f"{path / absent[0]} is missing. Get the folder anew.")
+            raise InputError(f"{path / absent[0]} is missing. Get the folder again.")
         tensors = {n: v for part in parts for n, v in _only_tensors(path / part, load_pickled(path / part)).items()}
         return Held(source, path, tensors, discriminator, config=config)
     pickled = sorted(p for p in path.iterdir() if p.suffix in PICKLED)
@@ -211,7 +212,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except FileNotFoundError:
-        raise InputError(f"{path} is missing. Get the folder anew.") from None
+        raise InputError(f"{path} is missing. Get the folder again.") from None
     except SafetensorError as error:
         raise InputError(f"{path} is damaged: {error}.") from None
     return without_wrappers(path, tensors)
@@ -244,10 +245,10 @@ def _indexed(index: Path) -> list[str]:
     """The files of an index, which together hold the weights."""
     named = read_json(index).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
-        raise InputError(f"{index} is damaged: its weight_map names no files. Get the folder anew.")
+        raise InputError(f"{index} is damaged: its weight_map names no files. Get the folder again.")
     outside = [name for name in named.values() if Path(name).name != name]
     if outside:
-        raise InputError(f"{index} names {outside[0]!r}, which is not in its folder. Get the folder anew.")
+        raise InputError(f"{index} names {outside[0]!r}, which is not in its folder. Get the folder again.")
     return sorted(set(named.values()))
 
 

@@ -1,7 +1,7 @@
 """The designs of a score folder: a row of scores each, per-residue confidence, and where the structure is.
 
-    scores.jsonl     a line per design: id, sequence, every score, and plddt_per_residue where it was folded
-    pdb/<id>.pdb     predicted structure, pLDDT in the B-factor column
+scores.jsonl     a line per design: id, sequence, every score, and plddt_per_residue where it was folded
+pdb/<id>.pdb     predicted structure, pLDDT in the B-factor column
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def read_designs(folder: Path) -> list[Design]:
         try:
             design = _design(folder, json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: this is no row of scores ({error}). Score again.") from error
+            raise InputError(f"{path}, line {number}: this is not a row of scores ({error}). Score again.") from error
         if lines.setdefault(design.id, number) != number:
             first = lines[design.id]
             raise InputError(f"{path}, line {number}: the id {design.id!r} is there already, in line {first}.")

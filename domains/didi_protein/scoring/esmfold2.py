@@ -86,7 +86,7 @@ class EsmFold2:
 
 
 def check(folder: Path) -> None:
-    """Refuse a folder that is no ESMFold2, by its configuration."""
+    """Refuse a folder that is not an ESMFold2, by its configuration."""
     found = config_of(folder, "fold_model").get("model_type")
     if found != "esmfold2":
-        raise InputError(f"fold_model={folder} is no ESMFold2: its config.json says model_type={found}.")
+        raise InputError(f"fold_model={folder} is not an ESMFold2: its config.json says model_type={found}.")

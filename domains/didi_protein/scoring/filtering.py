@@ -80,7 +80,7 @@ class ProteinFilter:
         for kind, given in ((MIN, self.min), (MAX, self.max)):
             for column, value in (given or {}).items():
                 if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-                    raise InputError(f"{kind}.{column}={value!r} is no number.")
+                    raise InputError(f"{kind}.{column}={value!r} is not a number.")
 
     def thresholds(self) -> list[Threshold]:
         """The thresholds of the preset and the given ones, which take precedence."""
@@ -159,7 +159,7 @@ def check_column(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> None
     """Raise InputError unless some design has a number in this column."""
     values = [row[name] for row in rows if row.get(name) is not None]
     if any(isinstance(value, str | bool) for value in values):
-        raise InputError(f"{key}: the column {name!r} is no number.")
+        raise InputError(f"{key}: the column {name!r} is not a number.")
     if not values:
         known = {n for row in rows for n, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)}
         raise unknown("column", name, known, key)

@@ -52,7 +52,7 @@ def load_strictly(kind: Any, folder: Path, unread: Sequence[str] = ()) -> Any:
         if names:
             shown = ", ".join(sorted(names)[:4]) + (" ..." if len(names) > 4 else "")
             raise InputError(
-                f"{folder} holds weights of another model: {len(names)} tensors {what} ({shown}). Get it anew."
+                f"{folder} holds weights of another model: {len(names)} tensors {what} ({shown}). Get it again."
             )
     return model.float().eval()
 

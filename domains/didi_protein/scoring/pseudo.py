@@ -72,7 +72,7 @@ def kind_of(source: str, folder: Path) -> str:
     kind = str(config.get("model_type"))
     if kind not in KINDS or config.get("is_folding_model"):
         raise InputError(
-            f"pppl={source} is no masked language model of proteins (model_type={kind} in its config.json). "
+            f"pppl={source} is not a masked language model of proteins (model_type={kind} in its config.json). "
             "Give ESM-2 (facebook/esm2_t12_35M_UR50D) or ESM C (biohub/ESMC-300M)."
         )
     return kind

@@ -66,7 +66,7 @@ def array(values: Mapping[str, Any], name: str, path: Path) -> Float[np.ndarray,
     try:
         found = np.asarray(values[name], dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"{path}: {name} is no array of numbers.") from None
+        raise InputError(f"{path}: {name} is not an array of numbers.") from None
     while found.ndim > 1 and found.shape[0] == 1:
         found = found[0]
     return found

@@ -160,7 +160,7 @@ def _scale(raw: Mapping[str, tuple[Found, tuple[Chain, ...], tuple[np.ndarray, .
             continue
         low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
         if low < 0 or not np.isfinite(high):
-            raise InputError(f"{best.path}: the B-factor column holds {low:g}, which is no confidence.")
+            raise InputError(f"{best.path}: the B-factor column holds {low:g}, which is not a confidence.")
         if high > largest:
             largest, where = high, best.path
     scale = None if where is None else scale_of(largest, where)

@@ -133,8 +133,8 @@ def test_long_tables_are_cut_and_say_so() -> None:
     [
         (None, "there is no scores.jsonl in it"),
         ([], "there is no design in it"),
-        (["{"], "line 1: this is no row of scores"),
-        (['{"id": "a"}'], "line 1: this is no row of scores"),
+        (["{"], "line 1: this is not a row of scores"),
+        (['{"id": "a"}'], "line 1: this is not a row of scores"),
         (['{"id": "a", "sequence": "MK", "plddt_per_residue": [1]}'], "1 values in plddt_per_residue for 2 residues"),
     ],
 )

@@ -109,8 +109,8 @@ def test_where_nothing_passes_the_reasons_are_there(
         ([], "nothing to filter by: give preset=standard"),
         (["preset=stric"], "unknown preset 'stric'. Did you mean 'strict'"),
         (["min.pldtt=70"], "unknown column 'pldtt' (min.pldtt). Did you mean 'plddt'"),
-        (["min.model=3"], "min.model: the column 'model' is no number"),
-        (["min.plddt=high"], "min.plddt='high' is no number"),
+        (["min.model=3"], "min.model: the column 'model' is not a number"),
+        (["min.plddt=high"], "min.plddt='high' is not a number"),
         (["top=0"], "top=0 is out of range"),
         (["top=1", "diversity=70"], "diversity=70.0 is out of range"),
         (["top=1", "sort=gravy"], "sort=gravy: whether more is better is not known"),
@@ -137,5 +137,5 @@ def test_from_python(folder: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {"min.plddt": 60, "top": 2}
     kept = didi_core.shortlist(folder, out=tmp_path / "out", **given)
     assert len(kept.rows) == 2 and kept.folder == tmp_path / "out"
-    with pytest.raises(InputError, match="min.plddt=nan is no number"):
+    with pytest.raises(InputError, match="min.plddt=nan is not a number"):
         ProteinFilter(min={"plddt": float("nan")})

@@ -135,7 +135,7 @@ def test_esmfold2_is_on_the_same_scale_and_seeded_per_sequence(tmp_path: Path) -
     assert first.residues.shape == (8,) and 1 < first.plddt <= 100 and 0 <= first.ptm <= 1
     ca = [float(line[60:66]) for line in first.pdb.splitlines() if line[12:16] == " CA "]
     assert np.allclose(ca, first.residues, atol=0.0051)
-    with pytest.raises(InputError, match="is no ESMFold2: its config.json says model_type=esm"):
+    with pytest.raises(InputError, match="is not an ESMFold2: its config.json says model_type=esm"):
         EsmFold2.load(write_folder_of_esm(tmp_path / "esm"), CPU)
 
 
@@ -145,7 +145,7 @@ def write_folder_of_esm(folder: Path) -> Path:
 
 
 def test_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no ESMFold .model_type=esm, is_folding_model=False"):
+    with pytest.raises(InputError, match="is not an ESMFold .model_type=esm, is_folding_model=False"):
         EsmFold.load(write_folder_of_esm(tmp_path / "esm"), CPU)
     mixed = write_folder_of_esm(tmp_path / "mixed")
     (mixed / "config.json").write_text((folder / "config.json").read_text())

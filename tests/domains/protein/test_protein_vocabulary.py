@@ -57,7 +57,7 @@ def test_decode_shows_masks_and_refuses_what_is_no_residue():
     assert decode([0, 4, 32, 5, 2]) == "L_A"
     with pytest.raises(InputError, match=r"token 24 \(X\) is not a letter of protein"):
         decode([0, 24, 2])
-    with pytest.raises(InputError, match="token 40 is no letter"):
+    with pytest.raises(InputError, match="token 40 is not a letter"):
         decode([40])
 
 

@@ -116,9 +116,7 @@ def test_a_repeated_command_scores_nothing_twice(scored: Path, monkeypatch: pyte
     assert before == ((scored / "scores.csv").read_bytes(), (scored / "parts" / "fold.jsonl").read_bytes())
 
 
-def test_other_settings_or_designs_do_not_go_into_the_folder(
-    scored: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_settings_or_designs_do_not_go_into_the_folder(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (scored / "scores.csv").read_bytes()
     assert main(again(scored, "recycles=0")) == 2
     assert "belongs to another configuration: scoring.recycles: absent -> 0" in capsys.readouterr().err
@@ -327,7 +325,7 @@ def test_pseudo_perplexity_against_one_call_per_residue(tmp_path: Path) -> None:
 
 
 def test_judges_that_are_none(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="is no masked language model of proteins"):
+    with pytest.raises(InputError, match="is not a masked language model of proteins"):
         load_pseudo("x", weights, CPU)
     monkeypatch.setitem(sys.modules, "esm.models.esmc", None)
     with pytest.raises(InputError, match="pip install --no-deps esm"):

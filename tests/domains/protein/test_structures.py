@@ -186,7 +186,9 @@ def test_ids_that_are_not_there_are_refused_or_told(tmp_path: Path) -> None:
     assert "no PDB or mmCIF file" in refused(tmp_path / "empty")
 
 
-@pytest.mark.parametrize(("scale", "message"), [(2.0, "so it holds no confidence"), (-1.0, "which is no confidence")])
+@pytest.mark.parametrize(
+    ("scale", "message"), [(2.0, "so it holds no confidence"), (-1.0, "which is not a confidence")]
+)
 def test_an_unknown_scale_is_refused(tmp_path: Path, scale: float, message: str) -> None:
     write_structure(tmp_path / "d1.pdb", [SEQUENCES["d1"]], scale=scale)
     assert message in refused(tmp_path)
