@@ -251,11 +251,11 @@ def _too_few(rows: Sequence[Row]) -> list[str]:
 
 
 def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
-    """What a reader must know before believing the sentence."""
-    said = list(evaluation.notes)
-    said += _too_few([row for row in evaluation.rows if row.kind in ("model", "file")])
+    """Caveats to the sentence."""
+    found = list(evaluation.notes)
+    found += _too_few([row for row in evaluation.rows if row.kind in ("model", "file")])
     if any(row.kind == "model" for row in evaluation.rows) and (findings.comparisons or findings.differences):
-        said.append("One training run per model: a claim about training needs at least three seeds.")
+        found.append("One training run per model: a claim about training needs at least three seeds.")
     quality = evaluation.metrics[0]
     for control in indistinct(evaluation, quality):
         found.append(

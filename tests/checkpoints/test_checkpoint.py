@@ -104,7 +104,7 @@ def test_damaged_card(saved: tuple[Path, DiT, torch.nn.Module]) -> None:
     with pytest.raises(InputError, match="card.json is damaged"):
         load_denoiser(saved[0])
     path.write_text("{}")
-    with pytest.raises(InputError, match="no model card: it lacks architecture, config, vocabulary, sha256"):
+    with pytest.raises(InputError, match="not a model card: it lacks architecture, config, vocabulary, sha256"):
         load_denoiser(saved[0])
 
 

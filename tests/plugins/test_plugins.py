@@ -127,7 +127,7 @@ class Needy:
         (module(didi_register_laws=lambda: {"l": Iid}), "offers 'l', which is a class: give an instance"),
         (module(didi_register_samplers=lambda: {"s": Needy}), "offers 's', which lacks stepwise, uses_law"),
         (module(didi_register_samplers=lambda: {"s": Needy()}), "is not a dataclass: give the class itself"),
-        (module(didi_register_metrics=lambda: {"toy": []}), "a mapping of metrics there"),
+        (module(didi_register_metrics=lambda: {"toy": []}), "it must be a mapping of metrics"),
         (module(didi_register_config_folders=lambda: [Path("nowhere")]), "names a folder that does not exist: nowhere"),
         (module(didi_register_config_folders=lambda: "configs"), "it must return a list of folders"),
         (module(didi_register_laws=lambda: 1 / 0), "ZeroDivisionError: division by zero"),
