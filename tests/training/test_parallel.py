@@ -161,7 +161,7 @@ def test_a_gpu_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_goes_on_with_as_many_processes_as_it_began_with(tmp_path: Path) -> None:
     with RunDirectory.open(tmp_path / "run", {}, (), 2):
         pass
-    with pytest.raises(InputError, match=r"begun by 2 process\(es\), and 1 would go on.*Start 2"):
+    with pytest.raises(InputError, match=r"begun by 2 process\(es\), and 1 would continue.*Start 2"):
         RunDirectory.open(tmp_path / "run", {}, ()).__enter__()
     assert "continued" not in json.loads((tmp_path / "run" / "run.json").read_text())
 

@@ -100,7 +100,7 @@ def test_bare_safetensors_file(original: EsmForMaskedLM, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"model_type": "bert"}, "no checkpoint of MDLM's family"),
+        ({"model_type": "bert"}, "not a checkpoint of MDLM's family"),
         ({"position_embedding_type": "absolute"}, "position_embedding_type=absolute; only position_embedding_type=rot"),
         ({"is_folding_model": True}, "is_folding_model=True"),
         ({"mask_token_id": 31}, "mask_token_id=31; this domain's mask is 32"),
