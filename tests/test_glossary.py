@@ -49,7 +49,7 @@ def axes_in_shapes(path: Path) -> Iterator[str]:
             and isinstance(node.slice, ast.Tuple)
             and isinstance(node.slice.elts[-1], ast.Constant)
         ):
-            yield from str(node.slice.elts[-1].value).split()
+            yield from re.split(r"[\s+*-]+", str(node.slice.elts[-1].value).strip())  # R+1 is one more than R
 
 
 def public_names(path: Path) -> Iterator[str]:
