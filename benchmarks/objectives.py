@@ -20,7 +20,7 @@ from didi_core import cli
 from didi_core.training.engine import Clock
 
 OBJECTIVES = (
-    "cross_entropy", "didi", "few_calls", "few_calls_noise", "mmd", "idlm", "dmmd", "alpha", "sdtt", "didi_paper"
+    "cross_entropy", "didi", "dmmd", "mmd", "few_calls", "few_calls_noise", "sdtt", "alpha", "idlm", "didi_paper"
 )  # fmt: skip
 
 

@@ -260,3 +260,22 @@ def test_a_teachers_curves_go_into_its_card_and_are_not_drawn_twice(load, tmp_pa
     assert plain["by_steps"]["1"]["samples"] == 2 and len(plain["by_steps"]["1"]["entropy"]) == 3
     monkeypatch.setattr("didi_core.evaluation.step_curve.generate", None)  # a second time, it would be called
     script.curves(domain, tmp_path, tmp_path, {1: 2, 2: 2}, {2: 2})
+
+
+@pytest.mark.slow
+def test_objectives_are_run_in_parts_and_gathered(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without time for a second run it stops; the same command goes on and writes the report."""
+    small = ["evaluate.num=40", "evaluate.steps=[1]", "evaluate.teacher_steps=[1]", "evaluate.temperatures=[1.0]"]
+    states = ["objective.states.samples=16", "objective.states.steps=2", "training.batch_size=16", "device=cpu"]
+    asked = ["--objectives", "cross_entropy", "alpha", "--seeds", "0", "--seconds", "1"]
+    words = ["toy", str(tmp_path), *asked, *small, *states]
+    script = load("objectives")
+    for limit in ("0.001", "600"):
+        monkeypatch.setattr(sys, "argv", ["objectives.py", *words, "--limit", limit])
+        script.main()
+        assert (tmp_path / "report" / "runs.json").is_file() == (limit == "600")
+    runs = json.loads((tmp_path / "report" / "runs.json").read_text())
+    titles = [table["title"] for table in runs["tables"]]
+    assert "Cost" in titles and any("over the control's" in title for title in titles)
+    for name in ("cross_entropy_0", "alpha_0"):
+        assert json.loads((tmp_path / name / "run.json").read_text())["updates"] > 0

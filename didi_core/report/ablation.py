@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from didi_core.errors import InputError
 from didi_core.evaluation.findings import figure, headed
 from didi_core.evaluation.intervals import Interval, over_runs
+from didi_core.report.budget import CONTROL, Reading, costs, over_control
 from didi_core.report.runs import RunReport, read_run, shown
 from didi_core.report.side_tables import Table
 from didi_core.report.tables import estimate
@@ -34,9 +35,6 @@ ROWS = {
     "ablation_regularised": "+ regularisation",
     "ablation_full": "full (RGAS)",
 }
-
-
-Reading = Callable[[RunReport, str, int], Mapping[str, Any] | None]  # an interval of a report, of a model at k steps
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,24 @@ def ablation(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
         for metric in others
         if metric["better"] != "neither"
     ]
+    tables += _beside_the_control(found, quality, others) + costs(found.by_row)
     return _sentence(found, label, quality["name"]), _seeds_notes(found.by_row), tables
+
+
+def _beside_the_control(
+    found: Ablation, quality: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
+) -> list[Table]:
+    """Quality at matched entropy, and other metrics of which less is better, over those of plain training."""
+    controls = found.by_row.get(CONTROL)
+    if not controls or len(found.by_row) < 2:
+        return []
+    about = "Below 1 is better than the teacher's own training for as long. Geometric mean, Student's t 95 % interval."
+    readings = {f"{quality['label']} at matched entropy": _matched}
+    readings |= {metric["label"]: _sampled(metric["name"]) for metric in others if metric["better"] == "lower"}
+    return [
+        found.over_seeds(f"{label}, over the control's", about, over_control(controls, read), geometric=True)
+        for label, read in readings.items()
+    ]
 
 
 def read_ablation(folder: Path) -> tuple[list[RunReport], list[str]]:

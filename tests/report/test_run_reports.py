@@ -148,3 +148,26 @@ def test_runs_may_follow_the_word_compare(tmp_path: Path) -> None:
 def test_what_is_wrong_is_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", *words]) == 2
     assert re.search(told, capsys.readouterr().err)
+
+
+def test_objectives_stand_beside_the_control_and_have_a_cost(tmp_path: Path) -> None:
+    """Ratios are taken seed by seed; half the seconds of didi for as many updates is twice its rate."""
+    for seed, base in enumerate((10.0, 20.0, 40.0)):
+        for name, factor, seconds in (("cross_entropy", 1.0, 5.0), ("didi", 2.0, 40.0), ("mine", 0.5, 20.0)):
+            run = write(tmp_path / f"{name}_{seed}", name, factor * base - 0.5, seed=seed)
+            record = json.loads((run / "run.json").read_text())
+            (run / "run.json").write_text(json.dumps(record | {"updates": 80}))
+            (run / "metrics.jsonl").write_text(json.dumps({"step": 80, "seconds": seconds}) + "\n")
+    runs, _ = read_ablation(tmp_path)
+    _, _, tables = ablation(runs)
+    (beside,) = [table for table in tables if table.title.startswith("Ppl at matched entropy, over the control")]
+    rows = {row[0]: row[1:] for row in beside.cells}
+    assert rows["cross_entropy"][:2] == ("3", "1.00 [1.00, 1.00]")
+    assert rows["mine"][1] == "0.500 [0.500, 0.500]" and rows["didi"][1] == "2.00 [2.00, 2.00]"
+    (cost,) = [table for table in tables if table.title == "Cost"]
+    costs = {row[0]: row for row in cost.cells}
+    assert costs["mine"][2:] == ("80", "20", "4.00 [4.00, 4.00]", "2.00")
+    assert costs["cross_entropy"][5] == "8.00" and costs["didi"][5] == "1.00"
+    bare = [write(tmp_path / "bare" / name, name) for name in ("didi", "mine")]
+    _, _, few = ablation([read_run(path) for path in bare])
+    assert not [table for table in few if table.title == "Cost" or "control" in table.title]

@@ -1,0 +1,56 @@
+"""What objectives cost, and what they are worth beside the control: plain training for as long (``cross_entropy``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from didi_core.evaluation.intervals import over_runs
+from didi_core.report.record import read_training
+from didi_core.report.runs import RunReport
+from didi_core.report.side_tables import Table
+from didi_core.report.tables import estimate
+from didi_core.storage.run_dir import RECORD, read_record
+
+CONTROL, BASELINE = "cross_entropy", "didi"
+Reading = Callable[[RunReport, str, int], Mapping[str, Any] | None]
+
+
+def spent(run: RunReport) -> tuple[int, float] | None:
+    """Updates of a run's student and the seconds that they took; None for a run whose record does not have them."""
+    record = run.path / RECORD
+    updates = read_record(record).get("updates") if record.is_file() else None
+    lines = read_training(run.path)
+    seconds = lines[-1].get("seconds", 0.0) if lines else 0.0
+    return (int(updates), float(seconds)) if updates and seconds > 0 else None
+
+
+def costs(by_row: Mapping[str, Sequence[RunReport]]) -> list[Table]:
+    """A table of updates a second, and of their ratio to those of ``didi``; none where no run recorded them."""
+    found = {name: [known for run in runs if (known := spent(run))] for name, runs in by_row.items()}
+    rates = {name: over_runs([n / s for n, s in known], geometric=True) for name, known in found.items() if known}
+    if not rates:
+        return []
+    base = rates[BASELINE].value if BASELINE in rates else None
+    cells = []
+    for name, rate in rates.items():
+        updates, seconds = (sum(column) / len(found[name]) for column in zip(*found[name], strict=True))
+        ratio = f"{rate.value / base:.2f}" if base else "–"
+        cells.append((name, str(len(found[name])), f"{updates:.0f}", f"{seconds:.0f}", estimate(rate), ratio))
+    headers = ("", "seeds", "updates", "seconds", "updates a second", f"over {BASELINE}'s")
+    return [Table("Cost", "Means over training seeds, warm-up of critics included.", headers, tuple(cells), words=(0,))]
+
+
+def over_control(controls: Sequence[RunReport], read: Reading) -> Reading:
+    """What ``read`` finds of a run, over what it finds of the control of the same seed."""
+    by_seed = {run.config.get("seed"): run for run in controls}
+
+    def ratio(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
+        control = by_seed.get(run.config.get("seed"))
+        if model != "student" or control is None:
+            return None
+        values = [one["value"] for each in (run, control) if (one := read(each, model, steps)) and one["value"]]
+        positive = len(values) == 2 and min(values) > 0
+        return {"value": values[0] / values[1]} if positive else None
+
+    return ratio
