@@ -104,3 +104,21 @@ class Evaluation:
     variety: MetricInfo | None = None
     variety_frontiers: Mapping[tuple[str, Method], Frontier] = field(default_factory=dict)
     plain: Mapping[tuple[str, Method], Drawn] = field(default_factory=dict)
+
+
+def table_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows of the main table: references, files, and of every sweep the temperature nearest to 1."""
+    chosen: list[Row] = []
+    for row in rows:
+        if row.kind != "model":
+            chosen.append(row)
+            continue
+        mates = [r for r in rows if r.kind == "model" and (r.model, r.method) == (row.model, row.method)]
+        if row is min(mates, key=lambda r: (abs((r.temperature or 1.0) - 1), r.temperature or 1.0)):
+            chosen.append(row)
+    return chosen
+
+
+def diversity(evaluation_metrics: Sequence[MetricInfo], limit: int = 2) -> list[MetricInfo]:
+    """Metrics of variety in the tables: the first ones after quality and entropy for which higher is better."""
+    return [metric for metric in evaluation_metrics[2:] if metric.better == "higher"][:limit]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from didi_core.errors import InputError
-from didi_core.evaluation.findings import figure, headed
 from didi_core.evaluation.intervals import Interval, over_runs
+from didi_core.evaluation.wording import figure, headed
 from didi_core.report.budget import CONTROL, Reading, costs, over_control
 from didi_core.report.runs import RunReport, read_run, shown
 from didi_core.report.side_tables import Table

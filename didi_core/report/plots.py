@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from didi_core.evaluation.findings import Findings, headed, table_rows
-from didi_core.evaluation.rows import Evaluation, Method
+from didi_core.evaluation.findings import Findings
+from didi_core.evaluation.rows import Evaluation, Method, table_rows
+from didi_core.evaluation.wording import headed
 from didi_core.report.pictures import INK, MUTED, SERIES, Plot, finish, log_axis, panels_of, styled
 
 if TYPE_CHECKING:

@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from didi_core.errors import InputError
-from didi_core.evaluation.findings import (
-    Findings,
-    compare,
-    notes,
-    sentence,
-)
+from didi_core.evaluation.conclusion import notes, sentence
+from didi_core.evaluation.findings import Findings, compare
 from didi_core.evaluation.rows import Evaluation
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from didi_core.errors import InputError
-from didi_core.evaluation.findings import figure
 from didi_core.evaluation.intervals import Interval
+from didi_core.evaluation.wording import figure
 from didi_core.report.side_tables import Table
 from didi_core.report.tables import estimate
 from didi_core.report.to_json import SCHEMA

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from didi_core.evaluation.findings import change, figure, headed, indistinct, signed, table_rows
+from didi_core.evaluation.conclusion import indistinct
 from didi_core.evaluation.intervals import interval
-from didi_core.evaluation.rows import Method, MetricInfo, Row
+from didi_core.evaluation.rows import Method, MetricInfo, Row, table_rows
+from didi_core.evaluation.wording import change, figure, headed, signed
 from didi_core.report.record import Report
 from didi_core.report.tables import estimate
 

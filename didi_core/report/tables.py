@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import math
 
-from didi_core.evaluation.findings import (
-    change,
-    diversity,
-    figure,
-    headed,
-    table_rows,
-)
 from didi_core.evaluation.frontier import Matched
 from didi_core.evaluation.intervals import Interval
-from didi_core.evaluation.rows import Row
+from didi_core.evaluation.rows import Row, diversity, table_rows
+from didi_core.evaluation.wording import change, figure, headed
 from didi_core.report.record import Report
 
 BOUNDS = {"": "", "at least": "≥ ", "at most": "≤ "}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from didi_core.evaluation.findings import figure, headed, indistinct
+from didi_core.evaluation.conclusion import indistinct
+from didi_core.evaluation.wording import figure, headed
 from didi_core.report.page import Cell, Grid, Line, render
 from didi_core.report.pictures import SERIES, Plot
 from didi_core.report.record import Report

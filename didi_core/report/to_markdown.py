@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from didi_core.evaluation.findings import headed
+from didi_core.evaluation.wording import headed
 from didi_core.report.pictures import Plot
 from didi_core.report.record import Report
 from didi_core.report.side_tables import (

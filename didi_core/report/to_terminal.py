@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from didi_core.evaluation.findings import indistinct
+from didi_core.evaluation.conclusion import indistinct
 from didi_core.report.record import Report
 from didi_core.report.side_tables import Table as Plain
 from didi_core.report.side_tables import difference_table, variety_table

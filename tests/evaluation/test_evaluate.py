@@ -17,12 +17,14 @@ import didi_core.evaluation.drawing
 from didi_core.domain.controls import negative_controls
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache, StatisticsCache
+from didi_core.evaluation.conclusion import indistinct, notes, sentence
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.evaluate import evaluate_files, evaluate_models, method_of, sweep
-from didi_core.evaluation.findings import change, compare, diversity, figure, indistinct, notes, sentence, table_rows
+from didi_core.evaluation.findings import compare
 from didi_core.evaluation.intervals import Interval
 from didi_core.evaluation.measure import all_metrics, evaluate_samples
-from didi_core.evaluation.rows import HELD_OUT, Evaluation, MetricInfo
+from didi_core.evaluation.rows import HELD_OUT, Evaluation, MetricInfo, diversity, table_rows
+from didi_core.evaluation.wording import change, figure
 from didi_core.metrics import Share
 from didi_core.progress import Silent
 from didi_core.run import Run
