@@ -61,8 +61,8 @@ from torch import Tensor, nn
 class Vocabulary:
     """The meaning of the integers of a sequence.
 
-    Ids ``0 .. size-1`` are tokens, ``mask == size`` is the mask, so an embedding has ``size + 1`` rows.
-    ``forbidden`` ids are never generated; ``bos``, ``eos`` and ``pad`` are forbidden, and pinned: never masked.
+    Ids ``0 .. size-1`` are tokens and ``size`` is the mask, so an embedding has ``size + 1`` rows. ``forbidden`` ids
+    are never generated. ``bos``, ``eos`` and ``pad`` are forbidden, and also pinned, which means never masked.
     ``given`` ids are pinned too. They spell what a sequence is conditioned on (a puzzle's clues), so each sequence of
     data, of a rollout or of a reference says itself which of its positions are to be completed.
     """

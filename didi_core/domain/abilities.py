@@ -4,7 +4,7 @@
 ability                      what the core does with it
 ===========================  =====================================================================================
 ``HasConditioning``          ``sample`` takes keys of the domain's own: a contig, a prompt
-``ReadsTemplates``           ``template`` is read in the domain's own notation
+``ReadsTemplates``           ``template`` is read in the domain's notation
 ``DrawsTemplates``           rollouts, references, samples and evaluations complete templates of the domain's own
 ``ScoresDesigns``            ``score`` and ``filter`` work on samples one by one
 ``HasControls``              reports show these negative controls in place of the generic ones

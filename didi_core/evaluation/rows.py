@@ -87,7 +87,7 @@ class Evaluation:
     """Everything measured: rows (references first), a frontier per (model, method), and a few samples to read.
 
     metrics: the first is the quality, the second the entropy.
-    at: the entropy of the held-out data, where models are matched. notes: what a reader must know of the samples.
+    at: the entropy of the held-out data, at which models are compared. notes: caveats about the samples.
     variety, variety_frontiers: the metric that models are matched at beside the entropy, where the domain names one,
         and the frontiers over it.
     plain: a quality of which more is better, by model and method, at the temperature nearest to 1. It has no frontier:

@@ -192,8 +192,8 @@ def generate(
     Args:
         templates: token ids with the mask at free positions (anything else is pinned), used round-robin; excludes
             ``length``. Without either, a conditional domain's own of the validation split.
-        bias: added to the logits of every token, -inf excludes one.
-        entropy_at: NLL curve for a grid that needs one, as ``optimised`` does (see ``nll_curve``).
+        bias: added to the logits of every token; -inf excludes a token.
+        entropy_at: NLL curve, for a grid that needs one such as ``optimised`` (see ``nll_curve``).
         progress: called with the number of samples finished.
 
     Samples depend on ``batch_size``, which is therefore part of the record.
@@ -206,7 +206,7 @@ def generate(
     device = device_of(denoiser)
     bias = None if bias is None else bias.to(device)
     if templates is not None and length is not None:
-        raise InputError("length and template exclude each other: the template says the length.")
+        raise InputError("length and template exclude each other: the template fixes the length.")
     if templates is None and length is None:
         templates = own_templates(domain, "validation", num, generator(seed, "lengths"))
     if templates is None:

@@ -58,7 +58,7 @@ class TrainingSettings:
         found = []
         if self.warmup >= self.steps > 1:
             found.append(
-                f"training.warmup={self.warmup} is not over when the {self.steps} steps are: the learning rate never "
+                f"training.warmup={self.warmup} does not end within the {self.steps} steps: the learning rate never "
                 f"reaches training.lr={self.lr:g}."
             )
         if self.seconds and self.final < 1:
