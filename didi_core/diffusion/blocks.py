@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from jaxtyping import Float
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 17  # logits worked on at once on a CPU: 512 KB in fp32
+BLOCK_ELEMENTS = 1 << 17  # logits of one block on a CPU: 512 KB in fp32
 
 
 def row_blocks(logits: Float[Tensor, "n K"]) -> Iterator[slice]:

@@ -1,8 +1,8 @@
 """One exact draw per row of categorical logits.
 
-A few thousand tokens and more are drawn by inverting the distribution function in two levels: one uniform chooses a
-segment of tokens by the segments' sums, and what is left of it a token within. Fewer are drawn by an exponential race,
-whose noise costs nothing there.
+Vocabularies of a few thousand tokens and more are drawn by inverting the distribution function in two levels: one
+uniform chooses a segment of tokens by the sums of the segments, and its remainder a token within. Smaller ones are
+drawn by an exponential race, whose noise is cheap there.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ BELOW_ONE = 1 - 2.0**-53  # times any sum it is less than that sum
 def draw(logits: Float[Tensor, "N V"], generator: torch.Generator) -> Int[Tensor, "N"]:
     """One draw per row with probability proportional to exp(logits); -inf is never drawn.
 
-    Rounding of fp32 probabilities is all that separates it from the exact law: what is random is fp64. A uniform of 24
-    bits, as fp32 has on a GPU, would never draw a token rarer than 6e-8.
+    It is exact up to rounding of the fp32 probabilities, because the random numbers are fp64. A uniform of 24 bits, as
+    in fp32 on a GPU, would never draw a token rarer than 6e-8.
     """
     if logits.shape[1] < INVERTED:
         return _race(logits, generator)
@@ -43,7 +43,7 @@ def invert(logits: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"]) -> Int[Te
 
 
 def _race(logits: Float[Tensor, "N V"], generator: torch.Generator) -> Int[Tensor, "N"]:
-    """Argmax of p / Exp(1)."""
+    """The exponential race: argmax_a p(a) / E_a with E_a ~ Exp(1)."""
     race = torch.empty(logits.shape, dtype=torch.float64, device=generator.device).exponential_(generator=generator)
     return (logits - race.clamp_min_(torch.finfo(race.dtype).tiny).log_().to(logits)).argmax(dim=-1)
 

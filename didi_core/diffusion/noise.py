@@ -1,4 +1,4 @@
-"""Noise for denoisers that read some: a new vector for every sequence and call, from the stream of who calls."""
+"""Noise for denoisers that read it: a new vector for every sequence and call, drawn from the caller's stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from didi_core.types import Denoiser, NoisyDenoiser
 
 
 def fresh_noise(denoiser: Denoiser, tokens: Int[Tensor, "B L"], stream: torch.Generator) -> Float[Tensor, "B Z"] | None:
-    """A vector of standard normal numbers for each row; None, and nothing drawn, for a denoiser that reads none."""
+    """A vector of standard normal numbers for each row. For a denoiser without noise: None, and nothing is drawn."""
     if not isinstance(denoiser, NoisyDenoiser) or not denoiser.noise_size:
         return None
     size = (len(tokens), denoiser.noise_size)
@@ -18,7 +18,7 @@ def fresh_noise(denoiser: Denoiser, tokens: Int[Tensor, "B L"], stream: torch.Ge
 
 
 def noisy_trunk(denoiser: Denoiser, tokens: Int[Tensor, "B L"], stream: torch.Generator) -> Float[Tensor, "B L D"]:
-    """Hidden states of one call, with fresh noise where the denoiser reads some."""
+    """Hidden states of one call, with fresh noise for a denoiser that reads it."""
     noise = fresh_noise(denoiser, tokens, stream)
     if noise is None:
         return denoiser.trunk(tokens)

@@ -1,6 +1,6 @@
-"""Models compared by a quality of which more is better, such as a share of solved puzzles: as it is, at equal calls.
+"""Models compared by a quality for which higher is better, such as a share of solved puzzles, at equal calls.
 
-It has no frontier at matched entropy, as a perplexity has: a task has a right answer, and no entropy to match.
+Unlike a perplexity it has no frontier at matched entropy: a task has a right answer, and no entropy to match.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from didi_core.evaluation.rows import Evaluation, Method
 
 @dataclass(frozen=True)
 class Difference:
-    """A model's quality minus the baseline's at the same method and steps, where more is better."""
+    """A model's quality minus the baseline's with the same method and steps, where higher is better."""
 
     model: str
     baseline: str
@@ -30,7 +30,7 @@ class Difference:
 
 
 def differences(evaluation: Evaluation, baseline: str) -> tuple[Difference, ...]:
-    """Every model against the baseline at equal methods, sets of equal size as pairs."""
+    """Every model against the baseline at equal methods; sets of equal size are compared in pairs."""
     found = []
     for (model, method), mine in evaluation.plain.items():
         other = evaluation.plain.get((baseline, method))

@@ -1,4 +1,4 @@
-"""A student that reads noise, made from a teacher that does not."""
+"""A student that reads noise, made from a teacher without noise."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def with_noise(denoiser: Denoiser, size: int, seed: int) -> Denoiser:
     """A copy of a denoiser that also reads ``size`` normal numbers for each sequence; what it makes of them starts
     small.
 
-    0 copies the denoiser as it is, with the noise that it may read already.
+    With size 0 the denoiser is copied unchanged, with any noise that it already reads.
 
     Raises:
-        InputError: a network of another architecture, or one that reads another number of them.
+        InputError: the network has another architecture, or reads another number of them.
     """
     has = denoiser.noise_size if isinstance(denoiser, NoisyDenoiser) else 0
     if size in (0, has):

@@ -1,7 +1,7 @@
-"""Plain masked cross-entropy on the states of the other objectives: the control that stands beside a distillation.
+"""Plain masked cross-entropy on the states of the other objectives: the control of a distillation.
 
-An objective that sees data improves a teacher that has not learnt all of it, and that is no distillation. What as many
-seconds of the teacher's own training give, from the same weights and on the same sequences, has to be known.
+An objective that sees data improves a teacher that has not finished learning, which is not distillation. The control
+shows the effect of the same time spent on the teacher's own training, from the same weights and on the same sequences.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from didi_core.training.objective import Learner, Objective, Slice, Terms
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy(ObjectiveSettings):
-    """weight_clip: bound on the weight -dalpha/(1 - alpha) of the NELBO."""
+    """The NELBO of the student: E_t[ -dalpha_t / (1 - alpha_t) * sum_l -log p(x0_l | xt) ] (MDLM, equation 10).
+
+    weight_clip: bound on the weight -dalpha/(1 - alpha).
+    """
 
     schedule: str = "log_linear"
     weight_clip: float = 1000.0

@@ -1,15 +1,18 @@
 """SDTT: one call of the student matches several steps of its teacher; rounds double the step (arXiv 2410.21035).
 
-From a state x_t of corrupted data the teacher takes m small steps. A position has as its target the teacher's
-distribution in the call that revealed it; a position that is masked still has that of the last call. The student is
-brought near to these targets at x_t, in one call. After a round the student becomes the teacher of the next one, whose
-steps are m times as wide.
+From a state x_t of corrupted data the teacher takes m small steps. The target p_l of a position is the teacher's
+distribution in the call that revealed it, or in the last call if it is still masked. The student minimises
 
-Since a target is the distribution that a token was drawn from, the mean target of a position is the distribution of its
-tokens in samples of m calls, the last of which reveals what is left: that is what ``divergence=forward`` fits. What
-tokens of one call have to do with each other a factorised student cannot learn by it.
+    E[ mean over masked l of D(p_l, p_nu(. | x_t)_l) ]
 
-Other than published, the next teacher has the student's present weights, not their average.
+with the divergence D in one call at x_t. After a round the student becomes the teacher of the next one, whose steps are
+m times as wide.
+
+A target is the distribution from which a token was drawn, so the mean target of a position is the distribution of its
+tokens in samples of m calls, the last of which reveals what is left. ``divergence=forward`` fits this distribution. A
+factorised student cannot learn from it how tokens of one call depend on each other.
+
+Unlike the paper, the next teacher has the student's current weights, not their EMA.
 """
 
 from __future__ import annotations
@@ -36,11 +39,13 @@ from didi_core.types import Denoiser
 
 @dataclass(frozen=True, kw_only=True)
 class Sdtt(ObjectiveSettings):
-    """calls: n, the teacher's calls in the first round: its steps are 1/n of the time wide.
+    """The keys of ``sdtt``.
 
-    jump: m, the teacher's steps that one call of the student is to match. rounds: how many; the steps of round r are
-    m^r / n wide. round_updates: updates of a round; the last one lasts to the end of the run.
-    divergence: from the targets. ``reverse`` (as published) seeks likely tokens, ``forward`` covers all of them.
+    calls: number n of the teacher's calls in the first round: its steps have width 1/n in time.
+    jump: number m of teacher steps that one call of the student matches.
+    rounds: number of rounds; the steps of round r have width m^r / n.
+    round_updates: updates of a round; the last round lasts to the end of the run.
+    divergence: divergence from the targets. ``reverse`` (as published) seeks likely tokens, ``forward`` covers all.
     """
 
     calls: int = 32
@@ -71,7 +76,7 @@ class Sdtt(ObjectiveSettings):
 
 @dataclass(frozen=True)
 class Targets:
-    """A state, and the teacher's hidden states at its masked positions, row by row, in the calls that decide them."""
+    """A state, and the teacher's hidden states at its masked positions, row by row, from the calls that reveal them."""
 
     state: State
     teacher: Denoiser
@@ -82,7 +87,7 @@ class Targets:
 class SdttObjective(Objective[Targets]):
     """One student call on corrupted sequences, and m calls of a teacher.
 
-    earlier: the student at the end of the round before, which a checkpoint has to hold.
+    earlier: the student at the end of the previous round, which is part of checkpoints.
     """
 
     rules: Sdtt
@@ -96,7 +101,7 @@ class SdttObjective(Objective[Targets]):
         return [Learner("earlier", self.earlier, training.optimiser, updates=0), student]
 
     def round(self, step: int) -> int:
-        """The round that a step belongs to, from 0."""
+        """The round of a step, from 0."""
         return min(step // self.rules.round_updates, self.rules.rounds - 1)
 
     def teacher(self, step: int) -> Denoiser:
@@ -143,7 +148,7 @@ def decided(
     alpha: Float[Tensor, "B k"],
     stream: torch.Generator,
 ) -> Float[Tensor, "N D"]:
-    """Hidden states at the masked positions of x_t: of the call that reveals them on the teacher's way, or of the last.
+    """Hidden states at the masked positions of x_t, from the teacher's call that reveals them, or from its last call.
 
     Args:
         alpha: shares at x_t and after each of m = k - 1 steps. A masked position is revealed in a step with probability

@@ -1,4 +1,4 @@
-"""What objectives cost, and what they are worth beside the control: plain training for as long (``cross_entropy``)."""
+"""Costs of objectives, and their results relative to the control, plain training for the same time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Reading = Callable[[RunReport, str, int], Mapping[str, Any] | None]
 
 
 def spent(run: RunReport) -> tuple[int, float] | None:
-    """Updates of a run's student and the seconds that they took; None for a run whose record does not have them."""
+    """Number of updates of a run's student, and their seconds; None if the record does not have them."""
     record = run.path / RECORD
     updates = read_record(record).get("updates") if record.is_file() else None
     lines = read_training(run.path)
@@ -26,7 +26,7 @@ def spent(run: RunReport) -> tuple[int, float] | None:
 
 
 def costs(by_row: Mapping[str, Sequence[RunReport]]) -> list[Table]:
-    """A table of updates a second, and of their ratio to those of ``didi``; none where no run recorded them."""
+    """A table of updates per second and their ratio to those of ``didi``; empty if no run recorded them."""
     found = {name: [known for run in runs if (known := spent(run))] for name, runs in by_row.items()}
     rates = {name: over_runs([n / s for n, s in known], geometric=True) for name, known in found.items() if known}
     if not rates:
@@ -42,7 +42,7 @@ def costs(by_row: Mapping[str, Sequence[RunReport]]) -> list[Table]:
 
 
 def over_control(controls: Sequence[RunReport], read: Reading) -> Reading:
-    """What ``read`` finds of a run, over what it finds of the control of the same seed."""
+    """The value that ``read`` gives for a run, over its value for the control with the same seed."""
     by_seed = {run.config.get("seed"): run for run in controls}
 
     def ratio(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What the core relies on in a conditional domain, whose sequences complete something given."""
+"""The contract of a conditional domain, whose sequences complete given tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from didi_core.testing.bench import Bench, promise, refuses
 
 
 def check_given(bench: Bench) -> None:
-    """A conditional domain's templates hold what is given and nothing else, differ, and follow the generator alone."""
+    """Templates of a conditional domain hold only given tokens, differ, and depend only on the generator."""
     domain, vocabulary = bench.domain, bench.domain.vocabulary
     if not isinstance(domain, DrawsTemplates):
         promise(not vocabulary.given, "the vocabulary has given ids; a domain with such draws its templates itself.")
