@@ -31,5 +31,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, for completion, and the submodules that have been imported."""
-    return sorted({*__all__, "__version__", *globals()})
+    """The public names, for completion."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__")), "__version__"})

@@ -199,10 +199,13 @@ def _compose(command: str, groups: Sequence[Setting], whole: bool = False) -> Di
             return compose(command, words, return_hydra_config=whole)
     except (HydraException, OmegaConfBaseException) as error:
         problem = " ".join(str(error).split())
-        lost = next((s for s in groups if f"override '{s.key}'" in problem), None)
-        if lost is not None:
-            raise InputError(f"{lost.key} is not a key of {command}, which reads it from its input.") from None
-        raise InputError(f"the configuration cannot be composed: {problem}") from None
+        absent = next((s for s in groups if f"override '{s.key}'" in problem or f"delete '{s.key}'" in problem), None)
+        if absent is None:
+            raise InputError(f"the configuration cannot be composed: {problem}") from None
+        rest = _compose(command, [s for s in groups if s is not absent], whole)
+        if absent.value is None and absent.key in rest:  # no file of the group is chosen: there is none to take out
+            return rest
+        raise InputError(f"{absent.key} is not a key of {command}, which reads it from its input.") from None
 
 
 def _followed(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,16 @@ def changes(since: int) -> str:
     return "; ".join(change for version, change in hookspecs.CHANGES.items() if version > since)
 
 
+def undeclared(module: object) -> str:
+    """What to add to a fault of a plugin that names no interface: it may be one of an older interface."""
+    if module is None or hasattr(module, "DIDI_INTERFACE"):
+        return ""
+    return (
+        f". It names no DIDI_INTERFACE; a plugin of an interface before {hookspecs.INTERFACE} changes: "
+        f"{changes(hookspecs.INTERFACE - 1)} (CHANGELOG.md has the details)"
+    )
+
+
 def import_fault(error: ImportError) -> str:
     """The message for a plugin that imports something which this didi_core does not have.
 

@@ -24,7 +24,7 @@ from didi_core.catalogue import PLUGINS, Catalogue
 from didi_core.config import build
 from didi_core.errors import InputError
 from didi_core.plugins import builtin
-from didi_core.plugins.checks import check_hooks, import_fault, trace, tracing
+from didi_core.plugins.checks import check_hooks, import_fault, trace, tracing, undeclared
 from didi_core.plugins.kinds import KINDS, Kind
 from didi_core.plugins.offers import OWN, Offer, Plugin, settle
 from didi_core.types import Domain, Metric
@@ -186,22 +186,24 @@ def _load(manager: pluggy.PluginManager, point: importlib.metadata.EntryPoint) -
     distribution, version = _distribution(point)
     name = f"{point.name}@{distribution}" if manager.has_plugin(point.name) else point.name
     found = Plugin(name, distribution, version)
+    module = None
     try:
         module = point.load()
         check_hooks(module)
         manager.register(module, name)
     except FAILURES as error:  # the plugin is reported by name, and loading continues
-        return _failed(manager, found, error)
+        return _failed(manager, found, error, module)
     return found
 
 
-def _failed(manager: pluggy.PluginManager, plugin: Plugin, error: BaseException) -> Plugin:
-    """The plugin with its problem in one line, unregistered."""
+def _failed(manager: pluggy.PluginManager, plugin: Plugin, error: BaseException, module: object) -> Plugin:
+    """The plugin with its problem in one line, unregistered. module: None where it could not be imported."""
     if tracing():
         traceback.print_exception(error)
     if manager.has_plugin(plugin.name):
         manager.unregister(name=plugin.name)
-    problem = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    ours = isinstance(error, InputError)
+    problem = str(error).rstrip(".") + undeclared(module) if ours else f"{type(error).__name__}: {error}"
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] == "didi_core":
         problem = import_fault(error)
     return replace(plugin, problem=" ".join(problem.split()).rstrip("."))
@@ -220,7 +222,7 @@ def _gather(
                 trusted = plugin.name == CORE  # its files have tests, and reading all of them takes a while
                 found[kind.name] = kind.read(kind.hook, answer) if trusted else kind.offers(answer)
     except FAILURES as error:
-        return _failed(manager, plugin, error)
+        return _failed(manager, plugin, error, manager.get_plugin(plugin.name))
     folders += map(Path, answers["configs"] or ())
     for name, things in found.items():
         for own, value in things.items():

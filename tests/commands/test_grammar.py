@@ -182,6 +182,23 @@ def test_an_optional_group_may_be_null() -> None:
     assert compose_jobs("distill", ["domain=toy", "sizes=null"])[0].config != whole
 
 
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("sample", "conditioning=null"), ("sample", "+conditioning=null"), ("score", "scoring=null"),
+        ("filter", "filtering=null"), ("pretrain", "data=null"), ("pretrain", "experiment=null"),
+    ],
+)  # fmt: skip
+def test_null_for_a_group_of_which_nothing_is_chosen_changes_nothing(command: str, word: str) -> None:
+    assert compose_jobs(command, [word])[0].config == compose_jobs(command, [])[0].config
+
+
+@pytest.mark.parametrize(("command", "word"), [("sample", "data=null"), ("evaluate", "sizes=null")])
+def test_null_for_a_group_that_a_command_does_not_have_is_refused(command: str, word: str) -> None:
+    with pytest.raises(InputError, match=f"{word.split('=')[0]} is not a key of {command}"):
+        compose_jobs(command, [word])
+
+
 def test_values_of_python_are_taken_as_they_are() -> None:
     def reward(texts: list[str]) -> list[float]:
         return [float(len(text)) for text in texts]

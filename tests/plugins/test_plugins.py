@@ -138,7 +138,8 @@ class Needy:
             "for plugin interface 1, .* has 2: install a newer version of the plugin. Its author: .*reward.*"
             "then set DIDI_INTERFACE = 2 .CHANGELOG.md",
         ),
-        (types.SimpleNamespace(didi_on_step=print), "not marked: put @hookimpl"),
+        (types.SimpleNamespace(didi_on_step=print), "not marked: put @hookimpl.* names no DIDI_INTERFACE; .*reward"),
+        (module(didi_register_samplers=lambda: {"s": Needy}), "lacks stepwise.* names no DIDI_INTERFACE; .*packages"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_plugin_is_its_problem_and_told_in_words(plugin: Any, told: str) -> None:
