@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from html import escape
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 from torch import nn
@@ -40,8 +40,22 @@ class Report(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         """The report's page, for a notebook."""
-        page = (self.folder / "report.html").read_text(encoding="utf-8")
-        return f'<iframe srcdoc="{escape(page)}" width="100%" height="600" style="border:0"></iframe>'
+        return _framed(self.folder)
+
+
+class RunFolder(PosixPath):
+    """A run directory as a path; in a notebook it shows its page."""
+
+    def _repr_html_(self) -> str:
+        return _framed(self)
+
+
+def _framed(folder: Path) -> str:
+    """The page of a folder in a frame; its path where there is no page."""
+    if not (folder / "report.html").is_file():
+        return escape(str(folder))
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    return f'<iframe srcdoc="{escape(page)}" width="100%" height="600" style="border:0"></iframe>'
 
 
 def load_student(run_dir: Path | str) -> nn.Module:
@@ -97,12 +111,17 @@ def _sample_network(network: nn.Module, domain: Domain | str, settings: Mapping[
 
 def pretrain(**settings: Any) -> Path:
     """Train a teacher or a judge on data (``pretrain``). Returns the run directory."""
-    return _folder("pretrain", settings)
+    return _finished(_folder("pretrain", settings))
 
 
 def distill(**settings: Any) -> Path:
     """Distil a teacher into a few-step student (``distill``). Returns the run directory."""
-    return _folder("distill", settings)
+    return _finished(_folder("distill", settings))
+
+
+def _finished(made: Any) -> Any:
+    """A run directory that shows itself; anything else (the plan of a ``dry_run``) as it is."""
+    return RunFolder(made) if isinstance(made, Path) else made
 
 
 def evaluate(**settings: Any) -> Report:

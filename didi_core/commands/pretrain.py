@@ -31,6 +31,7 @@ from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.older import upgraded
 from didi_core.objectives.registry import read_objective
 from didi_core.processes import current
+from didi_core.report.pretraining import write_pretraining
 from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import generator, seeded
@@ -117,7 +118,10 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         opened.note(updates=engine.updates)
         if processes.first:
             folder = save(network, card(settings, engine, opened), opened)
+            made = f"{'Judge' if isinstance(network, Judge) else 'Teacher'}: {settings.domain}"
+            page = write_pretraining(opened.path, made, curve, opened.record)
             print(f"validation loss {list(curve.values())[-1]:.4f} nats per position. Model: {folder}")
+            print(f"report: {page}")
     return opened.path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,12 +84,12 @@ def steps_data(report: Report) -> Table | None:
     return Table("Data of quality over steps", "", headers, tuple(cells)) if cells else None
 
 
-def training_data(report: Report) -> Table | None:
-    """About twenty lines of the training curves."""
+def training_data(metrics: Sequence[Mapping[str, float]]) -> Table | None:
+    """About twenty lines of the training curves, from the lines of metrics.jsonl."""
     from didi_core.report.plots import TRAINING
 
-    known = [key for _, keys in TRAINING for key in keys if any(key in line for line in report.training)]
-    lines = report.training[:: max(len(report.training) // CURVE_LINES, 1)]
+    known = [key for _, keys in TRAINING for key in keys if any(key in line for line in metrics)]
+    lines = metrics[:: max(len(metrics) // CURVE_LINES, 1)]
     cells = tuple((f"{line['step']:g}", *(figure(line.get(key)) for key in known)) for line in lines if "step" in line)
     headers = ("step", *(key.replace("_", " ") for key in known))
     return Table("Data of the training curves", "", headers, cells, words=()) if known and cells else None

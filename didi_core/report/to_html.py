@@ -66,13 +66,17 @@ def html(report: Report, plots: Sequence[Plot]) -> str:
         main=_main(report),
         every=_all_metrics(report),
         sides=[_shown(report, table) for make in SIDES if (table := make(report)) is not None],
-        training=_drawn(report, named["training"], training_data) if "training" in named else None,
+        training=_drawn(report, named["training"], _training) if "training" in named else None,
         examples={
             name: [sample.text[:LONGEST] for sample in samples]
             for name, samples in report.evaluation.examples.items()
         },
         provenance=report.provenance,
     )  # fmt: skip
+
+
+def _training(report: Report) -> Table | None:
+    return training_data(report.training)
 
 
 def _drawn(report: Report, plot: Plot, data: Callable[[Report], Table | None]) -> Drawn:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import didi_core
+from didi_core.api import RunFolder
 from didi_core.domain.scoring import Scored
 from didi_core.errors import InputError
 
@@ -21,12 +22,13 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def student(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return didi_core.distill(**TINY, run_dir=tmp_path_factory.mktemp("api") / "größe, [1]")
 
 
 def test_the_module_lists_what_it_offers() -> None:
-    assert {"distill", "evaluate", "load_student", "pretrain", "sample", "score", "shortlist"} <= set(dir(didi_core))
+    offered = {"distill", "evaluate", "load_student", "pretrain", "reward", "sample", "score", "shortlist"}
+    assert offered == {name for name in dir(didi_core) if not name.startswith("__")}
     assert didi_core.__version__ == importlib.metadata.version("didi-core")
     with pytest.raises(AttributeError, match="no attribute 'distil'"):
         didi_core.distil  # noqa: B018
@@ -37,12 +39,13 @@ def test_a_run_from_nested_settings(student: Path) -> None:
     assert isinstance(didi_core.load_student(student), torch.nn.Module)
 
 
-def test_results_show_themselves(student: Path, tmp_path: Path) -> None:
+def test_results_show_themselves(student: RunFolder, tmp_path: Path) -> None:
     made = didi_core.sample(student, num=3, steps=2, law="iid")
     assert repr(made).startswith("Generated(3 samples, 2 network calls each, first='")
     assert made._repr_html_().count("<tr>") == 4
     report = didi_core.evaluate(run=student, num=4, steps=[2], teacher_steps=[2], out=tmp_path / "report")
     assert repr(report) == f"Report({len(report['rows'])} rows, folder={str(tmp_path / 'report')!r})"
+    assert student._repr_html_().startswith("<iframe srcdoc=") and (student / "x")._repr_html_() == f"{student}/x"
     assert report._repr_html_().startswith("<iframe srcdoc=") and "<script>" not in report._repr_html_()
     scored = Scored(tmp_path, [{"id": "<b>", "plddt": 1.0, "residues": [1.0]}])
     assert "&lt;b&gt;" in scored._repr_html_() and "residues" not in scored._repr_html_()

@@ -167,6 +167,7 @@ def test_pretrain_writes_the_run_directory(teacher: Path) -> None:
     assert (teacher / "metrics.jsonl").read_text().count("\n") >= 2
     card = json.loads((teacher / "model/card.json").read_text())
     assert card["domain"] == "toy" and card["validation"] and "path" not in card["data"]
+    assert "Validation loss" in (teacher / "report.html").read_text() and (teacher / "plots/training.png").is_file()
 
 
 def test_default_run_directory(capsys: pytest.CaptureFixture[str]) -> None:
