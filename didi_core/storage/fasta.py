@@ -22,9 +22,11 @@ from didi_core.storage.records import Record
 from didi_core.storage.text_file import numbered_lines
 from didi_core.types import Sample
 
+UNIPROT = ("sp|", "tr|")  # beginnings of its ids: reviewed entries and the rest
 _KEY = re.compile(r"[A-Za-z_][\w.\-]*")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-_FLOAT = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# A number has no leading zeros: 007 is a name.
+_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
+_FLOAT = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NUMBERS = ("sample", "id")  # keys of a sample's number in ProteinMPNN and LigandMPNN
 
 
@@ -67,9 +69,14 @@ def _record(line: int, title: str, parts: Sequence[str], backbone: str) -> Recor
 def parse_header(title: str) -> tuple[str, dict[str, str]]:
     """The id and the ``key=value`` words of a header line without its ``>``; other words are dropped.
 
-    The id is the first word; a header that begins with ``key=value,`` has none.
+    The id is the first word; a header that begins with ``key=value,`` has none. A value in a header of UniProt goes
+    on to the next key: ``OS=Homo sapiens OX=9606``.
     """
     name, _, rest = title.strip().partition(" ")
+    if name.startswith(UNIPROT):
+        found = re.split(rf" ({_KEY.pattern})=", f" {rest}")[1:]
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return name, {key: unquote(value.strip()) for key, value in pairs if value.strip()}
     words = _with_commas(title)
     if words is None:
         words = rest.split()

@@ -58,7 +58,13 @@ def test_ligandmpnns_samples_are_named_by_their_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("title", "name", "info"),
     [
-        ("sp|P1|X Kinase, putative OS=Homo sapiens GN=abc", "sp|P1|X", {"OS": "Homo", "GN": "abc"}),
+        ("sp|P1|X Kinase, putative OS=Homo sapiens GN=abc", "sp|P1|X", {"OS": "Homo sapiens", "GN": "abc"}),
+        (
+            "tr|P1|X Putative a=b OS=Zea mays (maize) OX=4577 GN= SV=1 plddt=80",
+            "tr|P1|X",
+            {"a": "b", "OS": "Zea mays (maize)", "OX": "4577", "SV": "1", "plddt": "80"},
+        ),
+        ("sp|P1|X OS=Homo%20sapiens", "sp|P1|X", {"OS": "Homo sapiens"}),
         ("a x=1 y=two%20words", "a", {"x": "1", "y": "two words"}),
         ("", "", {}),
         ("a =1 b= c==2", "a", {"c": "=2"}),
@@ -66,6 +72,16 @@ def test_ligandmpnns_samples_are_named_by_their_number(tmp_path: Path) -> None:
 )
 def test_other_headers_are_words(title: str, name: str, info: dict) -> None:
     assert parse_header(title) == (name, info)
+
+
+@pytest.mark.parametrize("word", ["007", "-01", "00", "007.5", "01e3"])
+def test_what_begins_with_zeros_is_no_number(word: str) -> None:
+    assert typed([Sample("M", info={"batch": word})])[0].info == {"batch": word}
+
+
+@pytest.mark.parametrize("word", ["0", "0.5", "-0.5", "10", "1e-05", "0e3", ".5"])
+def test_numbers_are_numbers(word: str) -> None:
+    assert typed([Sample("M", info={"batch": word})])[0].info == {"batch": float(word)}
 
 
 def test_a_column_is_numbers_only_where_every_word_is_one(tmp_path: Path) -> None:
