@@ -43,6 +43,7 @@ class Settings(CommonSettings, PlanSettings):
 
     labels: one for each file of samples; files with the same label form one set.
     reference: a file of natural samples to compare with, instead of the domain's held-out ones.
+    judge: used instead of ``data.judge``.
     """
 
     laws: tuple[Choice, ...] = (AUTO,)
@@ -53,6 +54,7 @@ class Settings(CommonSettings, PlanSettings):
     reference: Path | None = None
     teacher: str | None = None
     autoregressive: str | None = None
+    judge: str | None = None
     domain: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
     out: Path | None = None
@@ -68,6 +70,10 @@ class Settings(CommonSettings, PlanSettings):
         if self.samples and self.domain is None:
             raise InputError("samples are read by a domain: give domain=<name>.")
 
+    def judged(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The keys of a domain, with the judge that is asked for."""
+        return data if self.judge is None else {**data, "judge": self.judge}
+
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
     """Measure, write report.json, report.html and plots, and print the tables. Returns the folder."""
@@ -77,7 +83,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 
 def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
     """Files of samples beside held-out data."""
-    run = make_run(settings, make_domain(settings.domain or "", settings.data))
+    run = make_run(settings, make_domain(settings.domain or "", settings.judged(settings.data)))
     sets = read_sets(run.domain, settings.samples or (), settings.labels)
     reference = read_samples(run.domain, settings.reference) if settings.reference else ()
     with (
@@ -113,7 +119,8 @@ class Opened:
             raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {card['domain']}.")
         if settings.length is not None:
             check_reach([high for _, high in length_ranges(settings.length)], card)
-        domain = make_domain(card["domain"], settings.data or made_by.get("data") or card.get("data", {}))
+        data = settings.data or made_by.get("data") or card.get("data", {})
+        domain = make_domain(card["domain"], settings.judged(data))
         named = settings.teacher or made_by.get("teacher")
         networks = Compared(
             student=load_denoiser(folder),

@@ -11,6 +11,10 @@ from didi_core.evaluation.rows import Evaluation, MetricInfo, Row, table_rows
 from didi_core.evaluation.wording import change, figure, listed, signed
 
 CLAIM = 1000  # samples that a claim needs
+BY_ANOTHER = (
+    ", or use a judge that knows such data: pretrain objective=autoregressive model=judge trains one, and "
+    "judge=<its run> of evaluate, or data.judge, names it"
+)
 HEADLINE = (8, 16, 4, 32)  # the sentence is about the first of these numbers of steps that was run
 
 
@@ -116,10 +120,11 @@ def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
     if any(row.kind == "model" for row in evaluation.rows) and (findings.comparisons or findings.differences):
         found.append("One training run per model: a claim about training needs at least three seeds.")
     quality = evaluation.metrics[0]
-    for control in indistinct(evaluation, quality):
+    blurred = list(dict.fromkeys(f"'{name}'" for name in indistinct(evaluation, quality)))
+    if blurred:
         found.append(
-            f"{quality.label} does not distinguish the control '{control}' from held-out data: read it "
-            "with the diversity columns."
+            f"{quality.label} does not distinguish the control{'s' * (len(blurred) > 1)} {listed(blurred)} from "
+            f"held-out data: read it with the diversity columns{BY_ANOTHER if quality.description else ''}."
         )
     missed = [
         f"{model} at {method.steps} steps ({method.label})"

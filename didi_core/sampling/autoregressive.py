@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from didi_core.checkpoints.judge import load_judge
+from didi_core.checkpoints.judge import judge_folder, load_judge
 from didi_core.errors import InputError
 from didi_core.sampling.base import Sampled, SampleRequest, TokenRule
 from didi_core.types import NFE, Vocabulary
@@ -134,8 +133,7 @@ def load_generator(name: str, vocabulary: Vocabulary, key: str = NAME) -> Causal
     Raises:
         InputError: it cannot be loaded (the message names the key to change), or its tokens are not the domain's.
     """
-    path = Path(name).expanduser()
-    own = next((folder for folder in (path, path / "judge") if (folder / "card.json").is_file()), None)
+    own = judge_folder(name)
     if own is not None:
         judge = load_judge(own)
         _check_tokens(f"{key}={name}", judge.vocabulary.size, vocabulary)

@@ -141,12 +141,15 @@ def stopped_in(error: BaseException) -> Path | None:
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """``key: old -> new`` for every key whose value differs, without harmless ones."""
+    """``key: old -> new`` for every key whose value differs, without harmless ones.
+
+    A key that an older record does not have counts as null.
+    """
     flat_old, flat_new = _leaves(old), _leaves(new)
     differing = []
     for key in sorted({*flat_old, *flat_new} - {*HARMLESS}):
         before, after = flat_old.get(key, "absent"), flat_new.get(key, "absent")
-        if before != after:
+        if before != after and (before, after) != ("absent", None):
             differing.append(f"{key}: {before} -> {after}")
     return differing
 

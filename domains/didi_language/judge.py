@@ -4,34 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from didi_core.checkpoints.card import read_card
-from didi_core.checkpoints.judge import load_judge
+from didi_core.checkpoints.judge import HubJudge, judge_folder, load_causal, load_judge
 from didi_core.errors import InputError
 from didi_core.metrics.judge import CausalModel, JudgePerplexity
 from didi_core.models.judge import Judge
 
 from .assets import BUNDLED, asset
-from .tokenizer import TextTokenizer, first_line, load_tokenizer
-
-LONGEST = 1024  # tokens of context in the published protocol
-
-
-class HubJudge(nn.Module):
-    """A causal language model of transformers with the interface ``didi_core.metrics.judge.CausalModel``."""
-
-    def __init__(self, network: nn.Module, context: int) -> None:
-        super().__init__()
-        self.network, self.context = network, context
-
-    def token_nll(self, tokens: Int[Tensor, "B L"]) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
-        logits = self.network(input_ids=tokens[:, :-1], use_cache=False).logits.float()
-        nll = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
-        return nll, torch.ones_like(nll)
+from .tokenizer import TextTokenizer, load_tokenizer
 
 
 def text_judge(name: str, end_text: str) -> JudgePerplexity:
@@ -48,13 +28,12 @@ def text_judge(name: str, end_text: str) -> JudgePerplexity:
     Raises:
         InputError: the judge cannot be loaded; the message gives the key to change.
     """
-    folder = asset("judge") if name == BUNDLED else Path(name).expanduser()
-    own = next((f for f in (folder, folder / "judge") if (f / "card.json").is_file()), None)
+    own = judge_folder(str(asset("judge")) if name == BUNDLED else name)
     model: CausalModel
     if own is not None:
         model, tokenizer, about = *_own(own), _shape(own, name)
     elif name == BUNDLED:
-        raise InputError(f"the bundled judge is not in this installation ({folder}): set data.judge=<folder or hub id>")
+        raise InputError("the bundled judge is not in this installation: set data.judge=<folder or hub id>")
     else:
         model, tokenizer = _of_transformers(name)
         about = f"under {name}, texts retokenised, up to the first end token, context {model.context}"
@@ -85,18 +64,5 @@ def _shape(folder: Path, name: str) -> str:
 
 
 def _of_transformers(name: str) -> tuple[HubJudge, TextTokenizer]:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        network = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"data.judge={name} cannot be loaded: {first_line(error)} Give a folder on this machine that holds the "
-            f"model, or data.judge={BUNDLED}, which needs no network."
-        ) from None
-    tokenizer = load_tokenizer(name)
-    context = min(int(getattr(network.config, "max_position_embeddings", LONGEST)), LONGEST)
-    judge = HubJudge(network, context).eval()
-    return judge.to("cuda") if torch.cuda.is_available() else judge, tokenizer
+    judge = load_causal(name, "data.judge", BUNDLED)
+    return judge, load_tokenizer(name)

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from didi_core.checkpoints.judge import load_judge
 from didi_core.config import build
 from didi_core.domain.conditioning import Conditioning, Request, read_template
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError
 from didi_core.evaluation.held_out import load_reference
-from didi_core.metrics.judge import JudgePerplexity
 from didi_core.progress import Bar
 from didi_core.sequences import AlphabetDomain
 from didi_core.storage.files import packaged
@@ -26,6 +24,7 @@ from .conditioning import ProteinConditioning, condition
 from .contig import FREE_LETTERS
 from .controls import controls
 from .fasta import protein
+from .judge import BUNDLED, protein_judge
 from .kept_split import kept_split
 from .metrics import protein_metrics
 from .nearest.words import WordSearch
@@ -52,6 +51,7 @@ class ProteinDomain(AlphabetDomain):
         path: FASTA file or files. min_length, max_length, and the others: see ``AlphabetDomain``.
         validation_fraction: share of the sequences that is held out, relatives together.
         similarity: the 5-mer containment at which two sequences count as relatives (see ``clustering``).
+        judge: whose perplexity is the quality, see ``judge``; None for the bundled one.
     """
 
     name, alphabet, suffix = "protein", RESIDUES, ".fasta"
@@ -78,12 +78,13 @@ class ProteinDomain(AlphabetDomain):
         validation_fraction: float = 0.05,
         similarity: float = 0.5,
         split_seed: int = 0,
+        judge: str | None = None,
     ) -> None:
         if not 0 < validation_fraction < 1:
             raise InputError(f"data.validation_fraction={validation_fraction}: need a number between 0 and 1.")
         if not 0 < similarity <= 1:
             raise InputError(f"data.similarity={similarity}: need a number above 0, at most 1.")
-        self.similarity = similarity
+        self.similarity, self.judge = similarity, judge or BUNDLED
         super().__init__(
             path,
             min_length=min_length,
@@ -175,13 +176,13 @@ class ProteinDomain(AlphabetDomain):
     # --- evaluation
 
     def metrics(self, judge: Metric | None = None) -> list[Metric]:
-        """Quality (``judge``, or perplexity under the bundled judge), entropy, then the others.
+        """Quality (``judge``, or perplexity under ``data.judge``), entropy, then the others.
 
         References come from the training split of ``path``. Without it, the dipeptide table is the bundled one, and
         there are no metrics of nearest neighbours, because no natural sequence is bundled.
         """
         reference = self.training_set() if self.paths else self._statistics.dipeptides
-        chosen = judge or self._bundled_judge
+        chosen = judge or self._judge
         return [*protein_metrics(reference, judge=chosen, neighbours=self._neighbours), *self.energy]
 
     def feature_samples(self) -> Sequence[Sample]:
@@ -191,15 +192,23 @@ class ProteinDomain(AlphabetDomain):
         return [Sample(texts[i]) for i in order]
 
     @cached_property
-    def _bundled_judge(self) -> Metric | None:
-        """Perplexity under the bundled autoregressive judge, cached so that no sequence is scored twice."""
-        if not asset("judge").exists():
+    def _judge(self) -> Metric | None:
+        """Perplexity under the autoregressive judge, cached so that no sequence is scored twice."""
+        if self.judge == BUNDLED and not asset("judge").exists():
             return None
-        return JudgePerplexity(load_judge(asset("judge")), self.encode)
+        return protein_judge(self.judge, self.encode)
 
     def reference_statistics(self) -> dict[str, dict[str, np.ndarray]] | None:
-        """Statistics of held-out proteins and their controls under the bundled metrics; None with ``path``."""
-        return None if self.paths else load_reference(asset(REFERENCE))
+        """Statistics of held-out proteins and their controls under the bundled metrics; None with ``path``.
+
+        Perplexities are the bundled judge's, so they are left out where another one judges.
+        """
+        if self.paths:
+            return None
+        found = load_reference(asset(REFERENCE))
+        if self._judge is None or self.judge == BUNDLED:
+            return found
+        return {name: {key: x for key, x in row.items() if key != self._judge.name} for name, row in found.items()}
 
     @cached_property
     def _neighbours(self) -> WordSearch | None:

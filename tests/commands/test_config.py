@@ -117,7 +117,7 @@ def test_every_setting_of_the_protein_domain_is_in_its_yaml() -> None:
     from didi_protein import ProteinDomain
 
     data = compose_jobs("distill", ["domain=protein"])[0].config["data"]
-    offered = {name for name in inspect.signature(ProteinDomain).parameters if name not in ("data_path", "judge")}
+    offered = {name for name in inspect.signature(ProteinDomain).parameters if name != "data_path"}
     assert set(data) == offered | {"path"}
 
 
