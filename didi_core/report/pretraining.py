@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from didi_core.evaluation.findings import figure
+from didi_core.evaluation.wording import figure
 from didi_core.report.page import Cell, Grid, Line, render
 from didi_core.report.plots import training_plot
 from didi_core.report.record import read_training
