@@ -18,7 +18,7 @@ from didi_core.sequences.batches import SPLITS
 from didi_core.types import Denoiser, Metric, Sample, Vocabulary
 
 from .grids import Rules
-from .notation import GIVEN, WRITTEN, digits_of, read_puzzle
+from .notation import BLANK, GIVEN, WRITTEN, digits_of, read_puzzle
 from .puzzles import Maker, Puzzle
 
 
@@ -106,8 +106,8 @@ class SudokuDomain(TokenDomain):
     def read_template(self, text: str) -> list[int]:
         """A puzzle as people write it: digits, an empty cell as ``_``, ``.`` or 0; blanks and ``|`` are passed over.
 
-        Raises InputError for a wrong number of cells, for clues that contradict each other, and for no or several
-        solutions.
+        Raises InputError for a wrong number of cells, for none that is empty, for clues that contradict each other, and
+        for no or several solutions.
         """
         puzzle = read_puzzle(text)
         if max(puzzle, default=0) > self.rules.side:
@@ -116,6 +116,8 @@ class SudokuDomain(TokenDomain):
             self.rules.solution(puzzle)
         except InputError as error:
             raise InputError(f"template={text!r}: {error}") from None
+        if 0 not in puzzle:
+            raise InputError(f"template={text!r} has no empty cell: mark each with one of {', '.join(BLANK)}.")
         return [self.vocabulary.mask if digit == 0 else self.rules.side + digit - 1 for digit in puzzle]
 
     def _draw(self, split: str, n: int, generator: torch.Generator) -> list[Puzzle]:

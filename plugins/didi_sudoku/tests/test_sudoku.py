@@ -70,6 +70,7 @@ def test_every_puzzle_has_one_solution_which_its_split_alone_knows(side: int) ->
     "puzzle, message",
     [
         ("1234 3412 2143 432", "a puzzle of side 4 has 16 cells; this one has 15"),
+        (SOLVED, "has no empty cell"),
         ("11__ ____ ____ ____", "the clues contradict each other: row 1 holds 1 twice"),
         ("1___ _1__ ____ ____", "the clues contradict each other: box 1 holds 1 twice"),
         ("12__ 3_4_ ____ ____", "the clues leave no solution"),
