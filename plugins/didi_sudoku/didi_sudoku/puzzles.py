@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from didi_core.errors import InputError
 
 from .grids import Grid, Rules
 
+LISTED = 4  # up to this side there are few enough solved grids, 288, to list them
 TRIES = 1000  # draws before a number of clues is given up as impossible
 
 
@@ -49,6 +52,18 @@ class Maker:
             found[self.split_of(grid)].append(grid)
         return found
 
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """[grids, cells]: the same, one below the other."""
+        return np.array([grid for known in self._known.values() for grid in known])
+
+    def _is_unique(self, puzzle: Puzzle) -> bool:
+        """Whether the clues leave one solution: by the table where there is one, which is ten times as fast."""
+        if self.rules.side > LISTED:
+            return self.rules.is_unique(puzzle.clues)
+        given = np.flatnonzero(puzzle.given)
+        return int((self._table[:, given] == np.array(puzzle.grid)[given]).all(1).sum()) == 1
+
     def split_of(self, grid: Sequence[int]) -> str:
         """The split that a solved grid belongs to."""
         digest = hashlib.blake2b(f"{self.split_seed}/{grid}".encode(), digest_size=8).digest()
@@ -57,7 +72,7 @@ class Maker:
 
     def grid(self, split: str, stream: random.Random) -> Grid:
         """A solved grid: each as likely as any other at side 4; by a shuffled search, hence roughly so, at side 6."""
-        if self.rules.side == 4:
+        if self.rules.side <= LISTED:
             known = self._known[split]
             if not known:
                 raise InputError(f"data.validation={self.validation} leaves no grid for {split}: give another share.")
@@ -80,6 +95,6 @@ class Maker:
             for count in range(stream.randint(low, high), high + 1):
                 kept = {*order[:count]}
                 made = Puzzle(grid, tuple(cell in kept for cell in range(self.rules.cells)))
-                if self.rules.is_unique(made.clues):
+                if self._is_unique(made):
                     return made
         raise InputError(f"no puzzle of {low} to {high} clues with one solution in {TRIES} draws: allow more clues.")
