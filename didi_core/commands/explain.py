@@ -84,8 +84,18 @@ def _comments(command: str, config: Mapping[str, Any]) -> dict[str, str]:
             at = "" if text.startswith("# @package _global_") else f"{group}."
             for key, comment in comments_of(path).items():
                 found.setdefault(f"{at}{key}", comment)
-    domain = folder / "domain" / f"{config.get('domain')}.yaml"
-    return found | (comments_of(domain) if domain.is_file() else {})
+    return found | _domain_comments(config.get("domain"))
+
+
+def _domain_comments(name: str | None) -> dict[str, str]:
+    """The comments of a domain's file, the core's or a plugin's, on its own keys."""
+    own = config_folder() / "domain" / f"{name}.yaml"
+    if name is None or own.is_file():
+        return comments_of(own) if name else {}
+    from didi_core.plugins import registry
+
+    files = (folder / "domain" / f"{name}.yaml" for folder in registry().config_folders)
+    return next((comments_of(path) for path in files if path.is_file()), {})
 
 
 def comments_of(path: Path) -> dict[str, str]:

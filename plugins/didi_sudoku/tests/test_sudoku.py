@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,13 @@ def test_from_nothing_to_a_distilled_student(tmp_path: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert main(["sample", f"run={student}", "template=11..............", f"out={out}"]) == WRONG
     assert "row 1 holds 1 twice" in capsys.readouterr().err
+
+
+def test_help_explains_the_keys_of_the_domain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill", "domain=sudoku", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"data.min_clues=4 +# digits that are given", said)
+    assert re.search(r"data.validation=0.1 +# share of the solved grids that only evaluations see", said)
 
 
 def test_untrained_teacher_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
