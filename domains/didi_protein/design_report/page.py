@@ -18,13 +18,16 @@ from .plots import IDENTITY, mean_plddt
 WIDE = ("plddt_per_residue",)  # pictures that take the whole width
 ROWS = 300  # of the table; the rest is in the files
 LIMITS = ("< 50", "≥ 50", "≥ 70", "≥ 90")  # of the bands of confidence, the lowest first
-EXTRA = ("contig", "parent", "status")  # words of a design that are shown where there are any
-COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {  # score -> header, how it is written
+MOTIF_RMSD, LIMITS_OF_MOTIF = "motif_rmsd", (1.0, 2.0)
+EXTRA = ("contig", "parent", "status", "folded_by")  # words of a design that are shown where there are any
+Column = tuple[str, Callable[[Any], str]]
+COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
     "plddt": ("pLDDT", lambda v: f"{v:.1f}"),
     "ptm": ("pTM", lambda v: f"{v:.2f}"),
     "iptm": ("ipTM", lambda v: f"{v:.2f}"),
     "pae": ("PAE / Å", lambda v: f"{v:.1f}"),
     "steps": ("steps", lambda v: f"{v:g}"),
+    MOTIF_RMSD: ("motif RMSD / Å", lambda v: f"{v:.2f}"),
     "pppl": ("pseudo-perplexity", lambda v: f"{v:.2f}"),
     IDENTITY: ("NN identity", lambda v: f"{100 * v:.0f} %"),
     "nn_coverage": ("NN coverage", lambda v: f"{100 * v:.0f} %"),
@@ -35,6 +38,24 @@ COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {  # score -> header, 
     "gravy": ("GRAVY", lambda v: f"{v:+.2f}"),
     "cluster_50": ("cluster 50 %", lambda v: f"{v:g}"),
 }
+
+
+OTHERS: Mapping[str, Column] = {  # of a second predictor: end of a column's name -> header, how it is written
+    "_plddt": ("pLDDT", lambda v: f"{v:.1f}"),
+    "_ptm": ("pTM", lambda v: f"{v:.2f}"),
+    "_tm": ("TM-score", lambda v: f"{v:.2f}"),
+    "_rmsd": ("RMSD / Å", lambda v: f"{v:.1f}"),
+}
+
+
+def other_columns(designs: Sequence[Design]) -> dict[str, Column]:
+    """Columns of other predictors' structures, and of the pieces of a motif."""
+    found: dict[str, Column] = {}
+    for name in dict.fromkeys(name for design in designs for name in design.scores if name not in COLUMNS):
+        for end, (label, write) in OTHERS.items():
+            if name.endswith(end):
+                found[name] = (f"{name.removesuffix(end).replace('_', ' ')} {label}", write)
+    return found
 
 
 @dataclass(frozen=True)
@@ -56,9 +77,10 @@ def html(designs: Sequence[Design], best: Sequence[Design], plots: Sequence[Plot
     """The page. ``designs`` are in the order of the table, ``best`` are shown as structures."""
     views = [design for design in best if design.pdb is not None and design.residues is not None]
     shown = designs[:ROWS]
-    names = [name for name in COLUMNS if any(d.number(name) is not None for d in shown)]
+    columns = {**COLUMNS, **other_columns(shown)}
+    names = [name for name in columns if any(d.number(name) is not None for d in shown)]
     extra = [name for name in EXTRA if any(d.scores.get(name) for d in shown)]
-    headers = ["", "design", "length", *(COLUMNS[name][0] for name in names), *extra, "structure", "sequence"]
+    headers = ["", "design", "length", *(columns[name][0] for name in names), *extra, "structure", "sequence"]
     order = {design.id: number for number, design in enumerate(views)}
     return render(
         "designs.html",
@@ -72,7 +94,7 @@ def html(designs: Sequence[Design], best: Sequence[Design], plots: Sequence[Plot
         pairs=[plot for plot in plots if plot.name not in WIDE],
         headers=headers,
         words=(1, *range(3 + len(names), len(headers))),
-        lines=[_line(rank, design, names, extra, order) for rank, design in enumerate(shown, start=1)],
+        lines=[_line(rank, design, names, extra, order, columns) for rank, design in enumerate(shown, start=1)],
         rest=max(len(designs) - ROWS, 0),
         structures=[_structure(design) for design in views],
         record=record,
@@ -105,6 +127,9 @@ def _tiles(designs: Sequence[Design]) -> list[Cell]:
             (f"{mean.value:.1f}", f"mean pLDDT [{mean.low:.1f}, {mean.high:.1f}]"),
             (f"{100 * (folded >= CONFIDENT).mean():.0f} %", f"with pLDDT ≥ {CONFIDENT:g}"),
         ]
+    moved = np.array([v for d in designs if (v := d.number(MOTIF_RMSD)) is not None])
+    for limit in LIMITS_OF_MOTIF if len(moved) else ():
+        tiles.append((f"{100 * (moved <= limit).mean():.0f} %", f"with the motif within {limit:g} Å"))
     for name, label in ((IDENTITY, "median identity to the nearest known"), ("low_complexity", "mean low complexity")):
         values = [v for d in designs if (v := d.number(name)) is not None]
         if values:
@@ -114,9 +139,14 @@ def _tiles(designs: Sequence[Design]) -> list[Cell]:
 
 
 def _line(
-    rank: int, design: Design, names: Sequence[str], extra: Sequence[str], views: Mapping[str, int]
+    rank: int,
+    design: Design,
+    names: Sequence[str],
+    extra: Sequence[str],
+    views: Mapping[str, int],
+    columns: Mapping[str, Column],
 ) -> DesignLine:
-    values = [Cell(COLUMNS[name][1](v) if (v := design.number(name)) is not None else "") for name in names]
+    values = [Cell(columns[name][1](v) if (v := design.number(name)) is not None else "") for name in names]
     if names[:1] == ["plddt"] and design.plddt is not None:
         values[0] = Cell(values[0].text, dot=BANDS[band(design.plddt)][2])
     said = [Cell(str(design.scores.get(name) or "")) for name in extra]

@@ -11,6 +11,7 @@ from didi_core.errors import InputError
 from didi_core.types import Sample
 
 from ..fasta import read_fasta
+from ..structures.motif import read_map
 
 SHOWN = 20  # designs that are left out, each with its reason: more than of a reference, as these are the user's own
 
@@ -30,7 +31,8 @@ def read_designs(files: Sequence[Path], labels: Sequence[str], on_bad: str, say:
         if found.skipped:
             say(f"{path}: {found.summary(SHOWN)}")
         label = {"model": labels[number]} if labels else {}
-        read.append([replace(design, info={**design.info, **label}) for design in found.samples])
+        motifs = read_map(path)
+        read.append([replace(d, info={**d.info, **motifs.get(d.id, {}), **label}) for d in found.samples])
     counts = Counter(design.id for designs in read for design in designs)
     if max(counts.values()) == 1:
         return [design for designs in read for design in designs]

@@ -30,6 +30,7 @@ from ..nearest.neighbour import Search
 from .choice import choose, model_folder
 from .folding import Folded, Folder, batches, fold_within_memory
 from .journal import Journal
+from .motifs import log_success, motif_columns, references
 from .pseudo import PACKAGE, kind_of, load_pseudo, pseudo_perplexity
 from .reading import Reference, read_reference
 from .sequence import cluster_columns, plain, sequence_scores
@@ -39,7 +40,8 @@ from .table import merged, write_table
 from .workers import FEWEST, mapped
 
 PARTS, ERRORS = "parts", "pae"
-SEQUENCE, PPPL, FOLD, OTHERS = "sequence", "pppl", "fold", "structures"
+SEQUENCE, PPPL, FOLD = "sequence", "pppl", "fold"
+CLUSTERS, OTHERS, MOTIFS = "clusters", "structures", "motifs"
 OUT_OF_MEMORY = "oom"
 WRITE_EVERY = 20.0  # seconds between tables while scores come in
 STAGE_LINES = 64  # sequences scored between two writes of the journal
@@ -52,15 +54,14 @@ class Board:
     designs: Sequence[Sample]
     folder: Path
     known: dict[str, dict[str, dict[str, Any]]]
-    clusters: dict[str, dict[str, Any]]
-    structures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    computed: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # anew in every run
     _written: float = 0.0
 
     @classmethod
     def open(cls, designs: Sequence[Sample], folder: Path) -> Board:
         """The board with the results of earlier runs."""
         known = {kind: _journal(folder, kind).rows() for kind in (SEQUENCE, PPPL, FOLD)}
-        return cls(designs, folder, known, {})
+        return cls(designs, folder, known)
 
     def left(self, kind: str) -> list[Sample]:
         """Designs that lack a kind of score, or ran out of memory, because another attempt may succeed."""
@@ -76,8 +77,8 @@ class Board:
 
     def rows(self) -> list[dict[str, Any]]:
         """The table, the best first."""
-        known = self.known
-        return merged(self.designs, [known[SEQUENCE], self.clusters, known[PPPL], known[FOLD], self.structures])
+        computed = [self.computed.get(kind, {}) for kind in (CLUSTERS, OTHERS, MOTIFS)]
+        return merged(self.designs, [*self.known.values(), *computed])
 
     def write(self) -> None:
         """scores.csv and scores.jsonl."""
@@ -101,11 +102,12 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
         check_installed(settings.novelty)
     reference = None if not settings.reference else read_reference(settings.reference, designs, job.message)
     read = read_structures(settings.structures or (), designs, job)
+    motifs = references(designs, settings.motif)
     board = Board.open(designs, folder)
     try:
         with job.run.stage(SEQUENCE):
             score_sequences(board, settings, reference, job)
-        board.clusters = _clusters(designs)
+        board.computed[CLUSTERS] = _clusters(designs)
         board.write()
         if settings.pppl != NONE:
             with job.run.stage(PPPL):
@@ -114,7 +116,9 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
             fold_all(board, settings, weights, job)
         if read:
             with job.run.stage(OTHERS):
-                board.structures = structure_columns(folder, read, folds(settings), job)
+                board.computed[OTHERS] = structure_columns(folder, read, folds(settings), job)
+        board.computed[MOTIFS] = motif_columns(folder, designs, motifs)
+        log_success(board.rows(), job)
     finally:
         board.write()
     if settings.report:

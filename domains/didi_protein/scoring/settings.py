@@ -20,6 +20,7 @@ class ProteinScoring:
     """How designs are scored; the YAML file says what each key is."""
 
     structures: tuple[Path, ...] | None = None
+    motif: Path | None = None
     fold: str = AUTO
     fold_model: str | None = None
     recycles: int | None = None

@@ -72,19 +72,21 @@ def read_folder(folder: Path, designs: Sequence[Sample], tick: Callable[[], None
             "folder: structures=[<folder>,<folder>]."
         )
     raw: dict[str, tuple[Found, tuple[Chain, ...], tuple[np.ndarray, ...]]] = {}
+    several: dict[str, bool] = {}
     for design in designs:
         if design.id in found:
             best = best_sample(found[design.id])
             every = read_chains(best.path)
             chains = chains_of(every, design.text.split(CHAINS), design.id, best.path)
             raw[design.id] = best, chains, _confidences(best, every, chains)
+            several[design.id] = len(every) > 1
             tick()
     scale = _scale(raw)
     structures = {
         name: Predicted(
             name, best.path, chains,
             tuple(v * (LARGEST[LARGE] / LARGEST[scale]) for v in values) if scale else (),
-            *_overall(best), _pae(best, sum(map(len, chains))),
+            *_overall(best, several[name]), _pae(best, sum(map(len, chains))),
         )
         for name, (best, chains, values) in raw.items()
     }  # fmt: skip
@@ -174,13 +176,13 @@ def _scale(raw: Mapping[str, tuple[Found, tuple[Chain, ...], tuple[np.ndarray, .
     return scale
 
 
-def _overall(best: Found) -> tuple[float | None, float | None]:
-    """pTM and ipTM from the file beside the structure."""
+def _overall(best: Found, several: bool) -> tuple[float | None, float | None]:
+    """pTM and, of several chains, ipTM from the file beside the structure."""
     path = best.beside(best.layout.scores)
     if path is None:
         return None, None
     values = read_values(path)
-    return share(values, "ptm", path), share(values, "iptm", path)
+    return share(values, "ptm", path), share(values, "iptm", path) if several else None
 
 
 def _pae(best: Found, residues: int) -> Float[np.ndarray, "L L"] | None:

@@ -1,0 +1,77 @@
+"""Motif columns of the table: how far each kept motif moved, and how many designs keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from didi_core.domain.scoring import Job
+from didi_core.errors import InputError
+from didi_core.types import Sample
+
+from ..design_report.designs import CONFIDENT, STRUCTURES, structure_name
+from ..structures.atoms import BACKBONE, read_chains
+from ..structures.motif import MOTIF, MOTIF_FILE, Reference, pieces_in_header, pieces_of, within
+from .sequence import plain
+
+LIMITS = (1.0, 2.0)  # angstroms
+
+
+def references(designs: Sequence[Sample], motif: Path | None) -> dict[str, Reference]:
+    """The motif of each design that kept one, by the index map or its header's contig.
+
+    Args:
+        motif: structure file, in place of the one that the index map names.
+
+    Raises:
+        InputError: no structure file, or residues that are not in it.
+    """
+    found: dict[str, Reference] = {}
+    known: dict[tuple[str, str], Reference] = {}
+    for design in designs:
+        file = str(motif or design.info.get(MOTIF_FILE) or "")
+        contig = str(design.info.get("contig") or "")
+        pieces = str(design.info.get(MOTIF) or "") or (pieces_in_header(contig) if contig and file else "")
+        if not pieces or not file:
+            continue
+        if (pieces, file) not in known:
+            if not Path(file).is_file():
+                raise InputError(
+                    f"the motif's structure file {file} is not there. Give motif=<structure file>, or remove the "
+                    "index map beside the designs."
+                )
+            known[pieces, file] = Reference.read(pieces_of(pieces), Path(file))
+        found[design.id] = known[pieces, file]
+    if motif is not None and not found:
+        raise InputError(f"motif={motif} has no effect: no design has a contig with a range such as A12-30.")
+    return found
+
+
+def motif_columns(
+    folder: Path, designs: Sequence[Sample], motifs: Mapping[str, Reference]
+) -> dict[str, dict[str, Any]]:
+    """Columns of every design that has a motif and a structure in ``pdb/``."""
+    rows = {}
+    for design in designs:
+        path = folder / STRUCTURES / structure_name(design.id)
+        if design.id in motifs and path.is_file():
+            chains = read_chains(path)
+            atoms = np.concatenate([chain.positions(BACKBONE) for chain in chains])
+            letters = "".join(chain.letters for chain in chains)
+            columns = motifs[design.id].columns(design.id, letters, atoms)
+            rows[design.id] = {name: plain(value) for name, value in columns.items()}
+    return rows
+
+
+def log_success(rows: Sequence[Mapping[str, Any]], job: Job) -> None:
+    """How many designs keep their motif, and with how much confidence."""
+    for limit in LIMITS:
+        kept, sure = list(within(rows, limit)), list(within(rows, limit, CONFIDENT))
+        if kept:
+            job.message(
+                f"motif within {limit:g} A (backbone): {sum(kept):,} of {len(kept):,} designs, "
+                f"{sum(sure):,} of them with pLDDT of at least {CONFIDENT:g}"
+            )
