@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,18 +42,30 @@ class Feature:
     modules: tuple[str, ...]
     command: str
     cuda: bool = False
+    python: tuple[int, int] = (3, 11)
 
     def missing(self) -> str:
         """What is missing, in words; '' if the feature can be used."""
-        absent = [name for name in self.modules if importlib.util.find_spec(name) is None]
+        if sys.version_info < self.python:
+            return "needs Python " + ".".join(map(str, self.python))
+        absent = [name for name in self.modules if not _there(name)]
         if absent:
             return f"{', '.join(absent)} not installed"
         return "no CUDA device" if self.cuda and not torch.cuda.is_available() else ""
 
 
+def _there(module: str) -> bool:
+    """Whether a module can be found; a package of the same name without it, such as fair-esm's esm, does not count."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 FEATURES = (
     Feature("fastest attention on GPUs", ("xformers",), 'pip install "didi-core[xformers]"', cuda=True),
     Feature("nearest known protein by exact alignment", ("pyopal",), 'pip install "didi-core[novelty]"'),
+    Feature("ESM C by name (pppl=esm:...)", ("esm.models.esmc",), 'pip install "didi-core[esm]"', python=(3, 12)),
     Feature("samples and scores as DataFrames", ("pandas",), 'pip install "didi-core[frame]"'),
     Feature("tests and the conformance kit", ("pytest", "hypothesis", "beartype"), 'pip install "didi-core[test]"'),
     Feature("TensorBoard", ("tensorboard", "didi_tensorboard"), "pip install ./plugins/didi_tensorboard"),

@@ -22,6 +22,8 @@ from didi_core.errors import InputError
 from didi_core.storage.files import inside
 from didi_core.storage.frame import frame
 
+from ..fasta import without_breaks
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -48,6 +50,11 @@ class Design:
     pdb: Path | None = None
 
     @property
+    def letters(self) -> str:
+        """The residues of all chains."""
+        return without_breaks(self.sequence)
+
+    @property
     def plddt(self) -> float | None:
         """Mean confidence, as scored."""
         return self.number(PLDDT)
@@ -65,9 +72,9 @@ class Design:
             raise InputError(f"design {self.id!r} has no structure.")
         structure = PDBParser(QUIET=True).get_structure(self.id, str(self.pdb))
         found = [residue["CA"].coord for residue in structure.get_residues() if "CA" in residue]
-        if len(found) != len(self.sequence):
+        if len(found) != len(self.letters):
             raise InputError(
-                f"{self.pdb}: {len(found)} CA atoms for {len(self.sequence)} residues of design {self.id!r}. "
+                f"{self.pdb}: {len(found)} CA atoms for {len(self.letters)} residues of design {self.id!r}. "
                 "Score it again."
             )
         atoms = np.asarray(found, dtype=np.float64)
@@ -116,8 +123,8 @@ def _design(folder: Path, row: dict[str, Any]) -> Design:
     """A line of scores as a design."""
     name, sequence = str(row.pop("id")), str(row.pop("sequence"))
     residues = row.pop(RESIDUES, None)
-    if residues is not None and len(residues) != len(sequence):
-        raise ValueError(f"{len(residues)} values in {RESIDUES} for {len(sequence)} residues")
+    if residues is not None and len(residues) != len(without_breaks(sequence)):
+        raise ValueError(f"{len(residues)} values in {RESIDUES} for {len(without_breaks(sequence))} residues")
     pdb = inside(folder, f"{STRUCTURES}/{structure_name(name)}")
     return Design(
         name,
@@ -130,4 +137,4 @@ def _design(folder: Path, row: dict[str, Any]) -> Design:
 
 def designs_frame(designs: Sequence[Design]) -> DataFrame:
     """The scores as a pandas DataFrame, a line per design. Raises InputError without pandas."""
-    return frame([{"id": d.id, "sequence": d.sequence, "length": len(d.sequence), **d.scores} for d in designs])
+    return frame([{"id": d.id, "sequence": d.sequence, "length": len(d.letters), **d.scores} for d in designs])

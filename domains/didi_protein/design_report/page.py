@@ -25,6 +25,7 @@ COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
     "plddt": ("pLDDT", lambda v: f"{v:.1f}"),
     "ptm": ("pTM", lambda v: f"{v:.2f}"),
     "iptm": ("ipTM", lambda v: f"{v:.2f}"),
+    "ipae": ("interface PAE / Å", lambda v: f"{v:.1f}"),
     "pae": ("PAE / Å", lambda v: f"{v:.1f}"),
     "steps": ("steps", lambda v: f"{v:g}"),
     MOTIF_RMSD: ("motif RMSD / Å", lambda v: f"{v:.2f}"),
@@ -113,7 +114,7 @@ def sentence(designs: Sequence[Design]) -> str:
     return (
         f"{sure:,} of {len(folded):,} folded designs are predicted with confidence "
         f"(mean pLDDT at least {CONFIDENT:g}). "
-        f"The most confident is {first.id}: {len(first.sequence)} residues, pLDDT {first.plddt:.1f}{said}."
+        f"The most confident is {first.id}: {len(first.letters)} residues, pLDDT {first.plddt:.1f}{said}."
     )
 
 
@@ -150,7 +151,7 @@ def _line(
     if names[:1] == ["plddt"] and design.plddt is not None:
         values[0] = Cell(values[0].text, dot=BANDS[band(design.plddt)][2])
     said = [Cell(str(design.scores.get(name) or "")) for name in extra]
-    cells = (Cell(str(rank)), Cell(design.id), Cell(str(len(design.sequence))), *values, *said)
+    cells = (Cell(str(rank)), Cell(design.id), Cell(str(len(design.letters))), *values, *said)
     pdb = f"{STRUCTURES}/{quote(design.pdb.name)}" if design.pdb is not None else ""
     return DesignLine(cells, pdb, views.get(design.id), design.sequence)
 
@@ -159,7 +160,7 @@ def _structure(design: Design) -> dict[str, Any]:
     """What the viewer draws."""
     return {
         "name": design.id,
-        "letters": design.sequence,
+        "letters": design.letters,
         "plddt": [round(float(v), 1) for v in design.residues],  # type: ignore[union-attr]
         "ca": [round(float(v), 1) for v in design.atoms().ravel()],
     }

@@ -42,7 +42,7 @@ def residue_plot(best: Sequence[Design]) -> Plot:
     canvas, panels = panels_of(len(best), height=2.1)
     for axes, design in zip(panels, best, strict=True):
         _shade(axes)
-        length = len(design.sequence)
+        length = len(design.letters)
         axes.plot(np.arange(1, length + 1), design.residues, color=INK, linewidth=1.3)  # type: ignore[arg-type]
         axes.set(title=design.id, ylim=(0, 100), xlim=(1, max(length, 2)), yticks=[0, 50, 70, 90, 100])
         axes.grid(False)
@@ -92,17 +92,17 @@ def length_plot(designs: Sequence[Design]) -> Plot:
     from matplotlib.ticker import MaxNLocator
 
     canvas, (axes,) = panels_of(1, height=3.8)
-    lengths = np.array([len(d.sequence) for d in designs])
+    lengths = np.array([len(d.letters) for d in designs])
     edges = np.histogram_bin_edges(lengths, bins=min(24, max(1, int(np.ptp(lengths)) + 1)))
     folded = any(d.plddt is not None for d in designs)
     bottom = np.zeros(len(edges) - 1)
     for number, (_, name, colour) in reversed(list(enumerate(BANDS))) if folded else []:
-        inside = [len(d.sequence) for d in designs if d.plddt is not None and band(d.plddt) == number]
+        inside = [len(d.letters) for d in designs if d.plddt is not None and band(d.plddt) == number]
         counts = np.histogram(inside, edges)[0]
         label = f"{name} {_range(number)}"
         axes.bar(edges[:-1], counts, np.diff(edges), bottom, align="edge", color=colour, label=label)
         bottom += counts
-    rest = np.histogram([len(d.sequence) for d in designs if d.plddt is None], edges)[0]
+    rest = np.histogram([len(d.letters) for d in designs if d.plddt is None], edges)[0]
     if rest.any():
         axes.bar(edges[:-1], rest, np.diff(edges), bottom, align="edge", color=MUTED, label="not folded")
     axes.set(xlabel="length (residues)", ylabel="designs")
@@ -143,7 +143,7 @@ def composition_plot(designs: Sequence[Design]) -> Plot:
     natural = 100 * UNIREF50 / UNIREF50.sum()
     highest = np.zeros(len(RESIDUES))
     for number, (model, members) in enumerate(by_model(designs).items()):
-        counts = Counter("".join(d.sequence for d in members))
+        counts = Counter("".join(d.letters for d in members))
         made = np.array([counts[letter] for letter in RESIDUES], dtype=np.float64)
         made *= 100 / max(made.sum(), 1)
         highest = np.maximum(highest, made)

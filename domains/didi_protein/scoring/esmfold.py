@@ -17,6 +17,7 @@ from torch import Tensor
 
 from didi_core.errors import InputError
 
+from .complexes import Joined, interface_tm, split_chains
 from .folding import Folded
 from .models import config_of, load_strictly
 
@@ -70,36 +71,46 @@ class EsmFold:
     @torch.no_grad()
     def fold(self, sequences: Sequence[str]) -> list[Folded]:
         """Structures of a batch, in order."""
-        longest = max(map(len, sequences))
+        joined = [Joined.of(sequence) for sequence in sequences]
+        longest = max(len(one.text) for one in joined)
         residues = torch.zeros(len(sequences), longest, dtype=torch.long)
         mask = torch.zeros_like(residues)
-        for i, sequence in enumerate(sequences):
-            residues[i, : len(sequence)], mask[i, : len(sequence)] = _ids(sequence), 1
-        positions = torch.arange(longest).expand(len(sequences), -1)
+        positions = torch.arange(longest).repeat(len(sequences), 1)
+        for i, one in enumerate(joined):
+            length = len(one.text)
+            residues[i, :length], mask[i, :length], positions[i, :length] = _ids(one.text), 1, one.numbers
         made = self.model(
             residues.to(self.device),
             mask.to(self.device),
             position_ids=positions.to(self.device),
             num_recycles=self.recycles,
         )
-        return [self._one(made, i, len(sequence)) for i, sequence in enumerate(sequences)]
+        return [self._one(made, i, one) for i, one in enumerate(joined)]
 
-    def _one(self, made: Any, i: int, length: int) -> Folded:
-        """The structure of batch member i, everything cut to its length first."""
+    def _one(self, made: Any, i: int, joined: Joined) -> Folded:
+        """The structure of batch member i, everything cut to its residues first, without padding and linkers."""
         from transformers.models.esm.openfold_utils.loss import compute_tm
 
-        exists = made["atom37_atom_exists"][i, :length].float()
-        plddt = 100 * made["plddt"][i, :length].float()
-        ptm = compute_tm(made["ptm_logits"][i : i + 1, :length, :length].float(), max_bin=PTM_MAX, no_bins=PTM_BINS)
-        cut = {name: made[name][i : i + 1, :length] for name in OF_THE_BATCH}
-        cut |= {"positions": made["positions"][-1:, i : i + 1, :length].float(), "plddt": plddt[None]}
+        kept, several = joined.places.to(self.device), len(joined.lengths) > 1
+        exists = made["atom37_atom_exists"][i, kept].float()
+        plddt = 100 * made["plddt"][i, kept].float()
+        logits = made["ptm_logits"][i, kept][:, kept].float()
+        pae = made["predicted_aligned_error"][i, kept][:, kept].float().cpu().numpy()
+        ptm = compute_tm(logits[None], max_bin=PTM_MAX, no_bins=PTM_BINS)
+        cut = {name: made[name][i : i + 1, kept] for name in OF_THE_BATCH}
+        cut |= {"positions": made["positions"][-1:, i : i + 1, kept].float(), "plddt": plddt[None]}
+        if several:
+            cut["residue_index"] = torch.arange(len(kept), device=self.device)[None]
+        pdb = self.model.output_to_pdb(cut)[0]
         return Folded(
             plddt=float((plddt * exists).sum() / exists.sum()),
             plddt_ca=float(plddt[:, CA].mean()),
             ptm=float(ptm),
             residues=plddt[:, CA].cpu().numpy().astype(np.float64),
-            pae=made["predicted_aligned_error"][i, :length, :length].float().cpu().numpy(),
-            pdb=self.model.output_to_pdb(cut)[0],
+            pae=pae,
+            pdb=split_chains(pdb, joined.lengths) if several else pdb,
+            iptm=interface_tm(logits, joined.chains, PTM_MAX) if several else None,
+            ipae=float(pae[(joined.chains[:, None] != joined.chains).numpy()].mean()) if several else None,
         )
 
 

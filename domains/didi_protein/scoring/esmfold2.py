@@ -16,6 +16,7 @@ import torch
 from didi_core.errors import InputError
 from didi_core.streams import derive_seed
 
+from ..fasta import CHAINS
 from .folding import Folded
 from .models import config_of, load_strictly
 
@@ -61,7 +62,12 @@ class EsmFold2:
                 module.chunk_size = size
 
     def fold(self, sequences: Sequence[str]) -> list[Folded]:
-        """Structures, one after the other."""
+        """Structures, one after the other. Raises InputError for a complex."""
+        if any(CHAINS in sequence for sequence in sequences):
+            raise InputError(
+                "fold=esmfold2 predicts single chains, and a design has several. Use fold=esmfold, or predict it with "
+                "another program and give structures=<folder>."
+            )
         return [self._one(sequence) for sequence in sequences]
 
     def _one(self, sequence: str) -> Folded:

@@ -25,7 +25,7 @@ from didi_core.types import Sample
 from ..alignment import identity, reaches
 from ..design_report import read_designs, write_design_report
 from ..design_report.designs import RESIDUES, STRUCTURES, Design, structure_name
-from ..fasta import write_fasta
+from ..fasta import without_breaks, write_fasta
 from ..kmers import KmerIndex
 from .sequence import WORD, needed_words
 from .table import BETTER, best_first, write_table
@@ -122,7 +122,7 @@ def shortlist(folder: Path, wanted: ProteinFilter, job: Job) -> list[dict[str, A
         InputError: the folder is not a score folder, or no design has a column.
     """
     designs = {design.id: design for design in read_designs(folder)}
-    rows = [{"id": d.id, **d.scores, "length": len(d.sequence), "sequence": d.sequence} for d in designs.values()]
+    rows = [{"id": d.id, **d.scores, "length": len(d.letters), "sequence": d.sequence} for d in designs.values()]
     thresholds = applicable(wanted.thresholds(), rows, job)
     if wanted.sort is not None:
         check_column(wanted.sort, rows, "sort")
@@ -168,7 +168,7 @@ def check_column(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> None
 def redundant(passing: Sequence[Mapping[str, Any]], wanted: ProteinFilter) -> dict[str, str]:
     """Reasons for designs that are too similar to a better one, or come after the best ``top``; the best come first."""
     limit = wanted.diversity if wanted.diversity is not None else (ALIKE if wanted.top is not None else None)
-    relatives = None if limit is None else Relatives([row["sequence"] for row in passing], limit)
+    relatives = None if limit is None else Relatives([without_breaks(row["sequence"]) for row in passing], limit)
     reasons: dict[str, str] = {}
     chosen = np.zeros(len(passing), dtype=bool)
     for number, row in enumerate(passing):

@@ -21,7 +21,10 @@ SMALLEST_CHUNK = 4
 
 @dataclass(frozen=True)
 class Folded:
-    """A predicted structure of a chain of L residues; ``plddt`` 0 to 100, ``pae`` in angstroms."""
+    """A predicted structure of L residues; ``plddt`` 0 to 100, ``pae`` in angstroms.
+
+    iptm, ipae: of a complex, pTM and mean error over pairs of residues in different chains.
+    """
 
     plddt: float
     plddt_ca: float
@@ -29,6 +32,8 @@ class Folded:
     residues: Float[np.ndarray, "L"] = field(repr=False)
     pae: Float[np.ndarray, "L L"] = field(repr=False)
     pdb: str = field(repr=False)
+    iptm: float | None = None
+    ipae: float | None = None
 
     @property
     def finite(self) -> bool:
@@ -43,7 +48,7 @@ class Folder(Protocol):
     chunk: int  # rows of the pair representation that are computed at a time
 
     def fold(self, sequences: Sequence[str]) -> list[Folded]:
-        """Structures of a batch, in order."""
+        """Structures of a batch, in order; a complex has ``:`` between its chains."""
         ...
 
 

@@ -7,7 +7,10 @@ and copies, so read it beside low complexity and identity. DPLM descends from ES
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,15 @@ from didi_core.errors import InputError
 from didi_core.sequences.batches import padded
 from didi_core.streams import derive_seed
 
+from ..fasta import CHAINS
 from ..vocabulary import MASK, VOCABULARY, residue_ids
 from .models import config_of, load_strictly
 
 KINDS = {"esm": "EsmForMaskedLM", "esmc": "EsmcForMaskedLM"}
-PACKAGE = "esm:"
+PACKAGE, DISTRIBUTION = "esm:", "esm"
+OLDEST, PYTHON = (3, 4), (3, 12)  # release of the package, and the Python that it needs
+COMMAND = "pip install 'didi-core[esm]'"
 ROUND = 4096  # tokens of a call
-BESIDE = "attrs einops zstd cloudpathlib tenacity pandas scipy biotite brotli msgpack-numpy httpx"
 
 Logits = Callable[[Int[Tensor, "B L"]], Float[Tensor, "B L K"]]
 
@@ -34,9 +39,15 @@ Logits = Callable[[Int[Tensor, "B L"]], Float[Tensor, "B L K"]]
 def pseudo_perplexity(logits: Logits, sequence: str, positions: int | None = None, seed: int = 0) -> float:
     """Pseudo-perplexity of one protein, from ``positions`` residues drawn for it, or from all.
 
+    The chains of a complex are each scored alone, and their log-probabilities averaged over all residues.
+
     Args:
         logits: tokens [B, L] with <cls> and <eos>, no padding, to raw logits in the order of ESM's vocabulary.
     """
+    chains = sequence.split(CHAINS)
+    if len(chains) > 1:
+        logs = [np.log(pseudo_perplexity(logits, chain, positions, seed)) for chain in chains]
+        return float(np.exp(np.average(logs, weights=list(map(len, chains)))))
     tokens = padded([residue_ids(sequence)], VOCABULARY)[0]
     chosen = np.arange(len(sequence))
     if positions is not None and positions < len(sequence):
@@ -78,18 +89,53 @@ def kind_of(source: str, folder: Path) -> str:
     return kind
 
 
+def check_package(source: str) -> None:
+    """Raise InputError, with what to do, where ``pppl`` asks for EvolutionaryScale's package and it cannot be used."""
+    if not source.startswith(PACKAGE):
+        return
+    lacking = why_not()
+    if lacking:
+        raise InputError(f"pppl={source} {lacking} ESM C needs no package as pppl=biohub/ESMC-300M.")
+
+
+def why_not(python: tuple[int, ...] = sys.version_info[:3]) -> str:
+    """Why the package esm cannot be used by this Python, and what to do; '' where it can."""
+    found = version(DISTRIBUTION) if _installed(DISTRIBUTION) else None
+    if found is not None and _release(found) >= OLDEST:
+        return ""
+    wanted = ".".join(map(str, OLDEST))
+    if python < PYTHON:
+        here, needed = ".".join(map(str, python)), ".".join(map(str, PYTHON))
+        return (
+            f"needs EvolutionaryScale's package esm {wanted}, which needs Python {needed}; this is {here}, for which "
+            "there are only releases that need an older transformers than this one. Use a newer Python."
+        )
+    if _installed("fair-esm"):
+        return f"needs EvolutionaryScale's package esm, whose name fair-esm has: pip uninstall fair-esm, {COMMAND}."
+    if found is not None:
+        return f"needs EvolutionaryScale's package esm {wanted} or newer, found {found}: {COMMAND}."
+    return f"needs EvolutionaryScale's package esm: {COMMAND}."
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """The numbers that a version begins with: 3.4.1.post1 is (3, 4, 1)."""
+    return tuple(int(part) for part in re.match(r"[0-9.]*", text)[0].strip(".").split("."))  # type: ignore[index]
+
+
 def _of_the_package(name: str, device: torch.device) -> Logits:
-    """ESM C of EvolutionaryScale's package, which asks for an older transformers and runs beside a newer one."""
+    """ESM C of EvolutionaryScale's package, by its short name."""
+    check_package(f"{PACKAGE}{name}")
+    module: Any = importlib.import_module("esm.models.esmc")
     try:
-        module: Any = importlib.import_module("esm.models.esmc")
-    except ImportError as error:
-        raise InputError(
-            f"pppl={PACKAGE}{name} needs EvolutionaryScale's package esm ({error}). It asks for transformers below "
-            f"4.48.2, but runs with this one: pip install --no-deps esm, and pip install {BESIDE}. fair-esm has the "
-            "same import name and must not be there. ESM C needs no package as pppl=biohub/ESMC-300M."
-        ) from None
-    try:
-        model = module.ESMC.from_pretrained(name).to(device).float().eval()
+        model = module.ESMC.from_pretrained(name, device=device, use_flash_attn=False).float().eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"pppl={PACKAGE}{name} cannot be loaded: {' '.join(str(error).split())[:200]}.") from None
     return lambda tokens: model(sequence_tokens=tokens.to(device)).sequence_logits

@@ -27,7 +27,7 @@ def read_designs(files: Sequence[Path], labels: Sequence[str], on_bad: str, say:
     """
     read = []
     for number, path in enumerate(files):
-        found = read_fasta(path, on_bad=on_bad, repeated="error")
+        found = read_fasta(path, on_bad=on_bad, repeated="error", complexes=True)
         if found.skipped:
             say(f"{path}: {found.summary(SHOWN)}")
         label = {"model": labels[number]} if labels else {}

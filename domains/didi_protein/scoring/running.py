@@ -25,16 +25,18 @@ from didi_core.types import Sample
 
 from ..design_report import write_design_report
 from ..design_report.designs import PLDDT, RESIDUES, STRUCTURES, structure_name
+from ..fasta import CHAINS, without_breaks
 from ..nearest.choice import check_installed, make_search
 from ..nearest.neighbour import Search
 from .choice import choose, model_folder
+from .complexes import joined_length
 from .folding import Folded, Folder, batches, fold_within_memory
 from .journal import Journal
 from .motifs import log_success, motif_columns, references
-from .pseudo import PACKAGE, kind_of, load_pseudo, pseudo_perplexity
+from .pseudo import PACKAGE, check_package, kind_of, load_pseudo, pseudo_perplexity
 from .reading import Reference, read_reference
 from .sequence import cluster_columns, plain, sequence_scores
-from .settings import AUTO, NONE, ProteinScoring
+from .settings import AUTO, ESMFOLD2, NONE, ProteinScoring
 from .structures import read_structures, structure_columns
 from .table import merged, write_table
 from .workers import FEWEST, mapped
@@ -94,6 +96,9 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     """
     folder = job.run.path
     check_names(designs)
+    check_package(settings.pppl)
+    if settings.fold == ESMFOLD2 and any(CHAINS in design.text for design in designs):
+        raise InputError("fold=esmfold2 predicts single chains, and designs have several: use fold=esmfold.")
     weights = model_folder(settings) if folds(settings) else None
     judge = None if settings.pppl == NONE or settings.pppl.startswith(PACKAGE) else locate(settings.pppl, "pppl")
     if judge is not None:
@@ -151,10 +156,9 @@ def score_sequences(board: Board, settings: ProteinScoring, reference: Reference
     names: Sequence[str] = ()
     if reference is not None:
         threads = torch.get_num_threads() if len(left) < FEWEST else 1  # processes share the work where there are many
-        texts = [design.text for design in board.designs]
-        search = make_search(
-            settings.novelty, texts, [d.text for d in left], reference.sequences, job.message, threads=threads
-        )
+        texts = [without_breaks(design.text) for design in board.designs]
+        asked = [without_breaks(design.text) for design in left]
+        search = make_search(settings.novelty, texts, asked, reference.sequences, job.message, threads=threads)
         names = reference.names
 
     def one(design: Sample) -> dict[str, Any]:
@@ -197,13 +201,13 @@ def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: 
     if not left:
         job.message("fold: every design was folded before")
         return
-    choice = choose(settings, weights, job.machine.device, [len(d.text) for d in left], job.seed)
+    choice = choose(settings, weights, job.machine.device, [joined_length(d.text) for d in left], job.seed)
     job.message(choice.reason)
     job.run.note(fold=choice.reason)
     if choice.folder is None:
         return
     job.bar.start("score: fold", len(board.designs), len(board.designs) - len(left))
-    for batch in batches([len(design.text) for design in left], settings.tokens):
+    for batch in batches([joined_length(design.text) for design in left], settings.tokens):
         some = [left[i] for i in batch]
         made = fold_within_memory(choice.folder, [design.text for design in some], job.message)
         pairs = zip(some, made, strict=True)
@@ -235,6 +239,7 @@ def fold_row(folder: Path, name: str, made: Folded | None, folder_model: Folder,
         PLDDT: plain(made.plddt),
         "plddt_ca": plain(made.plddt_ca),
         "ptm": plain(made.ptm),
+        **({} if made.iptm is None else {"iptm": plain(made.iptm), "ipae": plain(made.ipae)}),
         "pae": plain(float(made.pae.mean())),
         RESIDUES: [round(float(value), 2) for value in made.residues],
     }
@@ -247,7 +252,7 @@ def _save(path: Path, errors: np.ndarray) -> None:
 
 def _clusters(designs: Sequence[Sample]) -> dict[str, dict[str, Any]]:
     """Columns of clusters, by design."""
-    columns = cluster_columns([design.text for design in designs])
+    columns = cluster_columns([without_breaks(design.text) for design in designs])
     return {design.id: {name: column[i] for name, column in columns.items()} for i, design in enumerate(designs)}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from Bio.SeqUtils.ProtParam import ProteinAnalysis
 
 from ..alignment import identity, reaches
+from ..fasta import CHAINS, without_breaks
 from ..kmers import KmerIndex, residue_index
 from ..metrics.complexity import low_complexity_fraction
 from ..metrics.composition import UNIREF50, kl_divergence
@@ -25,11 +26,12 @@ DIGITS = 5
 def sequence_scores(
     sequence: str, neighbours: Search | None = None, names: Sequence[str] = ()
 ) -> dict[str, float | int | str | None]:
-    """The row of one design; undefined numbers are None.
+    """The row of one design; undefined numbers are None. The residues of a complex are scored as one sequence.
 
     Args:
         neighbours: the search among the known proteins, for the columns ``nn_*``; ``names``: their ids.
     """
+    count, sequence = len(sequence.split(CHAINS)), without_breaks(sequence)
     physical = properties(sequence)
     row: dict[str, Any] = {
         "length": len(sequence),
@@ -45,6 +47,8 @@ def sequence_scores(
         "instability": physical["instability"],
         "extinction": ProteinAnalysis(sequence).molar_extinction_coefficient()[0],
     }
+    if count > 1:
+        row["chains"] = count
     if neighbours is not None:
         near = neighbours.nearest(sequence)
         row["nn_id"] = None if near.index is None else names[near.index]

@@ -73,6 +73,9 @@ def scores(made: Predicted) -> dict[str, Any]:
     found |= {name: value for name, value in (("ptm", made.ptm), ("iptm", made.iptm)) if value is not None}
     if made.pae is not None:
         found["pae"] = float(made.pae.mean())
+        owners = np.repeat(np.arange(len(made.chains)), list(map(len, made.chains)))
+        if len(made.chains) > 1:
+            found["ipae"] = float(made.pae[owners[:, None] != owners].mean())
     return {name: plain(value) for name, value in found.items()}
 
 

@@ -16,13 +16,13 @@ from ..design_report.designs import PLDDT, RESIDUES, SCORES
 from .sequence import plain
 
 TABLE = "scores.csv"
-FIRST = ("id", "status", "model", "steps", "length", PLDDT, "plddt_ca", "ptm", "iptm", "pae", "pppl")
+FIRST = ("id", "status", "model", "steps", "length", PLDDT, "plddt_ca", "ptm", "iptm", "pae", "ipae", "pppl")
 LAST = ("sequence",)
 NOT_IN_CSV = (RESIDUES,)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
 # What is better, for ordering: more (True) or less (False).
 BETTER = {
-    "motif_rmsd": False, "motif_rmsd_ca": False,
+    "motif_rmsd": False, "motif_rmsd_ca": False, "ipae": False,
     PLDDT: True, "plddt_ca": True, "ptm": True, "iptm": True, "pae": False, "pppl": False, "nn_identity": False,
     "low_complexity": False, "longest_run": False, "top_share": False, "repeated_3mers": False, "composition_kl": False,
 }  # fmt: skip

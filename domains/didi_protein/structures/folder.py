@@ -13,13 +13,13 @@ from jaxtyping import Float
 from didi_core.errors import InputError
 from didi_core.types import Sample
 
+from ..fasta import CHAINS
 from .atoms import Chain, read_chains
 from .confidence import LARGE, LARGEST, array, number, read_values, scale_of, share
 from .match import chains_of
 from .predictors import PLAIN, Found, plain_key, readings, stem
 
 SHOWN = 5
-CHAINS = ":"  # between the chains of a complex
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import math
+import re
 import sys
 import types
 from pathlib import Path
@@ -25,7 +27,7 @@ from didi_protein.alignment import identity
 from didi_protein.design_report import read_designs
 from didi_protein.design_report.designs import structure_name
 from didi_protein.domain import ProteinDomain
-from didi_protein.scoring import running
+from didi_protein.scoring import pseudo, running
 from didi_protein.scoring.journal import Journal
 from didi_protein.scoring.pseudo import load_pseudo, pseudo_perplexity
 from didi_protein.scoring.reading import read_reference
@@ -327,21 +329,66 @@ def test_pseudo_perplexity_against_one_call_per_residue(tmp_path: Path) -> None:
 def test_judges_that_are_none(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="is not a masked language model of proteins"):
         load_pseudo("x", weights, CPU)
-    monkeypatch.setitem(sys.modules, "esm.models.esmc", None)
-    with pytest.raises(InputError, match="pip install --no-deps esm"):
+    monkeypatch.setattr(pseudo, "why_not", lambda: "needs this.")
+    with pytest.raises(InputError, match="pppl=esm:esmc_300m needs this. ESM C needs no package as"):
         load_pseudo("esm:esmc_300m", None, CPU)
+
+
+@pytest.mark.parametrize(
+    ("python", "there", "message"),
+    [
+        ((3, 12, 1), {"esm": "3.4.1.post1"}, "^$"),
+        ((3, 12, 1), {}, r"needs EvolutionaryScale's package esm: pip install 'didi-core\[esm\]'"),
+        ((3, 12, 1), {"esm": "3.2.1.post1"}, r"esm 3\.4 or newer, found 3\.2\.1\.post1"),
+        ((3, 12, 1), {"fair-esm": "2.0.0"}, "pip uninstall fair-esm"),
+        ((3, 11, 7), {}, r"needs Python 3\.12; this is 3\.11\.7, .* need an older transformers"),
+        ((3, 11, 7), {"esm": "3.2.3"}, r"needs Python 3\.12"),
+    ],
+)
+def test_what_to_do_about_the_package_esm(
+    monkeypatch: pytest.MonkeyPatch, python: tuple[int, ...], there: dict[str, str], message: str
+) -> None:
+    def version(name: str) -> str:
+        if name not in there:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return there[name]
+
+    monkeypatch.setattr(pseudo, "version", version)
+    assert re.search(message, pseudo.why_not(python))
+
+
+def test_an_absent_package_is_one_message_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pseudo, "why_not", lambda: "needs this.")
+    designs = write(tmp_path / "x.fasta", {"a": "MKT"})
+    assert main(["score", f"input={designs}", "fold=none", "pppl=esm:esmc_300m", f"out={tmp_path / 'out'}"]) == 2
+    assert "needs this" in capsys.readouterr().err and not (tmp_path / "out" / "parts").exists()
+
+
+@pytest.mark.skipif(bool(pseudo.why_not()), reason=pseudo.why_not())
+def test_esm_c_of_the_package_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from esm.models.esmc import ESMC, EsmcConfig, EsmcForMaskedLM
+
+    torch.manual_seed(0)
+    tiny = EsmcConfig(hidden_size=32, num_attention_heads=2, num_hidden_layers=2, intermediate_size=64)
+    model = ESMC(model=EsmcForMaskedLM(tiny))
+    monkeypatch.setattr(ESMC, "from_pretrained", lambda *_, **__: model)
+    found = pseudo_perplexity(load_pseudo("esm:esmc_300m", None, CPU), "MKTAYIAK")
+    assert math.isfinite(found) and found > 1
 
 
 def test_esm_c_of_the_package_is_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     class Uniform(torch.nn.Module):
         @classmethod
-        def from_pretrained(cls, name: str) -> Uniform:
-            assert name == "esmc_300m"
+        def from_pretrained(cls, name: str, device: torch.device, use_flash_attn: bool) -> Uniform:
+            assert name == "esmc_300m" and device == CPU and not use_flash_attn
             return cls()
 
         def forward(self, sequence_tokens: torch.Tensor) -> Any:
             return types.SimpleNamespace(sequence_logits=torch.zeros(*sequence_tokens.shape, 64))
 
+    monkeypatch.setattr(pseudo, "why_not", lambda: "")
     for name in ("esm", "esm.models"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     fake = types.ModuleType("esm.models.esmc")
