@@ -39,6 +39,7 @@ from .sequence import cluster_columns, plain, sequence_scores
 from .settings import AUTO, ESMFOLD2, NONE, ProteinScoring
 from .structures import read_structures, structure_columns
 from .table import merged, write_table
+from .views import write_views
 from .workers import FEWEST, mapped
 
 PARTS, ERRORS = "parts", "pae"
@@ -124,6 +125,7 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
                 board.computed[OTHERS] = structure_columns(folder, read, folds(settings), job)
         board.computed[MOTIFS] = motif_columns(folder, designs, motifs)
         log_success(board.rows(), job)
+        write_views(folder, board.rows(), motifs, settings.mmcif)
     finally:
         board.write()
     if settings.report:

@@ -28,6 +28,7 @@ class ProteinScoring:
     tokens: int = 1024
     hours: float = 1.0
     pae: bool = False
+    mmcif: bool = False
     reference: tuple[Path, ...] | None = None
     novelty: str = NOVELTY_AUTO
     pppl: str = NONE

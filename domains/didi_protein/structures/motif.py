@@ -93,6 +93,7 @@ class Reference:
     pieces: tuple[Piece, ...]
     letters: tuple[str, ...]
     atoms: tuple[Float[np.ndarray, "N K 3"], ...]
+    path: Path
 
     @classmethod
     def read(cls, pieces: Sequence[Piece], path: Path) -> Reference:
@@ -107,7 +108,7 @@ class Reference:
             if np.isnan(found[:, 1]).any():
                 raise InputError(f"{path}, range {piece.source}: a residue has no CA atom, so there is no RMSD.")
             atoms.append(found)
-        return cls(tuple(pieces), tuple(letters), tuple(atoms))
+        return cls(tuple(pieces), tuple(letters), tuple(atoms), path)
 
     def residues(self) -> Int[np.ndarray, "N"]:
         """Residues of the design that are of the motif, from 0."""

@@ -177,5 +177,6 @@ def test_structures_of_complexes_have_their_iptm(tmp_path: Path) -> None:
     WRITERS["boltz"](tmp_path / "boltz", "a", [ONE])
     assert main(["score", f"input={designs}", f"structures={tmp_path / 'boltz'}", f"out={tmp_path / 'out'}"]) == 0
     rows = rows_of(tmp_path / "out" / "scores.csv")
-    assert float(rows["ab"]["iptm"]) == pytest.approx(0.6) and float(rows["ab"]["ipae"]) == 4.0 and rows["a"]["iptm"] == ""
+    assert [float(rows["ab"][name]) for name in ("iptm", "ipae")] == [pytest.approx(0.6), 4.0]
+    assert rows["a"]["iptm"] == ""
     assert [c.name for c in read_chains(tmp_path / "out" / "pdb" / "ab.pdb")] == ["A", "B"]

@@ -1,0 +1,58 @@
+"""What a score folder holds to look at structures elsewhere: scripts for PyMOL and ChimeraX, and mmCIF files.
+
+    view.pml view.cxc   the best designs, coloured by confidence, on their motif
+    motif/              the structure files that the motifs are from
+    cif/<id>.cif        where asked for
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from Bio.PDB.mmcifio import MMCIFIO
+from Bio.PDB.PDBParser import PDBParser
+
+from didi_core.storage.files import write_atomic
+
+from ..design_report.designs import STRUCTURES, structure_name
+from ..structures.motif import Reference
+from ..structures.scripts import CHIMERAX, PYMOL, SHOWN, chimerax_script, pymol_script
+
+MOTIFS, CIF = "motif", "cif"
+
+
+def write_views(
+    folder: Path, rows: Sequence[Mapping[str, Any]], motifs: Mapping[str, Reference], mmcif: bool = False
+) -> None:
+    """Write the scripts, and with ``mmcif`` every structure once more; nothing where there is no structure.
+
+    Args:
+        rows: of the table, the best first.
+    """
+    there = [row["id"] for row in rows if (folder / STRUCTURES / structure_name(row["id"])).is_file()]
+    if not there:
+        return
+    shown = there[:SHOWN]
+    files: dict[Path, str] = {}
+    for path in dict.fromkeys(motifs[name].path for name in shown if name in motifs):
+        (folder / MOTIFS).mkdir(exist_ok=True)
+        files[path] = f"{MOTIFS}/{len(files) + 1}_{path.name}"
+        shutil.copyfile(path, folder / files[path])
+    write_atomic(folder / PYMOL, pymol_script(shown, motifs, files))
+    write_atomic(folder / CHIMERAX, chimerax_script(shown, motifs, files))
+    if mmcif:
+        for name in there:
+            text = (folder / STRUCTURES / structure_name(name)).read_text()
+            write_atomic(folder / CIF / structure_name(name).replace(".pdb", ".cif"), mmcif_text(text, name))
+
+
+def mmcif_text(pdb: str, name: str) -> str:
+    """A PDB file as mmCIF."""
+    writer, text = MMCIFIO(), io.StringIO()
+    writer.set_structure(PDBParser(QUIET=True).get_structure(name, io.StringIO(pdb)))
+    writer.save(text)
+    return text.getvalue()
