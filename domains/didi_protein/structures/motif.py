@@ -20,7 +20,7 @@ from didi_core.storage.files import read_json
 from ..contig import Contig
 from ..structure_file import ResidueRange, StructureFile
 from .atoms import BACKBONE, Chain, read_chains
-from .superposition import rmsd
+from .superposition import rmsd, superpose
 
 MOTIF, MOTIF_FILE = "motif", "motif_pdb"  # columns of a design: where its pieces are, and the structure file
 RMSD, RMSD_CA = "motif_rmsd", "motif_rmsd_ca"
@@ -113,6 +113,12 @@ class Reference:
     def residues(self) -> Int[np.ndarray, "N"]:
         """Residues of the design that are of the motif, from 0."""
         return np.concatenate([np.arange(p.first - 1, p.first - 1 + len(p.source)) for p in self.pieces])
+
+    def fit(self, atoms: Float[np.ndarray, "L K 3"]) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+        """Rotation and shift that lay a design's motif on the structure file, by the atoms that both have."""
+        made, known = atoms[self.residues()].reshape(-1, 3), np.concatenate(self.atoms).reshape(-1, 3)
+        there = ~np.isnan(made + known).any(axis=1)
+        return superpose(made[there], known[there])
 
     def columns(self, design: str, sequence: str, atoms: Float[np.ndarray, "L K 3"]) -> dict[str, float | None]:
         """RMSD of backbone (N, CA, C) and CA: all pieces superposed together, and each alone where there are several.

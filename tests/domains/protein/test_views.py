@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,9 @@ import pytest
 from predictor_files import WRITERS, chain, confidence, text_of
 
 from didi_core.cli import main
-from didi_protein.scoring.views import mmcif_text, write_views
+from didi_protein.design_report import cartoon
+from didi_protein.design_report.designs import structure_name
+from didi_protein.scoring.views import cartoons, mmcif_text, write_views
 from didi_protein.structures.atoms import read_chains
 from didi_protein.structures.motif import Reference, pieces_of
 from didi_protein.structures.scripts import chimerax_script, pymol_script
@@ -78,3 +83,49 @@ def test_the_command_writes_them(tmp_path: Path) -> None:
 def test_without_structures_there_is_nothing_to_show(tmp_path: Path) -> None:
     write_views(tmp_path, [{"id": "d1"}], {})
     assert not list(tmp_path.iterdir())
+
+
+class Embedded(HTMLParser):
+    """The scripts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "script":
+            self.scripts[-1:] = [self.scripts[-1] + data] if self.scripts and self.open else [*self.scripts, data]
+            self.open = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open = False
+
+
+def test_cartoons_lie_on_their_motif_in_one_file(tmp_path: Path, motifs: dict[str, Reference]) -> None:
+    length = 40
+    (tmp_path / "pdb").mkdir()
+    made = chain("G" * length, 4)
+    atoms = made.coordinates.reshape(length, 4, 3).copy()
+    kept = chain(NATIVE).coordinates.reshape(-1, 4, 3)[[*range(2, 12), *range(19, 30)]]
+    rotation = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    atoms[[*range(4, 14), *range(19, 30)]] = kept @ rotation + 30
+    moved = replace(made, coordinates=atoms.reshape(-1, 3))
+    for name in ("d1", "</script><b>"):
+        path = tmp_path / "pdb" / structure_name(name)
+        path.write_text(text_of([moved], [confidence("G" * length)]))
+    page = cartoons(tmp_path, ["d1", "</script><b>"], {"d1": motifs["d1"]})
+    assert "</script><b>" not in page and not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
+    scripts = Embedded(page).scripts
+    assert len(scripts) == 3 and "$3Dmol" in scripts[1] and len(scripts[1]) > 400_000
+    data = json.loads(scripts[0])
+    assert [d["name"] for d in data["designs"]] == ["d1", "</script><b>"] and len(data["references"]) == 1
+    assert data["designs"][0]["motif"] == [[5, 14], [20, 30]] and data["designs"][1]["reference"] is None
+    (tmp_path / "shown.pdb").write_text(data["designs"][0]["pdb"])
+    shown = read_chains(tmp_path / "shown.pdb")[0].positions(("N", "CA", "C", "O"))
+    assert shown[[*range(4, 14), *range(19, 30)]] == pytest.approx(kept, abs=5e-3)
+
+
+def test_the_licence_of_the_library_lies_beside_it() -> None:
+    folder = Path(cartoon.__file__).parent / "templates" / "3dmol"
+    assert "BSD-3-Clause" in (folder / "LICENSE").read_text() and (folder / "3Dmol-min.js").is_file()
