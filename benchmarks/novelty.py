@@ -1,10 +1,11 @@
 """How often a search finds the true relative of a protein, by identity, on real families; and how long it takes.
 
-    python benchmarks/novelty.py FOLDER [--queries 300] [--timed 100] [--out FILE]
+    python benchmarks/novelty.py FOLDER [--queries 300] [--timed 100] [--clustered 0] [--out FILE]
 
 FOLDER holds FASTA files; headers of proteins whose family is known say ``gene=blaTEM-132``, as those of NCBI's
 reference proteins of antimicrobial resistance do. For a query and a member of its gene family, the reference is 20,000
 proteins without all other relatives (E-value below 0.001 in the exact search); the search must name that member.
+``--clustered 1500`` compares our clusters of so many proteins with those of ``mmseqs easy-cluster``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import random
 import re
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,8 +27,9 @@ from didi_protein.fasta import read_fasta
 from didi_protein.kmers import KmerIndex, kmer_codes
 from didi_protein.nearest.choice import make_search
 from didi_protein.nearest.exact import ExactSearch
-from didi_protein.nearest.mmseqs import PROGRAM, hits, installed
+from didi_protein.nearest.mmseqs import PROGRAM, call_mmseqs, hits, installed
 from didi_protein.nearest.neighbour import expected
+from didi_protein.scoring.sequence import cluster_columns
 
 EDGES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)
 REFERENCE, MEMBERS, RELATED = 20_000, 60, 1e-3
@@ -94,6 +97,41 @@ def recall(folder: Path, count: int) -> dict[str, list[float]]:
     return {"pairs": [len(b) for b in found["exact"]], **table}
 
 
+def adjusted_rand(one: np.ndarray, other: np.ndarray) -> float:
+    """Agreement of two clusterings over pairs (Hubert and Arabie 1985): 1 for the same, 0 as by chance."""
+    table = np.zeros((one.max() + 1, other.max() + 1))
+    np.add.at(table, (one, other), 1)
+
+    def pairs_in(counts: np.ndarray) -> float:
+        return float((counts * (counts - 1) / 2).sum())
+
+    rows, columns, every = pairs_in(table.sum(1)), pairs_in(table.sum(0)), pairs_in(np.array([float(len(one))]))
+    chance = rows * columns / every
+    return (pairs_in(table) - chance) / ((rows + columns) / 2 - chance)
+
+
+def clusters(folder: Path, count: int) -> dict[str, dict[str, float]]:
+    """Numbers of clusters, ours and those of MMseqs2 (identity over the shorter, 80 % of it covered), and agreement."""
+    sequences, _ = families(folder)
+    some = random.Random(2).sample(sequences, count)
+    made = {}
+    for name, numbers in cluster_columns(some).items():
+        level = int(name.removeprefix("cluster_")) / 100
+        with tempfile.TemporaryDirectory() as place:
+            (Path(place) / "x.fasta").write_text("".join(f">{i}\n{text}\n" for i, text in enumerate(some)))
+            call_mmseqs(
+                Path(place), "easy-cluster", "x.fasta", "out", "work", "--min-seq-id", str(level), "-c", "0.8",
+                "--cov-mode", "5", "--seq-id-mode", "1", "-s", "7.5", "--threads", "1", "--cluster-mode", "2",
+            )  # fmt: skip
+            rows = [line.split("\t") for line in (Path(place) / "out_cluster.tsv").read_text().splitlines()]
+        leads = {int(member): int(lead) for lead, member in rows}
+        theirs = np.unique([leads[i] for i in range(count)], return_inverse=True)[1]
+        ours = np.unique(numbers, return_inverse=True)[1]
+        agreement = round(adjusted_rand(ours, theirs), 3)
+        made[name] = {"ours": int(ours.max()) + 1, "mmseqs": int(theirs.max()) + 1, "adjusted Rand": agreement}
+    return made
+
+
 def best(query: str, reference: list[str], candidates: list[int]) -> int | None:
     """The candidate that aligns best."""
     return max(candidates, key=lambda i: score(reference[i], query), default=None)
@@ -120,10 +158,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--timed", type=int, default=100)
+    parser.add_argument("--clustered", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    found = {"bins": list(EDGES), "recall": recall(given.folder, given.queries)}
-    found["seconds of a design"] = seconds(given.folder, given.timed)
+    found: dict[str, object] = {"bins": list(EDGES)}
+    if given.queries:
+        found["recall"] = recall(given.folder, given.queries)
+    if given.timed:
+        found["seconds of a design"] = seconds(given.folder, given.timed)
+    if given.clustered:
+        found["clusters"] = clusters(given.folder, given.clustered)
     text = json.dumps(found, indent=1)
     print(text)
     if given.out:

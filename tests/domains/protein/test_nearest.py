@@ -110,6 +110,32 @@ def test_the_program_itself_finds_a_copy() -> None:
     assert MmseqsSearch(REFERENCE, [REFERENCE[8]]).nearest(REFERENCE[8]).index == 8
 
 
+# --- the benchmark
+
+
+@needs_pyopal
+def test_recall_is_measured_on_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+    import novelty
+
+    rng = np.random.default_rng(0)
+    records = []
+    for family in range(6):
+        parent = np.array(list(random_protein(150, 500 + family)))
+        for member, changed in enumerate((0.0, 0.2, 0.45, 0.62, 0.7)):
+            letters = np.where(rng.random(150) < changed, rng.choice(list(RESIDUES), 150), parent)
+            records.append(f">f{family}m{member} gene=bla{'ABCDEF'[family]}-{member}\n{''.join(letters)}\n")
+    (tmp_path / "families.fasta").write_text("".join(records))
+    found = novelty.recall(tmp_path, 8)
+    assert sum(found["pairs"]) > 10
+    for exactly, by_words, count in zip(found["exact"], found["kmers"], found["pairs"], strict=True):
+        assert not count or exactly >= by_words
+    assert min(share for share, count in zip(found["exact"], found["pairs"], strict=True) if count) > 0.8
+    one = np.array([0, 0, 1, 1, 2])
+    assert novelty.adjusted_rand(one, np.array([5, 5, 3, 3, 0])) == pytest.approx(1.0)
+    assert abs(novelty.adjusted_rand(rng.integers(0, 5, 2000), rng.integers(0, 5, 2000))) < 0.02
+
+
 # --- the choice
 
 
