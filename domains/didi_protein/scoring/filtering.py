@@ -2,7 +2,7 @@
 
 designs.fasta designs.csv   what passed, the best first, scores in the headers
 rejected.csv                the rest, with reasons
-scores.jsonl pdb/ report.html   what passed, as a score folder of its own
+scores.jsonl pdb/ report.html   what passed, as a score folder of its own; cartoons.html view.pml view.cxc
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from ..design_report import read_designs, write_design_report
 from ..design_report.designs import RESIDUES, STRUCTURES, Design, structure_name
 from ..fasta import without_breaks, write_fasta
 from ..kmers import KmerIndex
+from .motifs import references_there
 from .sequence import WORD, needed_words
 from .table import BETTER, best_first, write_table
+from .views import write_views
 
 NONE = "none"
 MIN, MAX = "min", "max"
@@ -225,6 +227,7 @@ def write_kept(out: Path, kept: Sequence[dict[str, Any]], designs: Mapping[str, 
             (out / STRUCTURES).mkdir(exist_ok=True)
             shutil.copyfile(design.pdb, out / STRUCTURES / structure_name(design.id))
     write_table(out, lines)
+    write_views(out, kept, references_there(kept))
     record = {"command": " ".join(job.run.record.get("command_line", [])), **job.run.record.get("config", {})}
     job.message(f"report: {write_design_report(out, record)}")
 

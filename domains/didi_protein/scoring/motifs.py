@@ -50,6 +50,12 @@ def references(designs: Sequence[Sample], motif: Path | None) -> dict[str, Refer
     return found
 
 
+def references_there(rows: Sequence[Mapping[str, Any]]) -> dict[str, Reference]:
+    """The motifs of rows of a table, those whose structure file is still where it was."""
+    there = [row for row in rows if row.get(MOTIF_FILE) and Path(row[MOTIF_FILE]).is_file()]
+    return references([Sample(row["sequence"], row["id"], info=dict(row)) for row in there], None)
+
+
 def motif_columns(
     folder: Path, designs: Sequence[Sample], motifs: Mapping[str, Reference]
 ) -> dict[str, dict[str, Any]]:

@@ -44,7 +44,8 @@ def test_the_tutorial_ends_in_an_order_list(
     for row in rows:
         assert NATIVE[4:20] in row["sequence"] and NATIVE[29:38] in row["sequence"]
         assert row["nn_id"] == "native" and row["motif"].count("=") == 2
-    for name in ("scored/report.html", "scored/view.pml", "scored/view.cxc", "order/report.html", "order/rejected.csv"):
+    pages = ("scored/report.html", "scored/cartoons.html", "order/report.html", "order/cartoons.html")
+    for name in (*pages, "scored/view.pml", "scored/view.cxc", "order/view.pml", "order/rejected.csv"):
         assert Path(name).is_file(), name
     assert "pair_fit design_1" in Path("scored/view.pml").read_text()
     assert (Path("scored/motif") / "1_motif.pdb").is_file()
