@@ -164,7 +164,7 @@ def test_complexes_go_from_fasta_to_a_shortlist(tmp_path: Path) -> None:
     assert (rows["ab"]["length"], rows["ab"]["chains"], rows["a"]["chains"]) == ("30", "2", "")
     assert 0 < float(rows["ab"]["iptm"]) < 1 and float(rows["ab"]["ipae"]) > 0 and rows["a"]["iptm"] == ""
     assert all(len(d.atoms()) == len(d.letters) for d in read_designs(out))
-    assert main(["filter", f"input={out}", "top=2", f"out={tmp_path / 'short'}"]) == 0
+    assert main(["filter", f"input={out}", "min.plddt=0", f"out={tmp_path / 'short'}"]) == 0
     assert ":" in (tmp_path / "short" / "designs.fasta").read_text()
     # and the shortlist is input again
     again = [f"input={tmp_path / 'short' / 'designs.fasta'}", "fold=none", f"out={tmp_path / 'again'}"]
