@@ -29,9 +29,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import EsmConfig, EsmForProteinFolding
 
+from didi_core.device import out_of_memory
 from didi_protein.scoring.choice import GROWTH
 from didi_protein.scoring.esmfold import ORDER, EsmFold
-from didi_protein.scoring.folding import batches, free_memory, out_of_memory
+from didi_protein.scoring.folding import batches, free_memory
 from didi_protein.scoring.settings import ProteinScoring
 
 # The language model of facebook/esmfold_v1 (ESM-2 of 3B); trunk and structure module have transformers' defaults.

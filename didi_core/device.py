@@ -56,3 +56,11 @@ def check_device(device: str) -> None:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """bf16 autocast over fp32 master weights, or a context that does nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error reports a lack of memory, on a GPU or on the CPU."""
+    told = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "out of memory" in told or "not enough memory" in told or "can't allocate memory" in told
+    )

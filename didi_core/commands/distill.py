@@ -48,6 +48,7 @@ from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import derive_seed, generator
 from didi_core.training.engine import Engine
+from didi_core.training.memory import memory_advice
 from didi_core.training.planning import Plan, Stage, components, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Denoiser, Domain, Sample
@@ -125,8 +126,10 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     domain = make_domain(settings.domain, settings.data)
     teacher = load_teacher(domain, settings.teacher).to(machine.device).eval().requires_grad_(False)
     about = make_run(settings, domain, machine)
+    within = partial(memory_advice, settings.training, machine, processes.size, settings.rules.check)
     if settings.dry_run:
-        planned = plan(settings, about, teacher)
+        with within():
+            planned = plan(settings, about, teacher)
         print_plan(planned)
         return planned
     if settings.evaluate.enabled and processes.first:
@@ -140,7 +143,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         student = make_student(settings, teacher)
         with opened.stage("reference"):
             objective = settings.rules.prepare(materials(settings, about, teacher, student))
-        with opened.stage("training"):
+        with opened.stage("training"), within():
             keeper = make_keeper(opened, settings.resume)
             engine = Engine(objective, about, settings.training, keeper, "distill", partial(about.stream, "distill"))
             engine.train()

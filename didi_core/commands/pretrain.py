@@ -36,6 +36,7 @@ from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import generator, seeded
 from didi_core.training.engine import Engine
+from didi_core.training.memory import memory_advice
 from didi_core.training.planning import Plan, Stage, components, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Domain
@@ -95,8 +96,10 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     settings.rules.check(settings.training, processes.size)
     domain = make_domain(settings.domain, settings.data)
     about = make_run(settings, domain, machine)
+    within = partial(memory_advice, settings.training, machine, processes.size, settings.rules.check)
     if settings.dry_run:
-        planned = plan(settings, about)
+        with within():
+            planned = plan(settings, about)
         print_plan(planned)
         return planned
     describe(domain)  # report faults in the data before a folder is made
@@ -106,7 +109,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         about = replace(about, folder=opened.path)
         network = new_model(settings.sizes, domain, settings.seed).to(machine.device)
         note_machine(opened, machine, network)
-        with opened.stage("training"):
+        with opened.stage("training"), within():
             objective, keeper = (
                 settings.rules.prepare(materials(settings, about, network)),
                 make_keeper(opened, settings.resume),

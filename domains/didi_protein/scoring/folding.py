@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from didi_core.device import out_of_memory
+
 SMALLEST_CHUNK = 4
 
 
@@ -86,14 +88,6 @@ def fold_within_memory(
         return [None]
     finally:
         folder.chunk = before
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error reports a lack of memory, on a GPU or on the CPU."""
-    told = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "out of memory" in told or "not enough memory" in told or "can't allocate memory" in told
-    )
 
 
 def free_memory() -> None:

@@ -1,0 +1,63 @@
+"""What to change where a training run does not fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from didi_core.device import Machine, out_of_memory
+from didi_core.errors import DidiError, InputError
+from didi_core.training.settings import TrainingSettings
+
+
+class TooLarge(DidiError):
+    """A step does not fit into memory."""
+
+
+@contextmanager
+def memory_advice(
+    training: TrainingSettings, machine: Machine, processes: int, check: Callable[[TrainingSettings, int], None]
+) -> Iterator[None]:
+    """Say what to change where memory runs out inside.
+
+    Args:
+        check: raises InputError for settings of training that the objective cannot be run with.
+
+    Raises:
+        TooLarge: in place of the error of torch or Python.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        first = (str(error).splitlines() or [type(error).__name__])[0].strip()
+        raise TooLarge(
+            f"out of memory on {machine.label}: {first} {advice(training, machine, processes, check)} A checkpoint "
+            "that was saved is intact. dry_run=true measures what a run takes."
+        ) from error
+
+
+def advice(
+    training: TrainingSettings, machine: Machine, processes: int, check: Callable[[TrainingSettings, int], None]
+) -> str:
+    """The next smaller slices that the objective can be run with; where there are none, a smaller batch."""
+    rows = training.slice_size(processes)
+    for cut in range(training.accumulate + 1, training.batch_size // processes + 1):
+        with suppress(InputError):  # a cut that does not divide the batch, or not into whole groups
+            smaller = replace(training, accumulate=cut)
+            check(smaller, processes)
+            size = smaller.slice_size(processes)
+            told = (
+                f"A slice of {rows} sequence(s) is too large: set training.accumulate={cut}. Slices of {size} add up "
+                f"to the same batch, with about {size / rows:.0%} of what is not weights, gradients and AdamW."
+            )
+            break
+    else:
+        told = (
+            f"A slice of {rows} sequence(s) is too large, and training.batch_size={training.batch_size} cannot be cut "
+            "further: choose shorter sequences (data.max_length or the domain's own key) or a smaller model."
+        )
+    wide = machine.device.type == "cuda" and machine.precision == "fp32"
+    return f"{told} precision=bf16 halves activations." if wide else told
