@@ -232,7 +232,7 @@ class NFE:
         return NFE(self.denoiser + other.denoiser, self.scorer + other.scorer)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Sample:
     """One generated or natural sequence, as text, with its id, tokens and record."""
 

@@ -115,6 +115,10 @@ class AlphabetDomain(TokenDomain):
             written = text if len(text) == len(normal) else normal
             raise InputError(self.refusal(error.position, written[error.position - 1])) from None
 
+    def length(self, text: str) -> int:
+        """Letters of a sequence of the data, which is as ``check`` returned it."""
+        return len(self.inner_ids(text))
+
     def encode(self, text: str) -> list[int]:
         """One id per letter, between BOS and EOS if there are any. Raises InputError for an unknown letter."""
         ids = self.inner_ids(text)
@@ -166,7 +170,7 @@ class AlphabetDomain(TokenDomain):
 
     @cached_property
     def _own_lengths(self) -> dict[int, int]:
-        lengths, counts = np.unique([len(row) for row in self._rows["train"]], return_counts=True)
+        lengths, counts = np.unique(self._row_lengths["train"].numpy(), return_counts=True)
         return dict(zip(lengths.tolist(), counts.tolist(), strict=True))
 
     # --- networks
@@ -223,7 +227,7 @@ class AlphabetDomain(TokenDomain):
             examples += [f"{path}, line {s.line} {s.id!r}: {s.reason}" for s in reading.skipped[:SHOWN]]
         read, repeated = len(loaded) + left_out.total(), 0
         for sample in loaded:
-            length = len(self.inner_ids(sample.text))
+            length = self.length(sample.text)
             if length < self.min_length:
                 left_out[f"shorter than data.min_length={self.min_length}"] += 1
             elif length > self.max_length:
@@ -283,26 +287,26 @@ class AlphabetDomain(TokenDomain):
         return [sample.text for sample in self.splits["train"]] if self.paths else []
 
     @cached_property
-    def _rows(self) -> dict[str, list[np.ndarray]]:
-        """Ids of each sequence, without special tokens."""
+    def _row_lengths(self) -> dict[str, Int[Tensor, "n"]]:
+        """Letters of each sequence. Their ids are made batch by batch: of a million they would take gigabytes."""
         return {
-            split: [np.array(self.inner_ids(sample.text), dtype=np.int64) for sample in samples]
+            split: torch.tensor([self.length(sample.text) for sample in samples])
             for split, samples in self.splits.items()
         }
 
-    def _endless(self, split: str, batch_size: int, seed: int, start: int) -> Iterator[Int[Tensor, "B L"]]:
-        return self._shuffled(split, self._rows[split], batch_size, seed, start)
+    def _row(self, sample: Sample) -> np.ndarray:
+        """Ids of a sequence, without special tokens."""
+        return np.array(self.inner_ids(sample.text), dtype=np.int64)
 
-    def _shuffled(
-        self, split: str, rows: Sequence[np.ndarray], batch_size: int, seed: int, start: int
-    ) -> Iterator[Int[Tensor, "B L"]]:
-        lengths = torch.tensor([len(row) for row in rows])
-        epoch, skip = divmod(start, -(-len(rows) // batch_size))
+    def _endless(self, split: str, batch_size: int, seed: int, start: int) -> Iterator[Int[Tensor, "B L"]]:
+        lengths, samples = self._row_lengths[split], self.splits[split]
+        epoch, skip = divmod(start, -(-len(samples) // batch_size))
         while True:
             batches = epoch_batches(lengths, batch_size, self.pool, self.stream(seed, "batches", split, epoch))
             for number in range(skip, len(batches)):
                 stream = self.stream(seed, "augment", split, epoch, number)
-                yield padded([self.augment(rows[i], stream) for i in batches[number].tolist()], self.vocabulary)
+                rows = [self.augment(self._row(samples[i]), stream) for i in batches[number].tolist()]
+                yield padded(rows, self.vocabulary)
             epoch, skip = epoch + 1, 0
 
     def augment(self, row: np.ndarray, stream: torch.Generator) -> np.ndarray:

@@ -104,8 +104,8 @@ class ProteinDomain(AlphabetDomain):
     # --- sequences
 
     def normalise(self, text: str) -> str:
-        """Upper case."""
-        return text.upper() if text.isascii() else text
+        """Upper case; the same object where it is so already."""
+        return text.upper() if text.isascii() and not text.isupper() else text
 
     def check(self, text: str) -> str:
         """The residues of a record, in upper case and without a final ``*``."""
@@ -114,6 +114,10 @@ class ProteinDomain(AlphabetDomain):
     def inner_ids(self, text: str) -> list[int]:
         """Ids of the residues, without ``<cls>`` and ``<eos>``; any letter but the 20 amino acids raises InputError."""
         return residue_ids(text).tolist()
+
+    def length(self, text: str) -> int:
+        """Residues, one a letter."""
+        return len(text)
 
     def condition(self, wishes: Mapping[str, Any], request: Request) -> Conditioning:
         """Templates and bias for the keys of ``configs/conditioning/protein.yaml``."""

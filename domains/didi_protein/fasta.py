@@ -28,7 +28,7 @@ def protein(text: str) -> str:
     bad = first_other_letter(text)
     if bad is not None:
         raise InputError(describe_letter(*bad))
-    return text.upper()
+    return text if text.isupper() else text.upper()
 
 
 def chains(text: str) -> str:
