@@ -299,7 +299,12 @@ class AlphabetDomain(TokenDomain):
         return np.array(self.inner_ids(sample.text), dtype=np.int64)
 
     def _endless(self, split: str, batch_size: int, seed: int, start: int) -> Iterator[Int[Tensor, "B L"]]:
-        lengths, samples = self._row_lengths[split], self.splits[split]
+        return self._shuffled(split, self._row_lengths[split], batch_size, seed, start)
+
+    def _shuffled(
+        self, split: str, lengths: Int[Tensor, "n"], batch_size: int, seed: int, start: int
+    ) -> Iterator[Int[Tensor, "B L"]]:
+        samples = self.splits[split]
         epoch, skip = divmod(start, -(-len(samples) // batch_size))
         while True:
             batches = epoch_batches(lengths, batch_size, self.pool, self.stream(seed, "batches", split, epoch))
