@@ -1,27 +1,17 @@
-"""What a student of few calls can reach on the chain: against enumeration on small chains, and with a student that
-passes the floor."""
+"""What a student of few calls can reach on the chain, against enumeration on small chains."""
 
 from __future__ import annotations
 
 import itertools
-from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from didi_core.config import build
-from didi_core.models.noise import with_noise
-from didi_core.objectives.base import Materials
-from didi_core.objectives.registry import OBJECTIVES
-from didi_core.run import Run
-from didi_core.sampling.generate import SamplerSettings, generate
+from didi_core.diffusion.masking import log_p_x0
+from didi_core.models.dit import DiT, DiTConfig
 from didi_core.streams import generator
-from didi_core.training.engine import Engine
-from didi_core.training.settings import TrainingSettings
-from didi_core.training.state import FolderKeeper
-from didi_toy import ExactTeacher, MarkovChain, ToyDomain, default_chain
+from didi_core.types import Vocabulary
+from didi_toy import ExactTeacher, MarkovChain, default_chain
 from didi_toy.enumeration import every_sequence, few_step_law, iid_assignments
 from didi_toy.floor import (
     divergence,
@@ -104,26 +94,22 @@ def test_the_floor_of_the_default_chain() -> None:
     assert best.pair_kl == pytest.approx(1.744, abs=2e-3) and best.unigram_kl > 1
 
 
-def pair_kl(tokens: Tensor, exact: Tensor) -> float:
-    counts = torch.zeros_like(exact)
-    counts.index_put_((tokens[:, :-1].flatten(), tokens[:, 1:].flatten()), torch.ones(1).double(), accumulate=True)
-    return float(divergence(counts / counts.sum(), exact))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("noise", [0, 32])
-def test_one_call_passes_the_floor_with_noise_only(noise: int, tmp_path: Path) -> None:
-    """Trained by the expected log-ratio at re-noised completions of one call."""
-    domain = ToyDomain()
-    teacher = domain.teacher("bundled").requires_grad_(False)
-    student = with_noise(teacher, noise, seed=0).requires_grad_(True)
-    training = TrainingSettings(steps=150, batch_size=64, lr=3e-4, warmup=10, final=1.0, ema=0.95)
-    run = Run(domain)
-    keys = {"rollout": {"calls": [1]}, "soft_targets": False, "inverse_time": False, "critic": {"updates": 2}}
-    objective = build(OBJECTIVES.find("idlm"), keys, "objective").prepare(Materials(run, training, student, teacher))
-    Engine(objective, run, training, FolderKeeper(tmp_path), "test", partial(run.stream, "test")).train()
-    drawn = generate(domain, student, settings=SamplerSettings(steps=1), num=1000, batch_size=500)
-    exact = domain.chain.pairs(1, 32)
-    found = pair_kl(torch.tensor([sample.tokens for sample in drawn.samples]), exact)
-    floor = one_call(exact, starts=50, updates=800).pair_kl
-    assert found < floor - 0.1 if noise else found > floor
+@pytest.mark.parametrize("noise", [0, 1])
+def test_one_call_passes_the_floor_with_noise_only(noise: int) -> None:
+    """The pairs that one call writes, over equally likely values of the noise, brought near to those of a chain that
+    seldom changes. Without noise they stay a product."""
+    stay = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+    exact = MarkovChain(torch.tensor([0.5, 0.5], dtype=torch.float64), stay).pairs(1, 8)
+    floor = one_call(exact, starts=20).pair_kl
+    torch.manual_seed(0)
+    student = DiT(DiTConfig(hidden=32, layers=1, heads=2, conditioning=8, noise=noise), Vocabulary(2))
+    values = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(32) + 0.5) / 32)[:, None] if noise else None
+    masked = torch.full((len(values) if values is not None else 1, 8), 2)
+    optimiser = torch.optim.Adam(student.parameters(), lr=1e-3)
+    for _ in range(300):
+        optimiser.zero_grad()
+        p = log_p_x0(student(masked, values), student.vocabulary).exp().double()
+        cost = divergence(torch.einsum("bla,blc->ac", p[:, :-1], p[:, 1:]) / (7 * len(p)), exact)
+        cost.backward()
+        optimiser.step()
+    assert float(cost.detach()) < 0.5 * floor if noise else float(cost.detach()) > floor - 1e-4
