@@ -16,7 +16,10 @@ from didi_core.errors import InputError
 TINY = {
     "domain": "toy",
     "training": {"steps": 2, "batch_size": 8, "ema": 0.5, "warmup": 1},
-    "objective": {"reference_samples": 8, "reference_steps": 2, "critic": {"warmup": 1}},
+    "objective": "didi",
+    "objective.reference_samples": 8,
+    "objective.reference_steps": 2,
+    "objective.critic": {"warmup": 1},
     "evaluate": {"num": 4, "steps": (2,), "teacher_steps": [2], "temperatures": [1.0]},
 }
 

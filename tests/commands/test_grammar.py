@@ -207,6 +207,7 @@ def test_values_of_python_are_taken_as_they_are() -> None:
         "distill",
         {
             "domain": "toy",
+            "objective": "didi",
             "training": {"steps": np.int64(50), "lr": np.float32(0.5)},
             "data": {"length": (16, 32)},
             "evaluate.steps": np.array([4, 8]),
