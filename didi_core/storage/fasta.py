@@ -72,14 +72,14 @@ def parse_header(title: str) -> tuple[str, dict[str, str]]:
     The id is the first word; a header that begins with ``key=value,`` has none. A value in a header of UniProt goes
     on to the next key: ``OS=Homo sapiens OX=9606``.
     """
-    name, _, rest = title.strip().partition(" ")
+    name, rest = [*title.split(maxsplit=1), "", ""][:2]
     if name.startswith(UNIPROT):
         found = re.split(rf" ({_KEY.pattern})=", f" {rest}")[1:]
         pairs = zip(found[::2], found[1::2], strict=True)
         return name, {key: unquote(value.strip()) for key, value in pairs if value.strip()}
     words = _with_commas(title)
     if words is None:
-        words = rest.split()
+        words = re.split(r"[ \t]+", rest)  # no other space ends a word: a value may hold U+2028
     elif "=" in words[0]:
         name = ""
     else:

@@ -67,6 +67,9 @@ def test_ligandmpnns_samples_are_named_by_their_number(tmp_path: Path) -> None:
         ("sp|P1|X OS=Homo%20sapiens", "sp|P1|X", {"OS": "Homo sapiens"}),
         ("a x=1 y=two%20words", "a", {"x": "1", "y": "two words"}),
         ("", "", {}),
+        ("a\tx=1\ty=2", "a", {"x": "1", "y": "2"}),
+        ("a\u2028b x=1", "a", {"x": "1"}),
+        ("a x=1\u2028y z=\x85w", "a", {"x": "1\u2028y", "z": "\x85w"}),
         ("a =1 b= c==2", "a", {"c": "=2"}),
     ],
 )
