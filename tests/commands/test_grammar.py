@@ -213,7 +213,6 @@ def test_values_of_python_are_taken_as_they_are() -> None:
             "evaluate.steps": np.array([4, 8]),
             "run_dir": Path("a b"),
             "cache": None,
-            "objective": "didi",
             "objective.reward": ["scorer", reward],
         },
     )
