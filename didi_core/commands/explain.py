@@ -79,12 +79,22 @@ def _comments(command: str, config: Mapping[str, Any]) -> dict[str, str]:
     folder = config_folder()
     found = comments_of(folder / f"{command}.yaml") | comments_of(folder / "common.yaml")
     for group in groups_of(command):
-        for path in sorted((folder / group).glob("*.yaml")):
+        for path in _files(folder / group, config.get(group)):
             text = path.read_text(encoding="utf-8")
             at = "" if text.startswith("# @package _global_") else f"{group}."
             for key, comment in comments_of(path).items():
                 found.setdefault(f"{at}{key}", comment)
     return found | _domain_comments(config.get("domain"))
+
+
+def _files(folder: Path, chosen: Any) -> list[Path]:
+    """The files of a group that may explain a key: of a choice that has a name, its file and those it starts from."""
+    name = chosen.get("name") if isinstance(chosen, Mapping) else None
+    if not (folder / f"{name}.yaml").is_file():
+        return sorted(folder.glob("*.yaml"))
+    first = folder / f"{name}.yaml"
+    more = [entry for entry in _load(first).get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    return [first, *(folder / f"{entry}.yaml" for entry in more)]
 
 
 def _domain_comments(name: str | None) -> dict[str, str]:

@@ -80,6 +80,14 @@ def test_help_shows_the_values_that_the_words_make() -> None:
     assert "  training.steps=7" in explained("distill", ["domain=toy", "training.steps=7"])
 
 
+def test_help_explains_a_key_as_the_chosen_objective_does() -> None:
+    """Two objectives may have keys of one name that mean different things."""
+    for objective, comment in (("few_calls", "largest weight of a time"), ("cross_entropy", "small times have large")):
+        words = ["domain=protein", f"objective={objective}"]
+        (line,) = [line for line in explained("distill", words).splitlines() if "objective.weight_clip=" in line]
+        assert comment in line
+
+
 def test_help_version_and_completion_do_not_wait_for_torch() -> None:
     program = "import sys; from didi_core.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     asked = ["distill --help", "--version", "--complete distill training.s", "--completion zsh"]
