@@ -105,7 +105,8 @@ def choices_with(key: str) -> list[str]:
     found = []
     for folder in registry().config_folders:
         for path in sorted((folder / key.split(".")[0]).glob("*.yaml")):
-            if key in flatten(OmegaConf.to_container(OmegaConf.load(path))):  # type: ignore[arg-type]
+            declared: Any = OmegaConf.to_container(OmegaConf.load(path))
+            if key in flatten(declared):
                 found.append(path.stem)
     return found
 

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -105,11 +106,13 @@ def advantages(
         has none).
     """
     rules = settings.baseline
-    options = {"normalise": rules.normalise, "leave_one_out": rules.leave_one_out, "clip": rules.clip}
-    prefix = grouped_advantage(rewards.mean(0), rules.group, **options)  # type: ignore[arg-type]
+    over_group = partial(
+        grouped_advantage, normalise=rules.normalise, leave_one_out=rules.leave_one_out, clip=rules.clip
+    )
+    prefix = over_group(rewards.mean(0), rules.group)
     if rewards.shape[0] == 1:
         return prefix, prefix[None]
-    branch = grouped_advantage(rewards.T.reshape(-1), rewards.shape[0], **options)  # type: ignore[arg-type]
+    branch = over_group(rewards.T.reshape(-1), rewards.shape[0])
     return prefix, branch.view(rewards.shape[1], rewards.shape[0]).T
 
 

@@ -127,7 +127,7 @@ def _installed(distribution: str) -> bool:
 
 def _release(text: str) -> tuple[int, ...]:
     """The numbers that a version begins with: 3.4.1.post1 is (3, 4, 1)."""
-    return tuple(int(part) for part in re.match(r"[0-9.]*", text)[0].strip(".").split("."))  # type: ignore[index]
+    return tuple(int(part) for part in re.sub(r"[^0-9.].*", "", text, flags=re.DOTALL).strip(".").split("."))
 
 
 def _of_the_package(name: str, device: torch.device) -> Logits:
