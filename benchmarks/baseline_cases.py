@@ -20,6 +20,7 @@ RENAMED = {"average": "ema"}
 
 
 OTHER_PARTS: Words = (
+    "objective=didi",
     *("objective.rollout.states=3", "objective.rollout.times=beta", "objective.rollout.beta=[2.0,1.5]"),
     *("objective.rollout.branches=2", "objective.rollout.trained=1", "objective.rollout.law=confidence"),
     *("objective.baseline.leave_one_out=true", "objective.baseline.normalise=false"),
