@@ -20,8 +20,8 @@ from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.cross_entropy import masked_nll
-from didi_core.objectives.states import State, States, StateSettings
-from didi_core.training.objective import Learner, Objective, Slice, Terms
+from didi_core.objectives.states import FromStates, State, States, StateSettings
+from didi_core.training.objective import Slice, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,23 +42,14 @@ class Alpha(ObjectiveSettings):
             raise InputError(f"objective.k={self.k} is out of range: it must be positive (k -> 0 is cross-entropy).")
 
     def prepare(self, materials: Materials) -> AlphaObjective:
-        return AlphaObjective(self, materials, States.of(self.states, materials, schedule(self.schedule)))
+        return AlphaObjective(materials, States.of(self.states, materials, schedule(self.schedule)), self)
 
 
 @dataclass
-class AlphaObjective(Objective[State]):
+class AlphaObjective(FromStates):
     """One student call on corrupted sequences."""
 
     rules: Alpha
-    materials: Materials
-    states: States
-
-    def learners(self) -> list[Learner]:
-        training = self.materials.training
-        return [Learner("student", self.materials.student, training.optimiser, training.ema)]
-
-    def batch(self, slice: Slice) -> State:
-        return self.states.draw(slice)
 
     def loss(self, learner: str, batch: State, slice: Slice) -> Terms:
         nll = masked_nll(self.materials.student, batch.xt, batch.x0, slice.stream)

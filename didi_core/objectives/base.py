@@ -14,7 +14,7 @@ from didi_core.errors import InputError
 from didi_core.objectives.reference import Batches, SampleReference
 from didi_core.run import Run
 from didi_core.streams import seeded
-from didi_core.training.objective import Collapse, Objective, Scalars
+from didi_core.training.objective import Collapse, Learner, Objective, Scalars
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Denoiser, Scorer
 
@@ -69,6 +69,10 @@ class Materials:
         with seeded(self.run.seed, "scorer"):
             return self.run.domain.scorer(self.frozen, trainable_blocks).to(self.run.device)
 
+    def student_learner(self, warmup: int = 0) -> Learner:
+        """The student as the run's result: it waits for ``warmup`` updates of the others and has an EMA."""
+        return Learner("student", self.student, self.training.optimiser, self.training.ema, warmup=warmup)
+
     def data(self) -> Batches:
         """The domain's training data, by batch number."""
         run = self.run
@@ -104,6 +108,10 @@ class ObjectiveSettings(ABC):
     def resolved(self) -> dict[str, Any]:
         """The keys as they were read, in plain values. A run's record holds them, and runs are compared by them."""
         return asdict(self)
+
+    def for_card(self) -> dict[str, Any]:
+        """The keys as the card of a trained network has them: all but the name."""
+        return {key: value for key, value in asdict(self).items() if key != "name"}
 
     def check(self, training: TrainingSettings, processes: int) -> None:
         """Raise InputError where the batch cannot be cut into the slices of that many processes."""

@@ -7,15 +7,16 @@ shows the effect of the same time spent on the teacher's own training, from the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from didi_core.diffusion.schedules import Schedule, schedule
+from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.cross_entropy import masked_nll
-from didi_core.objectives.states import State, States, StateSettings
-from didi_core.training.objective import Learner, Objective, Slice, Terms
+from didi_core.objectives.nelbo import nelbo_rate
+from didi_core.objectives.states import FromStates, State, States, StateSettings
+from didi_core.training.objective import Slice, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,33 +35,22 @@ class CrossEntropy(ObjectiveSettings):
             raise InputError(f"objective.weight_clip={self.weight_clip} is out of range: it must be positive.")
 
     def prepare(self, materials: Materials) -> ControlObjective:
-        times = schedule(self.schedule)
-        return ControlObjective(self, materials, times, States.of(self.states, materials, times))
+        return ControlObjective(materials, States.of(self.states, materials, schedule(self.schedule)), self)
 
 
 @dataclass
-class ControlObjective(Objective[State]):
+class ControlObjective(FromStates):
     """The NELBO of the student at the states."""
 
     rules: CrossEntropy
-    materials: Materials
-    times: Schedule
-    states: States
-
-    def learners(self) -> list[Learner]:
-        training = self.materials.training
-        return [Learner("student", self.materials.student, training.optimiser, training.ema)]
-
-    def batch(self, slice: Slice) -> State:
-        return self.states.draw(slice)
 
     def loss(self, learner: str, batch: State, slice: Slice) -> Terms:
         student = self.materials.student
         nll = masked_nll(student, batch.xt, batch.x0, slice.stream)
-        rate = -self.times.dalpha(batch.time) / (1 - batch.alpha).clamp_min(1e-4)
-        weight = rate.clamp_max(self.rules.weight_clip)[:, None].expand_as(batch.x0)[batch.masked]
+        rate = nelbo_rate(self.states.schedule, batch.time, batch.alpha, self.rules.weight_clip)
+        weight = rate[:, None].expand_as(batch.x0)[batch.masked]
         loss = (nll * weight).sum() / student.vocabulary.maskable(batch.x0).sum()
         return Terms(loss, {"loss": float(loss.detach()), "nll": float(nll.detach().mean())})
 
     def record(self) -> Mapping[str, Any]:
-        return {key: value for key, value in asdict(self.rules).items() if key != "name"}
+        return self.rules.for_card()

@@ -112,10 +112,8 @@ class DidiObjective(Objective[Episode]):
 
     def learners(self) -> list[Learner]:
         """The networks of rewards, then the student, which starts after the longest of their warm-ups."""
-        training = self.materials.training
         wait = max((entry.critic.warmup for entry, _, _ in self.critics), default=0)
-        student = Learner("student", self.student, training.optimiser, training.ema, warmup=wait)
-        return [*(learner for _, _, learner in self.critics), student]
+        return [*(learner for _, _, learner in self.critics), self.materials.student_learner(wait)]
 
     def batch(self, slice: Slice) -> Episode:
         """The student's rollouts, with their graph where gradients are enabled."""

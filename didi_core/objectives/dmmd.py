@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -96,4 +96,4 @@ class DmmdObjective(RatioObjective):
         return (self.rules.pull * found.divergence - found.log_p.squeeze(1)).mean()
 
     def record(self) -> Mapping[str, Any]:
-        return {key: value for key, value in asdict(self.rules).items() if key != "name"}
+        return self.rules.for_card()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -94,4 +94,4 @@ class IdlmObjective(RatioObjective):
     def record(self) -> Mapping[str, Any]:
         rollout = self.rules.rollout  # its law and grid are what a sampler goes by
         trained = {"rollout_law": rollout.law, "rollout_grid": rollout.grid} if rollout else {}
-        return {key: value for key, value in asdict(self.rules).items() if key != "name"} | trained
+        return self.rules.for_card() | trained

@@ -9,7 +9,7 @@ There is no anchor, no critic and no entropy bonus.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,9 +22,9 @@ from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.objectives.base import Materials, ObjectiveSettings
-from didi_core.objectives.states import State, States, StateSettings
+from didi_core.objectives.states import FromStates, State, States, StateSettings
 from didi_core.streams import generator
-from didi_core.training.objective import Learner, Objective, Slice, Terms
+from didi_core.training.objective import Slice, Terms
 from didi_core.types import LayeredDenoiser
 
 
@@ -76,17 +76,15 @@ class Mmd(ObjectiveSettings):
                 f"objective.layers={list(self.layers)}: the teacher has {teacher.depth} blocks. Choose 1 to "
                 f"{teacher.depth}."
             )
-        return MmdObjective(self, materials, teacher, States.of(self.states, materials, schedule(self.schedule)))
+        return MmdObjective(materials, States.of(self.states, materials, schedule(self.schedule)), self, teacher)
 
 
 @dataclass
-class MmdObjective(Objective[State]):
+class MmdObjective(FromStates):
     """One student call on corrupted sequences; its G b completions are scored in the teacher's features."""
 
     rules: Mmd
-    materials: Materials
     teacher: LayeredDenoiser
-    states: States
 
     @cached_property
     def kernels(self) -> list[float]:
@@ -103,13 +101,6 @@ class MmdObjective(Objective[State]):
         """The teacher's states after each of the layers, in fp32."""
         with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
             return [layer.float() for layer in self.teacher.after_blocks(tokens, self.rules.layers)]
-
-    def learners(self) -> list[Learner]:
-        training = self.materials.training
-        return [Learner("student", self.materials.student, training.optimiser, training.ema)]
-
-    def batch(self, slice: Slice) -> State:
-        return self.states.draw(slice)
 
     def loss(self, learner: str, batch: State, slice: Slice) -> Terms:
         rules, student = self.rules, self.materials.student
@@ -143,7 +134,7 @@ class MmdObjective(Objective[State]):
         return total
 
     def record(self) -> Mapping[str, Any]:
-        return {"kernel": self.kernels, **{k: v for k, v in asdict(self.rules).items() if k not in ("name", "kernel")}}
+        return {"kernel": self.kernels, **{k: v for k, v in self.rules.for_card().items() if k != "kernel"}}
 
 
 @dataclass(frozen=True)

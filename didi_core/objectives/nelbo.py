@@ -71,6 +71,13 @@ def nelbo(
     maskable = vocabulary.maskable(x0)
     alpha = schedule.alpha(times).to(x0.device)
     xt = forward_mask(x0, alpha, maskable, vocabulary.mask, generator)
-    rate = (-schedule.dalpha(times).to(x0.device) / (1 - alpha).clamp_min(1e-4)).clamp_max(weight_clip)
+    rate = nelbo_rate(schedule, times, alpha, weight_clip)
     weight = rate[:, None].expand_as(x0)[xt == vocabulary.mask]
     return (masked_nll(denoiser, xt, x0, generator) * weight).sum() / maskable.sum()
+
+
+def nelbo_rate(
+    schedule: Schedule, times: Float[Tensor, "B"], alpha: Float[Tensor, "B"], clip: float
+) -> Float[Tensor, "B"]:
+    """The weight -dalpha_t / (1 - alpha_t) of each row, at most ``clip``. ``alpha`` is that of the times."""
+    return (-schedule.dalpha(times).to(alpha.device) / (1 - alpha).clamp_min(1e-4)).clamp_max(clip)

@@ -74,9 +74,7 @@ class RatioObjective(Objective[Completion]):
         """The loss that makes the fake denoiser follow the student."""
 
     def learners(self) -> list[Learner]:
-        training, wait = self.materials.training, self.critic.warmup
-        student = Learner("student", self.materials.student, training.optimiser, training.ema, warmup=wait)
-        return [self.critic.learner("fake", self.fake), student]
+        return [self.critic.learner("fake", self.fake), self.materials.student_learner(self.critic.warmup)]
 
     def loss(self, learner: str, batch: Completion, slice: Slice) -> Terms:
         noised = self.renoise(batch, slice.stream)

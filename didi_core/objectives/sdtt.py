@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -96,9 +96,8 @@ class SdttObjective(Objective[Targets]):
     states: States
 
     def learners(self) -> list[Learner]:
-        training = self.materials.training
-        student = Learner("student", self.materials.student, training.optimiser, training.ema)
-        return [Learner("earlier", self.earlier, training.optimiser, updates=0), student]
+        earlier = Learner("earlier", self.earlier, self.materials.training.optimiser, updates=0)
+        return [earlier, self.materials.student_learner()]
 
     def round(self, step: int) -> int:
         """The round of a step, from 0."""
@@ -138,7 +137,7 @@ class SdttObjective(Objective[Targets]):
         check_entropy(step, scalars, self.materials.collapse)
 
     def record(self) -> Mapping[str, Any]:
-        return {key: value for key, value in asdict(self.rules).items() if key != "name"}
+        return self.rules.for_card()
 
 
 def decided(

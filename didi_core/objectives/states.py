@@ -17,7 +17,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.objectives.base import Materials
 from didi_core.objectives.reference import Reference, trim
 from didi_core.streams import generator
-from didi_core.training.objective import Slice
+from didi_core.training.objective import Learner, Objective, Slice
 
 SOURCES = ("data", "teacher")
 
@@ -98,3 +98,17 @@ class States:
         x0 = trim(slice.of(self.source.batch(slice.step, batch)), vocabulary.pad).to(run.device)
         xt = forward_mask(x0, alpha, vocabulary.maskable(x0), vocabulary.mask, slice.stream)
         return State(x0, xt, xt == vocabulary.mask, time, alpha)
+
+
+@dataclass
+class FromStates(Objective[State]):
+    """An objective from which the student alone learns, in states from data."""
+
+    materials: Materials
+    states: States
+
+    def learners(self) -> list[Learner]:
+        return [self.materials.student_learner()]
+
+    def batch(self, slice: Slice) -> State:
+        return self.states.draw(slice)
