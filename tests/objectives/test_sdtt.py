@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from memory_keeper import Memory
 from torch import Tensor
 
 from didi_core.config import build
@@ -22,9 +22,8 @@ from didi_core.plugins import registry
 from didi_core.run import Run
 from didi_core.streams import generator
 from didi_core.training.engine import Engine
-from didi_core.training.objective import Scalars, Slice
+from didi_core.training.objective import Slice
 from didi_core.training.settings import TrainingSettings
-from didi_core.training.state import Stateful
 from didi_toy.enumeration import TableDenoiser, every_sequence, few_step_law, iid_assignments
 
 V, L, ROWS = 3, 2, 40_000
@@ -90,44 +89,21 @@ def test_the_gradient_is_that_of_the_divergence_to_the_mean_target() -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
 
 
-@dataclass
-class Kept:
-    """A keeper in memory that stops a run after a step."""
-
-    stop: int = 0
-    saved: tuple[int, dict[str, Any]] | None = None
-
-    def restore(self, state: Mapping[str, Stateful]) -> int:
-        if self.saved is None:
-            return 0
-        for name, part in state.items():
-            part.load_state_dict(copy.deepcopy(self.saved[1][name]))
-        return self.saved[0]
-
-    def save(self, step: int, state: Mapping[str, Stateful]) -> None:
-        self.saved = step, {name: copy.deepcopy(part.state_dict()) for name, part in state.items()}
-        if step == self.stop:
-            raise KeyboardInterrupt
-
-    def record(self, step: int, scalars: Scalars) -> None:
-        assert step > 0
-
-
 @pytest.mark.parametrize("stop", [2, 3])
 def test_a_round_ends_with_a_new_teacher_and_a_resume_knows_it(stop: int) -> None:
     keys = {"calls": 8, "rounds": 2, "round_updates": 2}
     training = replace(TRAINING, checkpoint_every=1, accumulate=2)
 
-    def engine(keeper: Kept) -> Engine:
+    def engine(keeper: Memory) -> Engine:
         run = Run(registry().domain("toy", {}))
         return Engine(prepared("sdtt", training, **keys), run, training, keeper, "test", partial(run.stream, "test"))
 
-    whole = engine(Kept())
+    whole = engine(Memory())
     objective = whole.objective
     assert objective.teacher(0) is objective.materials.frozen
     whole.train()
     assert objective.teacher(5) is objective.earlier and [objective.round(i) for i in range(6)] == [0, 0, 1, 1, 1, 1]
-    keeper = Kept(stop)
+    keeper = Memory(stop)
     with pytest.raises(KeyboardInterrupt):
         engine(keeper).train()
     keeper.stop = 0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plain_metrics import Number, Ratio
 from rich.console import Console
-from test_statistics import Number, Ratio
 
 from didi_core.evaluation.frontier import SweepPoint, frontier
 from didi_core.evaluation.intervals import Interval, bootstrap

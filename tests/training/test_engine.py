@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from memory_keeper import Memory
 from torch import Tensor, nn
 
 from didi_core.errors import InputError
@@ -20,7 +20,6 @@ from didi_core.training.engine import Clock, Engine, Trainee, due_updates, total
 from didi_core.training.objective import Collapse, Learner, Objective, Scalars, Slice, Terms
 from didi_core.training.optimiser import EMA, OptimiserSettings
 from didi_core.training.settings import TrainingSettings
-from didi_core.training.state import Stateful
 from didi_toy import ToyDomain
 
 ADAM = OptimiserSettings(lr=0.05, clip=1e9)
@@ -75,31 +74,6 @@ class Line(Objective[Played]):
 
     def weights(self) -> dict[str, Tensor]:
         return {f"{n}.{k}": v.clone() for n, net in self.networks.items() for k, v in net.state_dict().items()}
-
-
-@dataclass
-class Memory:
-    """A keeper in memory. stop: a step after whose checkpoint the process dies."""
-
-    stop: int = 0
-    saved: tuple[int, dict[str, Any]] | None = None
-    lines: list[tuple[int, Scalars]] = field(default_factory=list)
-
-    def restore(self, state: Mapping[str, Stateful]) -> int:
-        if self.saved is None:
-            return 0
-        assert set(self.saved[1]) == set(state)
-        for name, part in state.items():
-            part.load_state_dict(copy.deepcopy(self.saved[1][name]))
-        return self.saved[0]
-
-    def save(self, step: int, state: Mapping[str, Stateful]) -> None:
-        self.saved = step, {name: copy.deepcopy(part.state_dict()) for name, part in state.items()}
-        if step == self.stop:
-            raise KeyboardInterrupt
-
-    def record(self, step: int, scalars: Scalars) -> None:
-        self.lines.append((step, scalars))
 
 
 def engine(objective: Objective[Any], training: TrainingSettings = TRAINING, keeper: Memory | None = None) -> Engine:
