@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -61,38 +62,43 @@ def samples_table(report: Report, narrow: bool = False) -> Table:
 def matched_entropy_table(report: Report, narrow: bool = False) -> Table:
     """Model against baseline at the entropy of the data. The decisive interval is that of the difference."""
     headers, cells = matched_table(report)
-    keep = [i for i in range(len(headers)) if i != 1 or len({line[1] for line in cells}) > 1]
-    method = f"; {cells[0][1]}" if 1 not in keep else ""
-    table = _table(
-        f"{report.evaluation.metrics[0].label} at matched entropy ({report.evaluation.at:.3f} nats{method})",
-        [headers[i] for i in keep],
-    )
-    for line in cells:
-        line = [*line[:3], *map(_bare, line[3:5]), *line[5:]]
-        line = [_shorter(cell) for cell in line] if narrow else line
-        chosen = [Text(line[i], style=COLOURS.get(line[i], "") if headers[i] == "verdict" else "") for i in keep]
-        table.add_row(*chosen)
-    return table
+    method = _one_method(cells)
+    title = f"{report.evaluation.metrics[0].label} at matched entropy ({report.evaluation.at:.3f} nats{method})"
+    return _comparison(title, headers, cells, _shorter if narrow else str, bool(method))
 
 
 def matched_variety_table(plain: Plain, narrow: bool = False) -> Table:
     """The same at one variety of the two sets."""
-    several = len({line[1] for line in plain.cells}) > 1
-    keep = [i for i in range(len(plain.headers)) if i != 1 or several]
-    table = _table(plain.title + ("" if several else f"; {plain.cells[0][1]}"), [plain.headers[i] for i in keep])
-    for line in plain.cells:
-        shown = [*line[:4], *map(_bare, line[4:6]), *line[6:]]
-        verdict = Text(shown[7], style=COLOURS.get(shown[7], ""))
-        table.add_row(*(verdict if i == 7 else (_bare(shown[i]) if narrow else shown[i]) for i in keep))
-    return table
+    method = _one_method(plain.cells)
+    return _comparison(plain.title + method, plain.headers, plain.cells, _bare if narrow else str, bool(method))
 
 
 def equal_calls_table(plain: Plain, narrow: bool = False) -> Table:
     """Model against baseline at equal calls."""
-    table = _table(plain.title, list(plain.headers))
-    for line in plain.cells:
-        shown = [*line[:3], *map(_bare, line[3:5]), _bare(line[5]) if narrow else line[5]]
-        table.add_row(*shown, Text(line[6], style=COLOURS.get(line[6], "")))
+    return _comparison(plain.title, plain.headers, plain.cells, _bare if narrow else str)
+
+
+def _one_method(cells: Sequence[Sequence[str]]) -> str:
+    """The method that all lines share, for the title; '' where there are several."""
+    methods = {line[1] for line in cells}
+    return f"; {methods.pop()}" if len(methods) == 1 else ""
+
+
+def _comparison(
+    title: str,
+    headers: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    short: Callable[[str], str],
+    without_method: bool = False,
+) -> Table:
+    """A table of models against a baseline. Values from the fourth column to the difference lose their intervals, and
+    the verdict has a colour. short: how a cell is written."""
+    keep = [i for i in range(len(headers)) if not (without_method and i == 1)]
+    values, verdict = range(3, headers.index("difference")), headers.index("verdict")
+    table = _table(title, [headers[i] for i in keep])
+    for line in cells:
+        shown = [short(_bare(cell) if i in values else cell) for i, cell in enumerate(line)]
+        table.add_row(*(Text(shown[i], style=COLOURS.get(shown[i], "") if i == verdict else "") for i in keep))
     return table
 
 
