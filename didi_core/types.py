@@ -93,7 +93,7 @@ class Vocabulary:
 
     @cached_property
     def frame(self) -> tuple[int, ...]:
-        """Ids that stand around a text and are no part of it: BOS, EOS and padding."""
+        """Ids around a text that do not belong to it: BOS, EOS and padding."""
         return tuple(i for i in (self.bos, self.eos, self.pad) if i is not None)
 
     @cached_property

@@ -176,7 +176,7 @@ def _residues(chain: Any) -> list[_Residue]:
 
 
 def parse(path: Path) -> Any:
-    """Biopython's structure of a file; whether it is mmCIF is told by its content."""
+    """Biopython's structure of a file; its content shows whether it is mmCIF."""
     if not path.is_file():
         raise InputError(f"pdb={path}: no such file. Give the path of a PDB or mmCIF file.")
     text = read_whole(path)

@@ -53,7 +53,7 @@ _WHY = {
 
 
 def first_other_letter(sequence: str) -> tuple[int, str] | None:
-    """1-based position and letter of the first character that is no amino acid of the 20 (either case), or None."""
+    """1-based position and letter of the first character outside the 20 amino acids (either case), or None."""
     found = _OTHER_LETTER.search(sequence)
     return None if found is None else (found.start() + 1, found.group())
 

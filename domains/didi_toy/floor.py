@@ -14,7 +14,7 @@ pair KL, the divergence of the sampler's pairs from the chain's, pooled over pos
 
 ``posterior_pairs`` are the pairs of the sampler that has the chain's exact posterior in each of its calls: what a
 perfect teacher does. Its student can be better than that from the second call on, since what is visible by then may
-decide several tokens at once; so this is no bound.
+decide several tokens at once; so this is not a bound.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _weights(n: int, gap: int, reveals: float) -> Float[Tensor, "U"]:
 
 
 def _inside(chain: MarkovChain, n: int, u: int) -> Float[Tensor, "A B C"]:
-    """Posterior of position u of a gap of n, for every left and right end; the last index is no token, as an end."""
+    """Posterior of position u of a gap of n, for every left and right end; the last index is an end without a token."""
     power = torch.linalg.matrix_power
     left = torch.cat([power(chain.transition, u), chain.marginal(u - 1)[None]])
     right = torch.cat([power(chain.transition, n + 1 - u), torch.ones(chain.symbols, 1, dtype=torch.float64)], 1)

@@ -40,7 +40,7 @@ class Joined:
 
     @property
     def chains(self) -> Int[Tensor, "N"]:
-        """The chain of every residue that is no linker."""
+        """The chain of every residue outside linkers."""
         return torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
 
     @property

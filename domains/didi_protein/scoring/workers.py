@@ -64,11 +64,11 @@ def _begin(function: Callable[[Any], Any]) -> None:
 def _end_with_parent() -> None:
     """End this process with its parent; otherwise it would wait for work for ever."""
     parent = multiprocessing.parent_process()
-    assert parent is not None
+    assert parent is not None, "only a process that was started by another one calls this"
     parent.join()
     os._exit(1)
 
 
 def _call(thing: Any) -> Any:
-    assert _function is not None
+    assert _function is not None, "_begin runs first in every process"
     return _function(thing)

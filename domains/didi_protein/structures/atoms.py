@@ -83,7 +83,7 @@ def read_chains(path: Path) -> list[Chain]:
 
 
 def _chain(name: str, residues: Sequence[Any], before: int) -> Chain | None:
-    """A chain of Biopython's without what is no amino acid; ``before``: atoms of the file that came earlier."""
+    """A chain of Biopython's, amino acids only; ``before``: atoms of the file that came earlier."""
     letters, numbers, kept = "", [], []
     for residue in residues:
         atoms, places = list(residue), range(before, before + len(residue))

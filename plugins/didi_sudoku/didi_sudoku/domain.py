@@ -23,7 +23,7 @@ from .puzzles import Maker, Puzzle
 
 
 class SudokuDomain(TokenDomain):
-    """Sudoku of side 4 or 6. A sample is a filled grid in which the clues can be told from what was written.
+    """Sudoku of side 4 or 6. A sample is a filled grid in which clues differ from what was written.
 
     Clues have token ids of their own, the vocabulary's ``given`` ones: no forward process masks them, no sampler draws
     them.
