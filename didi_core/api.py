@@ -153,12 +153,15 @@ def shortlist(folder: Path | str | Scored, **settings: Any) -> Scored:
 
 
 def _composed(name: str, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
-    """Settings, configuration and command line of a command."""
+    """Settings, configuration and command line of a command; says which defaults are the domain's."""
     from didi_core.commands import find
     from didi_core.commands.compose import compose_mapping
     from didi_core.config import build
+    from didi_core.processes import current
 
     job = compose_mapping(name, settings)
+    if job.note and current().first:
+        print(job.note, flush=True)
     return build(find(name).settings, job.config), job.config, (name, *job.words)
 
 

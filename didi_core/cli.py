@@ -131,7 +131,7 @@ def _dispatch(words: Sequence[str]) -> None:
     elif any(flag in SWEEP for flag in flags):
         _run_many(command, jobs)
     else:
-        _run_one(command, jobs[0], (command.name, *settings))
+        _run_one(command, jobs[0], (command.name, *jobs[0].words))
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -156,12 +156,14 @@ def _as_yaml(job: Job) -> str:
     import yaml
 
     text: str = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
-    return text.rstrip()
+    return f"{f'# {job.note}{chr(10)}' if job.note else ''}{text.rstrip()}"
 
 
 def _run_one(command: Command, job: Job, command_line: tuple[str, ...]) -> None:
     from didi_core.config import build
 
+    if job.note and current().first:
+        print(job.note, flush=True)
     command.run(build(command.settings, job.config), job.config, command_line)
 
 

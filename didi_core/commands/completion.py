@@ -54,5 +54,6 @@ def candidates(words: Sequence[str]) -> list[str]:
     key, equals, _ = typed.partition("=")
     if equals:
         return [word for word in (f"{key}={name}" for name in groups.get(key, [])) if word.startswith(typed)]
-    keys = {*groups, *(k for k, v in flatten(shown_config(command.name)).items() if not isinstance(v, dict) or not v)}
+    config, _ = shown_config(command.name)
+    keys = {*groups, *(k for k, v in flatten(config).items() if not isinstance(v, dict) or not v)}
     return sorted(f"{key}=" for key in keys if f"{key}=".startswith(typed))

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from didi_core.commands.grammar import Unreadable, choices, quoted, written
 from didi_core.commands.merging import Merging, put
+from didi_core.commands.objective_default import FOUND_BY, default_objective, taken_out
 from didi_core.commands.setting import PROSE, Setting, is_generator, parse, plain, read_setting, several
 from didi_core.commands.spellings import respelled
 from didi_core.commands.unfiled import store_unfiled, unfiled
@@ -61,10 +62,15 @@ def group_options(group: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a command: its settings as words, and the plain configuration composed from them."""
+    """One run of a command: its settings as words, and the plain configuration composed from them.
+
+    words: of the user, and ``objective=<name>`` where that is the domain's default.
+    note: a line that says so, or empty.
+    """
 
     words: tuple[str, ...]
     config: dict[str, Any]
+    note: str = ""
 
 
 def compose_jobs(command: str, words: Sequence[str], sweep: bool = False) -> list[Job]:
@@ -75,13 +81,13 @@ def compose_jobs(command: str, words: Sequence[str], sweep: bool = False) -> lis
     """
     settings = [parse(word) for word in words]
     if not sweep:
-        return [Job(tuple(words), compose_settings(command, settings))]
+        return [_job(command, words, settings)]
     given = {setting.key for setting in settings}
     groups, _ = _apart([s for s in settings if len(_values(s)) == 1])
     params = _compose(command, groups, whole=True).hydra.sweeper.params or {}
     settings += [parse(f"{key}={value}") for key, value in params.items() if key not in given]
     combinations = itertools.product(*([replace(s, value=v) for v in _values(s)] for s in settings))
-    return [Job(tuple(s.word for s in each), compose_settings(command, each)) for each in combinations]
+    return [_job(command, [s.word for s in each], each) for each in combinations]
 
 
 def compose_mapping(command: str, given: Mapping[str, Any]) -> Job:
@@ -93,7 +99,7 @@ def compose_mapping(command: str, given: Mapping[str, Any]) -> Job:
     for key, value in given.items():
         bare = key.lstrip("+")
         settings.append(Setting(bare, plain(value), add=key != bare))
-    return Job(tuple(setting.word for setting in settings), compose_settings(command, settings))
+    return _job(command, [setting.word for setting in settings], settings)
 
 
 def compose_settings(command: str, settings: Sequence[Setting]) -> dict[str, Any]:
@@ -102,8 +108,29 @@ def compose_settings(command: str, settings: Sequence[Setting]) -> dict[str, Any
     Raises:
         InputError: a setting does not fit; the message gives what would.
     """
+    return _job(command, (), settings).config
+
+
+def _job(command: str, words: Iterable[str], settings: Sequence[Setting]) -> Job:
+    """The job of these settings. words: as the user would type them."""
     groups, values = _apart(map(_respelled, settings))
-    base: Any = OmegaConf.to_container(_compose(command, groups))
+    composed = _compose(command, groups, whole=True)
+    name, note, added = default_objective(composed), "", []
+    if name is not None:
+        note = FOUND_BY.format(name=name, domain=composed.domain)
+        added = [Setting("objective", name)]
+        try:
+            _check_choice("objective", name, added[0])
+        except InputError as error:
+            raise InputError(f"{note}: {error}") from None
+        composed = _compose(command, [*groups, *added])
+    config = _merged(command, composed, values)
+    return Job((*words, *(setting.word for setting in added)), config, note)
+
+
+def _merged(command: str, composed: DictConfig, values: Iterable[Setting]) -> dict[str, Any]:
+    """The plain configuration of files and values."""
+    base = taken_out(composed)
     config: dict[str, Any] = copy.deepcopy(base)
     merging = Merging(command, config)
     for setting in values:
@@ -163,7 +190,7 @@ def _choice(setting: Setting) -> Any:
     return value
 
 
-def _check_choice(group: str, name: str, setting: Setting) -> None:
+def _check_choice(group: str, name: object, setting: Setting) -> None:
     """Raise InputError where a choice is not one of the group's files."""
     if not isinstance(name, str):
         raise InputError(f"{group}={name!r} does not fit: it is one name.")

@@ -16,7 +16,6 @@ from didi_core.commands import find
 from didi_core.commands.grammar import written
 from didi_core.commands.setting import WISHES
 from didi_core.config import config_folder, flatten
-from didi_core.errors import InputError
 
 COMMENT_AT = 44  # column
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:\s#\s(?P<comment>.*))?$")
@@ -25,7 +24,7 @@ _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:\s#\s(?P<com
 def explained(command: str, words: Sequence[str] = ()) -> str:
     """The help of a command, with the settings as changed by ``words``."""
     about = find(command)
-    config = shown_config(command, words)
+    config, note = shown_config(command, words)
     comments = _comments(command, config)
     lines = [about.about, "", "settings, key=value"]
     flat = flatten(config)
@@ -34,6 +33,7 @@ def explained(command: str, words: Sequence[str] = ()) -> str:
     if chosen:
         lines += ["", "groups, key=choice; each choice is a file of settings"]
         lines += [f"  {group}={' | '.join(names)}" for group, names in chosen.items()]
+        lines += [f"  {note}"] if note else []
     node = next((name for name in WISHES if name in config), None)
     for path in sorted((config_folder() / node).glob("*.yaml")) if node else ():
         lines += ["", f"settings of domain {path.stem}"]
@@ -43,25 +43,29 @@ def explained(command: str, words: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def shown_config(command: str, words: Sequence[str] = ()) -> dict[str, Any]:
-    """The configuration of these words, from the core's own files if they have all the choices."""
+def shown_config(command: str, words: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """The configuration of these words, from the core's own files if they have all the choices, and a note on it."""
     groups = groups_of(command)
     named = {word.partition("=")[0]: word.partition("=")[2] for word in words}
     light = all(value in groups[key] for key, value in named.items() if key in groups)
     if not light or set(named) - {*groups}:
         from didi_core.commands.compose import compose_jobs
 
-        return compose_jobs(command, words)[0].config
+        (job,) = compose_jobs(command, words)
+        return job.config, job.note
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
+
+    from didi_core.commands.objective_default import FOUND_BY, default_objective, taken_out
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        made = OmegaConf.to_container(compose(command, list(words)))
-    if not isinstance(made, dict):
-        raise InputError(f"the configuration of {command} is not a mapping.")
-    return {str(key): value for key, value in made.items()}
+        made = compose(command, list(words), return_hydra_config=True)
+        name = default_objective(made)
+        if name is None:
+            return taken_out(made), ""
+        note = FOUND_BY.format(name=name, domain=made.domain)
+        return taken_out(compose(command, [*words, f"objective={name}"])), note
 
 
 def groups_of(command: str) -> dict[str, list[str]]:

@@ -76,7 +76,7 @@ def test_help_has_one_value_of_every_key(command: str) -> None:
 
 
 def test_help_shows_the_values_that_the_words_make() -> None:
-    assert "  training.steps=250" in explained("distill", ["domain=toy"])
+    assert "  training.steps=100" in explained("distill", ["domain=toy"])
     assert "  training.steps=7" in explained("distill", ["domain=toy", "training.steps=7"])
 
 

@@ -379,6 +379,23 @@ def test_file_of_a_plugin_comes_before_what_its_code_says(installed: Callable[..
     assert compose_settings("distill", [parse("objective=mine")])["objective"]["strength"] == 7.0
 
 
+def test_domain_of_a_plugin_names_its_default_objective(installed: Callable[..., None], tmp_path: Path) -> None:
+    from didi_core.commands.compose import compose_jobs
+    from didi_core.commands.explain import explained
+
+    text = "# @package _global_\ndomain: {0}\ndefault_objective: {1}\ndata: {{}}\n"
+    for name, objective in (("named", "mmd"), ("wrong", "dodo")):
+        made = configs(tmp_path, f"domain/{name}", text=text.format(name, objective))
+    three = dict.fromkeys(("named", "wrong", "bare"), ToyDomain)
+    made.didi_register_domains = hookimpl(lambda: three)  # type: ignore[attr-defined]
+    installed(Point("three", made))
+    assert compose_jobs("distill", ["domain=named"])[0].config["objective"]["name"] == "mmd"
+    assert compose_jobs("distill", ["domain=bare"])[0].config["objective"]["name"] == "few_calls"
+    assert "  objective.name=mmd\n" in explained("distill", ["domain=named"])
+    with pytest.raises(InputError, match="objective=dodo: the default of domain=wrong: unknown objective 'dodo'"):
+        compose_jobs("distill", ["domain=wrong"])
+
+
 def test_file_of_a_config_folder_that_is_no_yaml_is_its_plugins_problem(tmp_path: Path) -> None:
     told = problem(configs(tmp_path, "conditioning/odd", text="a: [\n"))
     assert "didi_register_config_folders offers 'conditioning/odd', which is not YAML" in told
