@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from html import escape
 from pathlib import Path, PosixPath
 from typing import Any
 
@@ -21,6 +20,7 @@ from didi_core.domain.scoring import Scored
 from didi_core.errors import InputError
 from didi_core.progress import Bar, Reporter, Silent
 from didi_core.sampling.generate import Generated, SamplerSettings, generate
+from didi_core.storage.frame import html_frame
 from didi_core.types import Domain, Sample
 
 OF_GENERATION = ("seed", "length", "batch_size", "templates", "scorer")
@@ -40,22 +40,14 @@ class Report(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         """The report's page, for a notebook."""
-        return _framed(self.folder)
+        return html_frame(self.folder)
 
 
 class RunFolder(PosixPath):
     """A run directory as a path; in a notebook it shows its page."""
 
     def _repr_html_(self) -> str:
-        return _framed(self)
-
-
-def _framed(folder: Path) -> str:
-    """The page of a folder in a frame; its path where there is no page."""
-    if not (folder / "report.html").is_file():
-        return escape(str(folder))
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    return f'<iframe srcdoc="{escape(page)}" width="100%" height="600" style="border:0"></iframe>'
+        return html_frame(self)
 
 
 def load_student(run_dir: Path | str) -> nn.Module:

@@ -16,7 +16,7 @@ from didi_core.report.page import Cell, Grid, Line, render
 from didi_core.report.runs import read_run, side_by_side
 from didi_core.report.side_tables import Table
 from didi_core.report.to_html import Shown
-from didi_core.report.to_markdown import section
+from didi_core.report.to_markdown import inline, section
 from didi_core.storage.files import write_atomic, write_json
 from didi_core.storage.run_dir import git_commit
 
@@ -69,7 +69,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     folder = settings.out or Path("outputs") / "report" / time.strftime("%Y-%m-%d_%H-%M-%S")
     plain = {"schema": SCHEMA, "title": title, "sentence": sentence, "notes": notes}
     write_json(folder / "runs.json", {**plain, "tables": [asdict(table) for table in tables], "provenance": record})
-    text = "\n\n".join([f"# {title}", sentence, *(f"> {note}" for note in notes), *_flat(map(section, tables))]) + "\n"
+    said = [f"# {title}", inline(sentence), *(f"> {inline(note)}" for note in notes)]
+    text = "\n\n".join([*said, *_flat(map(section, tables))]) + "\n"
     write_atomic(folder / "runs.md", text)
     write_atomic(folder / "runs.html", _html(title, runs[0].report["domain"], sentence, notes, tables, record))
     print(text)

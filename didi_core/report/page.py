@@ -1,21 +1,15 @@
-"""The frame of every report: a self-contained HTML file with light and dark colours that is readable on a phone.
-
-Pages are jinja2 templates that escape all values, because names of models, texts of samples and entries of records may
-come from anyone.
-"""
+"""The frame of every report: a self-contained HTML file with light and dark colours that is readable on a phone."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from didi_core.report.pictures import VARIABLES
+from didi_core.storage import markup
 
 DARK = {
     "ink": "#e7e9ee",
@@ -68,33 +62,7 @@ def render(template: str, package: str = __package__, **values: Any) -> str:
 
     Every value is escaped. A page loads nothing from other addresses.
     """
-    return environment(package).get_template(template).render(**values)
-
-
-@cache
-def environment(package: str) -> jinja2.Environment:
-    """The templates of a package, with those of this package as a fallback."""
-    loaders = [jinja2.PackageLoader(name) for name in dict.fromkeys((package, __package__))]
-    made = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    made.globals["colours"] = Markup(_colours())  # of this file alone
-    made.filters["plain"] = lambda record: {k: v for k, v in record.items() if not _nested(v)}
-    made.filters["nested"] = lambda record: {k: _indented(v) for k, v in record.items() if _nested(v)}
-    return made
-
-
-def _nested(value: Any) -> bool:
-    return isinstance(value, Mapping | list | tuple)
-
-
-def _indented(value: Any) -> str:
-    return json.dumps(value, indent=2, default=str)
+    return markup.render(template, package, __package__, colours=Markup(_colours()), **values)
 
 
 def _colours() -> str:

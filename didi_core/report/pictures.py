@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from xml.etree import ElementTree
 
 import numpy as np
+from markupsafe import Markup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +44,11 @@ STYLE = {
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar sign in a name is one
 }
+
+SVG = "{http://www.w3.org/2000/svg}"
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,7 +61,7 @@ class Plot:
     name: str
     caption: str
     png: bytes
-    svg: str
+    svg: Markup
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
@@ -84,32 +90,55 @@ def panels_of(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return canvas, list(grid[:count])
 
 
+def lay_out(canvas: Figure) -> None:
+    """Give everything its final place, and replace what no file of XML may contain in texts, which come from anyone."""
+    from matplotlib.text import Text
+
+    for text in canvas.findobj(Text):
+        text.set_text(_writable(text.get_text()))  # type: ignore[attr-defined]
+    canvas.draw_without_rendering()
+
+
 def finish(canvas: Figure, name: str, caption: str) -> Plot:
     import matplotlib as mpl
 
     png, svg = io.BytesIO(), io.StringIO()
+    lay_out(canvas)
     # The salt makes identifiers reproducible, and different between pictures of one page.
     with mpl.rc_context({"svg.hashsalt": f"didi-{name}"}):
         canvas.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
         canvas.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Plot(name, caption, png.getvalue(), _inline(svg.getvalue(), caption))
+    return Plot(name, caption, png.getvalue(), _inline(svg.getvalue(), _writable(caption)))
 
 
-def _inline(svg: str, label: str) -> str:
-    """An SVG file as an element of an HTML page: without addresses or fixed size, and with CSS variables as colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", svg)
-    head, rest = svg.split(">", 1)
-    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    text = f'{head} role="img" aria-label="{_escape(label)}">{rest}'
+def _inline(svg: str, label: str) -> Markup:
+    """An SVG file as an element of an HTML page: without addresses or fixed size, and with CSS variables as colours.
+
+    It is taken apart and written again, so that a text in it stays a text.
+    """
+    picture = ElementTree.fromstring(svg)
+    for parent in [*picture.iter()]:
+        for child in [*parent]:
+            if child.tag == f"{SVG}metadata":
+                parent.remove(child)
+    for element in picture.iter():
+        element.tag = element.tag.removeprefix(SVG)
+        element.attrib = {name.rpartition("}")[2]: _coloured(value) for name, value in element.items()}
+    for name in ("width", "height", "version"):
+        picture.attrib.pop(name, None)
+    picture.attrib |= {"role": "img", "aria-label": label}
+    return Markup(ElementTree.tostring(picture, encoding="unicode").strip())
+
+
+def _coloured(value: str) -> str:
     for colour, variable in VARIABLES.items():
-        text = text.replace(colour, f"var(--{variable})")
-    return text.strip()
+        value = value.replace(colour, f"var(--{variable})")
+    return value
 
 
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+def _writable(text: str) -> str:
+    """A text that XML can hold: what no file of it may contain is replaced."""
+    return _NOT_XML.sub("\ufffd", text)
 
 
 def log_axis(axis: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from didi_core.evaluation.findings import Findings
 from didi_core.evaluation.rows import Evaluation, Method, table_rows
 from didi_core.evaluation.wording import headed
-from didi_core.report.pictures import INK, MUTED, SERIES, Plot, finish, log_axis, panels_of, styled
+from didi_core.report.pictures import INK, MUTED, SERIES, Plot, finish, lay_out, log_axis, panels_of, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def frontier_plot(evaluation: Evaluation) -> Plot:
         axes.margins(x=0.1)
         named.append(ends)
     _legend(panels[0], evaluation, {m for m, _ in evaluation.frontiers}, held_out="held-out data")
-    canvas.draw_without_rendering()  # places are final only after the layout
+    lay_out(canvas)
     for axes, ends in zip(panels, named, strict=True):
         _end_labels(axes, ends)
     caption = (

@@ -21,33 +21,34 @@ from didi_core.report.tables import described, main_table, matched_table
 def markdown(report: Report, plots: Sequence[Plot]) -> str:
     """The tables and the plots beside them."""
     evaluation = report.evaluation
-    parts = [f"# {report.title}", report.sentence, *(f"> {note}" for note in report.notes)]
+    parts = [f"# {inline(report.title)}", inline(report.sentence), *(f"> {inline(note)}" for note in report.notes)]
     headers, cells, _ = main_table(report)
     parts += [
         "## As sampled",
-        "Intervals are 95 % bootstrap intervals. " + _explained(report),
+        inline("Intervals are 95 % bootstrap intervals. " + _explained(report)),
         markdown_table(headers, cells),
     ]
     if report.findings.comparisons:
         headers, cells = matched_table(report)
         parts += [
-            f"## {headed(evaluation.metrics[0].label)} at matched entropy "
+            f"## {inline(headed(evaluation.metrics[0].label))} at matched entropy "
             f"({evaluation.at:.3f} nats, that of held-out data)",
             markdown_table(headers, cells),
         ]
-    parts += [f"![{plot.caption}](plots/{plot.name}.png)" for plot in plots]
+    parts += [f"![{inline(plot.caption)}](plots/{plot.name}.png)" for plot in plots]
     sides = (variety_table, difference_table, cost_table, precision_table, diversity_table)
     for table in (make(report) for make in sides):
         parts += section(table) if table else []
     parts.append("## A few samples")
     for name, samples in evaluation.examples.items():
-        parts.append(f"**{name}**\n\n" + "\n".join(f"    {sample.text[:300]}" for sample in samples))
+        lines = [line for sample in samples for line in sample.text[:300].splitlines()]
+        parts.append(f"**{inline(name)}**\n\n" + "\n".join(f"    {line}" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
 def section(table: Table) -> list[str]:
     """A heading, an explanation, and the table."""
-    return [f"## {table.title}", table.about, markdown_table(table.headers, table.cells)]
+    return [f"## {inline(table.title)}", inline(table.about), markdown_table(table.headers, table.cells)]
 
 
 def _explained(report: Report) -> str:
@@ -62,4 +63,9 @@ def _explained(report: Report) -> str:
 
 def markdown_table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     lines = [headers, ["---"] * len(headers), *cells]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(inline(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def inline(text: str) -> str:
+    """A text for a line of Markdown, in which it makes no element, link or line of its own."""
+    return " ".join(text.split()).replace("<", "\\<").replace("](", "]\\(")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import resources
 
-from jinja2 import PackageLoader
 from markupsafe import Markup
 
-from didi_core.report.page import environment, render
+from didi_core.report.page import render
 
 from .designs import BANDS
 from .page import LIMITS
@@ -31,7 +31,7 @@ class Shown:
 
 def cartoon_page(designs: Sequence[Shown], references: Sequence[str]) -> str:
     """The page. ``references``: PDB texts of the motifs' files."""
-    library, *_ = PackageLoader(__package__).get_source(environment(__package__), LIBRARY)
+    library = resources.files(__package__).joinpath("templates", LIBRARY).read_text(encoding="utf-8")
     return render(
         "cartoon.html",
         __package__,

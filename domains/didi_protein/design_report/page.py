@@ -161,6 +161,6 @@ def _structure(design: Design) -> dict[str, Any]:
     return {
         "name": design.id,
         "letters": design.letters,
-        "plddt": [round(float(v), 1) for v in design.residues],  # type: ignore[union-attr]
+        "plddt": [round(float(v), 1) if np.isfinite(v) else None for v in design.residues],  # type: ignore[union-attr]
         "ca": [round(float(v), 1) for v in design.atoms().ravel()],
     }
