@@ -95,7 +95,7 @@ def lay_out(canvas: Figure) -> None:
     from matplotlib.text import Text
 
     for text in canvas.findobj(Text):
-        text.set_text(_writable(text.get_text()))  # type: ignore[attr-defined]
+        text.set_text(_writable(text.get_text()))
     canvas.draw_without_rendering()
 
 
