@@ -6,7 +6,7 @@ card        what the card reaches: a bf16 matrix product and a copy
 language    MDLM's size (169M, 50,258 rows, 1,024 tokens, batch 16): forward, sampler at 8 and 64 calls
 update      one distillation update of ``objective=didi`` there, and of the released recipe written plainly
 protein     DPLM's 150M, batch 32 of mixed lengths: update and sampler
-compile     torch.compile of the blocks of the 169M network, forward
+compile     ``compile=true`` at 169M: trunk forward and with backward, by two attentions, and one update
 
 Weights are random: times and memory do not depend on them. Every row holds what was measured and, where
 there is one, what had been predicted from the code on a CPU. The file is rewritten after every row.
@@ -34,6 +34,7 @@ from didi_core.commands.compose import compose_jobs
 from didi_core.device import autocast
 from didi_core.diffusion.grids import Uniform
 from didi_core.diffusion.laws import Iid
+from didi_core.models.compiled import Compilation, compiling
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.objectives.didi import Didi
 from didi_core.objectives.registry import read_objective
@@ -294,30 +295,62 @@ def _protein_update(table: Table, how: Any, label: str) -> None:
 
 
 def compile_blocks(table: Table) -> None:
-    """Forward of the trunk, as it is and with compiled blocks."""
-    how = setting(table)
+    """``compile=true``: the trunk forward, and forward with backward, and an update, as they are and compiled."""
+    for attention in ("sdpa", "auto"):
+        table.attempt(f"169M trunk with {attention}, compiled", lambda name=attention: _compiled_trunk(table, name))
+    table.attempt("update at 169M, compiled", lambda: _compiled_update(table))
+
+
+def _compiled_trunk(table: Table, attention: str) -> None:
+    how, label = setting(table), f"169M trunk with {attention}"
     torch.manual_seed(0)
     with table.device:
-        model = DiT(replace(how.config, attention="sdpa"), Vocabulary(how.tokens)).eval().requires_grad_(False)
+        model = DiT(replace(how.config, attention=attention), Vocabulary(how.tokens)).eval()
     tokens = torch.randint(how.tokens, (how.batch, how.length), device=table.device)
 
     def trunk() -> Tensor:
         with torch.no_grad(), autocast(table.device, how.precision):
             return model.trunk(tokens)
 
-    before, plain = trunk(), table.milliseconds(trunk, 10)
-    table.add("169M trunk with sdpa", plain, "ms")
-    for i, block in enumerate(model.blocks):
-        model.blocks[i] = torch.compile(block, dynamic=False)  # type: ignore[assignment]
-    started = time.monotonic()
-    after = trunk()
-    if table.cuda:
-        torch.cuda.synchronize()
-    table.add("169M trunk, compiled: first call", time.monotonic() - started, "s")
-    error = float((after.float() - before.float()).norm() / before.float().norm())
-    table.add("169M trunk, compiled: relative difference", error, "", "1e-6 in fp32 on a CPU")
-    table.add("169M trunk, compiled: times faster", plain / table.milliseconds(trunk, 10), "x", "1.5 (1.36 on a CPU)")
-    table.add("kernels of a block, compiled", table.counts(trunk)["kernels"] / how.config.layers, "")
+    def learned() -> None:
+        model.zero_grad()
+        with autocast(table.device, how.precision):
+            loss = model.trunk(tokens).float().square().mean()
+        loss.backward()
+
+    before, plain, slow = trunk(), table.milliseconds(trunk, 10), table.milliseconds(learned, 5)
+    table.add(label, plain, "ms")
+    table.add(f"{label}: forward and backward", slow, "ms")
+    compilation = Compilation()
+    with compiling(compilation):
+        started = time.monotonic()
+        after = trunk()
+        learned()
+        if table.cuda:
+            torch.cuda.synchronize()
+        table.add(f"{label}, compiled: first calls", time.monotonic() - started, "s")
+        table.add(f"{label}, compiled: what failed", compilation.problem or "nothing")
+        error = float((after.float() - before.float()).norm() / before.float().norm())
+        table.add(f"{label}, compiled: relative difference", error, "", "1e-6 in fp32 on a CPU")
+        faster = plain / table.milliseconds(trunk, 10)
+        table.add(f"{label}, compiled: times faster", faster, "x", "1.5 (1.36 on a CPU)")
+        table.add(f"{label}, compiled: forward and backward", slow / table.milliseconds(learned, 5), "x")
+        table.add(f"{label}, compiled: kernels of a block", table.counts(trunk)["kernels"] / how.config.layers, "")
+
+
+def _compiled_update(table: Table) -> None:
+    label, numbers, repeats = "update at 169M, didi", iter(range(1000)), 1 if table.quick else 3
+    run = engine(setting(table), objective("owt_small"))
+
+    def one() -> None:
+        run.step(next(numbers))
+
+    plain = table.milliseconds(one, repeats, warm=1)
+    with compiling(Compilation()):
+        started = time.monotonic()
+        one()
+        table.add(f"{label}, compiled: first update", time.monotonic() - started, "s")
+        table.add(f"{label}, compiled: times faster", plain / table.milliseconds(one, repeats, warm=1), "x")
 
 
 PARTS = {"card": card, "language": language, "update": update, "protein": protein, "compile": compile_blocks}

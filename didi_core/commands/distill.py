@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from didi_core.commands.common import (
     open_run,
 )
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
+from didi_core.commands.compiling import DISTILLED, Blocks, CompileSettings, training_calls
 from didi_core.device import Machine
 from didi_core.domain.abilities import HasSampleCache
 from didi_core.domain.conditioning import own_templates
@@ -77,7 +79,7 @@ class StudentSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(RunSettings):
+class Settings(RunSettings, CompileSettings):
     """``configs/distill.yaml``.
 
     objective: ``kind``, and the keys of that kind. training: length, batch and optimiser.
@@ -136,11 +138,17 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         check_reference(domain)
     describe(domain)  # report faults in the data before a folder is made
     recorded = {**config, "objective": settings.rules.resolved()}
-    with open_run("distill", settings.domain, settings.run_dir, recorded, command_line, upgraded=upgraded) as opened:
+    with (
+        open_run("distill", settings.domain, settings.run_dir, recorded, command_line, upgraded=upgraded) as opened,
+        ExitStack() as stack,
+    ):
         note_data(opened, domain)
         note_machine(opened, machine, teacher)
         about = replace(about, folder=opened.path)
         student = make_student(settings, teacher)
+        calls = training_calls(settings.training, DISTILLED)
+        blocks = Blocks.of(settings.compile, about, student, calls, settings.training.seconds)
+        stack.enter_context(blocks.running(opened))
         with opened.stage("reference"):
             objective = settings.rules.prepare(materials(settings, about, teacher, student))
         with opened.stage("training"), within():
@@ -280,6 +288,7 @@ def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirec
             "batch_size": training.batch_size,
             "lr": training.lr,
             "seed": settings.seed,
+            "compile": opened.record["compile"],
         },
         "git_commit": opened.record["git_commit"],
     }

@@ -21,6 +21,7 @@ from didi_core.commands.common import (
     open_run,
 )
 from didi_core.commands.comparison import AUTO, Compared, PlanSettings, compare_models, publish, trained_with
+from didi_core.commands.compiling import Blocks, CompileSettings, sampling_calls
 from didi_core.commands.grammar import written
 from didi_core.commands.sample import check_reach
 from didi_core.config import Choice
@@ -38,7 +39,7 @@ from didi_core.types import Domain
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(CommonSettings, PlanSettings):
+class Settings(CommonSettings, CompileSettings, PlanSettings):
     """``configs/evaluate.yaml``. ``domain`` and ``data`` are read from the run; with ``samples`` they must be given.
 
     labels: one for each file of samples; files with the same label form one set.
@@ -141,11 +142,14 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
         note_machine(opened, run.machine, source.networks.student)
         note_data(opened, run.domain)
         opened.note(hashes={"student": source.card["sha256"]})
-        with opened.stage("evaluation"):
+        chosen = chosen_by(settings, source.card)
+        calls = sampling_calls(chosen.calls(), chosen.batch_size, 1)
+        blocks = Blocks.of(settings.compile, run, source.networks.student.to(run.device), calls)
+        with opened.stage("evaluation"), blocks.running(opened):
             found = compare_models(
                 run,
                 source.networks,
-                chosen_by(settings, source.card),
+                chosen,
                 cache_dir=_cache_dir(source.folder, source.made_by.get("cache"), opened.path),
                 reference=reference,
                 length=settings.length,

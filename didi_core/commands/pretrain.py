@@ -21,6 +21,7 @@ from didi_core.commands.common import (
     note_machine,
     open_run,
 )
+from didi_core.commands.compiling import PRETRAINED, Blocks, CompileSettings, training_calls
 from didi_core.config import build
 from didi_core.device import Machine
 from didi_core.domain.data_report import describe
@@ -45,7 +46,7 @@ CONFIGS = {"dit": DiTConfig, "gpt2": JudgeConfig}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(RunSettings):
+class Settings(RunSettings, CompileSettings):
     """``configs/pretrain.yaml``.
 
     objective: ``kind``, and the keys of that kind. training: length, batch and optimiser.
@@ -109,7 +110,9 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         about = replace(about, folder=opened.path)
         network = new_model(settings.sizes, domain, settings.seed).to(machine.device)
         note_machine(opened, machine, network)
-        with opened.stage("training"), within():
+        calls = training_calls(settings.training, PRETRAINED)
+        blocks = Blocks.of(settings.compile, about, network, calls, settings.training.seconds)
+        with opened.stage("training"), within(), blocks.running(opened):
             objective, keeper = (
                 settings.rules.prepare(materials(settings, about, network)),
                 make_keeper(opened, settings.resume),
@@ -172,6 +175,7 @@ def card(settings: Settings, engine: Engine, opened: RunDirectory) -> dict[str, 
             "seed": settings.seed,
             **asdict(settings.training),
             "steps": engine.updates,
+            "compile": opened.record["compile"],
         },
         "command": shlex.join(["python", "-m", "didi_core", *opened.record["command_line"]]),
         "versions": opened.record["versions"],

@@ -21,6 +21,7 @@ from didi_core.commands.common import (
     open_run,
 )
 from didi_core.commands.comparison import AUTO, measured_curve, trained_with
+from didi_core.commands.compiling import Blocks, CompileSettings, sampling_calls
 from didi_core.commands.grammar import written
 from didi_core.config import Choice
 from didi_core.device import Machine
@@ -43,6 +44,7 @@ from didi_core.sampling.catalogue import sampler
 from didi_core.sampling.generate import DEFAULT_LAW, Generated, SamplerSettings, generate, length_ranges
 from didi_core.storage.files import write_json
 from didi_core.storage.fingerprint import model_hash
+from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import generator
 from didi_core.types import Denoiser, Domain, Sample, Scorer
 
@@ -51,7 +53,7 @@ REACH = 8  # largest ratio of a length to the longest one that a model was train
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(CommonSettings, SamplerSettings):
+class Settings(CommonSettings, CompileSettings, SamplerSettings):
     """``configs/sample.yaml``: the keys of the sampler, and those of the command.
 
     law, grid: ``auto`` stands for those with which the model was trained, by its card.
@@ -138,16 +140,21 @@ class Source:
         return cls(card, denoiser, None, make_run(settings, domain, machine))
 
 
-def draw(settings: Settings, source: Source, asked: Conditioning | None = None) -> Generated:
+def draw(
+    settings: Settings, source: Source, asked: Conditioning | None = None, opened: RunDirectory | None = None
+) -> Generated:
     """Draw the samples of these settings, each with its record; pinned positions are verified.
 
     Args:
         asked: the result of ``lay_out``, if the caller has it.
+        opened: where results go, whose record says how the network ran.
     """
     how, run = settings.sampler_settings(source.card), source.run
     asked = asked or lay_out(settings, run.domain, source.card)
-    run.reporter.start("sample", settings.num)
-    with run.autocast():
+    calls = sampling_calls(settings.num, settings.batch_size, how.steps)
+    blocks = Blocks.of(settings.compile, run, source.denoiser, calls)
+    with blocks.running(opened), run.autocast():
+        run.reporter.start("sample", settings.num)
         curve = measured_curve(run.domain, source.denoiser, settings.seed) if how.needs_curve else None
         made = generate(
             run.domain,
@@ -168,6 +175,7 @@ def draw(settings: Settings, source: Source, asked: Conditioning | None = None) 
         **how.record(),
         "precision": run.machine.precision,
         "seed": settings.seed,
+        **({"compiled": True} if blocks.compiled else {}),
         "nfe": round(made.nfe.denoiser, 2),
         **({"scorer_nfe": round(made.nfe.scorer, 2)} if made.nfe.scorer else {}),
         "model": source.card["sha256"]["model.safetensors"][:12],
@@ -186,7 +194,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     domain = source.run.domain
     asked = lay_out(settings, domain, source.card)
     with ExitStack() as stack:
-        place = settings.out
+        place, opened = settings.out, None
         if settings.out is None or settings.run_dir is not None:
             opened = stack.enter_context(open_run("sample", domain.name, settings.run_dir, config, command_line))
             note_machine(opened, source.run.machine, source.denoiser)
@@ -194,7 +202,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             opened.note(hashes={"model": source.card["sha256"]})
             place = place or opened.path / f"samples{domain.suffix}"
         _print_choices(settings, source.card)
-        made, out = draw(settings, source, asked), place or Path()
+        made, out = draw(settings, source, asked, opened), place or Path()
         domain.write(out, made.samples)
         where = index_map(made.samples, asked, domain.vocabulary)
         if where is not None:

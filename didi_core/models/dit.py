@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from didi_core.errors import InputError, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
+from didi_core.models.compiled import compilable
 from didi_core.types import NoisyDenoiser, Vocabulary
 
 FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
@@ -157,13 +158,38 @@ class Block(nn.Module):
         layout: Layout,
         backend: str,
     ) -> Float[Tensor, "N D"]:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, dim=-1)
-        qkv = self.attn_qkv(self.norm1(x, shift1, scale1)).view(-1, 3, self.heads, x.shape[-1] // self.heads)
-        q, k, v = rotate(qkv[:, 0], *rotation), rotate(qkv[:, 1], *rotation), qkv[:, 2]
-        mixed = self.attn_out(attention(q, k, v, layout, backend).flatten(1))
-        x = gated(x, gate1, F.dropout(mixed, self.dropout, self.training))
-        wide = self.mlp(self.norm2(x, shift2, scale2))
-        return gated(x, gate2, F.dropout(wide, self.dropout, self.training))
+        q, k, v, gates = before_attention(self, x, condition, *rotation)
+        return after_attention(self, x, attention(q, k, v, layout, backend), *gates)
+
+
+@compilable
+def before_attention(
+    block: Block,
+    x: Float[Tensor, "N D"],
+    condition: Float[Tensor, "1 C"],
+    cos: Float[Tensor, "N 1 E2"],
+    sin: Float[Tensor, "N 1 E2"],
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """Queries, keys and values [N, H, E], and the vectors [1, D] that modulate what comes after attention."""
+    shift, scale, *after = block.adaLN_modulation(condition).chunk(6, dim=-1)
+    qkv = block.attn_qkv(block.norm1(x, shift, scale)).view(-1, 3, block.heads, x.shape[-1] // block.heads)
+    return rotate(qkv[:, 0], cos, sin), rotate(qkv[:, 1], cos, sin), qkv[:, 2], tuple(after)
+
+
+@compilable
+def after_attention(
+    block: Block,
+    x: Float[Tensor, "N D"],
+    mixed: Float[Tensor, "N H E"],
+    gate1: Float[Tensor, "1 D"],
+    shift2: Float[Tensor, "1 D"],
+    scale2: Float[Tensor, "1 D"],
+    gate2: Float[Tensor, "1 D"],
+) -> Float[Tensor, "N D"]:
+    """The residual stream after attention's output, and after the MLP."""
+    x = gated(x, gate1, F.dropout(block.attn_out(mixed.flatten(1)), block.dropout, block.training))
+    wide = block.mlp(block.norm2(x, shift2, scale2))
+    return gated(x, gate2, F.dropout(wide, block.dropout, block.training))
 
 
 def gated(x: Tensor, gate: Tensor, branch: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from didi_core.errors import InputError, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
+from didi_core.models.compiled import compilable, is_compiling
 from didi_core.types import Denoiser, Vocabulary
 
 if TYPE_CHECKING:
@@ -103,6 +104,28 @@ def ragged_attention(
     return attention(q, k, v, layout, backend, scale=scaling)[None], None
 
 
+@compilable
+def before_attention(
+    layer: nn.Module, x: Float[Tensor, "1 N D"], cos: Float[Tensor, "1 N E"], sin: Float[Tensor, "1 N E"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [N, H, E] of one of transformers' layers, which scales queries before it rotates."""
+    from transformers.models.esm.modeling_esm import apply_rotary_pos_emb
+
+    own: Any = layer.attention.self  # type: ignore[union-attr]
+    normed, shape = layer.attention.LayerNorm(x), (x.shape[1], -1, own.attention_head_size)  # type: ignore[union-attr, operator]
+    q, k, v = (project(normed)[0].view(shape) for project in (own.query, own.key, own.value))
+    q, k = apply_rotary_pos_emb(q * own.attention_head_size**-0.5, k, cos[0], sin[0], unsqueeze_dim=1)
+    return q, k, v
+
+
+@compilable
+def after_attention(layer: nn.Module, x: Float[Tensor, "1 N D"], mixed: Float[Tensor, "N H E"]) -> Tensor:
+    """The residual stream after attention's output, and after the MLP."""
+    x = layer.attention.output(mixed.flatten(1)[None], x)  # type: ignore[union-attr, operator]
+    made: Tensor = layer.feed_forward_chunk(x)  # type: ignore[operator]
+    return made
+
+
 def _register() -> None:
     """Register ``ragged_attention`` with transformers; repeating this has no effect."""
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -162,8 +185,22 @@ class Esm(Denoiser):
         packed = layout.pack(embedded)[None]
         rotary: nn.Module = self.esm.rotary_embeddings  # type: ignore[assignment]
         rotation = rotary(packed, layout.positions[None])
+        if is_compiling():
+            return layout.unpack(self._in_parts(packed, rotation, layout)[0])
         encoded = self.esm.encoder(packed, position_embeddings=rotation, layout=layout, backend=self.backend().name)
         return layout.unpack(encoded.last_hidden_state[0])
+
+    def _in_parts(
+        self, x: Float[Tensor, "1 N D"], rotation: tuple[Tensor, Tensor], layout: Layout
+    ) -> Float[Tensor, "1 N D"]:
+        """What transformers' encoder computes, in parts that can be compiled."""
+        backend = self.backend().name
+        for layer in self.blocks:
+            q, k, v = before_attention(layer, x, *rotation)
+            mixed = attention(q, k, v, layout, backend, scale=layer.attention.self.scaling)  # type: ignore[union-attr, arg-type]
+            x = after_attention(layer, x, mixed)
+        normed: Tensor = self.esm.encoder.emb_layer_norm_after(x)
+        return normed
 
     def soft_embed(
         self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]

@@ -21,8 +21,11 @@ from didi_core.errors import InputError
 from didi_core.storage.files import PART, read_json, remove_leftovers, write_json
 
 RECORD, LOCK = "run.json", ".lock"
-# Keys that may differ when a run is continued: its place, how it continues, and how often it writes to disk.
-HARMLESS = ("run_dir", "cache", "resume", "dry_run", "out", "training.log_every", "training.checkpoint_every")
+# Keys that may differ when a run is continued: its place, how it continues, how often it writes to disk, and whether
+# blocks are compiled, which moves results less than another machine does.
+HARMLESS = (
+    "run_dir", "cache", "resume", "dry_run", "out", "compile", "training.log_every", "training.checkpoint_every"
+)  # fmt: skip
 PACKAGES = (
     "didi-core", "torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core", "safetensors", "biopython"
 )  # fmt: skip

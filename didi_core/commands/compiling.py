@@ -1,0 +1,118 @@
+"""The key ``compile``: whether blocks run compiled, by which rule, and what the record says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from didi_core.checkpoints.card import architecture_of
+from didi_core.errors import InputError
+from didi_core.models.compiled import Compilation, compiling, try_on
+from didi_core.run import Run
+from didi_core.storage.run_dir import RunDirectory
+from didi_core.training.settings import TrainingSettings
+
+PAYS = 200_000  # calls of a block: compiling takes a minute, and then saves 0.3 ms or more of each on a GPU
+SHORT = 600.0  # seconds of training for which it is not worth a minute
+DISTILLED, PRETRAINED = 20, 3  # calls of a network in an update of each command; a backward pass counts as two
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileSettings:
+    """The key of commands that run networks.
+
+    compile: whether transformer blocks run compiled by torch.compile. ``auto``: on CUDA, for runs long enough to pay.
+    """
+
+    compile: bool | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How the blocks of a command's networks run.
+
+    compilation: None where they run as they are. reason: why.
+    """
+
+    run: Run
+    network: nn.Module
+    compilation: Compilation | None
+    reason: str
+
+    @classmethod
+    def of(cls, wanted: bool | str, run: Run, network: nn.Module, calls: int, seconds: float = 0.0) -> Blocks:
+        """Decide by the rule of ``compile=auto``, or as asked.
+
+        Args:
+            network: the one that runs most, which compilation is tried on.
+            calls: of the network, expected in the whole command.
+            seconds: limit of the time in training; 0 for none.
+
+        Raises:
+            InputError: asked for, and the network has no blocks that can be compiled.
+        """
+        name = architecture_of(network)
+        if name is None:
+            if wanted is True:
+                raise InputError(
+                    f"compile=true: a {type(network).__name__} has no blocks that can be compiled. Leave compile out."
+                )
+            return cls(run, network, None, f"a {type(network).__name__} has no blocks that can be compiled")
+        if wanted is not True:
+            why_not = "asked for" if wanted is False else _too_little(run, calls * len(network.blocks), seconds)  # type: ignore[arg-type]
+            if why_not:
+                return cls(run, network, None, why_not)
+        return cls(run, network, Compilation(), "asked for" if wanted is True else "auto: long enough to pay")
+
+    @property
+    def label(self) -> str:
+        """What ran so far, for a record."""
+        if self.compilation is None:
+            return f"off ({self.reason})"
+        return f"off (failed: {self.compilation.problem})" if self.compilation.problem else f"on ({self.reason})"
+
+    @property
+    def compiled(self) -> bool:
+        """Whether blocks run compiled."""
+        return self.compilation is not None and not self.compilation.problem
+
+    @contextmanager
+    def running(self, opened: RunDirectory | None = None) -> Iterator[None]:
+        """Within, blocks run so, and the run's record says it. Compilation is tried first, in the run's precision."""
+        if self.compilation is not None:
+            self.run.reporter.message("compiling the blocks (compile=false leaves it out)")
+            with self.run.autocast():
+                try_on(self.compilation, self.network, self.run.machine.dtype)
+        try:
+            self._note(opened)
+            with compiling(self.compilation):
+                yield
+        finally:
+            self._note(opened)
+
+    def _note(self, opened: RunDirectory | None) -> None:
+        if opened is not None:
+            opened.note(compile=self.label)
+
+
+def _too_little(run: Run, calls: int, seconds: float) -> str:
+    """Why ``auto`` does not compile; '' if it does."""
+    if run.device.type != "cuda":
+        return f"auto: on {run.device.type}"
+    if 0 < seconds < SHORT:
+        return f"auto: training.seconds={seconds:g} is below {SHORT:g}"
+    return f"auto: some {calls:,} calls of a block, fewer than {PAYS:,}" if calls < PAYS else ""
+
+
+def training_calls(training: TrainingSettings, each: int) -> int:
+    """Calls of a network in a whole training, with so many in an update of a slice."""
+    return training.steps * training.accumulate * each
+
+
+def sampling_calls(num: int, batch_size: int, steps: int) -> int:
+    """Calls for so many samples."""
+    return -(-num // batch_size) * steps
