@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -48,7 +48,16 @@ class Call:
 
     def at(self, where: Bool[Tensor, "B L"]) -> Float[Tensor, "N D"]:
         """Hidden states at the chosen positions, row by row."""
-        return states_at(self.hidden, self.own, where)
+        if where is not self.where:
+            return states_at(self.hidden, self.own, where)
+        rows, columns = self.places
+        return self.hidden[self.own[rows], columns]
+
+    @cached_property
+    def places(self) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
+        """Rows and columns of ``where``: to know how many there are, the host waits for the device."""
+        rows, columns = self.where.nonzero(as_tuple=True)
+        return rows, columns
 
     def write(self, tokens: Int[Tensor, "N"]) -> Int[Tensor, "B L"]:
         """The state with these tokens at ``where``, row by row."""
@@ -174,9 +183,11 @@ class Trunk:
         stale = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device) if active is None else active
         if self._last is not None:
             stale = stale & (tokens != self._last[0]).any(dim=1)
-        if stale.all():
+        known = active is None and self._last is None  # then all rows are stale, and nothing waits for the device
+        count = len(tokens) if known else int(stale.sum())
+        if count == len(tokens):
             hidden, own = distinct_trunk(self.denoiser, tokens)
-        elif self._last is None or stale.any():
+        elif self._last is None or count:
             hidden, own = self._renewed(tokens, stale, active)
         else:
             _, hidden, own = self._last

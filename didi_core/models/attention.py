@@ -23,23 +23,35 @@ BACKENDS = ("auto", "xformers", "varlen", "sdpa", "eager")
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of a packed batch of B sequences: their lengths, and the mask [B, L] of positions without padding."""
+    """The layout of a packed batch of B sequences: their lengths, and the mask [B, L] of positions without padding.
+
+    known: number of packed positions, where it is on the host already; everything else follows without waiting for the
+        device.
+    """
 
     lengths: Int[Tensor, "B"]
     width: int
+    known: int | None = None
 
     @classmethod
     def of(cls, tokens: Int[Tensor, "B L"], vocabulary: Vocabulary) -> Layout:
         """Layout of a batch padded on the right. Raises InputError for padding before a token."""
-        layout = cls(vocabulary.lengths(tokens), tokens.shape[1])
-        if vocabulary.pad is not None:
-            wrong = ((tokens != vocabulary.pad) != layout.real).any(dim=1)
-            if wrong.any():
-                raise InputError(
-                    f"row {int(wrong.nonzero()[0])} of the batch has padding (id {vocabulary.pad}) before a token. "
-                    "Put padding on the right."
-                )
-        return layout
+        lengths, width = vocabulary.lengths(tokens), tokens.shape[1]
+        if vocabulary.pad is None:
+            return cls(lengths, width, tokens.numel())
+        wrong = ((tokens != vocabulary.pad) != cls(lengths, width).real).any(dim=1)
+        found, count = torch.stack([wrong.sum(), lengths.sum()]).tolist()  # the only wait for the device
+        if found:
+            raise InputError(
+                f"row {int(wrong.nonzero()[0])} of the batch has padding (id {vocabulary.pad}) before a token. "
+                "Put padding on the right."
+            )
+        return cls(lengths, width, count)
+
+    @cached_property
+    def count(self) -> int:
+        """N, the number of packed positions."""
+        return int(self.lengths.sum()) if self.known is None else self.known
 
     @cached_property
     def real(self) -> Bool[Tensor, "B L"]:
@@ -49,12 +61,16 @@ class Layout:
     @cached_property
     def full(self) -> bool:
         """Whether no row is padded, so that packing is only a view."""
-        return bool((self.lengths == self.width).all())
+        return self.count == len(self.lengths) * self.width
 
     @cached_property
     def index(self) -> Int[Tensor, "N"]:
         """Index of each packed position in the flattened padded batch."""
-        return self.real.flatten().nonzero().squeeze(1)
+        places = torch.arange(self.count, device=self.lengths.device)
+        if self.full:
+            return places
+        padding = self.width - self.lengths  # of each row; all that lies before a row moves its positions
+        return places + torch.repeat_interleave(padding.cumsum(0) - padding, self.lengths, output_size=self.count)
 
     @cached_property
     def positions(self) -> Int[Tensor, "N"]:

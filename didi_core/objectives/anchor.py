@@ -11,6 +11,7 @@ from torch import Tensor
 from didi_core.diffusion.divergences import DIVERGENCES, divergence
 from didi_core.diffusion.heads import distinct_trunk, token_statistics
 from didi_core.errors import InputError, unknown
+from didi_core.training.objective import on_host
 from didi_core.types import Denoiser
 
 
@@ -46,7 +47,7 @@ class Anchored:
     @property
     def scalars(self) -> dict[str, float]:
         found = {"kl": self.kl, "entropy": self.entropy, "teacher_entropy": self.teacher_entropy}
-        return {name: float(value.detach()) for name, value in found.items()}
+        return on_host(found)
 
 
 def anchored(

@@ -18,6 +18,6 @@ def masked_nll(
 
     stream: of the noise of a denoiser that reads some; None for the noise of zeros, as teachers and fakes read it.
     """
-    masked = xt == denoiser.vocabulary.mask
+    rows, columns = (xt == denoiser.vocabulary.mask).nonzero(as_tuple=True)
     hidden = denoiser.trunk(xt) if stream is None else noisy_trunk(denoiser, xt, stream)
-    return -token_log_p(denoiser, hidden[masked], x0[masked])
+    return -token_log_p(denoiser, hidden[rows, columns], x0[rows, columns])

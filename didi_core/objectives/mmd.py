@@ -24,7 +24,7 @@ from didi_core.errors import InputError
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.states import FromStates, State, States, StateSettings
 from didi_core.streams import generator
-from didi_core.training.objective import Slice, Terms
+from didi_core.training.objective import Slice, Terms, on_host
 from didi_core.types import LayeredDenoiser
 
 
@@ -117,7 +117,7 @@ class MmdObjective(FromStates):
         weight = advantage.T[unit[known]]
         loss = -(weight * log_p[known]).sum() / max(int(known.sum()) * many, 1)
         scalars = {"loss": loss, "reward": rewards.mean(), "advantage_spread": advantage.std()}
-        return Terms(loss, {name: float(value.detach()) for name, value in scalars.items()})
+        return Terms(loss, on_host(scalars))
 
     def rewards(self, batch: State, drawn: Int[Tensor, "N M"], units: Units) -> Float[Tensor, "G U"]:
         """Reward of each candidate in each unit, summed over the layers."""

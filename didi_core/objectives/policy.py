@@ -30,7 +30,7 @@ from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import ObjectiveSettings
 from didi_core.objectives.rewards.base import Corrupted, EveryToken, Reward, Scores, corrupt
 from didi_core.objectives.rollout import Rollout, RolloutSettings, roll_out, rollout_times
-from didi_core.training.objective import Collapse, Terms
+from didi_core.training.objective import Collapse, Terms, on_host
 from didi_core.types import Denoiser
 
 
@@ -148,7 +148,7 @@ def student_terms(
     kl, spread, teacher_spread = anchor / max(counted, 1)
     loss = policy + settings.anchor.kl * kl - settings.anchor.entropy * spread
     terms = {"loss": loss, "policy": policy, "kl": kl, "entropy": spread, "teacher_entropy": teacher_spread}
-    return Terms(loss, scalars | {name: float(value.detach()) for name, value in terms.items()})
+    return Terms(loss, scalars | on_host(terms))
 
 
 def judged(
@@ -224,8 +224,8 @@ def _sample_policy(
     for i, revealed in enumerate(log_p):
         advantage = branch if i == len(log_p) - 1 else prefix[None]
         policy = policy + policy_loss(revealed / free, advantage * episode.weight)
-    spreads = {"reward_spread": float(rewards.std()), "advantage_spread": float(branch.std())}
-    return policy, {"reward": float(rewards.mean()), **spreads}
+    shown = {"reward": rewards.mean(), "reward_spread": rewards.std(), "advantage_spread": branch.std()}
+    return policy, on_host(shown)
 
 
 def _call_statistics(
@@ -239,7 +239,7 @@ def _call_statistics(
         log-probability of the revealed tokens, per completion and row; sums over these positions of divergence from the
         teacher, entropy, and the teacher's entropy; and the number of positions.
     """
-    rows, columns = call.where.nonzero(as_tuple=True)
+    rows, columns = call.places
     with torch.no_grad():
         hidden, own = distinct_trunk(teacher, call.tokens)
     statistics = token_statistics(
@@ -266,7 +266,8 @@ def _token_policy(
     """
     branches, batch, _ = episode.rollout.completions.shape
     masked, drawn = noised.masked.view(branches, batch, -1), scores.view(branches, batch, -1)
-    total, gain, spread, count = torch.zeros((), device=noised.x.device), 0.0, 0.0, 0
+    total, count = torch.zeros((), device=noised.x.device), 0
+    gain = spread = torch.zeros((), dtype=torch.float64, device=noised.x.device)
     calls = [call for call in episode.rollout.calls if call.trained]
     for call, m in itertools.product(calls, range(branches)):
         where = call.where & masked[m]
@@ -274,9 +275,10 @@ def _token_policy(
         each = drawn[m][where]
         log_p = token_log_p(student, call.at(where), episode.rollout.completions[m][where])
         total = total - (episode.weight[rows] * (each - each.mean()) * log_p).sum()
-        gain, spread = gain + float(each.sum()), spread + float((each - each.mean()).abs().sum())
+        gain, spread = gain + each.sum(), spread + (each - each.mean()).abs().sum()
         count += rows.numel()
-    return total / max(count, 1), {"advantage_spread": spread / max(count, 1), "reward": gain / max(count, 1)}
+    shown = {"advantage_spread": spread / max(count, 1), "reward": gain / max(count, 1)}
+    return total / max(count, 1), on_host(shown)
 
 
 def _expected_policy(
@@ -290,12 +292,13 @@ def _expected_policy(
     """
     branches, batch, _ = episode.rollout.completions.shape
     masked = noised.masked.view(branches, batch, -1)
-    total, spread, count, call = torch.zeros((), device=noised.x.device), 0.0, 0, episode.rollout.calls[-1]
+    total, count, call = torch.zeros((), device=noised.x.device), 0, episode.rollout.calls[-1]
+    spread = torch.zeros((), dtype=torch.float64, device=noised.x.device)
     for m in range(branches):
         where = call.where & masked[m]
         rows, columns = where.nonzero(as_tuple=True)
         value, each = scores.expected(student, call.at(where), rows + m * batch, columns)
         total = total - (episode.weight[rows] * value).sum()
-        spread += float(each.sum())
+        spread = spread + each.sum()
         count += rows.numel()
-    return total / max(count, 1), {"advantage_spread": spread / max(count, 1)}
+    return total / max(count, 1), on_host({"advantage_spread": spread / max(count, 1)})

@@ -25,7 +25,7 @@ from didi_core.objectives.anchor import AnchorSettings, anchored
 from didi_core.objectives.base import Materials, check_entropy
 from didi_core.objectives.cross_entropy import masked_nll
 from didi_core.objectives.rewards.base import CriticSettings
-from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
+from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms, on_host
 from didi_core.types import Denoiser
 
 
@@ -86,15 +86,15 @@ class RatioObjective(Objective[Completion]):
     def _student(self, batch: Completion, noised: Renoised) -> Terms:
         student, teacher = self.materials.student, self.materials.frozen
         both = noised.masked & batch.masked
-        rows = both.nonzero()[:, 0]
+        rows, columns = both.nonzero(as_tuple=True)
         with torch.no_grad():
-            wanted, made = teacher.trunk(noised.zt)[both], self.fake.trunk(noised.zt)[both]
+            wanted, made = (part.trunk(noised.zt)[rows, columns] for part in (teacher, self.fake))
         hidden = batch.hidden[both[batch.masked]]
         value, spread = expected_log_ratio(student, hidden, teacher, wanted, self.fake, made, self.clip)
         policy = -(row_means(value, rows, len(both)) * noised.weight).mean()
         held = anchored(student, batch.hidden, teacher, batch.tokens, batch.masked, self.anchor)
         loss = policy + held.loss(self.anchor)
-        shown = {"loss": float(loss.detach()), "advantage_spread": float(spread.mean())}
+        shown = on_host({"loss": loss, "advantage_spread": spread.mean()})
         return Terms(loss, shown | held.scalars)
 
     def check(self, step: int, scalars: Scalars) -> None:

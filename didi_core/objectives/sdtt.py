@@ -33,7 +33,7 @@ from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError, unknown
 from didi_core.objectives.base import Materials, ObjectiveSettings, check_entropy
 from didi_core.objectives.states import State, States, StateSettings
-from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
+from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms, on_host
 from didi_core.types import Denoiser
 
 
@@ -131,7 +131,7 @@ class SdttObjective(Objective[Targets]):
         )
         loss = found.divergence.mean()
         shown = {"loss": loss, "entropy": found.entropy.mean(), "teacher_entropy": found.reference_entropy.mean()}
-        return Terms(loss, {name: float(value.detach()) for name, value in shown.items()})
+        return Terms(loss, on_host(shown))
 
     def check(self, step: int, scalars: Scalars) -> None:
         check_entropy(step, scalars, self.materials.collapse)

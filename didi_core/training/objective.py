@@ -57,6 +57,12 @@ class Terms:
     scalars: Scalars = field(default_factory=dict)
 
 
+def on_host(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars as numbers, fetched together: the host waits for the device once."""
+    values = torch.stack([value.detach().double() for value in scalars.values()])
+    return dict(zip(scalars, values.tolist(), strict=True))
+
+
 @dataclass(frozen=True)
 class Slice:
     """One slice of a step's batch: the numbers and the stream that an objective draws it from.

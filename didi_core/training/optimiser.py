@@ -67,12 +67,12 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimiserSettings) -> to
 def apply_gradients(optimiser: torch.optim.Optimizer, settings: OptimiserSettings, lr: float) -> float:
     """Clip the gradients, make one step, clear them. Returns the gradient norm before clipping."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
+    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
     for group in optimiser.param_groups:
         group["lr"] = lr
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return norm
+    return float(norm)  # last, because it waits for the device
 
 
 class EMA:

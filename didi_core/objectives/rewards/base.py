@@ -51,8 +51,9 @@ def corrupt(
     maskable = vocabulary.maskable(x)
     zt = forward_mask(x, alpha.to(x.device), maskable, vocabulary.mask, stream)
     keys = torch.rand(x.shape, generator=stream, device=stream.device).to(x.device).masked_fill(~maskable, -1)
-    none = ~(zt == vocabulary.mask).any(1)
-    zt[none, keys.argmax(1)[none]] = vocabulary.mask
+    masked = (zt == vocabulary.mask).any(1, keepdim=True)
+    one = keys.argmax(1, keepdim=True)
+    zt = zt.scatter(1, one, torch.where(masked, zt.gather(1, one), vocabulary.mask))
     return Corrupted(x, zt, zt == vocabulary.mask)
 
 
