@@ -1,6 +1,6 @@
 """Correctness on a GPU, one check a call.
 
-    python benchmarks/gpu_checks.py NAME --out FILE [--device cuda] [--quick]
+    python benchmarks/gpu_checks.py attention|distill|sampling|draw --out FILE [--device cuda] [--quick]
 
 attention   every backend that runs, forward and backward on ragged lengths, against explicit softmax in fp64
 draw        frequencies of rare tokens in draws from a vocabulary of 50,257

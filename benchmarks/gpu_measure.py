@@ -1,6 +1,6 @@
 """Costs on a GPU, one part a call.
 
-    python benchmarks/gpu_measure.py NAME --out FILE [--device cuda] [--quick]
+    python benchmarks/gpu_measure.py card|language|update|protein|compile --out FILE [--device cuda] [--quick]
 
 card        what the card reaches: a bf16 matrix product and a copy
 language    MDLM's size (169M, 50,258 rows, 1,024 tokens, batch 16): forward, sampler at 8 and 64 calls
