@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from didi_core.catalogue import PLUGINS
 
 if TYPE_CHECKING:
-    from didi_core.api import distill, evaluate, load_student, pretrain, sample, score, shortlist
+    from didi_core.api import demo, distill, evaluate, load_student, pretrain, sample, score, shortlist
     from didi_core.objectives.rewards import reward
 
     __version__: str
 
-__all__ = ["distill", "evaluate", "load_student", "pretrain", "reward", "sample", "score", "shortlist"]
+__all__ = ["demo", "distill", "evaluate", "load_student", "pretrain", "reward", "sample", "score", "shortlist"]
 
 
 PLUGINS.load = lambda: importlib.import_module("didi_core.plugins").registry()

@@ -144,6 +144,11 @@ def shortlist(folder: Path | str | Scored, **settings: Any) -> Scored:
     return filter_designs(*_composed("filter", {"input": place, **settings}))
 
 
+def demo(**settings: Any) -> None:
+    """Serve the page of ``demo`` until it is interrupted (``didi_core.demo(host="0.0.0.0")`` in the app of a Space)."""
+    _folder("demo", settings)
+
+
 def _composed(name: str, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
     """Settings, configuration and command line of a command; says which defaults are the domain's."""
     from didi_core.commands import find

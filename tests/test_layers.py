@@ -20,7 +20,7 @@ LAYERS = {
     "hookspecs": 5,
     "plugins": 6,
     "evaluation": 7,
-    **dict.fromkeys(("report", "testing"), 8),
+    **dict.fromkeys(("report", "testing", "web"), 8),
     "commands": 9,
     **dict.fromkeys(("api", "cli"), 10),
     **dict.fromkeys(("__init__", "__main__"), 11),

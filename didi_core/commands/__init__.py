@@ -76,6 +76,7 @@ COMMANDS = {
         Command("report", "runs side by side, or the table of an ablation", "compare <run> <run>", words=True),
         Command("import", "a peer's checkpoint as a run", "source=mdlm.ckpt domain=language", True, "importing"),
         Command("export", "a run's model for other programs", "run=<run directory> format=hf out=<folder>"),
+        Command("demo", "a web page: watch models fill in a sequence call by call", "run=<run directory>"),
         Command("plugins", "what is installed: plugins and what they offer", "[--json]", configured=False),
         Command(
             "new-plugin",

@@ -114,12 +114,6 @@ class PlanSettings:
         return made if made.calls is not None else SamplerSettings(chosen, law=law, temperature=temperature)
 
 
-def trained_with(card: Mapping[str, Any]) -> tuple[Choice, Choice]:
-    """Law and grid with which a model was trained, by its card; the defaults where it was trained without."""
-    training = card.get("training") or {}
-    return training.get("rollout_law") or DEFAULT_LAW, training.get("rollout_grid") or DEFAULT_GRID
-
-
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """The networks of a comparison. Without a teacher, only the student is measured.

@@ -67,6 +67,7 @@ FEATURES = (
     Feature("nearest known protein by exact alignment", ("pyopal",), 'pip install "didi-core[novelty]"'),
     Feature("ESM C by name (pppl=esm:...)", ("esm.models.esmc",), 'pip install "didi-core[esm]"', python=(3, 12)),
     Feature("samples and scores as DataFrames", ("pandas",), 'pip install "didi-core[frame]"'),
+    Feature("the page of demo", ("gradio",), 'pip install "didi-core[demo]"'),
     Feature("tests and the conformance kit", ("pytest", "hypothesis", "beartype"), 'pip install "didi-core[test]"'),
     Feature("TensorBoard", ("tensorboard", "didi_tensorboard"), "pip install ./plugins/didi_tensorboard"),
     Feature("Weights & Biases", ("wandb", "didi_wandb"), "pip install ./plugins/didi_wandb"),

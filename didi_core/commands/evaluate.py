@@ -20,10 +20,9 @@ from didi_core.commands.common import (
     note_machine,
     open_run,
 )
-from didi_core.commands.comparison import AUTO, Compared, PlanSettings, compare_models, publish, trained_with
+from didi_core.commands.comparison import AUTO, Compared, PlanSettings, compare_models, publish
 from didi_core.commands.compiling import Blocks, CompileSettings, sampling_calls
 from didi_core.commands.grammar import written
-from didi_core.commands.sample import check_reach
 from didi_core.config import Choice
 from didi_core.device import Machine
 from didi_core.errors import InputError
@@ -32,7 +31,8 @@ from didi_core.evaluation.evaluate import evaluate_files
 from didi_core.metrics.judge import JudgePerplexity
 from didi_core.run import Run
 from didi_core.sampling.autoregressive import CausalGenerator, load_generator, same_weights
-from didi_core.sampling.generate import length_ranges
+from didi_core.sampling.generate import length_ranges, trained_with
+from didi_core.sampling.laying_out import check_reach
 from didi_core.storage.run_dir import RECORD, read_record
 from didi_core.storage.sample_files import read_samples, read_sets
 from didi_core.types import Domain

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from didi_core.checkpoints.card import MODEL, load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import (
@@ -20,36 +18,27 @@ from didi_core.commands.common import (
     note_machine,
     open_run,
 )
-from didi_core.commands.comparison import AUTO, measured_curve, trained_with
+from didi_core.commands.comparison import AUTO, measured_curve
 from didi_core.commands.compiling import Blocks, CompileSettings, sampling_calls
 from didi_core.commands.grammar import written
 from didi_core.config import Choice
 from didi_core.device import Machine
 from didi_core.diffusion.laws import law
 from didi_core.domain.abilities import HasBundledStudent
-from didi_core.domain.conditioning import (
-    Conditioning,
-    Request,
-    condition,
-    index_map,
-    own_templates,
-    read_template,
-    verify,
-)
+from didi_core.domain.conditioning import Conditioning, index_map, verify
 from didi_core.errors import InputError
 from didi_core.plugins import registry
 from didi_core.progress import counting
 from didi_core.run import Run
 from didi_core.sampling.catalogue import sampler
-from didi_core.sampling.generate import DEFAULT_LAW, Generated, SamplerSettings, generate, length_ranges
+from didi_core.sampling.generate import DEFAULT_LAW, Generated, SamplerSettings, generate, trained_with
+from didi_core.sampling.laying_out import lay_out
 from didi_core.storage.files import write_json
 from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
-from didi_core.streams import generator
-from didi_core.types import Denoiser, Domain, Sample, Scorer
+from didi_core.types import Denoiser, Sample, Scorer
 
 BUNDLED = "bundled"
-REACH = 8  # largest ratio of a length to the longest one that a model was trained on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,44 +212,3 @@ def _print_choices(settings: Settings, card: Mapping[str, Any]) -> None:
     ]
     if chosen:
         print(f"{' '.join(chosen)}: as the model was trained, by its card", flush=True)
-
-
-def lay_out(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Conditioning:
-    """What is fixed in every sample: by the domain's keys, by the template, or by lengths like those in training."""
-    allowed = None if settings.length is None else tuple(length_ranges(settings.length))
-    check_reach([high for _, high in allowed or ()], card)
-    request = Request(settings.num, allowed, generator(settings.seed, "conditioning"))
-    asked = condition(domain, settings.conditioning, request)
-    if asked.templates is None:
-        origin = "template" if settings.template is not None else ""
-        return replace(asked, templates=_templates(settings, domain, card), origin=origin)
-    if settings.template is not None:
-        raise InputError(f"template and {asked.origin} exclude each other: each lays out the whole sequence.")
-    return asked
-
-
-def check_reach(lengths: Sequence[int], card: Mapping[str, Any]) -> None:
-    """Raise InputError for lengths far beyond those in training, because the model has never seen such positions."""
-    known = [int(length) for length in card.get("lengths") or ()]
-    if known and lengths and max(lengths) > REACH * max(known):
-        raise InputError(
-            f"length={max(lengths)} is out of range: the model was trained on sequences of at most {max(known)}, and "
-            f"more than {REACH} times that length is refused."
-        )
-
-
-def _templates(settings: Settings, domain: Domain, card: Mapping[str, Any]) -> Sequence[Sequence[int]] | None:
-    """The user's template, the domain's own, or templates of lengths like those that the model was trained on; None
-    for ``length``."""
-    if settings.template is not None:
-        return [read_template(domain, settings.template)]
-    lengths, stream = card.get("lengths"), generator(settings.seed, "lengths")
-    if settings.length is not None:
-        return None
-    own = own_templates(domain, "validation", settings.num, stream)
-    if own is not None or not lengths:
-        return own
-    weights = torch.tensor([float(count) for count in lengths.values()])
-    drawn = torch.multinomial(weights, settings.num, replacement=True, generator=stream).tolist()
-    values = [int(length) for length in lengths]
-    return [domain.template([values[i]])[0].tolist() for i in drawn]

@@ -5,6 +5,7 @@ ability                      what the core does with it
 ===========================  =====================================================================================
 ``HasConditioning``          ``sample`` takes keys of the domain's own: a contig, a prompt
 ``ReadsTemplates``           ``template`` is read in the domain's notation
+``HasForm``                  ``demo`` asks for these keys of the domain on its page
 ``DrawsTemplates``           rollouts, references, samples and evaluations complete templates of the domain's own
 ``ScoresDesigns``            ``score`` and ``filter`` work on samples one by one
 ``HasControls``              reports show these negative controls in place of the generic ones
@@ -12,6 +13,7 @@ ability                      what the core does with it
 ``HasReferenceStatistics``   reports compare with statistics where the held-out data themselves cannot be shipped
 ``HasSampleCache``           ``distill`` takes samples of the bundled teacher from there and draws none
 ``HasBundledStudent``        ``sample run=bundled`` writes with it, where else it would with the bundled teacher
+``GroupsLetters``            ``demo`` and the films of reports colour letters by these groups
 ``ReportsData``              commands say what became of the user's data, on screen, in run.json and in card.json
 ===========================  =====================================================================================
 """
@@ -24,16 +26,18 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from didi_core.domain.conditioning import DrawsTemplates, HasConditioning, ReadsTemplates
+from didi_core.domain.conditioning import DrawsTemplates, HasConditioning, HasForm, ReadsTemplates
 from didi_core.domain.data_report import ReportsData
 from didi_core.domain.scoring import ScoresDesigns
 from didi_core.types import Sample
 
 __all__ = [
     "DrawsTemplates",
+    "GroupsLetters",
     "HasBundledStudent",
     "HasConditioning",
     "HasControls",
+    "HasForm",
     "HasReferenceStatistics",
     "HasSampleCache",
     "HasTrainingSet",
@@ -82,3 +86,10 @@ class HasBundledStudent(Protocol):
     """A domain that carries a distilled student: a folder with card.json and weights."""
 
     bundled_student: Path
+
+
+@runtime_checkable
+class GroupsLetters(Protocol):
+    """A domain whose letters have properties that a picture shows by colour."""
+
+    letter_groups: Mapping[str, Sequence[str]]  # name of each group, and its letters

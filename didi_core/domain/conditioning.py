@@ -65,6 +65,30 @@ class HasConditioning(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Field:
+    """How a page asks for one key of ``configs/conditioning/<domain>.yaml``.
+
+    suffix: of the file that the key names; the page then asks for its content, and writes the file. Empty for a key
+        whose value is typed. upload: the content is a file of the visitor's, and not typed.
+    opening: put in front of a typed content that does not begin with the same character: a header of FASTA.
+    """
+
+    key: str
+    label: str
+    hint: str = ""
+    suffix: str = ""
+    upload: bool = False
+    opening: str = ""
+
+
+@runtime_checkable
+class HasForm(Protocol):
+    """A domain whose conditioning keys a page can ask for."""
+
+    form: Sequence[Field]
+
+
 @runtime_checkable
 class ReadsTemplates(Protocol):
     """A domain that reads ``template`` in its own notation."""

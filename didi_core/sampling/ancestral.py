@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
-from didi_core.sampling.base import Sampled, SampleRequest, fill
+from didi_core.sampling.base import Filling, Sampled, SampleRequest, filling, finish
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,8 @@ class Ancestral:
     stepwise: ClassVar[bool] = True
     uses_law: ClassVar[bool] = True
 
-    @torch.no_grad()
+    def states(self, request: SampleRequest) -> Filling:
+        return filling(request, request.walk(request.law), request.draw)
+
     def sample(self, request: SampleRequest) -> Sampled:
-        return fill(request, request.walk(request.law), request.draw)
+        return finish(self.states(request))

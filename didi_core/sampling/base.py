@@ -6,9 +6,9 @@ batch of templates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from didi_core.diffusion.heads import draw_tokens
 from didi_core.diffusion.laws import Law
-from didi_core.diffusion.walk import Call, Walk, follow, walk
+from didi_core.diffusion.walk import Call, Walk, walk
 from didi_core.errors import InputError
 from didi_core.types import NFE, Denoiser, Scorer
 
@@ -94,24 +94,52 @@ class Sampler(Protocol):
         ...
 
 
-def fill(request: SampleRequest, steps: Walk, answer: Callable[[Call], Int[Tensor, "B L"]]) -> Sampled:
-    """Follow a walk to its end, counting denoiser calls and reporting progress.
+Filling = Generator[Int[Tensor, "B L"], None, Sampled]  # yields the state after every denoiser call
+
+
+@runtime_checkable
+class TracedSampler(Protocol):
+    """A sampler whose states can be watched call by call, and which stops where its caller stops asking."""
+
+    def states(self, request: SampleRequest) -> Filling:
+        """The state after every denoiser call; ``sample`` returns what the generator returns."""
+        ...
+
+
+@torch.no_grad()
+def filling(request: SampleRequest, steps: Walk, answer: Callable[[Call], Int[Tensor, "B L"]]) -> Filling:
+    """Follow a walk to its end, counting denoiser calls and reporting progress; yields the state after each call.
 
     Args:
         answer: returns the state that follows each call.
     """
-    rows, called = request.template.shape[0], 0
+    rows, called = max(request.template.shape[0], 1), 0
+    try:
+        call = next(steps)
+        while True:
+            state = answer(call)
+            called += rows if call.active is None else int(call.active.sum())
+            if request.progress:
+                request.progress()
+            yield state
+            call = steps.send(state)
+    except StopIteration as end:
+        return Sampled(end.value, NFE(denoiser=called / rows))
 
-    def counted(call: Call) -> Int[Tensor, "B L"]:
-        nonlocal called
-        state = answer(call)
-        called += rows if call.active is None else int(call.active.sum())
-        if request.progress:
-            request.progress()
-        return state
 
-    tokens = follow(steps, counted)
-    return Sampled(tokens, NFE(denoiser=called / max(rows, 1)))
+def finish(states: Filling) -> Sampled:
+    """What a generator of states returns at its end."""
+    try:
+        while True:
+            next(states)
+    except StopIteration as end:
+        made: Sampled = end.value
+        return made
+
+
+def fill(request: SampleRequest, steps: Walk, answer: Callable[[Call], Int[Tensor, "B L"]]) -> Sampled:
+    """``filling`` to its end, for a sampler whose states nobody watches."""
+    return finish(filling(request, steps, answer))
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from didi_core.diffusion.beliefs import Beliefs
 from didi_core.diffusion.laws import Law
-from didi_core.sampling.base import Sampled, SampleRequest, fill
+from didi_core.sampling.base import Filling, Sampled, SampleRequest, filling, finish
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class FirstHitting:
     stepwise: ClassVar[bool] = False
     uses_law: ClassVar[bool] = False
 
-    @torch.no_grad()
+    def states(self, request: SampleRequest) -> Filling:
+        return filling(request, request.walk(RandomOrder()), request.draw)
+
     def sample(self, request: SampleRequest) -> Sampled:
-        return fill(request, request.walk(RandomOrder()), request.draw)
+        return finish(self.states(request))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from didi_core.diffusion.grids import Curve, Grid, grid, shares_of
 from didi_core.diffusion.laws import PROTOCOL, Law, OpenLaw, law
 from didi_core.domain.conditioning import own_templates
 from didi_core.errors import InputError
-from didi_core.sampling.base import Sampled, Sampler, SampleRequest, TokenRule, device_of
+from didi_core.sampling.base import Sampler, SampleRequest, TokenRule, device_of
 from didi_core.sampling.catalogue import sampler
 from didi_core.storage.frame import frame, html_table
 from didi_core.streams import generator
@@ -106,6 +106,12 @@ def _entries(key: str, choice: Choice, made: object) -> dict[str, object]:
     """A choice and its keys under their names in a record: ``law``, ``law_probability``; ``power`` has no prefix."""
     own = {k if k == "power" else f"{key}_{k}": getattr(made, k) for k in own_keys(made, PROTOCOL)}
     return {key: split_choice(choice, key)[0]} | own
+
+
+def trained_with(card: Mapping[str, Any]) -> tuple[Choice, Choice]:
+    """Law and grid with which a model was trained, by its card; the defaults where it was trained without."""
+    training = card.get("training") or {}
+    return training.get("rollout_law") or DEFAULT_LAW, training.get("rollout_grid") or DEFAULT_GRID
 
 
 @dataclass(frozen=True, repr=False)
@@ -217,7 +223,7 @@ def generate(
         chosen = [templates[i % len(templates)] for i in range(num)]
         order = sorted(range(num), key=lambda i: (len(chosen[i]), i % len(templates)))
         rows = [
-            _stack([chosen[i] for i in order[j : j + batch_size]], domain.vocabulary.pad)
+            stacked([chosen[i] for i in order[j : j + batch_size]], domain.vocabulary.pad)
             for j in range(0, num, batch_size)
         ]
     finished: dict[int, tuple[int, ...]] = {}
@@ -225,7 +231,8 @@ def generate(
     for number, template in enumerate(rows):
         started = time.perf_counter()
         stream = generator(seed, "sample", number, device=device)
-        made = _sample(model, scorer, template.to(device), settings, stream, bias, entropy_at)
+        request = sample_request(model, scorer, template.to(device), settings, stream, bias, entropy_at)
+        made = settings.make().sample(request)
         tokens = made.tokens.cpu()
         elapsed = time.perf_counter() - started  # the copy to the CPU has waited for the device
         seconds += elapsed
@@ -244,17 +251,17 @@ def generate(
     return Generated(samples, nfe, seconds, tuple(rates))
 
 
-def _sample(
+def sample_request(
     model: Denoiser,
     scorer: Scorer | None,
     template: Int[Tensor, "B L"],
     settings: SamplerSettings,
     stream: torch.Generator,
-    bias: Float[Tensor, "V"] | None,
-    entropy_at: Curve | None,
-) -> Sampled:
-    """One batch from the sampler of the settings."""
-    request = SampleRequest(
+    bias: Float[Tensor, "V"] | None = None,
+    entropy_at: Curve | None = None,
+) -> SampleRequest:
+    """One batch for the sampler of the settings."""
+    return SampleRequest(
         model,
         template,
         shares=settings.shares(entropy_at),
@@ -263,10 +270,9 @@ def _sample(
         rule=TokenRule(settings.temperature, settings.top_p, bias),
         scorer=scorer,
     )
-    return settings.make().sample(request)
 
 
-def _stack(rows: Sequence[Sequence[int]], pad: int | None) -> Int[Tensor, "B L"]:
+def stacked(rows: Sequence[Sequence[int]], pad: int | None) -> Int[Tensor, "B L"]:
     """Rows stacked, padded on the right."""
     width = max(len(row) for row in rows)
     if pad is None and any(len(row) != width for row in rows):

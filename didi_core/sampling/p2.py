@@ -18,7 +18,7 @@ from didi_core.diffusion.heads import chunk_rows, position_log_p, sharpen
 from didi_core.diffusion.laws import ranks
 from didi_core.diffusion.walk import Call
 from didi_core.errors import InputError
-from didi_core.sampling.base import Sampled, SampleRequest, TokenRule, fill
+from didi_core.sampling.base import Filling, Sampled, SampleRequest, TokenRule, filling, finish
 from didi_core.types import Denoiser
 
 
@@ -43,8 +43,7 @@ class P2:
         if not 0 <= self.eta < math.inf:
             raise InputError(f"eta={self.eta} is out of range: it must be at least 0 and finite.")
 
-    @torch.no_grad()
-    def sample(self, request: SampleRequest) -> Sampled:
+    def states(self, request: SampleRequest) -> Filling:
         def step(call: Call) -> Int[Tensor, "B L"]:
             free, mask = call.where, request.denoiser.vocabulary.mask
             masked = call.tokens == mask
@@ -56,7 +55,10 @@ class P2:
             scores = scores.masked_scatter(visible, self.eta * own)
             return torch.where(free & ~best(scores, free, float(request.shares[call.step])), mask, whole)
 
-        return fill(request, request.walk(None), step)
+        return filling(request, request.walk(None), step)
+
+    def sample(self, request: SampleRequest) -> Sampled:
+        return finish(self.states(request))
 
 
 def propose(

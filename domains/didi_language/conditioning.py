@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from didi_core.domain.conditioning import Conditioning, Request
+from didi_core.domain.conditioning import Conditioning, Field, Request
 from didi_core.errors import InputError
 
 from .tokenizer import TextTokenizer
 
 _GAP = re.compile(r"\[\[(\d+|\*)\]\]")
 REST = "*"
+FORM = (Field("prompt", "Beginning of the text", "The Zen of Python"), Field("suffix", "End of the text"))
 
 
 @dataclass(frozen=True, kw_only=True)

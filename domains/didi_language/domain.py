@@ -26,7 +26,7 @@ from didi_core.storage.files import read_json, write_json
 from didi_core.types import Metric, Sample, Vocabulary
 
 from .assets import asset
-from .conditioning import TextConditioning, gapped
+from .conditioning import FORM, TextConditioning, gapped
 from .controls import controls
 from .judge import text_judge
 from .metrics import language_metrics
@@ -52,6 +52,7 @@ class LanguageDomain(TokenDomain):
     bundled, features = asset("teacher"), asset("features.npz")
     between = " "  # as in the training of the bundled teacher
     free_letters = ""  # gaps are written [[n]]
+    form = FORM
     sample_cache = asset("samples")  # samples of the bundled teacher: the scorer's reference in a default run
 
     def __init__(self, settings: LanguageSettings | None = None, tokenizer: TextTokenizer | None = None) -> None:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from didi_core.domain.conditioning import Conditioning, Request
+from didi_core.domain.conditioning import Conditioning, Field, Request
 from didi_core.errors import InputError
 
 from .contig import Contig, Layout, either_way
@@ -23,6 +23,13 @@ from .fasta import read_fasta
 from .structure_file import ResidueRange, StructureFile
 from .vocabulary import RESIDUES, VOCABULARY, describe_letter, first_other_letter, residue_ids
 
+FORM = (
+    Field("contig", "Motif (contig)", "20-40/MKTAYIAK/30-50: numbers and ranges are free, letters are kept"),
+    Field("pdb", "Structure file that ranges such as A12-30 of the contig come from", suffix=".pdb", upload=True),
+    Field("parent", "Parent to redesign in part", "a sequence, or FASTA", suffix=".fasta", opening=">parent\n"),
+    Field("mask_fraction", "Share of the parent's residues to write anew", "0.3"),
+    Field("exclude", "Residues never written", "CW"),
+)
 Encode = Callable[[str, str], list[int]]  # text with "_" at free positions, key for messages -> token ids
 
 

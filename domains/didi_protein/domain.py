@@ -20,7 +20,7 @@ from didi_core.sequences import AlphabetDomain
 from didi_core.storage.files import packaged
 from didi_core.types import Metric, Sample, Vocabulary
 
-from .conditioning import ProteinConditioning, condition
+from .conditioning import FORM, ProteinConditioning, condition
 from .contig import FREE_LETTERS
 from .controls import controls
 from .fasta import protein
@@ -34,7 +34,7 @@ from .scoring.running import score_designs
 from .scoring.settings import ProteinScoring
 from .statistics import BundledStatistics
 from .teachers import DPLM
-from .vocabulary import RESIDUES, VOCABULARY, residue_ids
+from .vocabulary import PROPERTIES, RESIDUES, VOCABULARY, residue_ids
 
 asset = partial(packaged, __package__)
 REFERENCE = "reference.npz"
@@ -62,6 +62,7 @@ class ProteinDomain(AlphabetDomain):
     # almost nothing.
     pool = 1
     free_letters = FREE_LETTERS
+    form, letter_groups = FORM, PROPERTIES
     bundled_student = asset("student")
     sample_cache = asset("samples")  # of the bundled teacher: the scorer's reference in a default run
 

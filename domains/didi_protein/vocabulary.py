@@ -22,6 +22,14 @@ TOKENS = (
 FIRST_RESIDUE, LAST_RESIDUE = 4, 23
 RESIDUES = "".join(TOKENS[FIRST_RESIDUE : LAST_RESIDUE + 1])  # the 20 amino acids in the order of their ids
 CLS, PAD, EOS, MASK = 0, 1, 2, 32
+PROPERTIES = {
+    "hydrophobic": "AILMV",
+    "aromatic": "FWY",
+    "polar": "CNQST",
+    "positive": "HKR",
+    "negative": "DE",
+    "glycine, proline": "GP",
+}
 
 VOCABULARY = Vocabulary(
     size=32,

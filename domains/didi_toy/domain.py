@@ -69,6 +69,7 @@ class ToyDomain(AlphabetDomain):
         self.is_default = chain is None and (self.settings.symbols, self.settings.chain_seed) == (20, 0)
         self.chain = chain or default_chain(self.settings.symbols, self.settings.chain_seed)
         self.alphabet = toy_letters(self.settings.symbols)
+        self.letter_groups = {f"block {i // 5 + 1}": self.alphabet[i : i + 5] for i in range(0, len(self.alphabet), 5)}
         super().__init__()
 
     def lengths(self, n: int, generator: torch.Generator) -> list[int]:

@@ -30,7 +30,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def test_the_module_lists_what_it_offers() -> None:
-    offered = {"distill", "evaluate", "load_student", "pretrain", "reward", "sample", "score", "shortlist"}
+    offered = {"demo", "distill", "evaluate", "load_student", "pretrain", "reward", "sample", "score", "shortlist"}
     assert offered == {name for name in dir(didi_core) if not name.startswith("__")}
     assert didi_core.__version__ == importlib.metadata.version("didi-core")
     with pytest.raises(AttributeError, match="no attribute 'distil'"):
