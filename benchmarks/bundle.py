@@ -9,6 +9,7 @@ samples   the teacher's samples that a default ``distill`` calls real, drawn by 
 student   the student of the domain's main job and its quality by number of calls (proteins)
 curves    the teacher's quality by number of calls under the plain law, the best, and two others, into its card
 
+Last, README.md beside every network is written again from its card (``cards.py``).
 On two cores of a CPU about 25 minutes for a domain, most of it for the curves. ``WORK/curves.json`` is rewritten after
 every row, and a row of the same networks is not drawn again.
 """
@@ -24,6 +25,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import cards
 
 from didi_core.checkpoints.card import amend_card, load_denoiser, read_card
 from didi_core.evaluation.step_curve import STEPS, step_curve
@@ -80,7 +83,7 @@ def student(domain: Domain, assets: Path, work: Path, steps: Mapping[int, int]) 
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run / "student", folder)
     found = step_curve(domain, load_denoiser(folder), domain.metrics()[:2], steps=steps, settings=BEST[domain.name])
-    amend_card(folder, steps_matter=[found], command=f"didi distill domain={domain.name}")
+    amend_card(folder, steps_matter=[found], command=f"didi distill domain={domain.name}", licence="Apache-2.0")
 
 
 def curves(domain: Domain, assets: Path, work: Path, steps: Mapping[int, int], few: Mapping[int, int]) -> None:
@@ -137,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "curves" in parts:
         steps, few = ({1: 2, 2: 2}, {2: 2}) if given.quick else (ROWS[given.domain], FEW)
         curves(registry().domain(given.domain, {}), assets, work, steps, few)
-    return 0
+    return cards.main([])
 
 
 if __name__ == "__main__":

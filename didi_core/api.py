@@ -8,7 +8,7 @@ files; a mapping changes values in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path, PosixPath
@@ -16,12 +16,14 @@ from typing import Any
 
 from torch import nn
 
+from didi_core.checkpoints.card import MODEL
 from didi_core.domain.scoring import Scored
 from didi_core.errors import InputError
 from didi_core.progress import Bar, Reporter, Silent
 from didi_core.sampling.generate import Generated, SamplerSettings, generate
+from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.frame import html_frame
-from didi_core.types import Domain, Sample
+from didi_core.types import Denoiser, Domain, Sample, Scorer
 
 OF_GENERATION = ("seed", "length", "batch_size", "templates", "scorer")
 
@@ -71,11 +73,28 @@ def sample(source: Path | str | nn.Module, *, domain: Domain | str | None = None
         if domain is None:
             raise InputError("sample needs domain=... beside a network: only a run directory names its domain.")
         return _sample_network(source, domain, settings)
-    from didi_core.commands.sample import Source, draw
+    from didi_core.commands.sample import Source
 
     named = {} if domain is None else {"domain": domain}
-    asked, *_ = _composed("sample", {"run": source, **named, **settings})
-    opened = Source.open(asked)
+    return _drawn({"run": source, **named, **settings}, Source.open)
+
+
+def sample_networks(
+    card: Mapping[str, Any], denoiser: Denoiser, scorer: Scorer | None, name: str, settings: Mapping[str, Any]
+) -> Generated:
+    """``sample`` for networks in memory beside their card. name: what they are called, for messages."""
+    from didi_core.commands.sample import Source
+
+    known = {**card, "sha256": {MODEL: model_hash(denoiser)}}
+    return _drawn({"run": name, **settings}, lambda asked: Source.of_networks(known, denoiser, scorer, asked, name))
+
+
+def _drawn(settings: Mapping[str, Any], opening: Callable[[Any], Any]) -> Generated:
+    """Samples by the keys of ``sample``. opening: gives the ``Source`` for the composed settings."""
+    from didi_core.commands.sample import draw
+
+    asked, *_ = _composed("sample", settings)
+    opened = opening(asked)
     return draw(asked, replace(opened, run=replace(opened.run, reporter=_reporter())))
 
 

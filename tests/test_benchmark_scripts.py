@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -279,3 +280,21 @@ def test_objectives_are_run_in_parts_and_gathered(load, tmp_path: Path, monkeypa
     assert "Cost" in titles and any("over the control's" in title for title in titles)
     for name in ("cross_entropy_0", "alpha_0"):
         assert json.loads((tmp_path / name / "run.json").read_text())["updates"] > 0
+
+
+def test_the_cards_of_the_bundled_models_are_current(load) -> None:
+    script = load("cards")
+    folders = script.bundled()
+    assert {folder.name for folder in folders} >= {"teacher", "student", "judge"}
+    assert [folder for folder in folders if script.outdated(folder)] == [], "run python benchmarks/cards.py"
+    for folder in folders:
+        assert "Apache-2.0" in script.readme(folder) and "Not described" not in script.readme(folder)
+
+
+def test_a_card_that_was_changed_by_hand_is_outdated(load, tmp_path: Path) -> None:
+    script = load("cards")
+    folder = tmp_path / "didi_toy" / "assets" / "teacher"
+    shutil.copytree(Path(didi_core.__file__).parent.parent / "domains" / "didi_toy" / "assets" / "teacher", folder)
+    assert script.bundled(tmp_path) == [folder] and not script.outdated(folder)
+    (folder / "README.md").write_text("by hand")
+    assert script.outdated(folder)

@@ -16,14 +16,14 @@ LAYERS = {
     **dict.fromkeys(("device", "progress", "processes", "run"), 1),
     **dict.fromkeys(("storage", "diffusion", "models"), 2),
     **dict.fromkeys(("training", "checkpoints", "metrics", "domain"), 3),
-    **dict.fromkeys(("sampling", "objectives", "sequences", "huggingface"), 4),
+    **dict.fromkeys(("sampling", "objectives", "sequences"), 4),
     "hookspecs": 5,
     "plugins": 6,
     "evaluation": 7,
     **dict.fromkeys(("report", "testing", "web"), 8),
     "commands": 9,
     **dict.fromkeys(("api", "cli"), 10),
-    **dict.fromkeys(("__init__", "__main__"), 11),
+    **dict.fromkeys(("__init__", "__main__", "huggingface"), 11),
 }
 
 

@@ -1,7 +1,7 @@
 """Networks on disk: ``model.safetensors`` (and ``scorer.safetensors``) beside ``card.json``, which describes them.
 
 The card holds architecture, config, vocabulary and the SHA-256 of every weight file; all are checked on loading.
-Nothing is pickled.
+Nothing is pickled. A folder of ``export`` is read like one with a card, and so is one on the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from didi_core.checkpoints import exported
+from didi_core.checkpoints.hub import fetch, is_hub_id
 from didi_core.checkpoints.weights import read_weights, write_weights
 from didi_core.errors import InputError, unknown
 from didi_core.models.dit import DiT, DiTConfig
@@ -93,7 +95,7 @@ def save_scorer(folder: Path, scorer: TokenScorer) -> None:
 
 
 def load_denoiser(path: Path | str) -> Denoiser:
-    """The denoiser in a folder with card.json, or in a run directory (its ``student`` or ``model``).
+    """The denoiser in a folder with card.json, in a run directory (its ``student`` or ``model``), or on the hub.
 
     It is on the CPU and in eval mode.
 
@@ -105,7 +107,7 @@ def load_denoiser(path: Path | str) -> Denoiser:
     if card.get("kind") != "denoiser":
         raise InputError(f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a denoiser.")
     model = _build(folder, card)
-    _load_weights(folder / MODEL, card, model)
+    _load_weights(folder, MODEL, card, model)
     return model.eval()
 
 
@@ -118,30 +120,55 @@ def load_scorer(path: Path | str) -> TokenScorer | None:
     normed = card.get("scorer", {}).get("normed", True)  # older cards lack it
     with seeded(0, "weights that the file replaces"):  # loading leaves the global random state unchanged
         scorer: TokenScorer = scorer_from_trunk(_build(folder, card), normed=normed)
-    _load_weights(folder / SCORER, card, scorer)
+    _load_weights(folder, SCORER, card, scorer)
     return scorer.eval().requires_grad_(False)
 
 
 def has_card(path: Path) -> bool:
     """Whether a path is a run directory or a model folder."""
-    return any((folder / CARD).is_file() for folder in (path, *(path / name for name in FOLDERS)))
+    return any(_is_model(folder) for folder in _places(path))
 
 
 def model_folder(path: Path) -> Path:
-    """The folder that holds card.json: the given one, or the run directory's ``student`` or ``model``."""
-    for folder in (path, *(path / name for name in FOLDERS)):
-        if (folder / CARD).is_file():
+    """The folder that holds a model: the given one, the run directory's ``student`` or ``model``, or one of the hub.
+
+    Raises:
+        InputError: there is none. A name such as ``owner/name`` that is not here is fetched from the hub.
+    """
+    for folder in _places(path):
+        if _is_model(folder):
             return folder
+    if not path.exists() and is_hub_id(str(path)):
+        return _of_hub(str(path))
     if not path.exists():
         raise InputError(f"{path} does not exist. Give a run directory, or a folder with {CARD} and {MODEL}.")
     unfinished = " Its run has not finished: repeat the command that made it." if (path / "run.json").is_file() else ""
     raise InputError(f"{path} holds no model: there is no {CARD} in it or in its {' or '.join(FOLDERS)}.{unfinished}")
 
 
+def _places(path: Path) -> tuple[Path, ...]:
+    return (path, *(path / name for name in FOLDERS))
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / CARD).is_file() or exported.is_export(folder)
+
+
+def _of_hub(name: str) -> Path:
+    """The folder of a model on the hub. Raises InputError for one of another program."""
+    folder = fetch(name, "run")
+    if not _is_model(folder):
+        raise InputError(
+            f"run={name}: that model on the hub was not written by `didi push`. Import it first: didi import "
+            f"source={name} domain=<name> run_dir=<folder>."
+        )
+    return folder
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of a folder."""
-    path = folder / CARD
-    card = read_json(path)
+    path = folder / CARD if (folder / CARD).is_file() else folder / exported.CONFIG
+    card = read_json(path) if path.name == CARD else exported.card_of(folder)
     missing = [key for key in ("architecture", "config", "vocabulary", "sha256") if key not in card]
     if missing:
         raise InputError(f"{path} is not a model card: it lacks {', '.join(missing)}.")
@@ -176,10 +203,16 @@ def _build(folder: Path, card: Mapping[str, Any]) -> Denoiser:
         raise InputError(f"{folder / CARD} describes a model that cannot be built: {reason}.") from None
 
 
-def _load_weights(path: Path, card: Mapping[str, Any], module: nn.Module) -> None:
+def _load_weights(folder: Path, name: str, card: Mapping[str, Any], module: nn.Module) -> None:
     """Strictly: names, shapes and the recorded hash must agree."""
+    path, described = folder / name, CARD
+    if (folder / CARD).is_file():
+        tensors = read_weights(path, card["sha256"].get(name))
+    else:
+        path, described = folder / MODEL, exported.CONFIG
+        tensors = exported.tensors_of(folder, exported.DENOISER if name == MODEL else exported.GUIDE)
     try:
-        module.load_state_dict(read_weights(path, card["sha256"].get(path.name)), strict=True)
+        module.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} does not fit the model that {CARD} describes: {reason[:300]}") from None
+        raise InputError(f"{path} does not fit the model that {described} describes: {reason[:300]}") from None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,6 +18,8 @@ from didi_core.models.dit import DiT
 from didi_core.models.scorer import TokenScorer
 from didi_core.storage.files import write_atomic, write_folder
 
+ONE_FILE = "1TB"  # of weights: no model is split
+
 
 def export_hf(run: Path, out: Path) -> str:
     """Write ``config.json`` and ``model.safetensors`` for ``DiTForMaskedDiffusion.from_pretrained``.
@@ -26,16 +30,28 @@ def export_hf(run: Path, out: Path) -> str:
     Returns:
         a message for the user.
     """
-    from didi_core.checkpoints.huggingface import DiTForMaskedDiffusion
-
-    denoiser, scorer = _load(run, out)
-    card = read_card(model_folder(run))
-    write_folder(out, DiTForMaskedDiffusion.of(denoiser, scorer, card).save_pretrained)
+    write_folder(out, hub_files(run, out))
     return (
         f"Hugging Face folder: {out}\n"
         "from didi_core.huggingface import DiTForMaskedDiffusion\n"
         f"model = DiTForMaskedDiffusion.from_pretrained({str(out)!r})  # or push_to_hub(...)"
     )
+
+
+def hub_files(run: Path, out: Path, card: Mapping[str, Any] | None = None) -> Callable[[Path], None]:
+    """What writes the files of ``export_hf`` into a folder.
+
+    Args:
+        card: in place of the model's own.
+
+    Raises:
+        InputError: the model cannot be exported, or ``out`` is in use.
+    """
+    from didi_core.checkpoints.huggingface import DiTHubModel
+
+    denoiser, scorer = _load(run, out)
+    made = DiTHubModel.of(denoiser, scorer, card or read_card(model_folder(run)))
+    return partial(made.save_pretrained, max_shard_size=ONE_FILE)
 
 
 def export_didi(run: Path, out: Path) -> str:

@@ -1,27 +1,27 @@
-"""Our network as a transformers model: ``from_pretrained``, ``save_pretrained``, ``push_to_hub``, and the Auto classes.
+"""Our network as a transformers model, which ``from_pretrained`` reads and ``save_pretrained`` writes.
 
-Importing this module registers it with ``AutoConfig`` and ``AutoModelForMaskedLM``, so that
-``AutoModelForMaskedLM.from_pretrained(folder)`` works without remote code.
+``didi_core.huggingface`` has the class for users, which also samples; this one knows no domain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
 from didi_core.checkpoints.card import NOT_IN_CARD, OF_THE_FILES, read_vocabulary
+from didi_core.checkpoints.exported import MODEL_TYPE
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 
-MODEL_TYPE = "didi_dit"
+PUBLIC = "DiTForMaskedDiffusion"  # name of the class for users, in config.json
 
 
 class DiTHubConfig(PreTrainedConfig):
@@ -51,7 +51,7 @@ class DiTHubConfig(PreTrainedConfig):
         super().__init__(**{"vocab_size": size + 1, "mask_token_id": size, **kwargs})
 
 
-class DiTForMaskedDiffusion(PreTrainedModel):
+class DiTHubModel(PreTrainedModel):
     """A DiT and, if there is one, its scorer; gives logits of the clean token at every position."""
 
     config_class = DiTHubConfig
@@ -71,7 +71,7 @@ class DiTForMaskedDiffusion(PreTrainedModel):
         """Nothing: the network initialises itself."""
 
     @classmethod
-    def of(cls, denoiser: DiT, scorer: TokenScorer | None, card: Mapping[str, Any]) -> DiTForMaskedDiffusion:
+    def of(cls, denoiser: DiT, scorer: TokenScorer | None, card: Mapping[str, Any]) -> Self:
         """Wrap networks; they are shared, not copied."""
         about = {key: value for key, value in card.items() if key not in OF_THE_FILES}
         config = DiTHubConfig(
@@ -79,7 +79,7 @@ class DiTForMaskedDiffusion(PreTrainedModel):
             asdict(denoiser.vocabulary),
             None if scorer is None else {"normed": scorer.normed},
             about,
-            architectures=[cls.__name__],
+            architectures=[PUBLIC],
         )
         with torch.device("meta"):
             made = cls(config)
@@ -99,7 +99,3 @@ class DiTForMaskedDiffusion(PreTrainedModel):
         logits = self.denoiser(input_ids, noise)
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
         return MaskedLMOutput(loss=loss, logits=logits)
-
-
-AutoConfig.register(MODEL_TYPE, DiTHubConfig, exist_ok=True)
-AutoModelForMaskedLM.register(DiTHubConfig, DiTForMaskedDiffusion, exist_ok=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -41,6 +42,12 @@ def read_weights(path: Path, digest: Any) -> dict[str, Tensor]:
         raise InputError(f"{path} is damaged: {error}.") from None
     check_finite(tensors, path)
     return tensors
+
+
+def count_parameters(path: Path) -> int:
+    """The numbers in a file of weights; only its header is read."""
+    with safe_open(path, "numpy") as held:
+        return sum(math.prod(held.get_slice(name).get_shape()) for name in held.keys())  # noqa: SIM118
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path | str) -> None:

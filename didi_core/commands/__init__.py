@@ -77,6 +77,8 @@ COMMANDS = {
         Command("import", "a peer's checkpoint as a run", "source=mdlm.ckpt domain=language", True, "importing"),
         Command("export", "a run's model for other programs", "run=<run directory> format=hf out=<folder>"),
         Command("demo", "a web page: watch models fill in a sequence call by call", "run=<run directory>"),
+        Command("push", "a model with its card, to a folder or the Hugging Face hub", "run=<run> to=<owner>/<name>"),
+        Command("pull", "a model of the hub as a run directory", "source=<owner>/<name> run_dir=mine"),
         Command("plugins", "what is installed: plugins and what they offer", "[--json]", configured=False),
         Command(
             "new-plugin",

@@ -13,6 +13,7 @@ from didi_core.checkpoints.card import MODEL, OF_THE_FILES, SCORER, save_model, 
 from didi_core.checkpoints.importers import WEIGHTS, Imported, import_checkpoint
 from didi_core.commands.common import CommonSettings, about_domain, make_domain, open_run
 from didi_core.errors import InputError, unknown
+from didi_core.types import Domain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +39,34 @@ class Settings(CommonSettings):
             raise InputError(f"heads={self.heads} is out of range: it must be at least 1.")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from, and the command that brings it."""
+
+    command: str
+    source: str
+    run_dir: Path | None
+    config: Mapping[str, Any]
+    command_line: tuple[str, ...]
+
+
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
     """Read the checkpoint, write ``student/``, and print what was used and what was not."""
     domain = make_domain(settings.domain or "", settings.data)
     source = settings.source or ""
     found = import_checkpoint(source, domain.vocabulary, weights=settings.weights, heads=settings.heads)
-    with open_run("import", domain.name, settings.run_dir, config, command_line) as opened:
+    return write_run(found, domain, settings.data, Origin("import", source, settings.run_dir, config, command_line))
+
+
+def write_run(found: Imported, domain: Domain, data: Mapping[str, Any], origin: Origin) -> Path:
+    """Write what was imported as a run directory. data: the keys of its domain."""
+    with open_run(origin.command, domain.name, origin.run_dir, origin.config, origin.command_line) as opened:
         folder = opened.path / "student"
         about = {
-            **about_domain(domain, settings.data),
+            **about_domain(domain, data),
             **{key: value for key, value in found.card.items() if key not in OF_THE_FILES},
             "imported": {
-                "source": source,
+                "source": origin.source,
                 "layout": found.layout,
                 "weights": found.weights,
                 "ignored": dict(found.ignored),

@@ -96,34 +96,42 @@ class Source:
     @classmethod
     def open(cls, settings: Settings) -> Source:
         """Load the model of ``run``."""
-        machine = Machine.of(settings.device, settings.precision)
         if str(settings.run) == BUNDLED and not Path(BUNDLED).exists():
-            return cls._bundled(settings, machine)
-        return cls._of_folder(model_folder(settings.run or Path()), settings, machine)
+            return cls._bundled(settings)
+        return cls._of_folder(model_folder(settings.run or Path()), settings)
 
     @classmethod
-    def _of_folder(cls, folder: Path, settings: Settings, machine: Machine) -> Source:
-        """A model beside its card."""
-        card = read_card(folder)
+    def of_networks(
+        cls, card: Mapping[str, Any], denoiser: Denoiser, scorer: Scorer | None, settings: Settings, where: str
+    ) -> Source:
+        """Loaded networks beside their card, on the device of the settings. where: what holds them, for messages.
+
+        Raises:
+            InputError: the model is of another domain than the settings', or its domain is not installed.
+        """
+        if "domain" not in card:
+            raise InputError(f"{where} names no domain in its card, so its tokens are unknown. Import it again.")
         if settings.domain not in (None, card["domain"]):
-            raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {card['domain']}.")
+            raise InputError(f"domain={settings.domain}, but {where} holds a model of domain {card['domain']}.")
+        machine = Machine.of(settings.device, settings.precision)
         run = make_run(settings, make_domain(card["domain"], card.get("data", {})), machine)
-        scorer = load_scorer(folder)
-        return cls(
-            card,
-            load_denoiser(folder).to(machine.device),
-            scorer.to(machine.device) if scorer is not None else None,
-            run,
-        )
+        on_device = scorer.to(machine.device) if scorer is not None else None
+        return cls(card, denoiser.to(machine.device), on_device, run)
 
     @classmethod
-    def _bundled(cls, settings: Settings, machine: Machine) -> Source:
+    def _of_folder(cls, folder: Path, settings: Settings) -> Source:
+        """A model beside its card."""
+        return cls.of_networks(read_card(folder), load_denoiser(folder), load_scorer(folder), settings, str(folder))
+
+    @classmethod
+    def _bundled(cls, settings: Settings) -> Source:
         """What a domain carries: its student where it has one, else its teacher."""
         if settings.domain is None:
             raise InputError("run=bundled is the model that a domain carries: give domain=<name> too.")
         domain = make_domain(settings.domain, settings.data)
         if isinstance(domain, HasBundledStudent):
-            return cls._of_folder(domain.bundled_student, settings, machine)
+            return cls._of_folder(domain.bundled_student, settings)
+        machine = Machine.of(settings.device, settings.precision)
         denoiser = load_teacher(domain, BUNDLED).to(machine.device).eval()
         card = {"domain": domain.name, "sha256": {MODEL: model_hash(denoiser)}}
         return cls(card, denoiser, None, make_run(settings, domain, machine))

@@ -14,6 +14,7 @@ ability                      what the core does with it
 ``HasSampleCache``           ``distill`` takes samples of the bundled teacher from there and draws none
 ``HasBundledStudent``        ``sample run=bundled`` writes with it, where else it would with the bundled teacher
 ``GroupsLetters``            ``demo`` and the films of reports colour letters by these groups
+``HasTokenizer``             ``push`` puts a tokenizer of transformers beside the model
 ``ReportsData``              commands say what became of the user's data, on screen, in run.json and in card.json
 ===========================  =====================================================================================
 """
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from didi_core.domain.conditioning import DrawsTemplates, HasConditioning, HasFo
 from didi_core.domain.data_report import ReportsData
 from didi_core.domain.scoring import ScoresDesigns
 from didi_core.types import Sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "DrawsTemplates",
@@ -40,6 +44,7 @@ __all__ = [
     "HasForm",
     "HasReferenceStatistics",
     "HasSampleCache",
+    "HasTokenizer",
     "HasTrainingSet",
     "ReadsTemplates",
     "ReportsData",
@@ -93,3 +98,12 @@ class GroupsLetters(Protocol):
     """A domain whose letters have properties that a picture shows by colour."""
 
     letter_groups: Mapping[str, Sequence[str]]  # name of each group, and its letters
+
+
+@runtime_checkable
+class HasTokenizer(Protocol):
+    """A domain whose texts transformers can tokenise too."""
+
+    def transformers_tokenizer(self) -> PreTrainedTokenizerBase:
+        """A tokenizer that gives a text the ids of ``encode``, with the vocabulary's mask as its mask token."""
+        ...

@@ -24,18 +24,20 @@ from jaxtyping import Int
 from torch import Tensor
 
 from didi_core.checkpoints.card import has_card, model_folder, read_card
+from didi_core.checkpoints.hub import on_disk
 from didi_core.domain.data_report import SHOWN, DataReport, kind_of
 from didi_core.errors import InputError
 from didi_core.letters import Letters, UnknownLetter, letters, spelled
 from didi_core.metrics.samples import DistinctFraction, KmerDivergence, TokenEntropy
 from didi_core.sequences.batches import SPLITS, epoch_batches, padded
+from didi_core.sequences.tokenizer import SpelledAsTokens
 from didi_core.sequences.tokens import BUNDLED, TokenDomain
 from didi_core.storage.records import Reading
 from didi_core.storage.sample_files import ON_BAD, read_file
 from didi_core.types import Denoiser, Metric, Sample, Vocabulary
 
 
-class AlphabetDomain(TokenDomain):
+class AlphabetDomain(SpelledAsTokens, TokenDomain):
     """A domain (``didi_core.types.Domain``) whose tokens are letters, with or without special tokens around them.
 
     Args:
@@ -178,7 +180,7 @@ class AlphabetDomain(TokenDomain):
     def teacher(self, name: str = BUNDLED) -> Denoiser:
         """As ``TokenDomain.teacher``; without data, lengths are drawn from the teacher's card."""
         model = super().teacher(name)
-        folder = self.bundled if name == BUNDLED else Path(name).expanduser()
+        folder = self.bundled if name == BUNDLED else on_disk(name)
         if folder is not None and has_card(folder):
             known = read_card(model_folder(folder)).get("lengths", {})
             self._lengths_of_teacher = {int(length): int(count) for length, count in known.items()}

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from .packing import SPLITS, Blocks, Packed
 from .settings import LanguageSettings
 from .sources import Tally
 from .tokenizer import TextTokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 REFERENCE, REPORT = "reference.npz", "data_report.json"
 FEATURE_BLOCKS = 1024  # training blocks in the reference of the energy distance
@@ -84,6 +87,10 @@ class LanguageDomain(TokenDomain):
     def decode(self, tokens: Sequence[int]) -> str:
         """The text between begin and end token, with end tokens inside it spelled out."""
         return self.tokenizer.text(self._inside(tokens))
+
+    def transformers_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer of the texts, with begin and end token around them and the mask, for a published model."""
+        return self.tokenizer.for_transformers()
 
     def read_template(self, text: str) -> list[int]:
         """Token ids of a text with gaps such as ``[[12]]``; see ``didi_language.conditioning``."""

@@ -9,19 +9,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from didi_core.errors import InputError
 from didi_core.types import Vocabulary
 
 from .assets import BUNDLED, asset
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 END = "<|endoftext|>"  # end token of the tokenizers that we train, as in GPT-2
 BEGIN_NAMES = ("bos_token", "cls_token")
 END_NAMES = ("eos_token", "sep_token")
+MASK = "<mask>"  # of a published tokenizer: the row after the last token
 FILE = "tokenizer.json"
 LOOSE = ("normalized", "lstrip", "rstrip", "single_word")  # such a token matches more or less than its spelling
 
@@ -106,6 +111,18 @@ class TextTokenizer:
         if outside:
             raise InputError(f"token {outside[0]} is outside the {self.size} tokens of tokenizer {self.name!r}.")
         return str(self.backend.decode(list(ids), skip_special_tokens=False))
+
+    def for_transformers(self) -> PreTrainedTokenizerFast:
+        """This tokenizer with begin and end token around every text, and the mask as the token after the last."""
+        from transformers import PreTrainedTokenizerFast
+
+        backend = Tokenizer.from_str(self.backend.to_str())
+        backend.add_special_tokens([AddedToken(MASK, special=True)])
+        begin, end = (str(backend.id_to_token(i)) for i in (self.begin, self.end))
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A {end}", special_tokens=[(begin, self.begin), (end, self.end)]
+        )
+        return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=begin, eos_token=end, mask_token=MASK)
 
 
 def _letters_of_bytes() -> list[str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from didi_core.checkpoints.card import has_card, load_denoiser, load_scorer, model_folder, read_card
-from didi_core.checkpoints.importers import didi, esm, exported, mdlm
+from didi_core.checkpoints.hub import is_hub_id, locate
+from didi_core.checkpoints.importers import didi, esm, mdlm
 from didi_core.checkpoints.importers.parts import Imported, build_denoiser, build_scorer, check_vocabulary
 from didi_core.checkpoints.importers.refusals import looks_like, refuse_other_processes
-from didi_core.checkpoints.importers.sources import Held, is_hub_id, locate, read
+from didi_core.checkpoints.importers.sources import Held, read
 from didi_core.errors import InputError, unknown
 from didi_core.types import Denoiser, Vocabulary
 
@@ -42,8 +43,6 @@ def import_checkpoint(
     if has_card(path):
         return _own(path, vocabulary, key)
     held = read(path, source)
-    if held.setting("model_type") == exported.MODEL_TYPE:
-        return exported.read_export(held, vocabulary, key)
     if esm.recognises(held):
         return esm.read_esm(held, vocabulary, key)
     refuse_other_processes(held)
@@ -64,7 +63,7 @@ def load_denoiser_from(source: str | Path, vocabulary: Vocabulary, key: str = "t
 
 
 def _own(path: Path, vocabulary: Vocabulary, key: str) -> Imported:
-    """A run directory or a folder with card.json."""
+    """A run directory, a folder with card.json, or an exported one."""
     denoiser = load_denoiser(path)
     check_vocabulary(denoiser.vocabulary, vocabulary, f"{key}={path}")
     return Imported(denoiser, load_scorer(path), "didi_core", "as they are", card=read_card(model_folder(path)))

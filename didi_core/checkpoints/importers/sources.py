@@ -1,8 +1,7 @@
-"""Sources of checkpoints: a file, a folder, or a folder on the Hugging Face hub, each read into one plain record."""
+"""Sources of checkpoints: a file or a folder, each read into one plain record."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +11,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from didi_core.checkpoints.hub import PICKLED
 from didi_core.checkpoints.importers.pickled import load_pickled, plain
 from didi_core.errors import InputError
 from didi_core.storage.files import read_json
 
-PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 DISCRIMINATOR = "discriminator.safetensors"
 # Parts of names that wrappers put in, wherever in a name: data parallel, torch.compile, FSDP, activation checkpoints.
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 STATE = ("state_dict", "model_state_dict", "model", "module", "network", "net", "weights")  # usual keys of a state dict
-WEIGHTS = ("*.safetensors", "*.bin")  # of a hub folder, the first kind that it has
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 OTHER_FRAMEWORKS = {
     b"GGUF": "a GGUF file (llama.cpp)",
     b"\x89HDF": "an HDF5 file (Keras, TensorFlow)",
@@ -65,71 +62,6 @@ class Held:
         for name in names:
             node = node.get(name) if isinstance(node, Mapping) else None
         return node
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a name could be one of the Hugging Face hub."""
-    return HUB_ID.fullmatch(source) is not None and not source.endswith((*PICKLED, ".safetensors"))
-
-
-def locate(source: str, key: str = "source") -> Path:
-    """The file or folder of a source, fetched from the hub if it is an id (``owner/name[@revision]``).
-
-    Raises:
-        InputError: it is none of these, or the hub cannot be reached; ``key`` is the setting to change.
-    """
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    if not is_hub_id(source):
-        raise InputError(
-            f"{key}={source}: there is no such file or folder, and it is not a hub id (owner/name or "
-            "owner/name@revision)."
-        )
-    return _fetch(source, key)
-
-
-def in_cache(source: str) -> Path | None:
-    """A hub folder with weights in the local cache; None if it is not there. Nothing is fetched."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    name, revision = _named(source)
-    try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    return folder if any(any(folder.glob(weights)) for weights in WEIGHTS) else None
-
-
-def _named(source: str) -> tuple[str, str | None]:
-    """Name and revision of a hub id."""
-    name, _, revision = source.partition("@")
-    return name, revision or None
-
-
-def _fetch(source: str, key: str) -> Path:
-    """A hub folder's weights and configuration; no code."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    name, revision = _named(source)
-    away = f"Download it elsewhere and give {key}=<folder>."
-    try:
-        for weights in WEIGHTS:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", weights]))
-            if list(folder.glob(weights)):
-                return folder
-    except GatedRepoError:
-        raise InputError(f"{key}={source} is gated: accept its terms on the hub and log in. {away}") from None
-    except RevisionNotFoundError:
-        raise InputError(f"{key}={source}: {name} has no revision {revision!r}.") from None
-    except RepositoryNotFoundError:
-        raise InputError(f"{key}={source}: no such file or folder is here, and no such model on the hub.") from None
-    except (HfHubHTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{key}={source} is not here, and the hub cannot be reached ({reason}). {away}") from None
-    raise InputError(f"{key}={source}: the hub folder holds neither safetensors nor bin files.")
 
 
 def read(path: Path, source: str) -> Held:

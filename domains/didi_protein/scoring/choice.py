@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from didi_core.checkpoints.importers.sources import in_cache, is_hub_id, locate
+from didi_core.checkpoints.hub import in_cache, is_hub_id, locate
 
 from . import esmfold, esmfold2
 from .esmfold import EsmFold

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from didi_core.checkpoints.importers.sources import locate
+from didi_core.checkpoints.hub import locate
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError
 from didi_core.storage.files import write_atomic
