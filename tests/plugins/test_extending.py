@@ -41,7 +41,8 @@ class Section:
 
     @property
     def commands(self) -> list[str]:
-        return [line for block in re.findall(r"```bash\n(.*?)```", self.text, re.DOTALL) for line in block.splitlines()]
+        blocks = re.findall(r"```bash\n(.*?)```", self.text.replace("\\\n", ""), re.DOTALL)
+        return [line for block in blocks for line in block.splitlines()]
 
     @property
     def module(self) -> str:
