@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from didi_core.evaluation.differences import Difference
 from didi_core.evaluation.findings import Comparison, Findings
-from didi_core.evaluation.rows import Evaluation, MetricInfo, Row, table_rows
+from didi_core.evaluation.rows import Evaluation, Method, MetricInfo, Row, table_rows
 from didi_core.evaluation.wording import change, figure, listed, signed
 
 CLAIM = 1000  # samples that a claim needs
@@ -26,17 +26,14 @@ def sentence(evaluation: Evaluation, findings: Findings) -> str:
         return _comparison_sentence(evaluation, findings, usable)
     if findings.differences:
         return _difference_sentence(evaluation, findings.differences)
-    models = [row for row in table_rows(evaluation.rows) if row.kind == "model"]
     if findings.comparisons:
         return (
-            f"No verdict: at no number of steps do both sweeps reach the entropy of the held-out data "
+            f"No verdict at matched entropy: at no number of steps do both sweeps reach that of the held-out data "
             f"({evaluation.at:.3f} nats); evaluate at more temperatures."
         )
-    shown = [row for row in models if quality.name in row.values and row.method and row.method.steps is not None]
-    if shown:
-        ends = [pick(shown, key=_steps) for pick in (min, max)]
-        named = [f"{figure(row.values[quality.name].value)} at {_steps(row)} steps" for row in ends]
-        return f"{ends[0].model}: {quality.label} {', '.join(dict.fromkeys(named))}; nothing to compare with."
+    models = [row for row in table_rows(evaluation.rows) if row.kind == "model" and quality.name in row.values]
+    if models:
+        return _apart_sentence(evaluation, models)
     files = [row for row in evaluation.rows if row.kind == "file" and quality.name in row.values]
     data = [row for row in evaluation.rows if row.kind == "data" and quality.name in row.values]
     found = "; ".join(
@@ -45,37 +42,65 @@ def sentence(evaluation: Evaluation, findings: Findings) -> str:
     return f"{found}." if found else "Nothing was measured."
 
 
+def _apart_sentence(evaluation: Evaluation, models: Sequence[Row]) -> str:
+    """Each model's quality at its fewest and its most steps, and why nothing is compared."""
+    quality, said = evaluation.metrics[0], []
+    for model in dict.fromkeys(row.model for row in models):
+        own = [row for row in models if row.model == model]
+        ends = [pick(own, key=_steps) for pick in (min, max)]
+        named = [f"{figure(row.values[quality.name].value)}{_at(row.method)}" for row in ends]
+        said.append(f"{model}: {quality.label} {', '.join(dict.fromkeys(named))}")
+    if len(said) == 1:
+        return f"{said[0]}; nothing to compare with."
+    unmatched = evaluation.frontiers and evaluation.at is None
+    why = "without held-out data there is no entropy to match" if unmatched else "no two were sampled in the same way"
+    return f"{'; '.join(said)}. No verdict: {why}."
+
+
 def _steps(row: Row) -> int:
     return (row.method.steps if row.method else None) or 0
 
 
+def _calls(method: Method | None) -> str:
+    """``8 steps``; '' where the number of calls follows from the length or from the model."""
+    if method is None or method.steps is None:
+        return ""
+    return f"{method.steps} step{'s' * (method.steps != 1)}"
+
+
+def _at(method: Method | None) -> str:
+    calls = _calls(method)
+    return f" at {calls}" if calls else ""
+
+
 def _comparison_sentence(evaluation: Evaluation, findings: Findings, usable: Sequence[Comparison]) -> str:
     quality = evaluation.metrics[0]
-    model = usable[0].model
-    family = replace(usable[0].method, steps=None)
+    first = next((c for c in usable if c.method.steps is not None), usable[0])
+    model, family = first.model, replace(first.method, steps=None)
     mine = [c for c in usable if c.model == model and replace(c.method, steps=None) == family]
     by_steps = {c.method.steps: c for c in mine}
-    headline = by_steps[next((k for k in HEADLINE if k in by_steps), mine[0].method.steps)]
+    headline = by_steps[next((k for k in HEADLINE if k in by_steps), first.method.steps)]
     ratio, own, other = (
         headline.ratio,
         findings.matched[model, headline.method].quality,
         findings.matched[headline.baseline, headline.method].quality,
     )
+    calls = _calls(headline.method)
     text = (
-        f"At {headline.method.steps} steps and matched entropy ({evaluation.at:.3f} nats) the "
+        f"At {calls + ' and ' if calls else ''}matched entropy ({evaluation.at:.3f} nats) the "
         f"{model}'s {quality.label} is "
         f"{figure(own.value)} against the {headline.baseline}'s {figure(other.value)} "
         f"({change(ratio) if ratio else '?'}; {headline.method.label})"
     )
     text += _verdicts(mine)
     text += _variety_sentence(evaluation, findings, headline)
-    for item in findings.worth:
-        if item.model == model and item.method == headline.method:
-            bound = f"{item.acceleration.bound} " if item.acceleration.bound else ""
-            text += (
-                f". The {headline.baseline} needs {bound}{item.acceleration.teacher_steps:.0f} steps for that: "
-                f"{bound}{figure(item.acceleration.factor.value)} times as many"
-            )
+    found = findings.acceleration(headline)
+    if found is not None:
+        bound = f"{found.bound} " if found.bound else ""
+        text += (
+            f". The {headline.baseline} needs {bound}{round(found.teacher_steps, 1):g} steps for that: "
+            f"{bound}{figure(found.factor.value)} times as many"
+        )
     return text + "."
 
 
@@ -85,7 +110,7 @@ def _variety_sentence(evaluation: Evaluation, findings: Findings, headline: Comp
     if evaluation.variety is None or not mine:
         return ""
     if mine[0].ratio is None or mine[0].at is None:
-        return f". Their sweeps have no {evaluation.variety.label} in common at {headline.method.steps} steps"
+        return f". Their sweeps have no {evaluation.variety.label} in common{_at(headline.method)}"
     return f". At matched {evaluation.variety.label} ({figure(mine[0].at)}): {change(mine[0].ratio)}"
 
 
@@ -97,7 +122,8 @@ def _difference_sentence(evaluation: Evaluation, found: Sequence[Difference]) ->
     by_steps = {d.method.steps: d for d in mine}
     shown = by_steps[next((k for k in HEADLINE if k in by_steps), first.method.steps)]
     apart = shown.difference
-    at = f"At {shown.method.steps} steps" if shown.method.steps is not None else "As sampled"
+    calls = _calls(shown.method)
+    at = f"At {calls}" if calls else "As sampled"
     return (
         f"{at} the {shown.model}'s {quality.label} is {figure(shown.own.value)} against the {shown.baseline}'s "
         f"{figure(shown.other.value)} ({signed(apart)}; {shown.method.label}){_verdicts(mine)}."
@@ -109,7 +135,7 @@ def _verdicts(found: Sequence[Comparison] | Sequence[Difference]) -> str:
     text = ""
     for verdict, phrase in (("better", "better"), ("no difference shown", "not distinguishable"), ("worse", "worse")):
         steps = sorted(one.method.steps for one in found if one.verdict == verdict and one.method.steps is not None)
-        text += f"; {phrase} at {listed(steps)} steps" if steps else ""
+        text += f"; {phrase} at {listed(steps)} step{'s' * (steps != [1])}" if steps else ""
     return text
 
 
@@ -127,7 +153,7 @@ def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
             f"held-out data: read it with the diversity columns{BY_ANOTHER if quality.description else ''}."
         )
     missed = [
-        f"{model} at {method.steps} steps ({method.label})"
+        f"{model}{_at(method)} ({method.label})"
         for (model, method), value in findings.matched.items()
         if not value.usable
     ]
@@ -151,11 +177,10 @@ def _too_few(rows: Sequence[Row]) -> list[str]:
     if not few:
         return []
     if len(few) == len(rows):
-        return [f"Smoke test: {min(row.n for row in few):,} samples per row. A claim needs at least {CLAIM:,}."]
-    named = [
-        row.model + (f" at {row.method.steps} steps" if row.method and row.method.steps else "") + f" ({row.n:,})"
-        for row in few
-    ]
+        sizes = sorted({row.n for row in few})
+        counts = " to ".join(f"{n:,}" for n in dict.fromkeys((sizes[0], sizes[-1])))
+        return [f"Smoke test: {counts} samples per row. A claim needs at least {CLAIM:,}."]
+    named = [f"{row.model}{_at(row.method)} ({row.n:,})" for row in few]
     return [f"Fewer than {CLAIM:,} samples, too few for a claim: {listed(list(dict.fromkeys(named)))}."]
 
 

@@ -79,6 +79,20 @@ class Findings:
     at_variety: tuple[VarietyComparison, ...] = ()
     differences: tuple[Difference, ...] = ()
 
+    def acceleration(self, compared: Comparison) -> Acceleration | None:
+        """The acceleration that a comparison stands for: a factor above 1 where it is better, below where it is worse.
+
+        None where the factor's interval includes 1, or no difference is shown: whatever number of steps the baseline
+        needs is then no result. None too where the two disagree, as the baseline's quality may not rise with its steps.
+        """
+        sides = {"better": 1, "worse": -1}
+        for one in self.worth:
+            if (one.model, one.method) == (compared.model, compared.method) and compared.verdict in sides:
+                factor = one.acceleration.factor
+                agrees = factor.excludes(1.0) and (factor.value - 1) * sides[compared.verdict] > 0
+                return one.acceleration if agrees else None
+        return None
+
 
 def compare(evaluation: Evaluation, baseline: str = "teacher") -> Findings:
     """Read every frontier at the held-out entropy, and compare each model with the baseline (or the first model)."""

@@ -49,12 +49,12 @@ class HasBias(Protocol):
 
     Resampling adds the same bias again, so a percentile interval would lie wholly beside the value. The bootstrap's
     estimate of the bias is therefore subtracted, and the interval is the basic one (Davison and Hinkley 1997, 5.2.1).
-    It covers the truth, and for a divergence it may reach below zero.
+    Divergences, distances and entropies are never negative, so value and interval are cut off at zero, which leaves the
+    truth inside.
     """
 
     @property
     def biased(self) -> bool: ...
-
 
 
 @runtime_checkable
@@ -143,7 +143,8 @@ def corrected(value: float, draws: Float[np.ndarray, "R"], n: int, left_out: int
     if not len(finite):
         return Interval(value, UNDEFINED, UNDEFINED, n, left_out)
     mirrored = interval(value, 2 * value - finite, n, left_out)
-    return Interval(float(2 * value - finite.mean()), mirrored.low, mirrored.high, n, left_out)
+    corners = (max(float(x), 0.0) for x in (2 * value - finite.mean(), mirrored.low, mirrored.high))
+    return Interval(*corners, n, left_out)
 
 
 def wilson(share: float, n: int, left_out: int = 0) -> Interval:
@@ -155,13 +156,14 @@ def wilson(share: float, n: int, left_out: int = 0) -> Interval:
     return Interval(share, min(low, share), max(high, share), n, left_out)  # rounding may pass the share by a little
 
 
-def over_runs(values: Sequence[float], geometric: bool = False) -> Interval:
+def over_runs(values: Sequence[float], geometric: bool = False, lowest: float | None = None) -> Interval:
     """Mean over independent runs (training seeds) with Student's t interval, for claims about training.
 
     ``n`` is the number of runs; one run has no interval. It is not a bootstrap, as three points have too few resamples.
 
     Args:
         geometric: take the mean of logarithms, for values compared by ratios (a perplexity), so no bound is negative.
+        lowest: what no such value can be below, where the interval is cut off.
     """
     if geometric and np.min(values, initial=np.inf) > 0:
         found = over_runs(np.log(values).tolist())
@@ -173,7 +175,8 @@ def over_runs(values: Sequence[float], geometric: bool = False) -> Interval:
     if len(x) == 1:
         return Interval(float(x[0]), UNDEFINED, UNDEFINED, 1)
     half = _student_t(len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
-    return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half), len(x))
+    low = float(x.mean() - half)
+    return Interval(float(x.mean()), low if lowest is None else max(low, lowest), float(x.mean() + half), len(x))
 
 
 def defined(statistics: Float[np.ndarray, "n k"]) -> tuple[Float[np.ndarray, "m k"], int]:

@@ -8,6 +8,8 @@ import numpy as np
 
 from didi_core.evaluation.intervals import Interval
 
+MOST_PLACES = 6
+
 
 def figure(value: float | None, digits: int = 3) -> str:
     """A number with about three digits; an exponent only where the plain form would be unreadable."""
@@ -28,15 +30,34 @@ def headed(text: str) -> str:
 
 
 def change(ratio: Interval) -> str:
-    """A ratio as a percentage with its interval: ``-24 % [-27, -20]``."""
-    low, value, high = (100 * (x - 1) for x in (ratio.low, ratio.value, ratio.high))
-    return f"{value:+.1f} % [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+    """A ratio as a percentage with its interval: ``−24.0 % [−27.1, −20.3]``."""
+    value, low, high = _signed(*(100 * (x - 1) for x in (ratio.value, ratio.low, ratio.high)), places=1)
+    return f"{value} % [{low}, {high}]"
 
 
 def signed(difference: Interval) -> str:
     """A difference with its interval: ``+0.214 [+0.175, +0.251]``."""
-    value, low, high = (f"{x:+.3f}" for x in (difference.value, difference.low, difference.high))
-    return f"{value} [{low}, {high}]".replace("-", "−")
+    value, low, high = _signed(difference.value, difference.low, difference.high, places=3)
+    return f"{value} [{low}, {high}]"
+
+
+def percent(ratio: float) -> str:
+    """A ratio as a whole percentage: ``−24 %``."""
+    return f"{_with_sign(100 * (ratio - 1), 0)} %"
+
+
+def _signed(value: float, low: float, high: float, places: int) -> list[str]:
+    """The numbers with as many more places as it takes to see that an interval excludes zero."""
+    nearest = min(abs(low), abs(high))
+    while low * high > 0 and float(f"{nearest:.{places}f}") == 0 and places < MOST_PLACES:
+        places += 1
+    return [_with_sign(x, places) for x in (value, low, high)]
+
+
+def _with_sign(number: float, places: int) -> str:
+    """``+0.5`` or ``−0.5``; what is rounded to zero has no sign."""
+    text = f"{number:+.{places}f}"
+    return text.replace("-", "−") if float(text) else text[1:]
 
 
 def listed(numbers: Sequence[int | str]) -> str:

@@ -89,8 +89,7 @@ class FeatureReference:
 class EnergyDistance:
     """Energy distance over the mean distance of two reference samples: 0 for equal distributions.
 
-    Statistics: [n, M * T] indicators ``projection <= threshold``. The bootstrap subtracts the bias, so a value may lie
-    slightly below zero.
+    Statistics: [n, M * T] indicators ``projection <= threshold``. The bootstrap subtracts the bias.
     """
 
     features: TrunkFeatures = field(repr=False)

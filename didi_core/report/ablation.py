@@ -59,14 +59,23 @@ class Ablation:
         return cls({name: found[name] for name in order}, sorted({k for k in rows if k}), teacher)
 
     def over_seeds(
-        self, title: str, about: str, read: Reading, geometric: bool = False, published: bool = False
+        self,
+        title: str,
+        about: str,
+        read: Reading,
+        geometric: bool = False,
+        published: bool = False,
+        lowest: float | None = None,
     ) -> Table:
-        """A row for the teacher and one for each objective, a column for each number of steps."""
+        """A row for the teacher and one for each objective, a column for each number of steps.
+
+        lowest: what no such value can be below.
+        """
         teacher = [shown(read(self.teacher, "teacher", k)) if self.teacher else "–" for k in self.steps]
         extra = [f"published, {k}" for k in self.steps] if published else []
         cells = [("teacher", "", *teacher, *("" for _ in extra))] if set(teacher) != {"–"} else []
         for name, runs in self.by_row.items():
-            found = [over_runs(_known(runs, read, k), geometric) for k in self.steps]
+            found = [over_runs(_known(runs, read, k), geometric, lowest) for k in self.steps]
             known = [figure(PUBLISHED.get(name, {}).get(k)) for k in self.steps] if published else []
             values = (_over(value, len(runs)) for value in found)
             cells.append((ROWS.get(name, name), str(len(runs)), *values, *known))
@@ -91,7 +100,7 @@ def ablation(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
     label = quality["label"]
     over = "Mean over training seeds with Student's t 95 % interval; the teacher's over samples."
     ratio = over.replace("Mean", "Geometric mean")
-    published = any(name in PUBLISHED for name in found.by_row)
+    published = any(k in PUBLISHED.get(name, {}) for name in found.by_row for k in found.steps)
     tables = [
         found.over_seeds(
             f"{label}, as sampled",
@@ -107,15 +116,27 @@ def ablation(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
             _ratio(found.teacher),
             geometric=True,
         ),
-        found.over_seeds(entropy["label"], over, _sampled(entropy["name"])),
+        found.over_seeds(entropy["label"], over, _sampled(entropy["name"]), lowest=0.0),
     ]
     tables += [
-        found.over_seeds(metric["label"], f"Better: {metric['better']}. {over}", _sampled(metric["name"]))
+        found.over_seeds(
+            metric["label"],
+            f"Better: {metric['better']}. {over}",
+            _sampled(metric["name"]),
+            lowest=_lowest(runs, metric),
+        )
         for metric in others
         if metric["better"] != "neither"
     ]
     tables += _beside_the_control(found, quality, others) + costs(found.by_row)
-    return _sentence(found, label, quality["name"]), _seeds_notes(found.by_row), tables
+    return _sentence(found, quality), _seeds_notes(found.by_row), tables
+
+
+def _lowest(runs: Sequence[RunReport], metric: Mapping[str, Any]) -> float | None:
+    """Zero for a metric of which less is better and no row has less than zero: a divergence, distance or error."""
+    values = [row["values"].get(metric["name"]) for run in runs for row in run.report["rows"]]
+    ends = [value["low"] for value in values if value and value["low"] is not None]
+    return 0.0 if metric["better"] == "lower" and min(ends, default=-1.0) >= 0 else None
 
 
 def _beside_the_control(
@@ -195,23 +216,29 @@ def _known(runs: Sequence[RunReport], read: Reading, steps: int) -> list[float]:
     return [one["value"] for one in found if one and one["value"] is not None]
 
 
-def _sentence(found: Ablation, label: str, quality: str) -> str:
+def _sentence(found: Ablation, quality: Mapping[str, Any]) -> str:
     """Which row is best, and which neighbouring rows are in the opposite order to the published one."""
-    middle = 8 if 8 in found.steps else found.steps[len(found.steps) // 2]
-    known = {name: _known(runs, _sampled(quality), middle) for name, runs in found.by_row.items()}
+    middle, label = 8 if 8 in found.steps else found.steps[len(found.steps) // 2], quality["label"]
+    known = {name: _known(runs, _sampled(quality["name"]), middle) for name, runs in found.by_row.items()}
     means = {name: over_runs(values, geometric=True).value for name, values in known.items() if values}
-    best = min(means, key=lambda name: means[name])
-    swapped = [
-        f"{ROWS[b]} after {ROWS[a]}"
-        for a, b in zip(means, list(means)[1:], strict=False)
-        if middle in PUBLISHED.get(a, {}) and middle in PUBLISHED.get(b, {})
-        and (means[b] < means[a]) != (PUBLISHED[b][middle] < PUBLISHED[a][middle])
-    ]  # fmt: skip
+    if not means:
+        return f"No row has a {label} at {middle} steps."
+    more = 1 if quality["better"] == "lower" else -1
+    best = min(means, key=lambda name: more * means[name])
     row = ROWS.get(best, best)
     text = f"At {middle} steps the best {label}, as sampled, is that of '{row}' ({figure(means[best])})"
-    if sum(name in PUBLISHED for name in means) < 2:
+    published = {name: PUBLISHED[name][middle] for name in means if middle in PUBLISHED.get(name, {})}
+    if len(published) < 2:
         return text + "."
-    return text + (f"; other than published: {', '.join(swapped)}." if swapped else "; the order is the published one.")
+    swapped = [
+        f"{ROWS[b]} after {ROWS[a]}"
+        for a, b in zip(published, list(published)[1:], strict=False)
+        if (means[b] - means[a]) * (published[b] - published[a]) < 0
+    ]
+    if swapped:
+        return f"{text}; other than published: {', '.join(swapped)}."
+    every = len(published) == len(means)
+    return f"{text}; {'the order is the published one' if every else 'the rows published are in the published order'}."
 
 
 def _seeds_notes(by_row: Mapping[str, Sequence[RunReport]]) -> list[str]:

@@ -51,7 +51,7 @@ def outcome(curve: Mapping[int, float]) -> str:
 def remarks(curve: Mapping[int, float]) -> list[str]:
     """What the curve says of the length of the training."""
     last, best = list(curve)[-1], min(curve, key=lambda step: curve[step])
-    if best == last:
+    if figure(curve[best]) == figure(curve[last]):  # no rise that the numbers show
         return []
     return [
         f"The loss was lowest, {figure(curve[best])}, after {best:,} steps and has risen since: training.steps={best} "

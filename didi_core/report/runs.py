@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from didi_core.errors import InputError
+from didi_core.evaluation.frontier import NEAR
 from didi_core.evaluation.intervals import Interval
 from didi_core.evaluation.wording import figure
 from didi_core.report.side_tables import Table
@@ -16,6 +17,8 @@ from didi_core.report.tables import estimate
 from didi_core.report.to_json import SCHEMA
 from didi_core.storage.files import read_json
 from didi_core.storage.run_dir import RECORD, read_record
+
+NOT_REACHED = "No student reached the entropy of the data; see the values as sampled."
 
 
 @dataclass(frozen=True)
@@ -118,27 +121,55 @@ def side_by_side(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]
 
 
 def _best_sentence(runs: Sequence[RunReport], names: Sequence[str], quality: Mapping[str, Any]) -> str:
-    """A sentence on the best student of all runs."""
+    """A sentence on the best student of all runs; a quality of which more is better is compared as sampled."""
+    if _judges(runs) > 1:
+        return "No best student: the runs have different judges, so their qualities do not compare."
+    if not _close(_entropies(runs)):
+        return "No best student: the runs are matched at different entropies, so their qualities do not compare."
+    plain = quality["better"] == "higher"
     found = [
-        (float(m["quality"]["value"]), name, row["method"]["steps"])
+        (value, name, row["method"]["steps"])
         for run, name in zip(runs, names, strict=True)
         for row in run.table("student")
-        if (m := run.matched(row)) and m["quality"]["value"] is not None
+        if (value := _quality(run, row, quality["name"] if plain else None)) is not None
     ]
     if not found:
-        return "No student reached the entropy of the data; see the values as sampled."
-    value, name, steps = min(found)
-    return f"Best {quality['label']} of a student at matched entropy: {figure(value)}, {name} at {steps} steps."
+        return "No run has rows of a student." if plain else NOT_REACHED
+    where = "as sampled" if plain else "at matched entropy"
+    value, name, steps = (max if plain else min)(found, key=lambda one: one[0])
+    at = f" at {steps} step{'s' * (steps != 1)}" if steps is not None else ""
+    return f"Best {quality['label']} of a student {where}: {figure(value)}, {name}{at}."
+
+
+def _quality(run: RunReport, row: Mapping[str, Any], sampled: str | None) -> float | None:
+    """The quality of a row at matched entropy, or the metric ``sampled`` of it as it was sampled."""
+    found = row["values"].get(sampled) if sampled is not None else (run.matched(row) or {}).get("quality")
+    value: float | None = found["value"] if found else None
+    return value
+
+
+def _judges(runs: Sequence[RunReport]) -> int:
+    return len({json.dumps(run.report["metrics"][0]) for run in runs})
+
+
+def _entropies(runs: Sequence[RunReport]) -> list[float]:
+    """Entropies of the held-out data at which the runs are matched."""
+    return sorted({round(at, 4) for run in runs if (at := run.report["reference_entropy"]) is not None})
+
+
+def _close(entropies: Sequence[float]) -> bool:
+    """Whether entropies lie as near to each other as a point may lie to the one at which it counts as matched."""
+    return not entropies or entropies[-1] - entropies[0] <= NEAR * entropies[-1]
 
 
 def _comparability(runs: Sequence[RunReport], names: Sequence[str]) -> list[str]:
     """Reasons why numbers of the runs cannot be compared."""
     notes = []
-    if len({json.dumps(run.report["metrics"][0]) for run in runs}) > 1:
+    if _judges(runs) > 1:
         notes.append("The runs have different judges: their qualities do not compare.")
-    entropies = {round(run.report["reference_entropy"] or 0.0, 4) for run in runs}
+    entropies = _entropies(runs)
     if len(entropies) > 1:
-        notes.append(f"The runs are compared at different entropies ({', '.join(map(str, sorted(entropies)))}).")
+        notes.append(f"The runs are compared at different entropies ({', '.join(map(str, entropies))}).")
     sizes = {name: min(r["n"] for r in run.table()) for run, name in zip(runs, names, strict=True) if run.table()}
     if len(set(sizes.values())) > 1:
         notes.append(f"Samples per row differ: {', '.join(f'{name} {n:,}' for name, n in sizes.items())}.")

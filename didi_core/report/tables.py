@@ -52,10 +52,10 @@ def matched_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """
     findings = report.findings
     headers = ["", "method", "steps", findings.baseline, "model", "difference", "verdict", "worth, steps"]
-    worth = {(w.model, w.method): w.acceleration for w in findings.worth}
     cells = []
     for item in findings.comparisons:
-        gain = worth.get((item.model, item.method))
+        gain = findings.acceleration(item)
+        steps = f"{BOUNDS[gain.bound]}{round(gain.teacher_steps, 1):g}" if gain else ""
         cells.append(
             [
                 item.model,
@@ -65,7 +65,7 @@ def matched_table(report: Report) -> tuple[list[str], list[list[str]]]:
                 matched_cell(findings.matched[item.model, item.method]),
                 change(item.ratio) if item.ratio else "–",
                 item.verdict,
-                f"{BOUNDS[gain.bound]}{gain.teacher_steps:.0f} ({figure(gain.factor.value, 2)}×)" if gain else "–",
+                f"{steps} ({figure(gain.factor.value, 2)}×)" if gain else "–",
             ]
         )
     return headers, cells

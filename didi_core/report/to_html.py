@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from didi_core.evaluation.conclusion import indistinct
-from didi_core.evaluation.wording import figure, headed
+from didi_core.evaluation.wording import figure, headed, percent
 from didi_core.report.page import Cell, Grid, Line, render
 from didi_core.report.pictures import SERIES, Plot
 from didi_core.report.record import Report
@@ -104,10 +104,9 @@ def _tiles(report: Report) -> list[Cell]:
     tiles = []
     for item in sorted(shown, key=lambda c: c.method.steps or 0)[:6]:
         if item.ratio is not None:
-            percent = f"{100 * (item.ratio.value - 1):+.0f} %".replace("-", "−")
             label = f"{report.evaluation.metrics[0].label} at {item.method.steps} steps against the {item.baseline}"
             tone = item.verdict if item.verdict in TONES else ""
-            tiles.append(Cell(percent, f"{label}, matched entropy", tone=tone))
+            tiles.append(Cell(percent(item.ratio.value), f"{label}, matched entropy", tone=tone))
     return tiles
 
 

@@ -32,3 +32,7 @@ def test_the_page_stands_with_and_without_a_curve(lines: int, tmp_path: Path) ->
     page = write_pretraining(tmp_path, "Teacher: <b>", {5: 0.6}, record).read_text()
     assert "<script>" not in page and "&lt;script&gt;x" in page and "<h1>Teacher: &lt;b&gt;</h1>" in page
     assert ("<svg" in page) == (tmp_path / "plots/training.png").is_file() == (lines > 1)
+
+
+def test_a_rise_that_the_numbers_do_not_show_is_not_told() -> None:
+    assert remarks({10: 1.5001, 20: 1.5001}) == remarks({10: 1.5001, 20: 1.5003}) == []

@@ -116,6 +116,51 @@ def test_seeds_of_one_objective_are_a_claim_without_published_rows(tmp_path: Pat
     assert tables[0].headers == ("", "seeds", "8 steps")
 
 
+def changed(folder: Path, steps: int = 8, **metric: str) -> Path:
+    """The report of a run with another number of steps, or another quality."""
+    report = json.loads((folder / "report.json").read_text())
+    report["metrics"][0] |= metric
+    for row in (*report["rows"], *report["matched"]):
+        row["method"] = {**METHOD, "steps": steps}
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_an_order_is_compared_only_with_what_was_published(tmp_path: Path) -> None:
+    """At four steps nothing was, and two of the rows at sixteen were published with one value."""
+    for name, quality in (("ablation_plain", 20.0), ("ablation_decomposed", 30.0)):
+        changed(write(tmp_path / "4" / name, name, quality), 4)
+    said, _, tables = ablation(read_ablation(tmp_path / "4")[0])
+    assert said == "At 4 steps the best ppl, as sampled, is that of 'none of it' (20.0)."
+    assert tables[0].headers == ("", "seeds", "4 steps") and "Published" not in tables[0].about
+    for name, quality in (("ablation_density", 20.0), ("ablation_regularised", 19.0), ("mine", 1.0)):
+        changed(write(tmp_path / "16" / name, name, quality), 16)
+    said, _, _ = ablation(read_ablation(tmp_path / "16")[0])
+    assert said.endswith("is that of 'mine' (1.00); the rows published are in the published order.")
+
+
+def test_the_best_of_a_quality_is_on_its_better_side(tmp_path: Path) -> None:
+    for name, quality in (("a", 10.0), ("b", 8.0)):
+        changed(write(tmp_path / name, name, quality), better="higher")
+    runs = [read_run(tmp_path / name) for name in ("a", "b")]
+    assert side_by_side(runs)[0] == "Best ppl of a student as sampled: 10.0, a at 8 steps."
+    assert ablation(runs)[0] == "At 8 steps the best ppl, as sampled, is that of 'a' (10.0)."
+
+
+def test_runs_that_do_not_compare_have_no_best(tmp_path: Path) -> None:
+    runs = [write(tmp_path / name) for name in ("a", "b")]
+    changed(runs[1], description="another judge")
+    said, notes, _ = side_by_side([read_run(path) for path in runs])
+    assert said.startswith("No best student: the runs have different judges") and "do not compare" in notes[0]
+    changed(runs[1], description="")
+    report = json.loads((runs[1] / "report.json").read_text())
+    for at, best in ((2.01, True), (2.5, False)):
+        (runs[1] / "report.json").write_text(json.dumps({**report, "reference_entropy": at}))
+        said, notes, _ = side_by_side([read_run(path) for path in runs])
+        assert said.startswith("Best ppl" if best else "No best student: the runs are matched at different entropies")
+        assert notes == [f"The runs are compared at different entropies (2.0, {at})."]
+
+
 def test_the_command_writes_all_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = tuple(write(tmp_path / name) for name in ("a", "b"))
     run(Settings(compare=paths, out=tmp_path / "out"), {}, ("report",))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SCORES, STRUCTURES = "scores.jsonl", "pdb"
-PLDDT, RESIDUES = "plddt", "plddt_per_residue"
+PLDDT, PLDDT_CA, RESIDUES, PPPL = "plddt", "plddt_ca", "plddt_per_residue", "pppl"
 BANDS = (  # lower end, name, colour: AlphaFold DB's
     (90.0, "very high", "#0053d6"),
     (70.0, "confident", "#65cbf3"),
@@ -36,12 +36,13 @@ BANDS = (  # lower end, name, colour: AlphaFold DB's
     (0.0, "very low", "#ff7d45"),
 )
 CONFIDENT = 70.0
+IN_ORDER = "in the order of the file"
 LONGEST_NAME = 120  # characters of a file name
 
 
 @dataclass(frozen=True)
 class Design:
-    """One scored sequence. ``plddt`` (0 to 100) and what depends on it are None where nothing was folded."""
+    """One scored sequence. ``confidence`` (0 to 100) and what depends on it are None where nothing was folded."""
 
     id: str
     sequence: str
@@ -55,16 +56,13 @@ class Design:
         return without_breaks(self.sequence)
 
     @property
-    def plddt(self) -> float | None:
-        """Mean confidence, as scored."""
-        return self.number(PLDDT)
+    def confidence(self) -> float | None:
+        """Mean pLDDT over CA atoms, or the score ``plddt`` where that is all there is."""
+        return confidence(self.scores)
 
     def number(self, name: str) -> float | None:
         """A score as a number; None where it is absent or undefined."""
-        value = self.scores.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            return None
-        return float(value)
+        return number(self.scores, name)
 
     def atoms(self) -> Float[np.ndarray, "L 3"]:
         """CA positions of the predicted structure in angstroms, centred. Raises InputError for a damaged file."""
@@ -81,6 +79,41 @@ class Design:
         return atoms - atoms.mean(axis=0)
 
 
+def number(scores: Mapping[str, Any], name: str) -> float | None:
+    """A score of a row as a number; None where it is absent or undefined."""
+    value = scores.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        return None
+    return float(value)
+
+
+def confidence(scores: Mapping[str, Any]) -> float | None:
+    """Mean pLDDT of a row over CA atoms, as ColabFold shows it; the score ``plddt`` where that is all there is."""
+    over_ca = number(scores, PLDDT_CA)
+    return over_ca if over_ca is not None else number(scores, PLDDT)
+
+
+def confidence_label(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What ``confidence`` is in these rows."""
+    return "pLDDT over CA atoms" if any(number(row, PLDDT_CA) is not None for row in rows) else "pLDDT"
+
+
+def best_first(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], str]:
+    """Numbers of the rows, the most confident first, or by pseudo-perplexity where none was folded; undefined last.
+
+    Returns:
+        the numbers, and the order in words.
+    """
+    keys, said = [-value if (value := confidence(row)) is not None else None for row in rows], ""
+    if any(key is not None for key in keys):
+        said = f"the most confident first (mean {confidence_label(rows)})"
+    else:
+        keys = [number(row, PPPL) for row in rows]
+        some = any(key is not None for key in keys)
+        said = "the lowest pseudo-perplexity first" if some else IN_ORDER
+    return sorted(range(len(rows)), key=lambda i: (keys[i] is None, keys[i] or 0.0)), said
+
+
 def structure_name(name: str) -> str:
     """File name of a design's structure: its id, with what a file name cannot hold percent-encoded."""
     safe = quote(name, safe="!#$&'()+,;=@[]^`{}~<>| \"")
@@ -94,8 +127,8 @@ def band(plddt: float) -> int:
     return next(i for i, (low, _, _) in enumerate(BANDS) if plddt >= low or low == 0.0)
 
 
-def read_designs(folder: Path) -> list[Design]:
-    """All designs of a score folder, the most confident first.
+def read_designs(folder: Path, ranked: bool = False) -> list[Design]:
+    """All designs of a score folder, the most confident first, or with ``ranked`` in the order of the file.
 
     Raises:
         InputError: no such folder, not a score folder, or a line that is not a row of scores.
@@ -116,7 +149,7 @@ def read_designs(folder: Path) -> list[Design]:
         designs.append(design)
     if not designs:
         raise InputError(f"{path}: there is no design in it.")
-    return sorted(designs, key=lambda d: -(d.plddt if d.plddt is not None else -1.0))
+    return designs if ranked else [designs[i] for i in best_first([design.scores for design in designs])[0]]
 
 
 def _design(folder: Path, row: dict[str, Any]) -> Design:

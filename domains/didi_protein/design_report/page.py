@@ -12,7 +12,7 @@ import numpy as np
 from didi_core.report.page import Cell, render
 from didi_core.report.pictures import Plot
 
-from .designs import BANDS, CONFIDENT, STRUCTURES, Design, band
+from .designs import BANDS, CONFIDENT, PLDDT, PLDDT_CA, STRUCTURES, Design, band, confidence_label
 from .plots import IDENTITY, mean_plddt
 
 WIDE = ("plddt_per_residue",)  # pictures that take the whole width
@@ -22,7 +22,8 @@ MOTIF_RMSD, LIMITS_OF_MOTIF = "motif_rmsd", (1.0, 2.0)
 EXTRA = ("contig", "parent", "status", "folded_by")  # words of a design that are shown where there are any
 Column = tuple[str, Callable[[Any], str]]
 COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
-    "plddt": ("pLDDT", lambda v: f"{v:.1f}"),
+    PLDDT_CA: ("pLDDT (CA)", lambda v: f"{v:.1f}"),
+    PLDDT: ("pLDDT (all atoms)", lambda v: f"{v:.1f}"),
     "ptm": ("pTM", lambda v: f"{v:.2f}"),
     "iptm": ("ipTM", lambda v: f"{v:.2f}"),
     "ipae": ("interface PAE / Å", lambda v: f"{v:.1f}"),
@@ -42,7 +43,7 @@ COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
 
 
 OTHERS: Mapping[str, Column] = {  # of a second predictor: end of a column's name -> header, how it is written
-    "_plddt": ("pLDDT", lambda v: f"{v:.1f}"),
+    "_plddt": ("pLDDT (all atoms)", lambda v: f"{v:.1f}"),
     "_ptm": ("pTM", lambda v: f"{v:.2f}"),
     "_tm": ("TM-score", lambda v: f"{v:.2f}"),
     "_rmsd": ("RMSD / Å", lambda v: f"{v:.1f}"),
@@ -74,15 +75,19 @@ class DesignLine:
         return self.sequence if len(self.sequence) <= 16 else f"{self.sequence[:14]}…"
 
 
-def html(designs: Sequence[Design], best: Sequence[Design], plots: Sequence[Plot], record: Mapping[str, Any]) -> str:
-    """The page. ``designs`` are in the order of the table, ``best`` are shown as structures."""
+def html(
+    designs: Sequence[Design], best: Sequence[Design], plots: Sequence[Plot], record: Mapping[str, Any], order: str
+) -> str:
+    """The page. ``designs`` are in the order of the table, ``best`` are shown as structures; order: in words."""
     views = [design for design in best if design.pdb is not None and design.residues is not None]
     shown = designs[:ROWS]
     columns = {**COLUMNS, **other_columns(shown)}
+    if all(d.number(PLDDT_CA) is None for d in shown):  # scores of another program, which did not say of which atoms
+        columns[PLDDT] = ("pLDDT", columns[PLDDT][1])
     names = [name for name in columns if any(d.number(name) is not None for d in shown)]
     extra = [name for name in EXTRA if any(d.scores.get(name) for d in shown)]
     headers = ["", "design", "length", *(columns[name][0] for name in names), *extra, "structure", "sequence"]
-    order = {design.id: number for number, design in enumerate(views)}
+    places = {design.id: number for number, design in enumerate(views)}
     return render(
         "designs.html",
         __package__,
@@ -95,7 +100,8 @@ def html(designs: Sequence[Design], best: Sequence[Design], plots: Sequence[Plot
         pairs=[plot for plot in plots if plot.name not in WIDE],
         headers=headers,
         words=(1, *range(3 + len(names), len(headers))),
-        lines=[_line(rank, design, names, extra, order, columns) for rank, design in enumerate(shown, start=1)],
+        lines=[_line(rank, design, names, extra, places, columns) for rank, design in enumerate(shown, start=1)],
+        order=order,
         rest=max(len(designs) - ROWS, 0),
         structures=[_structure(design) for design in views],
         record=record,
@@ -104,29 +110,29 @@ def html(designs: Sequence[Design], best: Sequence[Design], plots: Sequence[Plot
 
 def sentence(designs: Sequence[Design]) -> str:
     """The summary of the whole set."""
-    folded = [d for d in designs if d.plddt is not None]
-    if not folded:
+    sure = {design.id: value for design in designs if (value := design.confidence) is not None}
+    if not sure:
         return f"{len(designs):,} designs, none of them folded: scores of the sequences only."
-    sure = sum(d.plddt is not None and d.plddt >= CONFIDENT for d in folded)
-    first = folded[0]
+    first = max((design for design in designs if design.id in sure), key=lambda design: sure[design.id])
+    label = confidence_label([design.scores for design in designs])
     ptm = first.number("ptm")
     said = f", pTM {ptm:.2f}" if ptm is not None else ""
     return (
-        f"{sure:,} of {len(folded):,} folded designs are predicted with confidence "
-        f"(mean pLDDT at least {CONFIDENT:g}). "
-        f"The most confident is {first.id}: {len(first.letters)} residues, pLDDT {first.plddt:.1f}{said}."
+        f"{sum(value >= CONFIDENT for value in sure.values()):,} of {len(sure):,} folded designs are predicted with "
+        f"confidence (mean {label} at least {CONFIDENT:g}). "
+        f"The most confident is {first.id}: {len(first.letters)} residues, {label} {sure[first.id]:.1f}{said}."
     )
 
 
 def _tiles(designs: Sequence[Design]) -> list[Cell]:
     """The set in a few large figures."""
-    mean = mean_plddt(designs)
+    mean, measure = mean_plddt(designs), confidence_label([design.scores for design in designs])
     tiles = [(f"{len(designs):,}", "designs"), (f"{len({d.sequence for d in designs}):,}", "distinct sequences")]
     if mean is not None:
-        folded = np.array([d.plddt for d in designs if d.plddt is not None])
+        folded = np.array([d.confidence for d in designs if d.confidence is not None])
         tiles += [
-            (f"{mean.value:.1f}", f"mean pLDDT [{mean.low:.1f}, {mean.high:.1f}]"),
-            (f"{100 * (folded >= CONFIDENT).mean():.0f} %", f"with pLDDT ≥ {CONFIDENT:g}"),
+            (f"{mean.value:.1f}", f"mean {measure} [{mean.low:.1f}, {mean.high:.1f}]"),
+            (f"{100 * (folded >= CONFIDENT).mean():.0f} %", f"with {measure} ≥ {CONFIDENT:g}"),
         ]
     moved = np.array([v for d in designs if (v := d.number(MOTIF_RMSD)) is not None])
     for limit in LIMITS_OF_MOTIF if len(moved) else ():
@@ -148,8 +154,8 @@ def _line(
     columns: Mapping[str, Column],
 ) -> DesignLine:
     values = [Cell(columns[name][1](v) if (v := design.number(name)) is not None else "") for name in names]
-    if names[:1] == ["plddt"] and design.plddt is not None:
-        values[0] = Cell(values[0].text, dot=BANDS[band(design.plddt)][2])
+    if names[:1] in ([PLDDT_CA], [PLDDT]) and design.confidence is not None:
+        values[0] = Cell(values[0].text, dot=BANDS[band(design.confidence)][2])
     said = [Cell(str(design.scores.get(name) or "")) for name in extra]
     cells = (Cell(str(rank)), Cell(design.id), Cell(str(len(design.letters))), *values, *said)
     pdb = f"{STRUCTURES}/{quote(design.pdb.name)}" if design.pdb is not None else ""

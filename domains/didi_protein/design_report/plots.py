@@ -13,7 +13,7 @@ from didi_core.report.pictures import INK, MUTED, SERIES, Plot, finish, panels_o
 
 from ..metrics.composition import UNIREF50
 from ..vocabulary import RESIDUES
-from .designs import BANDS, CONFIDENT, Design, band
+from .designs import BANDS, CONFIDENT, Design, band, confidence_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,10 +27,10 @@ def design_plots(designs: Sequence[Design], best: Sequence[Design]) -> list[Plot
     plots = []
     if any(d.residues is not None for d in best):
         plots.append(residue_plot([d for d in best if d.residues is not None]))
-    if any(d.plddt is not None and d.number(STEPS) is not None for d in designs):
+    if any(d.confidence is not None and d.number(STEPS) is not None for d in designs):
         plots.append(steps_plot(designs))
     plots.append(length_plot(designs))
-    if any(d.plddt is not None and d.number(IDENTITY) is not None for d in designs):
+    if any(d.confidence is not None and d.number(IDENTITY) is not None for d in designs):
         plots.append(novelty_plot(designs))
     plots.append(composition_plot(designs))
     return plots
@@ -51,7 +51,7 @@ def residue_plot(best: Sequence[Design]) -> Plot:
     for axes in panels[::2]:
         axes.set_ylabel("pLDDT")
     caption = (
-        "pLDDT along the chain of the most confident designs. Bands as in AlphaFold DB: "
+        "pLDDT of CA atoms along the chain of the first designs of the table. Bands as in AlphaFold DB: "
         + ", ".join(f"{name} {_range(i)}" for i, (_, name, _) in enumerate(BANDS))
         + "."
     )
@@ -83,7 +83,8 @@ def steps_plot(designs: Sequence[Design]) -> Plot:
     axes.set(xlabel="steps", ylabel="mean pLDDT")
     if len(groups) > 1:
         axes.legend()
-    return finish(canvas, "plddt_over_steps", "Mean pLDDT against sampling steps, 95 % bootstrap intervals.")
+    caption = f"Mean {_measure(designs)} against sampling steps, 95 % bootstrap intervals."
+    return finish(canvas, "plddt_over_steps", caption)
 
 
 @styled
@@ -94,15 +95,15 @@ def length_plot(designs: Sequence[Design]) -> Plot:
     canvas, (axes,) = panels_of(1, height=3.8)
     lengths = np.array([len(d.letters) for d in designs])
     edges = np.histogram_bin_edges(lengths, bins=min(24, max(1, int(np.ptp(lengths)) + 1)))
-    folded = any(d.plddt is not None for d in designs)
+    folded = any(d.confidence is not None for d in designs)
     bottom = np.zeros(len(edges) - 1)
     for number, (_, name, colour) in reversed(list(enumerate(BANDS))) if folded else []:
-        inside = [len(d.letters) for d in designs if d.plddt is not None and band(d.plddt) == number]
+        inside = [len(d.letters) for d in designs if d.confidence is not None and band(d.confidence) == number]
         counts = np.histogram(inside, edges)[0]
         label = f"{name} {_range(number)}"
         axes.bar(edges[:-1], counts, np.diff(edges), bottom, align="edge", color=colour, label=label)
         bottom += counts
-    rest = np.histogram([len(d.letters) for d in designs if d.plddt is None], edges)[0]
+    rest = np.histogram([len(d.letters) for d in designs if d.confidence is None], edges)[0]
     if rest.any():
         axes.bar(edges[:-1], rest, np.diff(edges), bottom, align="edge", color=MUTED, label="not folded")
     axes.set(xlabel="length (residues)", ylabel="designs")
@@ -110,7 +111,7 @@ def length_plot(designs: Sequence[Design]) -> Plot:
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         canvas.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=len(handles), columnspacing=1)
-    caption = "Designs by length" + (", coloured by the band of their mean pLDDT." if folded else ".")
+    caption = "Designs by length" + (f", coloured by the band of their mean {_measure(designs)}." if folded else ".")
     return finish(canvas, "lengths", caption)
 
 
@@ -121,7 +122,7 @@ def novelty_plot(designs: Sequence[Design]) -> Plot:
     axes.axhline(CONFIDENT, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
     groups = by_model(designs)
     for number, (model, members) in enumerate(groups.items()):
-        points = [(d.number(IDENTITY), d.plddt) for d in members]
+        points = [(d.number(IDENTITY), d.confidence) for d in members]
         kept = np.array([(100 * x, y) for x, y in points if x is not None and y is not None]).reshape(-1, 2)
         colour = SERIES[number % len(SERIES)]
         axes.scatter(kept[:, 0], kept[:, 1], s=16, color=colour, alpha=0.6, linewidths=0, label=model)
@@ -130,8 +131,8 @@ def novelty_plot(designs: Sequence[Design]) -> Plot:
     if len(groups) > 1:
         axes.legend()
     caption = (
-        "Confidence against novelty. Upper left: confident and new. A high pLDDT far to the right is a protein that "
-        "the reference already holds."
+        f"Confidence (mean {_measure(designs)}) against novelty. Upper left: confident and new. A high pLDDT far to "
+        "the right is a protein that the reference already holds."
     )
     return finish(canvas, "novelty", caption)
 
@@ -158,6 +159,10 @@ def composition_plot(designs: Sequence[Design]) -> Plot:
     return finish(canvas, "composition", "Amino-acid composition against UniRef50. On the dashed line: parity.")
 
 
+def _measure(designs: Sequence[Design]) -> str:
+    return confidence_label([design.scores for design in designs])
+
+
 def by_model(designs: Sequence[Design]) -> dict[str, list[Design]]:
     """Designs by the model that wrote them, as their row says; one group where none does."""
     groups: dict[str, list[Design]] = {}
@@ -168,7 +173,7 @@ def by_model(designs: Sequence[Design]) -> dict[str, list[Design]]:
 
 def mean_plddt(designs: Sequence[Design]) -> Interval | None:
     """Mean over designs with its bootstrap interval; None where none was folded."""
-    values = np.array([d.plddt for d in designs if d.plddt is not None])[:, None]
+    values = np.array([d.confidence for d in designs if d.confidence is not None])[:, None]
     if not len(values):
         return None
     return interval(float(values.mean()), resampled_means(values)[:, 0], len(values))

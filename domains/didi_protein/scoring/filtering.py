@@ -24,7 +24,8 @@ from didi_core.types import Sample
 
 from ..alignment import identity, reaches
 from ..design_report import read_designs, write_design_report
-from ..design_report.designs import RESIDUES, STRUCTURES, Design, structure_name
+from ..design_report.designs import IN_ORDER, PLDDT, PLDDT_CA, RESIDUES, STRUCTURES, Design, structure_name
+from ..design_report.designs import best_first as most_confident_first
 from ..fasta import without_breaks, write_fasta
 from ..kmers import KmerIndex
 from .motifs import references_there
@@ -52,7 +53,7 @@ PRESETS: dict[str, dict[str, dict[str, float]]] = {
     },
 }
 REJECTED, PASSED = "rejected.csv", "designs.csv"
-HEADER = ("plddt", "ptm", "pppl", "nn_identity", "low_complexity", "longest_run", "length")
+HEADER = (PLDDT_CA, PLDDT, "ptm", "pppl", "nn_identity", "low_complexity", "longest_run", "length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +109,14 @@ class Threshold:
         if found is None:
             return f"{self.column} is not known"
         if self.kind == MIN and found < self.value:
-            return f"{self.column}={found:g} < {self.value:g}"
+            return f"{self.column}={self._apart(found)} < {self.value:g}"
         if self.kind == MAX and found > self.value:
-            return f"{self.column}={found:g} > {self.value:g}"
+            return f"{self.column}={self._apart(found)} > {self.value:g}"
         return ""
+
+    def _apart(self, found: float) -> str:
+        """A value with as many digits as it takes to differ from the limit."""
+        return repr(found) if f"{found:g}" == f"{self.value:g}" else f"{found:g}"
 
     def __str__(self) -> str:
         return f"{self.kind}.{self.column}={self.value:g}"
@@ -133,15 +138,16 @@ def shortlist(folder: Path, wanted: ProteinFilter, job: Job) -> list[dict[str, A
     ordered = best_first(rows, wanted.sort, wanted.descending)
     reasons = {row["id"]: "; ".join(filter(None, (t.reason(row) for t in thresholds))) for row in ordered}
     passing = [row for row in ordered if not reasons[row["id"]]]
-    reasons |= redundant(passing, wanted)
+    order = most_confident_first(rows)[1] if wanted.sort is None else f"in order of {wanted.sort}, the best first"
+    reasons |= redundant(passing, wanted, "better" if order != IN_ORDER else "before it")
     kept = [row for row in ordered if not reasons[row["id"]]]
     out = job.run.path
     left_out = [{**row, "reasons": reasons[row["id"]]} for row in ordered if reasons[row["id"]]]
     write_table(out, left_out, REJECTED, lines=False)
     job.run.note(thresholds=[str(t) for t in thresholds], passed=len(kept), rejected=len(left_out))
-    job.message(summary(ordered, kept, thresholds, wanted))
+    job.message(f"{summary(ordered, kept, thresholds, wanted)}; {order}")
     if kept:
-        write_kept(out, kept, designs, job)
+        write_kept(out, kept, designs, job, order)
     return kept
 
 
@@ -152,6 +158,8 @@ def applicable(thresholds: Sequence[Threshold], rows: Sequence[Mapping[str, Any]
         if not threshold.own and all(row.get(threshold.column) is None for row in rows):
             job.message(f"preset: {threshold} is left out, as no design has a {threshold.column}")
             continue
+        if not threshold.own and threshold.column == PLDDT:
+            job.message(f"preset: {threshold} asks of the mean over all atoms ({PLDDT_CA} is that over CA atoms)")
         check_column(threshold.column, rows, f"{threshold.kind}.{threshold.column}")
         used.append(threshold)
     return used
@@ -167,18 +175,22 @@ def check_column(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> None
         raise unknown("column", name, known, key)
 
 
-def redundant(passing: Sequence[Mapping[str, Any]], wanted: ProteinFilter) -> dict[str, str]:
-    """Reasons for designs that are too similar to a better one, or come after the best ``top``; the best come first."""
+def redundant(passing: Sequence[Mapping[str, Any]], wanted: ProteinFilter, than: str = "better") -> dict[str, str]:
+    """Reasons for designs that are too similar to an earlier one, or come after the first ``top``.
+
+    Args:
+        passing: the best first. than: what an earlier design is, in words.
+    """
     limit = wanted.diversity if wanted.diversity is not None else (ALIKE if wanted.top is not None else None)
     relatives = None if limit is None else Relatives([without_breaks(row["sequence"]) for row in passing], limit)
     reasons: dict[str, str] = {}
     chosen = np.zeros(len(passing), dtype=bool)
     for number, row in enumerate(passing):
         if wanted.top is not None and chosen.sum() == wanted.top:
-            reasons[row["id"]] = f"not among the best {wanted.top}"
+            reasons[row["id"]] = f"not among the {'best' if than == 'better' else 'first'} {wanted.top}"
             continue
         found = None if relatives is None else relatives.first(number, chosen)
-        reasons[row["id"]] = "" if found is None else f"{found[1]} to {passing[found[0]]['id']}, which is better"
+        reasons[row["id"]] = "" if found is None else f"{found[1]} to {passing[found[0]]['id']}, which is {than}"
         chosen[number] = found is None
     return reasons
 
@@ -211,8 +223,10 @@ class Relatives:
         return np.union1d(names[among[names]], np.flatnonzero(among & self._anyway))
 
 
-def write_kept(out: Path, kept: Sequence[dict[str, Any]], designs: Mapping[str, Design], job: Job) -> None:
-    """FASTA and CSV, and a score folder with the structures."""
+def write_kept(
+    out: Path, kept: Sequence[dict[str, Any]], designs: Mapping[str, Design], job: Job, order: str
+) -> None:
+    """FASTA and CSV, and a score folder with the structures. order: that of the designs, in words."""
     samples = [
         Sample(row["sequence"], row["id"], info={n: row[n] for n in HEADER if row.get(n) is not None}) for row in kept
     ]
@@ -229,7 +243,7 @@ def write_kept(out: Path, kept: Sequence[dict[str, Any]], designs: Mapping[str, 
     write_table(out, lines)
     write_views(out, kept, references_there(kept))
     record = {"command": " ".join(job.run.record.get("command_line", [])), **job.run.record.get("config", {})}
-    job.message(f"report: {write_design_report(out, record)}")
+    job.message(f"report: {write_design_report(out, record, order=order)}")
 
 
 def summary(
@@ -238,12 +252,17 @@ def summary(
     thresholds: Sequence[Threshold],
     wanted: ProteinFilter,
 ) -> str:
-    """Number of designs that pass, and the most frequent failures."""
-    counts = Counter(t.column for row in rows for t in thresholds if t.reason(row))
-    failing = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
-    said = f"{len(kept):,} of {len(rows):,} designs pass" + (f" (failing by column: {failing})" if failing else "")
+    """Number of designs that pass the thresholds, the most frequent failures, and how many of the others are kept."""
+    failing = [{t.column for t in thresholds if t.reason(row)} for row in rows]
+    counts = Counter(column for columns in failing for column in columns)
+    passing = sum(not columns for columns in failing)
+    by_column = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+    said = f"{passing:,} of {len(rows):,} designs pass" + (f" (failing by column: {by_column})" if by_column else "")
     used = ", ".join(str(t) for t in thresholds)
-    said += f"; thresholds: {used}" if used else ""
+    said += f"; thresholds: {used}" if used else "; there are no thresholds"
+    if len(kept) < passing:
+        are = "is" if len(kept) == 1 else "are"
+        said += f"; {len(kept):,} of them {are} kept, the others are too much alike or come after top"
     if wanted.top is not None and len(kept) < wanted.top:
         said += f"; top={wanted.top} were asked for"
     return said

@@ -12,18 +12,19 @@ from typing import Any
 from didi_core.storage.files import write_atomic
 from didi_core.types import Sample
 
-from ..design_report.designs import PLDDT, RESIDUES, SCORES
+from ..design_report.designs import PLDDT, PLDDT_CA, PPPL, RESIDUES, SCORES
+from ..design_report.designs import best_first as most_confident_first
 from .sequence import plain
 
 TABLE = "scores.csv"
-FIRST = ("id", "status", "model", "steps", "length", PLDDT, "plddt_ca", "ptm", "iptm", "pae", "ipae", "pppl")
+FIRST = ("id", "status", "model", "steps", "length", PLDDT, PLDDT_CA, "ptm", "iptm", "pae", "ipae", PPPL)
 LAST = ("sequence",)
 NOT_IN_CSV = (RESIDUES,)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
 # What is better, for ordering: more (True) or less (False).
 BETTER = {
     "motif_rmsd": False, "motif_rmsd_ca": False, "ipae": False,
-    PLDDT: True, "plddt_ca": True, "ptm": True, "iptm": True, "pae": False, "pppl": False, "nn_identity": False,
+    PLDDT: True, PLDDT_CA: True, "ptm": True, "iptm": True, "pae": False, PPPL: False, "nn_identity": False,
     "low_complexity": False, "longest_run": False, "top_share": False, "repeated_3mers": False, "composition_kl": False,
 }  # fmt: skip
 OWN = {"id", "status", "sequence", "reasons", "nn_id", "nn_coverage", "nn_method", "nn_evalue", *BETTER}
@@ -33,7 +34,7 @@ def merged(designs: Sequence[Sample], parts: Iterable[Mapping[str, Mapping[str, 
     """A row per design from its header and from every kind of score, in order of confidence.
 
     Words of the header with the name of a score come from an earlier scoring, and are left out. Rows are ordered by
-    pLDDT, or without it by pseudo-perplexity, or as in the file.
+    pLDDT over CA atoms, or without it by pseudo-perplexity, or as in the file.
     """
     parts = list(parts)
     rows = []
@@ -49,9 +50,7 @@ def merged(designs: Sequence[Sample], parts: Iterable[Mapping[str, Mapping[str, 
 def best_first(rows: Sequence[dict[str, Any]], column: str | None = None, more: bool | None = None) -> list[dict]:
     """Rows in order of a column (pLDDT, then pseudo-perplexity, where none is given); undefined ones last."""
     if column is None:
-        column = next((name for name in (PLDDT, "pppl") if any(row.get(name) is not None for row in rows)), None)
-    if column is None:
-        return list(rows)
+        return [rows[i] for i in most_confident_first(rows)[0]]
     sign = -1.0 if (BETTER.get(column, True) if more is None else more) else 1.0
 
     def key(row: Mapping[str, Any]) -> tuple[bool, float]:

@@ -51,10 +51,10 @@ class Page(HTMLParser):
 
 def test_designs_are_read_best_first_with_residues_and_structures(folder: Path) -> None:
     designs = read_designs(folder)
-    values = [d.plddt for d in designs if d.plddt is not None]
+    values = [d.confidence for d in designs if d.confidence is not None]
     assert len(values) == 24 and values == sorted(values, reverse=True)
     first = designs[0]
-    assert first.residues is not None and first.residues.mean() == pytest.approx(first.plddt, abs=0.01)
+    assert first.residues is not None and first.residues.mean() == pytest.approx(first.confidence, abs=0.01)
     atoms = first.atoms()
     assert atoms.shape == (len(first.sequence), 3) and np.abs(atoms.mean(0)).max() < 1e-6
 
@@ -89,12 +89,13 @@ def test_the_viewer_gets_the_best_structures(folder: Path) -> None:
 
 def test_numbers_on_the_page_are_those_of_the_scores(folder: Path) -> None:
     designs = read_designs(folder)
-    sure = sum(d.plddt is not None and d.plddt >= 70 for d in designs)
+    sure = sum(d.confidence is not None and d.confidence >= 70 for d in designs)
     assert f"{sure} of 24 folded designs" in sentence(designs)
     for model, members in by_model(designs).items():
         mean = mean_plddt(members)
         assert model in ("student", "teacher") and mean is not None
-        assert mean.value == pytest.approx(np.mean([d.plddt for d in members])) and mean.low < mean.value < mean.high
+        assert mean.value == pytest.approx(np.mean([d.confidence for d in members]))
+        assert mean.low < mean.value < mean.high
 
 
 def test_designs_that_were_not_folded(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_designs_that_were_not_folded(tmp_path: Path) -> None:
 def test_a_single_design_and_a_failed_one(tmp_path: Path) -> None:
     designs = [Design("a", "MKT", {"plddt": 80.0}, np.array([70.0, 80, 90])), Design("b", "MK", {"status": "oom"})]
     assert {p.name for p in design_plots(designs, designs[:1])} == {"plddt_per_residue", "lengths", "composition"}
-    text = html(designs, designs[:1], [], {})
+    text = html(designs, designs[:1], [], {}, "")
     assert "1 of 1 folded designs" in text and "oom" in text
 
 
@@ -125,7 +126,7 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 
 def test_long_tables_are_cut_and_say_so() -> None:
     designs = [Design(f"d{i}", "MKT", {}) for i in range(ROWS + 7)]
-    assert "The other 7 are in the files beside this page" in html(designs, [], [], {})
+    assert "The other 7 are in the files beside this page" in html(designs, [], [], {}, "")
 
 
 @pytest.mark.parametrize(
@@ -193,3 +194,28 @@ def test_unusual_line_separators_in_a_header_break_no_row(tmp_path: Path) -> Non
     rows = [{"id": f"d{i}", "sequence": "MKV", "note": "a\u2028b\x85c"} for i in range(3)]
     (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     assert [design.scores["note"] for design in read_designs(tmp_path)] == ["a\u2028b\x85c"] * 3
+
+
+def test_one_design_has_one_confidence_on_the_page(tmp_path: Path) -> None:
+    """Two means of pLDDT are there: each is named, and ranks, counts and sentences go by the one over CA atoms."""
+    rows = [
+        {"id": "a", "sequence": "MKT", "plddt": 71.0, "plddt_ca": 69.0, "plddt_per_residue": [69.0, 69, 69]},
+        {"id": "b", "sequence": "MKV", "plddt": 68.0, "plddt_ca": 72.5, "plddt_per_residue": [72.5, 72.5, 72.5]},
+    ]
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [d.id for d in read_designs(tmp_path)] == ["b", "a"]
+    text = write_design_report(tmp_path).read_text()
+    assert "1 of 2 folded designs are predicted with confidence (mean pLDDT over CA atoms at least 70)" in text
+    assert "The most confident is b: 3 residues, pLDDT over CA atoms 72.5" in text
+    assert "pLDDT (CA)" in text and "pLDDT (all atoms)" in text
+    assert "The most confident first (mean pLDDT over CA atoms); a click" in text
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"), [({}, "In the order of the file"), ({"pppl": 3.0}, "The lowest pseudo-perplexity first")]
+)
+def test_what_has_no_confidence_is_not_called_confident(scores: dict[str, float], said: str, tmp_path: Path) -> None:
+    row = {"id": "a", "sequence": "MKT", **scores}
+    (tmp_path / "scores.jsonl").write_text(json.dumps(row) + "\n")
+    text = write_design_report(tmp_path).read_text()
+    assert f"{said}; a click on a header sorts" in text and "ost confident" not in text

@@ -15,7 +15,7 @@ from didi_core.cli import main
 from didi_core.errors import InputError
 from didi_protein.design_report import read_designs
 from didi_protein.fasta import read_fasta
-from didi_protein.scoring.filtering import PRESETS, ProteinFilter
+from didi_protein.scoring.filtering import PRESETS, ProteinFilter, Threshold
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_shortlist_is_a_score_folder_and_a_fasta_file(folder: Path, tmp_path
     samples = read_fasta(tmp_path / "out" / "designs.fasta").samples
     designs = read_designs(tmp_path / "out")
     assert [s.id for s in samples] == [d.id for d in designs]
-    assert samples[0].info["plddt"] == designs[0].plddt
+    assert samples[0].info["plddt"] == designs[0].confidence
     assert designs[0].pdb is not None and designs[0].residues is not None
     assert "report" not in samples[0].info and (tmp_path / "out" / "report.html").is_file()
 
@@ -139,3 +139,35 @@ def test_from_python(folder: Path, tmp_path: Path) -> None:
     assert len(kept.rows) == 2 and kept.folder == tmp_path / "out"
     with pytest.raises(InputError, match="min.plddt=nan is not a number"):
         ProteinFilter(min={"plddt": float("nan")})
+
+
+def test_an_order_of_nothing_scored_is_not_called_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without scores the first designs of the file are taken, and nothing says that they are the best."""
+    rows = [{"id": name, "sequence": "MKTAYIAKQRQISFVK"} for name in ("a", "b")]
+    rows.append({"id": "c", "sequence": "GGGGLLLLPPPPWWWW"})
+    (tmp_path / "scored").mkdir()
+    (tmp_path / "scored/scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(tmp_path / "scored", tmp_path / "out", "top=1") == 0
+    told = capsys.readouterr().err
+    assert "3 of 3 designs pass; there are no thresholds; 1 of them is kept" in told
+    assert "; in the order of the file" in told
+    reasons = [row["reasons"] for row in rows_of(tmp_path / "out" / "rejected.csv")]
+    assert reasons == ["not among the first 1", "not among the first 1"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "In the order of the file; a click" in page and "ost confident" not in page
+
+
+def test_the_page_keeps_the_order_of_the_shortlist(folder: Path, tmp_path: Path) -> None:
+    assert run(folder, tmp_path / "out", "top=4", "sort=nn_identity", "diversity=1") == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    places = [page.index(f">{row['id']}</") for row in rows_of(tmp_path / "out" / "designs.csv")]
+    assert places == sorted(places) and "In order of nn_identity, the best first; a click" in page
+
+
+def test_a_preset_says_which_mean_it_asks_of(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, tmp_path / "out", "preset=lenient") == 0
+    assert "min.plddt=50 asks of the mean over all atoms (plddt_ca is that over CA atoms)" in capsys.readouterr().err
+
+
+def test_a_reason_shows_how_a_value_misses_its_limit() -> None:
+    assert Threshold("plddt", "min", 70.0).reason({"plddt": 69.9999999}) == "plddt=69.9999999 < 70"
