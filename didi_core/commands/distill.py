@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from didi_core.plugins import registry
 from didi_core.processes import current
 from didi_core.progress import counting
 from didi_core.run import Run
-from didi_core.sampling.generate import SamplerSettings, generate
+from didi_core.sampling.generate import COMPARED, SamplerSettings, generate
 from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import derive_seed, generator
@@ -290,6 +290,7 @@ def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirec
             "seed": settings.seed,
             "compile": opened.record["compile"],
         },
+        COMPARED: {one.name: getattr(settings.evaluate, one.name) for one in fields(PlanSettings)},
         "git_commit": opened.record["git_commit"],
     }
 

@@ -1,10 +1,13 @@
-"""``evaluate``: compare a student with its teacher over steps, or measure files of samples, with reference rows."""
+"""``evaluate``: compare a student with its teacher over steps, or measure files of samples, with reference rows.
+
+Without keys it is the comparison at the end of the run once more, and gives the numbers of the run's own report.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from didi_core.commands.common import (
 from didi_core.commands.comparison import AUTO, Compared, PlanSettings, compare_models, publish
 from didi_core.commands.compiling import Blocks, CompileSettings, sampling_calls
 from didi_core.commands.grammar import written
-from didi_core.config import Choice
+from didi_core.config import Choice, build
 from didi_core.device import Machine
 from didi_core.errors import InputError
 from didi_core.evaluation.contenders import Measuring
@@ -31,24 +34,25 @@ from didi_core.evaluation.evaluate import evaluate_files
 from didi_core.metrics.judge import JudgePerplexity
 from didi_core.run import Run
 from didi_core.sampling.autoregressive import CausalGenerator, load_generator, same_weights
-from didi_core.sampling.generate import length_ranges, trained_with
+from didi_core.sampling.generate import COMPARED, length_ranges, trained_with
 from didi_core.sampling.laying_out import check_reach
 from didi_core.storage.run_dir import RECORD, read_record
 from didi_core.storage.sample_files import read_samples, read_sets
 from didi_core.types import Domain
 
+FEWER = {128: 200}  # num_at of a model that no comparison belongs to
+
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(CommonSettings, CompileSettings, PlanSettings):
+class Settings(CommonSettings, CompileSettings):
     """``configs/evaluate.yaml``. ``domain`` and ``data`` are read from the run; with ``samples`` they must be given.
 
     labels: one for each file of samples; files with the same label form one set.
     reference: a file of natural samples to compare with, instead of the domain's held-out ones.
     judge: used instead of ``data.judge``.
+    num ... power: keys of ``PlanSettings``; what is None, or ``auto``, is as in the comparison at the end of the run.
     """
 
-    laws: tuple[Choice, ...] = (AUTO,)
-    grids: tuple[Choice, ...] = (AUTO,)
     run: Path | None = None
     samples: tuple[Path, ...] | None = None
     labels: tuple[str, ...] = ()
@@ -60,20 +64,54 @@ class Settings(CommonSettings, CompileSettings, PlanSettings):
     data: dict[str, Any] = field(default_factory=dict)
     out: Path | None = None
     length: str | None = None
+    num: int | None = None
+    num_at: dict[Any, Any] | None = None
+    batch_size: int | None = None
+    seeds: tuple[int, ...] | None = None
+    steps: tuple[int, ...] | None = None
+    teacher_steps: tuple[int, ...] | None = None
+    legacy_steps: tuple[int, ...] | None = None
+    temperatures: tuple[float, ...] | None = None
+    samplers: tuple[Choice, ...] | None = None
+    laws: tuple[Choice, ...] = (AUTO,)
+    grids: tuple[Choice, ...] = (AUTO,)
+    power: float | None = None
 
     def __post_init__(self) -> None:
-        CommonSettings.__post_init__(self)
-        PlanSettings.__post_init__(self)
+        super().__post_init__()
         if (self.run is None) == (not self.samples):
             raise InputError("give either run=<run directory of distill> or samples=<file> (with domain=<name>).")
         if self.labels and not self.samples:
             raise InputError("labels name files of samples: give samples=[...] too.")
         if self.samples and self.domain is None:
             raise InputError("samples are read by a domain: give domain=<name>.")
+        self.plan({})
 
     def judged(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """The keys of a domain, with the judge that is asked for."""
         return data if self.judge is None else {**data, "judge": self.judge}
+
+    def given(self) -> dict[str, Any]:
+        """The keys of the plan that have a value; ``auto`` is none."""
+        values = {one.name: getattr(self, one.name) for one in fields(PlanSettings)}
+        return {name: value for name, value in values.items() if value is not None and value != (AUTO,)}
+
+    def plan(self, card: Mapping[str, Any]) -> PlanSettings:
+        """What is compared: these settings, and for the others those of the comparison at the end of the run.
+
+        Args:
+            card: of the student, with that comparison where there was one.
+        """
+        law, grid = trained_with(card)
+        own = {"num_at": FEWER, "laws": [law], "grids": [grid], **(card.get(COMPARED) or {})}
+        if self.num is not None:
+            own["num_at"] = FEWER
+        made = replace(build(PlanSettings, own), **self.given())
+        return replace(
+            made,
+            laws=tuple(law if one == AUTO else one for one in made.laws),
+            grids=tuple(grid if one == AUTO else one for one in made.grids),
+        )
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
@@ -93,7 +131,8 @@ def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line:
     ):
         note_data(opened, run.domain)
         kept = opened.path / "evaluation"
-        how = Measuring(settings.num, seeds=settings.seeds[:1], reference=reference, cache_dir=kept)
+        plan = settings.plan({})
+        how = Measuring(plan.num, seeds=plan.seeds[:1], reference=reference, cache_dir=kept)
         publish(opened.path, evaluate_files(run, sets, how), opened.record)
     return opened.path
 
@@ -115,7 +154,10 @@ class Opened:
     def of(cls, settings: Settings) -> Opened:
         """Load the networks of the settings."""
         folder = model_folder(settings.run or Path())
-        card, made_by = read_card(folder), _made_by(folder)
+        made_by = _made_by(folder)
+        known = made_by.get("evaluate", {})
+        compared = {one.name: known[one.name] for one in fields(PlanSettings) if one.name in known}
+        card = {COMPARED: compared} | read_card(folder)  # the cards of older runs do not have it
         if settings.domain not in (None, card["domain"]):
             raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {card['domain']}.")
         if settings.length is not None:
@@ -142,14 +184,15 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
         note_machine(opened, run.machine, source.networks.student)
         note_data(opened, run.domain)
         opened.note(hashes={"student": source.card["sha256"]})
-        chosen = chosen_by(settings, source.card)
-        calls = sampling_calls(chosen.calls(), chosen.batch_size, 1)
+        plan = settings.plan(source.card)
+        _print_plan(settings, plan, source.card)
+        calls = sampling_calls(plan.calls(), plan.batch_size, 1)
         blocks = Blocks.of(settings.compile, run, source.networks.student.to(run.device), calls)
         with opened.stage("evaluation"), blocks.running(opened):
             found = compare_models(
                 run,
                 source.networks,
-                chosen,
+                plan,
                 cache_dir=_cache_dir(source.folder, source.made_by.get("cache"), opened.path),
                 reference=reference,
                 length=settings.length,
@@ -158,17 +201,22 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
     return opened.path
 
 
-def chosen_by(settings: Settings, card: Mapping[str, Any]) -> Settings:
-    """The settings with ``auto`` replaced by the law and grid with which the student was trained."""
-    law, grid = trained_with(card)
-    made = replace(
-        settings,
-        laws=tuple(law if one == AUTO else one for one in settings.laws),
-        grids=tuple(grid if one == AUTO else one for one in settings.grids),
-    )
-    if AUTO in (*settings.laws, *settings.grids):
-        print(f"laws={written(made.laws)} grids={written(made.grids)}: as the student was trained", flush=True)
-    return made
+def _print_plan(settings: Settings, plan: PlanSettings, card: Mapping[str, Any]) -> None:
+    """Print what the student's training and its own comparison decided."""
+    trained = dict(zip(("laws", "grids"), ((choice,) for choice in trained_with(card)), strict=True))
+    usual = PlanSettings()
+    names = [one.name for one in fields(PlanSettings) if one.name not in settings.given()]
+    found = {name: value for name in names if (value := getattr(plan, name)) != getattr(usual, name)}
+    by_training = {name: value for name, value in found.items() if trained.get(name) == value}
+    if by_training and (card.get("training") or {}).get("rollout_law"):
+        print(f"{_written(by_training)}: as the student was trained", flush=True)
+        found = {name: value for name, value in found.items() if name not in by_training}
+    if card.get(COMPARED) and found:
+        print(f"{_written(found)}: as in the run's own comparison", flush=True)
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={written(list(v) if isinstance(v, tuple) else v)}" for name, v in values.items())
 
 
 def _causal(name: str, domain: Domain) -> CausalGenerator:

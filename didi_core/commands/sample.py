@@ -31,7 +31,7 @@ from didi_core.plugins import registry
 from didi_core.progress import counting
 from didi_core.run import Run
 from didi_core.sampling.catalogue import sampler
-from didi_core.sampling.generate import DEFAULT_LAW, Generated, SamplerSettings, generate, trained_with
+from didi_core.sampling.generate import COMPARED, DEFAULT_LAW, Generated, SamplerSettings, generate, trained_with
 from didi_core.sampling.laying_out import lay_out
 from didi_core.storage.files import write_json
 from didi_core.storage.fingerprint import model_hash
@@ -212,11 +212,12 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 
 def _print_choices(settings: Settings, card: Mapping[str, Any]) -> None:
     """Print the law and grid that the card decided."""
-    how = settings.sampler_settings(card)
+    how, trained = settings.sampler_settings(card), card.get("training") or {}
     chosen = [
         f"{key}={written(getattr(how, key))}"
         for key in ("law", "grid")
-        if getattr(settings, key) == AUTO and (card.get("training") or {}).get(f"rollout_{key}") and how.calls
+        if getattr(settings, key) == AUTO and (trained.get(f"rollout_{key}") or card.get(COMPARED)) and how.calls
     ]
     if chosen:
-        print(f"{' '.join(chosen)}: as the model was trained, by its card", flush=True)
+        known = "trained" if trained.get("rollout_law") else "compared with its teacher"
+        print(f"{' '.join(chosen)}: as the model was {known}, by its card", flush=True)

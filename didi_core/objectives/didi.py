@@ -145,6 +145,7 @@ class DidiObjective(Objective[Episode]):
             "reward": [{"kind": entry.kind, "weight": entry.weight} for entry in self.rules.rewards],
             "rollout_law": self.rules.rollout.law,
             "rollout_grid": self.rules.rollout.grid,
+            "rollout_power": self.rules.rollout.power,
         }
 
 

@@ -93,5 +93,7 @@ class IdlmObjective(RatioObjective):
 
     def record(self) -> Mapping[str, Any]:
         rollout = self.rules.rollout  # its law and grid are what a sampler goes by
-        trained = {"rollout_law": rollout.law, "rollout_grid": rollout.grid} if rollout else {}
+        if not rollout:
+            return self.rules.for_card()
+        trained = {f"rollout_{key}": getattr(rollout, key) for key in ("law", "grid", "power")}
         return self.rules.for_card() | trained

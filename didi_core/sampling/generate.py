@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 DEFAULT_LAW, DEFAULT_GRID = "iid", "uniform"
+COMPARED = "compared"  # entry of a card: the plan of the comparison at the end of the run
+POWER = "power"  # the grid with an exponent
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,17 @@ def _entries(key: str, choice: Choice, made: object) -> dict[str, object]:
 
 
 def trained_with(card: Mapping[str, Any]) -> tuple[Choice, Choice]:
-    """Law and grid with which a model was trained, by its card; the defaults where it was trained without."""
-    training = card.get("training") or {}
-    return training.get("rollout_law") or DEFAULT_LAW, training.get("rollout_grid") or DEFAULT_GRID
+    """Law and grid with which a model was trained, by its card.
+
+    A model that was trained without goes by those of the comparison at the end of its run, or else by the defaults.
+    """
+    training, compared = card.get("training") or {}, card.get(COMPARED) or {}
+    law = training.get("rollout_law") or next(iter(compared.get("laws") or ()), DEFAULT_LAW)
+    grid = training.get("rollout_grid") or next(iter(compared.get("grids") or ()), DEFAULT_GRID)
+    power = training.get("rollout_power", compared.get("power", SamplerSettings.power))
+    if grid == POWER and power != SamplerSettings.power:
+        grid = {"kind": POWER, "power": power}
+    return law, grid
 
 
 @dataclass(frozen=True, repr=False)

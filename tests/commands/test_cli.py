@@ -306,6 +306,29 @@ def test_a_bare_sample_and_evaluate_go_by_what_the_model_was_trained_with(
     assert "laws=[stratified] grids=[uniform]: as the student was trained" in capsys.readouterr().out
 
 
+def test_a_bare_evaluate_gives_the_numbers_of_the_runs_own_report(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "e"
+    plan = ["evaluate.enabled=true", "evaluate.num=6", "evaluate.steps=[2]", "evaluate.teacher_steps=[2,4]"]
+    assert main([*DISTILL, f"teacher={teacher}", f"run_dir={run}", *plan, "evaluate.temperatures=[0.5,1]"]) == 0
+    card = json.loads((run / "student/card.json").read_text())
+    assert card["compared"]["num"] == 6 and card["compared"]["teacher_steps"] == [2, 4]
+    capsys.readouterr()
+    assert main(["evaluate", f"run={run}", f"out={out}"]) == 0
+    told = capsys.readouterr().out
+    assert "num=6 " in told and "temperatures=[0.5,1.0]" in told and "as in the run's own comparison" in told
+    keys = ("sentence", "rows", "matched", "comparisons", "frontiers")
+    own, bare = (json.loads((folder / "report.json").read_text()) for folder in (run, out))
+    assert [own[key] for key in keys] == [bare[key] for key in keys]
+    del card["compared"]  # as in the cards of older runs, beside which run.json has it
+    (run / "student/card.json").write_text(json.dumps(card))
+    assert main(["evaluate", f"run={run}", "steps=[1]", f"out={out}2"]) == 0
+    rows = json.loads(Path(f"{out}2/report.json").read_text())["rows"]
+    assert {r["method"]["steps"] for r in rows if r["model"] == "student"} == {1}
+    assert {r["method"]["steps"] for r in rows if r["model"] == "teacher"} == {2, 4} and rows[-1]["n"] == 6
+
+
 def test_sample_fills_a_template_and_keeps_the_rest(student: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.jsonl"
     assert main(["sample", f"run={student}", "num=4", "steps=2", "template=ab__c_", f"out={out}"]) == 0

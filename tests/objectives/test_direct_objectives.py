@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from didi_core.commands.comparison import trained_with
 from didi_core.config import build
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
@@ -21,6 +20,7 @@ from didi_core.objectives.ratio import Completion, Renoised, drawn_nll, followed
 from didi_core.objectives.registry import OBJECTIVES
 from didi_core.plugins import registry
 from didi_core.run import Run
+from didi_core.sampling.generate import trained_with
 from didi_core.streams import generator
 from didi_core.training.objective import Slice
 from didi_core.training.settings import TrainingSettings

@@ -81,7 +81,7 @@ def table(folder: Path, name: str = "scores.csv") -> list[dict[str, str]]:
 def test_a_row_per_design_in_order_of_confidence(scored: Path) -> None:
     rows, lines = table(scored), [json.loads(line) for line in (scored / "scores.jsonl").read_text().splitlines()]
     assert sorted(row["id"] for row in rows) == [f"d{i}" for i in range(6)] == sorted(line["id"] for line in lines)
-    values = [float(row["plddt"]) for row in rows]
+    values = [float(row["plddt_ca"]) for row in rows]
     assert values == sorted(values, reverse=True) and min(values) > 0 and max(values) <= 100
     for row, line in zip(rows, lines, strict=True):
         assert row["status"] == "ok" and row["model"] == "student" and int(row["length"]) == len(row["sequence"])
