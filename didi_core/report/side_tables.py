@@ -98,6 +98,7 @@ def training_data(metrics: Sequence[Mapping[str, float]]) -> Table | None:
 def cost_table(report: Report) -> Table | None:
     """Network calls and time of every model, method and number of steps."""
     cells = []
+    unit = next((m.label for m in report.evaluation.metrics if m.name == "length" and m.label != "length"), "tokens")
     for row in _model_rows(report):
         if row.nfe is None or row.method is None:
             continue
@@ -123,7 +124,7 @@ def cost_table(report: Report) -> Table | None:
         "batches."
     )
     headers = (
-        "", "method", "steps", "denoiser", "scorer", "NFE", "seconds", "samples", "samples / s", "tokens / s"
+        "", "method", "steps", "denoiser", "scorer", "NFE", "seconds", "samples", "samples / s", f"{unit} / s"
     )  # fmt: skip
     return Table("Cost", about, headers, tuple(cells)) if cells else None
 

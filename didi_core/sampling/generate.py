@@ -254,8 +254,14 @@ def generate(
             finished[order[number * batch_size + row]] = tuple(tokens[row, :end].tolist())
         if progress:
             progress(len(finished))
+    frame = {*domain.vocabulary.frame}
     samples = [
-        Sample(domain.decode(finished[i]), f"sample_{i + 1}", finished[i], {"length": len(domain.decode(finished[i]))})
+        Sample(
+            domain.decode(finished[i]),
+            f"sample_{i + 1}",
+            finished[i],
+            {"length": sum(token not in frame for token in finished[i])},  # in tokens, as ``length`` is given
+        )
         for i in range(num)
     ]
     return Generated(samples, nfe, seconds, tuple(rates))

@@ -25,6 +25,7 @@ from didi_core.testing.bench import SAMPLES, Bench, Broken, promise, refuses
 from didi_core.testing.conditional_checks import check_given
 from didi_core.types import Denoiser, Domain, Metric, Sample
 
+WIDTH, EVERY_PAIR = 9, 40  # tokens of a written sequence; largest vocabulary of which all pairs are written
 ROUNDING = 1e-4  # relative to the largest logit: some hundred times the difference of fp32 sums in another order
 
 
@@ -69,10 +70,7 @@ def check_generated(bench: Bench) -> None:
     Without spellings in the vocabulary (subwords), other tokens may spell the same text; then only the text must agree.
     """
     domain, vocabulary = bench.domain, bench.domain.vocabulary
-    free = domain.template([9] * SAMPLES)
-    drawn = torch.randint(len(vocabulary.generated), free.shape, generator=generator(0, "contract", "generated"))
-    written = torch.where(free == vocabulary.mask, torch.tensor(vocabulary.generated)[drawn], free)
-    for tokens in written.tolist():
+    for tokens in _written(bench):
         text = domain.decode(tokens)
         try:
             again = domain.encode(text)
@@ -87,6 +85,21 @@ def check_generated(bench: Bench) -> None:
             vocabulary.tokens is None or again == tokens,
             f"encode does not undo decode: a model may write the tokens {tokens}, and their text {text!r} has {again}.",
         )
+
+
+def _written(bench: Bench) -> list[list[int]]:
+    """Sequences of tokens as a model may write them: random ones, and every pair of neighbours of a small vocabulary."""
+    vocabulary = bench.domain.vocabulary
+    ids = torch.tensor(vocabulary.generated)
+    drawn = ids[torch.randint(len(ids), (SAMPLES * WIDTH,), generator=generator(0, "contract", "generated"))]
+    rows = drawn.view(SAMPLES, WIDTH)
+    if len(ids) <= EVERY_PAIR:
+        pairs = torch.cartesian_prod(ids, ids).flatten()
+        stream = torch.cat([pairs, pairs[:WIDTH].repeat(WIDTH)])
+        rows = torch.cat([rows, stream.unfold(0, WIDTH, WIDTH - 1)])  # rows share a token, so no pair is cut
+    free = bench.domain.template([WIDTH] * len(rows))
+    places = free == vocabulary.mask
+    return free.masked_scatter(places, rows.flatten()[: int(places.sum())]).tolist()
 
 
 def check_template(bench: Bench) -> None:
@@ -309,10 +322,8 @@ def check_input(bench: Bench) -> None:
     refuses(lambda: domain.template([]), "template([])")
     refuses(lambda: domain.batches("train", 0, seed=0), "batches with batch_size=0")
     refuses(lambda: domain.decode([domain.vocabulary.size + 7]), "decode of an id outside the vocabulary")
-    single = domain.vocabulary.tokens is not None and all(
-        len(domain.vocabulary.tokens[i]) == 1 for i in domain.vocabulary.generated
-    )
-    if single:  # one letter per token: a text of other letters cannot be represented
+    spelled = domain.vocabulary.tokens
+    if spelled is not None and not any("\u2603" in token for token in spelled):
         refuses(lambda: domain.encode("\u2603\u2603"), "encode of a letter outside the alphabet")
 
 

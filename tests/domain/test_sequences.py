@@ -12,12 +12,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from didi_core.domain.conditioning import read_template
+from didi_core.domain.conditioning import Conditioning, index_map, read_template, verify
 from didi_core.domain.controls import negative_controls
 from didi_core.errors import InputError
+from didi_core.evaluation.contenders import Measuring
+from didi_core.evaluation.evaluate import evaluate_files
 from didi_core.letters import Letters as Letters_
 from didi_core.metrics import KmerDivergence, word_counts
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.report.record import build_report
+from didi_core.report.write import write_report
+from didi_core.run import Run
+from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.sequences import AlphabetDomain
+from didi_core.storage.fasta import write_fasta
+from didi_core.storage.jsonl import write_jsonl
+from didi_core.storage.sample_files import read_samples
+from didi_core.streams import seeded
 from didi_core.testing import DomainContract
 from didi_core.types import Sample
 
@@ -188,6 +199,45 @@ def test_templates_entropy_words_and_controls_count_letters_not_characters() -> 
     made = negative_controls(domain, natural)
     assert sorted(domain.encode(made["shuffled"][0].text)) == sorted(domain.encode(natural[0].text))
     assert len(domain.encode(made["repeats"][0].text)) == len(domain.encode(natural[0].text))
+
+
+@pytest.mark.parametrize("suffix", [".fasta", ".fasta.gz", ".jsonl", ".txt", ".csv"])
+def test_files_keep_letters_of_several_characters(suffix: str, tmp_path: Path) -> None:
+    texts, path = ["CClBr(N)", "ClCl" * 30, "BrCOCl"], tmp_path / f"x{suffix}"
+    samples = [Sample(text, f"s{i}", info={"nfe": 4}) for i, text in enumerate(texts)]
+    if suffix.startswith(".fasta"):
+        write_fasta(path, samples)
+    elif suffix == ".jsonl":
+        write_jsonl(path, samples)
+    else:
+        written(tmp_path, [*(["text"] if suffix == ".csv" else []), *texts], path.name)
+    assert [sample.text for sample in read_samples(Molecules(), path)] == texts
+    wrapped = written(tmp_path, [">a", "CC", "lBr"], "wrapped.fasta")  # a letter may go on in the next line
+    assert [sample.text for sample in Molecules(wrapped).samples] == ["CClBr"]
+
+
+def test_samples_and_reports_of_letters_of_several_characters(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    texts = ["".join(random.choice(Molecules.alphabet, size=6)) for _ in range(80)]
+    domain = Molecules(written(tmp_path, texts))
+    with seeded(0, "test"):
+        model = DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), domain.vocabulary).eval()
+    template = read_template(domain, "Cl___Br_")
+    for how in ({"length": 6}, {"templates": [template]}):
+        made = generate(domain, model, settings=SamplerSettings(steps=2), num=12, **how)  # type: ignore[arg-type]
+        assert [s.info["length"] for s in made.samples] == [6] * 12
+        assert {len(domain.encode(s.text)) for s in made.samples} == {6}
+    assert all(s.text.startswith("Cl") for s in made.samples)
+    asked = Conditioning([template], "template")
+    verify(made.samples, asked, domain.vocabulary)
+    found = index_map(made.samples, asked, domain.vocabulary)
+    assert found is not None and found["samples"]["sample_1"] == {"length": 6, "pinned": "1,5"}
+    evaluation = evaluate_files(Run(domain), {"ours": made.samples}, Measuring(12, resamples=20))
+    length = next(row for row in evaluation.rows if row.model == "ours").values["length"]
+    assert length.value == 6  # in letters
+    write_report(tmp_path / "report", build_report(evaluation))
+    page = (tmp_path / "report/report.html").read_text()
+    assert made.samples[0].text in page and "entropy" in page
 
 
 @pytest.mark.parametrize("alphabet", [("C", "l", "Cl"), ("a", "ab", "bc"), ("ab", "aba", "b"), ("a", "b c"), ("a", "")])

@@ -98,6 +98,9 @@ class TextReward(Reward):
     def score(self, noised: Corrupted) -> Float[Tensor, "B"]:
         known = {"times": noised.time, "groups": noised.group}
         asked = {name: values.tolist() for name in self.function.asks if (values := known[name]) is not None}
+        absent = [name for name in self.function.asks if name not in asked]
+        if absent:
+            raise InputError(f"reward {self.name!r} asks for {' and '.join(absent)}, which these samples do not have.")
         scores = self.function(noised.texts, **asked, **self.settings)
         return torch.tensor(self._checked(scores, len(noised.texts)), device=noised.x.device)
 
