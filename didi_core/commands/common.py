@@ -30,6 +30,7 @@ from didi_core.types import Denoiser, Domain
 
 LENGTHS_IN_CARD = 2000
 RESUME = ("latest", "previous")
+DATA_REPORT = "data_report"  # entry of a run's record
 NOTHING: Any = None  # placeholder that receiving processes pass to a broadcast
 
 
@@ -148,11 +149,23 @@ def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
 
 
 def note_data(run: RunDirectory, domain: Domain) -> None:
-    """Print what the domain did with the user's data, and put it into the run's record."""
+    """Print what the domain did with the user's data, and put it into the run's record.
+
+    Raises:
+        InputError: the run was begun with data of which other numbers were read or used.
+    """
     report = describe(domain)
-    if report is not None and current().first:
-        print(report, flush=True)
-        run.note(data_report=report.record())
+    if report is None or not current().first:
+        return
+    print(report, flush=True)
+    found, before = report.record(), run.record.get(DATA_REPORT)
+    if before is not None and before != found:
+        changes = [f"{key}: {before.get(key)}, now {value}" for key, value in found.items() if before.get(key) != value]
+        raise InputError(
+            f"{', '.join(report.files)}: the data are not those with which {run.path} was begun "
+            f"({'; '.join(changes)}). Restore them, or begin another run."
+        )
+    run.note(**{DATA_REPORT: found})
 
 
 def make_keeper(run: RunDirectory, resume: str) -> Keeper:

@@ -40,7 +40,7 @@ from didi_core.storage.run_dir import RECORD, read_record
 from didi_core.storage.sample_files import read_samples, read_sets
 from didi_core.types import Domain
 
-FEWER = {128: 200}  # num_at of a model that no comparison belongs to
+FEWER = {128: 200}  # num_at where neither the command nor a comparison at the end of the run says otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Settings(CommonSettings, CompileSettings):
     out: Path | None = None
     length: str | None = None
     num: int | None = None
-    num_at: dict[Any, Any] | None = None
+    num_at: dict[Any, Any] = field(default_factory=lambda: dict(FEWER))
     batch_size: int | None = None
     seeds: tuple[int, ...] | None = None
     steps: tuple[int, ...] | None = None
@@ -92,9 +92,9 @@ class Settings(CommonSettings, CompileSettings):
         return data if self.judge is None else {**data, "judge": self.judge}
 
     def given(self) -> dict[str, Any]:
-        """The keys of the plan that have a value; ``auto`` is none."""
+        """The keys of the plan that have a value of their own; ``auto`` is none."""
         values = {one.name: getattr(self, one.name) for one in fields(PlanSettings)}
-        return {name: value for name, value in values.items() if value is not None and value != (AUTO,)}
+        return {name: value for name, value in values.items() if value not in (None, (AUTO,), FEWER)}
 
     def plan(self, card: Mapping[str, Any]) -> PlanSettings:
         """What is compared: these settings, and for the others those of the comparison at the end of the run.
@@ -204,9 +204,9 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
 def _print_plan(settings: Settings, plan: PlanSettings, card: Mapping[str, Any]) -> None:
     """Print what the student's training and its own comparison decided."""
     trained = dict(zip(("laws", "grids"), ((choice,) for choice in trained_with(card)), strict=True))
-    usual = PlanSettings()
-    names = [one.name for one in fields(PlanSettings) if one.name not in settings.given()]
-    found = {name: value for name in names if (value := getattr(plan, name)) != getattr(usual, name)}
+    usual = {one.name: getattr(PlanSettings(), one.name) for one in fields(PlanSettings)} | dict.fromkeys(trained)
+    names = [name for name in usual if name not in settings.given()]
+    found = {name: value for name in names if (value := getattr(plan, name)) != usual[name]}
     by_training = {name: value for name, value in found.items() if trained.get(name) == value}
     if by_training and (card.get("training") or {}).get("rollout_law"):
         print(f"{_written(by_training)}: as the student was trained", flush=True)

@@ -88,7 +88,7 @@ def check_generated(bench: Bench) -> None:
 
 
 def _written(bench: Bench) -> list[list[int]]:
-    """Sequences of tokens as a model may write them: random ones, and every pair of neighbours of a small vocabulary."""
+    """Sequences of tokens as a model may write them: random ones, and of few tokens every pair of neighbours."""
     vocabulary = bench.domain.vocabulary
     ids = torch.tensor(vocabulary.generated)
     drawn = ids[torch.randint(len(ids), (SAMPLES * WIDTH,), generator=generator(0, "contract", "generated"))]

@@ -25,7 +25,7 @@ from .contig import FREE_LETTERS
 from .controls import controls
 from .fasta import protein
 from .judge import BUNDLED, protein_judge
-from .kept_split import kept_split
+from .kept_split import Splitting, kept_split
 from .metrics import protein_metrics
 from .nearest.words import WordSearch
 from .scoring.filtering import ProteinFilter, shortlist
@@ -51,6 +51,7 @@ class ProteinDomain(AlphabetDomain):
         path: FASTA file or files. min_length, max_length, and the others: see ``AlphabetDomain``.
         validation_fraction: share of the sequences that is held out, relatives together.
         similarity: the 5-mer containment at which two sequences count as relatives (see ``clustering``).
+        resplit: whether a large file that has changed since its split was kept is split again; otherwise it is refused.
         judge: whose perplexity is the quality, see ``judge``; None for the bundled one.
     """
 
@@ -79,13 +80,14 @@ class ProteinDomain(AlphabetDomain):
         validation_fraction: float = 0.05,
         similarity: float = 0.5,
         split_seed: int = 0,
+        resplit: bool = False,
         judge: str | None = None,
     ) -> None:
         if not 0 < validation_fraction < 1:
             raise InputError(f"data.validation_fraction={validation_fraction}: need a number between 0 and 1.")
         if not 0 < similarity <= 1:
             raise InputError(f"data.similarity={similarity}: need a number above 0, at most 1.")
-        self.similarity, self.judge = similarity, judge or BUNDLED
+        self.similarity, self.resplit, self.judge = similarity, resplit, judge or BUNDLED
         super().__init__(
             path,
             min_length=min_length,
@@ -154,13 +156,13 @@ class ProteinDomain(AlphabetDomain):
 
     def divide(self, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
         """Relatives stay in one split; relatives of held-out proteins that cannot do so are in neither."""
+        selection = {name: getattr(self, name) for name in ("min_length", "max_length", "on_bad", "column")}
+        selection["files"] = [path.name for path in self.paths]
         split = kept_split(
             [sample.text for sample in samples],
             self.paths[0],
             Bar().message,
-            fraction=self.validation,
-            threshold=self.similarity,
-            seed=self.split_seed,
+            Splitting(self.validation, self.similarity, self.split_seed, selection, self.resplit),
         )
         return {name: [samples[i] for i in getattr(split, name)] for name in ("train", "validation")}
 

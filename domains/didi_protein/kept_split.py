@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from didi_core.errors import InputError
 from didi_core.storage.files import write_atomic
 
 from .clustering import Split, split_by_similarity
@@ -19,30 +23,53 @@ KEPT_FROM = 20_000  # number of sequences; fewer are split in a few seconds
 PARTS = ("train", "validation", "left_out")
 
 
-def kept_split(
-    sequences: Sequence[str], beside: Path, say: Callable[[str], None], *, fraction: float, threshold: float, seed: int
-) -> Split:
+@dataclass(frozen=True)
+class Splitting:
+    """How proteins are divided: share that is held out, 5-mer containment of relatives, seed.
+
+    selection: what decided which records of the files the sequences are. again: whether a file that has changed since
+    its split was kept is split anew; otherwise it is refused.
+    """
+
+    fraction: float
+    threshold: float
+    seed: int = 0
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    again: bool = False
+
+    def split(self, sequences: Sequence[str]) -> Split:
+        """The split of some sequences, computed."""
+        return split_by_similarity(sequences, fraction=self.fraction, threshold=self.threshold, seed=self.seed)
+
+
+def kept_split(sequences: Sequence[str], beside: Path, say: Callable[[str], None], how: Splitting) -> Split:
     """``split_by_similarity``, from the folder ``.didi_splits`` beside the data if it was computed before.
 
-    It is kept under the hash of settings and sequences, so other data never get it. ``say`` is called where data have
-    changed since they were split, and where the folder cannot be written.
+    It is kept under the hash of settings and sequences, so other data never get it. ``say`` is called where it is split
+    again, and where the folder cannot be written.
+
+    Raises:
+        InputError: the file was split before with the same settings, and holds other sequences now.
     """
-    settings = {"fraction": fraction, "threshold": threshold, "seed": seed}
     if len(sequences) < KEPT_FROM:
-        return split_by_similarity(sequences, fraction=fraction, threshold=threshold, seed=seed)
-    stem = f"{beside.name}-{_digest([json.dumps(settings)])}"
+        return how.split(sequences)
+    settings = {"fraction": how.fraction, "threshold": how.threshold, "seed": how.seed, **how.selection}
+    stem = f"{beside.name}-{_digest([json.dumps(settings, sort_keys=True)])}"
     path = beside.parent / FOLDER / f"{stem}-{_digest(sequences)}.npz"
     found = _load(path, len(sequences))
     if found is not None:
         return found
     if path.exists():
         say(f"{path} is damaged: {beside} is split again.")
-    elif any(path.parent.glob(f"{stem}-*.npz")):
-        say(
-            f"{beside} is not what it was when its split was kept: it is split again, with other sequences held out. "
-            "A network trained on it before may have seen them."
+    elif any(path.parent.glob(f"{glob.escape(stem)}-*.npz")):
+        changed = (
+            f"{beside} is not what it was when its split was kept in {path.parent}: it holds other sequences, "
+            f"{len(sequences):,} now. A new split holds out others, which a network trained before may have seen."
         )
-    split = split_by_similarity(sequences, fraction=fraction, threshold=threshold, seed=seed)
+        if not how.again:
+            raise InputError(f"{changed} Restore the file, or set data.resplit=true to split it again.")
+        say(f"{changed} It is split again (data.resplit=true).")
+    split = how.split(sequences)
     try:
         write_atomic(path, lambda part: _save(part, split, len(sequences)))
     except OSError as error:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from didi_core.cli import WRONG, main
+from didi_core.commands.common import note_data
 from didi_core.domain.data_report import DataReport, describe, kind_of
 from didi_core.errors import InputError
 from didi_core.sequences import AlphabetDomain
+from didi_core.storage.run_dir import RunDirectory
 from didi_protein import ProteinDomain
 from didi_toy import ToyDomain
 
@@ -100,3 +103,25 @@ def test_a_loss_is_said_before_a_folder_is_made(tmp_path: Path, capsys: pytest.C
     run = tmp_path / "run"
     assert main(["pretrain", "domain=protein", f"data.path={path}", f"run_dir={run}", *SMALL]) == WRONG
     assert "data.allow_loss=true" in capsys.readouterr().err and not run.exists()
+
+
+@pytest.mark.parametrize("change", [lambda rows: rows[:-1], lambda rows: [*rows, "zz"]], ids=["fewer", "more"])
+def test_a_run_does_not_go_on_with_other_data(
+    change: Callable[[list[str]], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Quads(AlphabetDomain):
+        name, alphabet = "quads", "abcd"
+
+    run, path = tmp_path / "run", tmp_path / "x.txt"
+    rows = [f"{a}{b}" for a in "abcd" for b in "abcd"]
+
+    def begin(texts: list[str]) -> None:
+        path.write_text("\n".join(texts) + "\n")
+        with RunDirectory.open(run, {}) as opened:
+            note_data(opened, Quads(path, on_bad="skip"))
+
+    begin(rows)
+    begin(rows)
+    with pytest.raises(InputError, match=r"x.txt: the data are not those with which .*run was begun \(read: 16, now"):
+        begin(change(rows))
+    assert json.loads((run / "run.json").read_text())["data_report"]["read"] == 16

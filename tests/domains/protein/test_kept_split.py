@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from didi_core.cli import main
+from didi_core.errors import InputError
 from didi_core.types import Sample
 from didi_protein import kept_split as module
 from didi_protein.clustering import Split, split_by_similarity
 from didi_protein.domain import ProteinDomain
 from didi_protein.fasta import write_fasta
 
-SETTINGS = {"fraction": 0.2, "threshold": 0.5, "seed": 0}
+HOW = module.Splitting(0.2, 0.5)
 
 
 def proteins(count: int, seed: int = 0) -> list[str]:
@@ -26,9 +30,9 @@ def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_FROM", 30)
 
 
-def made(sequences: list[str], path: Path) -> tuple[Split, list[str]]:
+def made(sequences: list[str], path: Path, how: module.Splitting = HOW) -> tuple[Split, list[str]]:
     said: list[str] = []
-    return module.kept_split(sequences, path, said.append, **SETTINGS), said  # type: ignore[arg-type]
+    return module.kept_split(sequences, path, said.append, how), said
 
 
 def same(one: Split, other: Split) -> bool:
@@ -49,20 +53,24 @@ def test_small_data_leave_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_changed_data_are_split_anew_and_it_is_said(tmp_path: Path) -> None:
-    made(proteins(40), tmp_path / "x.fasta")
-    fewer, said = made(proteins(40)[:-1], tmp_path / "x.fasta")
-    assert same(fewer, split_by_similarity(proteins(40)[:-1], fraction=0.2))
-    assert len(said) == 1 and "x.fasta is not what it was when its split was kept" in said[0]
-    assert not made(proteins(40), tmp_path / "x.fasta")[1]  # both are kept
-    assert not made(proteins(40, seed=1), tmp_path / "y.fasta")[1]  # another file
+def test_changed_data_are_refused_unless_they_are_to_be_split_again(tmp_path: Path) -> None:
+    path = tmp_path / "x [1].fasta"
+    made(proteins(40), path)
+    for changed in (proteins(40)[:-1], [*proteins(40), "M" * 40], [*proteins(39), "W" * 40]):
+        with pytest.raises(InputError, match=r"x \[1\].fasta is not what it was .* set data.resplit=true"):
+            made(changed, path)
+    fewer, said = made(proteins(40)[:-1], path, replace(HOW, again=True))
+    assert same(fewer, split_by_similarity(proteins(40)[:-1], fraction=0.2)) and "again" in said[0]
+    assert same(made(proteins(40)[:-1], path)[0], fewer)  # both are kept
+    assert not made(proteins(40), path)[1] and not made(proteins(40, seed=1), tmp_path / "y.fasta")[1]
 
 
-def test_other_settings_are_no_change_of_the_data(tmp_path: Path) -> None:
-    said: list[str] = []
+@pytest.mark.parametrize("other", [{"seed": 1}, {"fraction": 0.1}, {"selection": {"max_length": 39}}])
+def test_other_settings_are_no_change_of_the_data(other: dict[str, Any], tmp_path: Path) -> None:
     made(proteins(40), tmp_path / "x.fasta")
-    module.kept_split(proteins(40), tmp_path / "x.fasta", said.append, fraction=0.2, threshold=0.5, seed=1)
-    assert not said
+    made(proteins(41), tmp_path / "x.fasta", replace(HOW, **other))
+    with pytest.raises(InputError, match="is not what it was"):
+        made(proteins(41), tmp_path / "x.fasta")
 
 
 def test_a_damaged_split_is_made_anew(tmp_path: Path) -> None:
@@ -80,7 +88,17 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert same(split, split_by_similarity(proteins(40), fraction=0.2)) and "cannot be kept" in said[0]
 
 
-def test_the_domain_keeps_its_split(tmp_path: Path) -> None:
-    write_fasta(tmp_path / "x.fasta", [Sample(text, f"p{i}") for i, text in enumerate(proteins(40))])
-    first, again = (ProteinDomain(tmp_path / "x.fasta").splits for _ in range(2))
+def test_the_domain_keeps_its_split_and_refuses_another_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "x.fasta", tmp_path / "run"
+    write_fasta(path, [Sample(text, f"p{i}") for i, text in enumerate(proteins(40))])
+    first, again = (ProteinDomain(path).splits for _ in range(2))
     assert first == again and len(list((tmp_path / module.FOLDER).iterdir())) == 1
+    write_fasta(path, [Sample(text, f"p{i}") for i, text in enumerate(proteins(41))])
+    words = ["pretrain", "domain=protein", f"data.path={path}", "data.validation_fraction=0.05", f"run_dir={out}"]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert f"{path} is not what it was" in told and "41 now" in told and not out.exists()
+    assert ProteinDomain(path, max_length=200).splits  # a choice of others is no change of the file
+    assert len(ProteinDomain(path, resplit=True).splits["train"]) > 0 and ProteinDomain(path).splits
