@@ -12,6 +12,7 @@ import torch
 from didi_core.checkpoints.hub import in_cache, is_hub_id, locate
 
 from . import esmfold, esmfold2
+from .complexes import LINKER
 from .esmfold import EsmFold
 from .esmfold2 import EsmFold2
 from .folding import Folder
@@ -81,7 +82,7 @@ def load(settings: ProteinScoring, folder: Path, device: torch.device, seed: int
     """The predictor of a folder."""
     if settings.fold == ESMFOLD2:
         return EsmFold2.load(folder, device, settings.recycles, settings.chunk, seed)
-    return EsmFold.load(folder, device, settings.recycles, settings.chunk)
+    return EsmFold.load(folder, device, settings.recycles, settings.chunk, settings.linker or LINKER)
 
 
 def estimate(folder: Folder, lengths: Sequence[int]) -> float:

@@ -1,7 +1,7 @@
 """Complexes for a predictor of single chains: chains joined by a linker, with a gap in the numbers of residues.
 
-The layout is that of fair-esm's ``infer`` and of ColabFold's ESMFold notebook: 25 glycines between the chains, and 512
-added to the residue numbers with every chain. The linker is in no result.
+The layout is that of fair-esm's ``infer`` and of ColabFold's ESMFold notebook: 25 glycines between the chains (or
+another number), and 512 added to the residue numbers with every chain. The linker is in no result.
 """
 
 from __future__ import annotations
@@ -14,28 +14,32 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from didi_core.errors import InputError
+
 from ..fasta import CHAINS
 
-LINKER, GAP = "G" * 25, 512
+LINKER, GAP = 25, 512  # glycines between two chains, and what is added to the residue numbers
+GLYCINE = "G"
 
 
 @dataclass(frozen=True)
 class Joined:
-    """A design as one chain: ``text`` with linkers, of chains of these ``lengths``."""
+    """A design as one chain: ``text`` with linkers of ``linker`` residues, of chains of these ``lengths``."""
 
     text: str
     lengths: tuple[int, ...]
+    linker: int = LINKER
 
     @classmethod
-    def of(cls, design: str) -> Joined:
+    def of(cls, design: str, linker: int = LINKER) -> Joined:
         """From chains with ``:`` between them."""
         chains = design.split(CHAINS)
-        return cls(LINKER.join(chains), tuple(map(len, chains)))
+        return cls((GLYCINE * linker).join(chains), tuple(map(len, chains)), linker)
 
     @property
     def numbers(self) -> Int[Tensor, "L"]:
         """Residue numbers, from 0, linkers numbered with the chain before them."""
-        shifts = [i * GAP for i, length in enumerate(self.lengths) for _ in range(length + len(LINKER))]
+        shifts = [i * GAP for i, length in enumerate(self.lengths) for _ in range(length + self.linker)]
         return torch.arange(len(self.text)) + torch.tensor(shifts[: len(self.text)])
 
     @property
@@ -46,12 +50,31 @@ class Joined:
     @property
     def places(self) -> Int[Tensor, "N"]:
         """Where these residues are in ``text``."""
-        return torch.arange(sum(self.lengths)) + len(LINKER) * self.chains
+        return torch.arange(sum(self.lengths)) + self.linker * self.chains
 
 
-def joined_length(design: str) -> int:
+def joined_length(design: str, linker: int = LINKER) -> int:
     """Residues that are predicted, linkers included."""
-    return len(design.replace(CHAINS, LINKER))
+    return len(design) + (linker - len(CHAINS)) * design.count(CHAINS)
+
+
+def check_linker(linker: int | None, designs: Sequence[str], longest: int | None) -> None:
+    """Refuse a linker that nothing is joined by, or that is as long as what the predictor was made for.
+
+    Args:
+        linker: as it was given. longest: residues that the predictor was made for; None where nothing is folded.
+    """
+    if linker is None:
+        return
+    if longest is None:
+        raise InputError(f"linker={linker} has no effect: nothing is folded here.")
+    if not any(CHAINS in design for design in designs):
+        raise InputError(f"linker={linker} has no effect: no design has several chains (A{CHAINS}B).")
+    if linker >= longest:
+        raise InputError(
+            f"linker={linker} is longer than the model: it was made for {longest:,} residues, chains and linkers "
+            f"together. ColabFold's has {LINKER}."
+        )
 
 
 def interface_tm(

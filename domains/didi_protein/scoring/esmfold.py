@@ -17,25 +17,34 @@ from torch import Tensor
 
 from didi_core.errors import InputError
 
-from .complexes import Joined, interface_tm, split_chains
+from .complexes import LINKER, Joined, interface_tm, split_chains
 from .folding import Folded
 from .models import config_of, load_strictly
 
 ORDER = "ARNDCQEGHILKMFPSTWYV"  # AlphaFold's, which the network's ids follow
 CA = 1  # of the 37 atoms
 PTM_BINS, PTM_MAX = 64, 31
+POSITIONS = 1026  # of ESM-2, both ends included
 OF_THE_BATCH = ("aatype", "residue_index", "atom37_atom_exists", "residx_atom37_to_atom14", "residx_atom14_to_atom37")
 
 
 class EsmFold:
     """An ESMFold on a device.
 
-    recycles: passes after the first; None is the model's own number. chunk: see ``Folder``. The language model's stem
-    runs in half precision on a GPU where its configuration says so, everything else in single precision.
+    recycles: passes after the first; None is the model's own number. chunk: see ``Folder``. linker: residues between
+    the chains of a complex. The language model's stem runs in half precision on a GPU where its configuration says so,
+    everything else in single precision.
     """
 
-    def __init__(self, model: Any, device: torch.device, recycles: int | None = None, chunk: int = 128) -> None:
-        self.name = "esmfold"
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        recycles: int | None = None,
+        chunk: int = 128,
+        linker: int = LINKER,
+    ) -> None:
+        self.name, self.linker = "esmfold", linker
         self.model = model.float().eval().to(device)
         if device.type == "cuda" and model.config.esmfold_config.fp16_esm:
             self.model.esm.half()
@@ -43,14 +52,21 @@ class EsmFold:
         self.chunk = chunk
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device, recycles: int | None = None, chunk: int = 128) -> EsmFold:
+    def load(
+        cls,
+        folder: Path,
+        device: torch.device,
+        recycles: int | None = None,
+        chunk: int = 128,
+        linker: int = LINKER,
+    ) -> EsmFold:
         """From a folder in the hub's layout. Raises InputError for weights of another model."""
         from transformers import EsmForProteinFolding
 
         check(folder)
         # The contact head is not read when folding; the tables are computed, and old files may lack them.
         unread = ("contact_head", "af2_to_esm", "inv_freq", "position_ids", "position_embeddings")
-        return cls(load_strictly(EsmForProteinFolding, folder, unread), device, recycles, chunk)
+        return cls(load_strictly(EsmForProteinFolding, folder, unread), device, recycles, chunk, linker)
 
     @property
     def passes(self) -> int:
@@ -71,7 +87,7 @@ class EsmFold:
     @torch.no_grad()
     def fold(self, sequences: Sequence[str]) -> list[Folded]:
         """Structures of a batch, in order."""
-        joined = [Joined.of(sequence) for sequence in sequences]
+        joined = [Joined.of(sequence, self.linker) for sequence in sequences]
         longest = max(len(one.text) for one in joined)
         residues = torch.zeros(len(sequences), longest, dtype=torch.long)
         mask = torch.zeros_like(residues)
@@ -116,6 +132,11 @@ class EsmFold:
 
 def _ids(sequence: str) -> Int[Tensor, "L"]:
     return torch.tensor([ORDER.index(letter) for letter in sequence])
+
+
+def longest_of(folder: Path) -> int:
+    """Residues that the model of a folder was made for: the positions of its language model, without the two ends."""
+    return int(config_of(folder, "fold_model").get("max_position_embeddings", POSITIONS)) - 2
 
 
 def check(folder: Path) -> None:

@@ -29,7 +29,8 @@ from ..fasta import CHAINS, without_breaks
 from ..nearest.choice import check_installed, make_search
 from ..nearest.neighbour import Search
 from .choice import choose, model_folder
-from .complexes import joined_length
+from .complexes import LINKER, check_linker, joined_length
+from .esmfold import longest_of
 from .folding import Folded, Folder, batches, fold_within_memory
 from .journal import Journal
 from .motifs import log_success, motif_columns, references
@@ -101,6 +102,7 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     if settings.fold == ESMFOLD2 and any(CHAINS in design.text for design in designs):
         raise InputError("fold=esmfold2 predicts single chains, and designs have several: use fold=esmfold.")
     weights = model_folder(settings) if folds(settings) else None
+    check_linker(settings.linker, [design.text for design in designs], None if weights is None else longest_of(weights))
     judge = None if settings.pppl == NONE or settings.pppl.startswith(PACKAGE) else locate(settings.pppl, "pppl")
     if judge is not None:
         kind_of(settings.pppl, judge)
@@ -203,13 +205,14 @@ def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: 
     if not left:
         job.message("fold: every design was folded before")
         return
-    choice = choose(settings, weights, job.machine.device, [joined_length(d.text) for d in left], job.seed)
+    lengths = [joined_length(design.text, settings.linker or LINKER) for design in left]
+    choice = choose(settings, weights, job.machine.device, lengths, job.seed)
     job.message(choice.reason)
     job.run.note(fold=choice.reason)
     if choice.folder is None:
         return
     job.bar.start("score: fold", len(board.designs), len(board.designs) - len(left))
-    for batch in batches([joined_length(design.text) for design in left], settings.tokens):
+    for batch in batches(lengths, settings.tokens):
         some = [left[i] for i in batch]
         made = fold_within_memory(choice.folder, [design.text for design in some], job.message)
         pairs = zip(some, made, strict=True)

@@ -24,6 +24,7 @@ class ProteinScoring:
     fold: str = AUTO
     fold_model: str | None = None
     recycles: int | None = None
+    linker: int | None = None
     chunk: int = 128
     tokens: int = 1024
     hours: float = 1.0
@@ -46,7 +47,7 @@ class ProteinScoring:
             raise InputError(f"fold_model={self.fold_model} has no effect with fold=none.")
         if self.pppl == NONE and self.pppl_positions is not None:
             raise InputError(f"pppl_positions={self.pppl_positions} has no effect without pppl=<model>.")
-        for name, lowest in (("recycles", 0), ("chunk", 1), ("tokens", 1), ("pppl_positions", 1)):
+        for name, lowest in (("recycles", 0), ("linker", 1), ("chunk", 1), ("tokens", 1), ("pppl_positions", 1)):
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise InputError(f"{name}={value} is out of range: it must be at least {lowest}.")

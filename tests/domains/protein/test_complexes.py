@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,17 @@ def test_the_layout_is_that_of_colabfold(design: str) -> None:
     assert (joined.text, joined.numbers.tolist()) == (text, numbers)
     assert joined.places.tolist() == [i for i, here in enumerate(real) if here]
     assert "".join(text[i] for i in joined.places.tolist()) == design.replace(":", "")
-    assert joined_length(design) == len(text) and (len(LINKER), GAP) == (25, 512)
+    assert joined_length(design) == len(text) and (LINKER, GAP) == (25, 512)
+
+
+@pytest.mark.parametrize("linker", [1, 7])
+def test_a_linker_of_another_length_moves_the_chains_alone(linker: int) -> None:
+    design = f"{ONE}:{TWO}:{ONE}"
+    joined = Joined.of(design, linker)
+    assert joined.text == ("G" * linker).join([ONE, TWO, ONE]) and joined_length(design, linker) == len(joined.text)
+    assert "".join(joined.text[i] for i in joined.places.tolist()) == design.replace(":", "")
+    assert joined.numbers[joined.places].diff().unique().tolist() == [1, 1 + linker + GAP]
+    assert len(joined.numbers) == len(joined.text)
 
 
 # --- ipTM
@@ -142,6 +153,35 @@ def test_esmfold2_has_single_chains(tmp_path: Path, capsys: pytest.CaptureFixtur
     designs = write(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}"})
     assert main(["score", f"input={designs}", "fold=esmfold2", f"out={tmp_path / 'out'}"]) == 2
     assert "fold=esmfold2 predicts single chains" in capsys.readouterr().err
+
+
+def test_the_linker_is_the_users(folder: EsmFold) -> None:
+    """It changes what is folded and is in no result."""
+    short = EsmFold(folder.model, torch.device("cpu"), linker=2)
+    (one,), (two,) = folder.fold([f"{ONE}:{TWO}"]), short.fold([f"{ONE}:{TWO}"])
+    assert one.residues.shape == two.residues.shape == (30,) and one.plddt != two.plddt
+    assert short.fold([ONE])[0].residues == near(folder.fold([ONE])[0].residues)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["linker=0"], "linker=0 is out of range: it must be at least 1"),
+        (["linker=5", "fold=none"], "linker=5 has no effect: nothing is folded here"),
+        (["linker=62"], "linker=62 is longer than the model: it was made for 62 residues"),
+        (["linker=5"], "linker=5 has no effect: no design has several chains"),
+    ],
+)
+def test_a_linker_that_cannot_be_is_refused(
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ONE if "several" in told else f"{ONE}:{TWO}"
+    designs, weights = write(tmp_path / "x.fasta", {"ab": text}), fold_folder(tmp_path / "weights")
+    config = json.loads((weights / "config.json").read_text())
+    (weights / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    fold = ["fold=esmfold", f"fold_model={weights}"] if "fold=none" not in words else []
+    assert main(["score", f"input={designs}", *fold, *words, f"out={tmp_path / 'out'}"]) == 2
+    assert told in capsys.readouterr().err and not (tmp_path / "out" / "scores.csv").exists()
 
 
 # --- the commands
