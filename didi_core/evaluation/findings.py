@@ -10,6 +10,7 @@ import numpy as np
 
 from didi_core.evaluation.differences import Difference, differences
 from didi_core.evaluation.frontier import (
+    NEAR,
     Acceleration,
     Matched,
     acceleration,
@@ -82,14 +83,15 @@ class Findings:
     def acceleration(self, compared: Comparison) -> Acceleration | None:
         """The acceleration that a comparison stands for: a factor above 1 where it is better, below where it is worse.
 
-        None where the factor's interval includes 1, or no difference is shown: whatever number of steps the baseline
-        needs is then no result. None too where the two disagree, as the baseline's quality may not rise with its steps.
+        None where no difference is shown, or the factor is within 1 % of 1 or its interval includes 1: whatever number
+        of steps the baseline needs is then no result. None too where the two disagree, as the baseline's quality may
+        not rise with its steps.
         """
         sides = {"better": 1, "worse": -1}
         for one in self.worth:
             if (one.model, one.method) == (compared.model, compared.method) and compared.verdict in sides:
                 factor = one.acceleration.factor
-                agrees = factor.excludes(1.0) and (factor.value - 1) * sides[compared.verdict] > 0
+                agrees = factor.excludes(1.0) and (factor.value - 1) * sides[compared.verdict] >= NEAR
                 return one.acceleration if agrees else None
         return None
 

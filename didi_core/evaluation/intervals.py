@@ -143,8 +143,8 @@ def corrected(value: float, draws: Float[np.ndarray, "R"], n: int, left_out: int
     if not len(finite):
         return Interval(value, UNDEFINED, UNDEFINED, n, left_out)
     mirrored = interval(value, 2 * value - finite, n, left_out)
-    corners = (max(float(x), 0.0) for x in (2 * value - finite.mean(), mirrored.low, mirrored.high))
-    return Interval(*corners, n, left_out)
+    middle = float(2 * value - finite.mean())
+    return Interval(max(middle, 0.0), max(mirrored.low, 0.0), max(mirrored.high, 0.0), n, left_out)
 
 
 def wilson(share: float, n: int, left_out: int = 0) -> Interval:

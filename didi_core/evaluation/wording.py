@@ -31,13 +31,13 @@ def headed(text: str) -> str:
 
 def change(ratio: Interval) -> str:
     """A ratio as a percentage with its interval: ``−24.0 % [−27.1, −20.3]``."""
-    value, low, high = _signed(*(100 * (x - 1) for x in (ratio.value, ratio.low, ratio.high)), places=1)
+    value, low, high = _signed(100 * (ratio.value - 1), 100 * (ratio.low - 1), 100 * (ratio.high - 1), 1)
     return f"{value} % [{low}, {high}]"
 
 
 def signed(difference: Interval) -> str:
     """A difference with its interval: ``+0.214 [+0.175, +0.251]``."""
-    value, low, high = _signed(difference.value, difference.low, difference.high, places=3)
+    value, low, high = _signed(difference.value, difference.low, difference.high, 3)
     return f"{value} [{low}, {high}]"
 
 

@@ -30,6 +30,8 @@ COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
     "pae": ("PAE / Å", lambda v: f"{v:.1f}"),
     "steps": ("steps", lambda v: f"{v:g}"),
     MOTIF_RMSD: ("motif RMSD / Å", lambda v: f"{v:.2f}"),
+    "sc_rmsd": ("scRMSD / Å", lambda v: f"{v:.2f}"),
+    "sc_tm": ("scTM", lambda v: f"{v:.2f}"),
     "pppl": ("pseudo-perplexity", lambda v: f"{v:.2f}"),
     IDENTITY: ("NN identity", lambda v: f"{100 * v:.0f} %"),
     "nn_coverage": ("NN coverage", lambda v: f"{100 * v:.0f} %"),

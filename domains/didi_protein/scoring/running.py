@@ -28,7 +28,7 @@ from ..design_report.designs import PLDDT, RESIDUES, STRUCTURES, structure_name
 from ..fasta import CHAINS, without_breaks
 from ..nearest.choice import check_installed, make_search
 from ..nearest.neighbour import Search
-from .choice import choose, model_folder
+from .choice import Choice, choose, model_folder
 from .complexes import LINKER, check_linker, joined_length
 from .esmfold import longest_of
 from .folding import Folded, Folder, batches, fold_within_memory
@@ -36,6 +36,7 @@ from .journal import Journal
 from .motifs import log_success, motif_columns, references
 from .pseudo import PACKAGE, check_package, kind_of, load_pseudo, pseudo_perplexity
 from .reading import Reference, read_reference
+from .selfconsistency import InverseFolding, log_consistency, refold, refolded_columns, with_structure, write_sequences
 from .sequence import cluster_columns, plain, sequence_scores
 from .settings import AUTO, ESMFOLD2, NONE, ProteinScoring
 from .structures import read_structures, structure_columns
@@ -45,7 +46,7 @@ from .workers import FEWEST, mapped
 
 PARTS, ERRORS = "parts", "pae"
 SEQUENCE, PPPL, FOLD = "sequence", "pppl", "fold"
-CLUSTERS, OTHERS, MOTIFS = "clusters", "structures", "motifs"
+CLUSTERS, OTHERS, MOTIFS, CONSISTENCY = "clusters", "structures", "motifs", "selfconsistency"
 OUT_OF_MEMORY = "oom"
 WRITE_EVERY = 20.0  # seconds between tables while scores come in
 STAGE_LINES = 64  # sequences scored between two writes of the journal
@@ -81,7 +82,7 @@ class Board:
 
     def rows(self) -> list[dict[str, Any]]:
         """The table, the best first."""
-        computed = [self.computed.get(kind, {}) for kind in (CLUSTERS, OTHERS, MOTIFS)]
+        computed = [self.computed.get(kind, {}) for kind in (CLUSTERS, OTHERS, MOTIFS, CONSISTENCY)]
         return merged(self.designs, [*self.known.values(), *computed])
 
     def write(self) -> None:
@@ -111,6 +112,8 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     reference = None if not settings.reference else read_reference(settings.reference, designs, job.message)
     read = read_structures(settings.structures or (), designs, job)
     motifs = references(designs, settings.motif)
+    command = settings.selfconsistency
+    program = None if command is None else InverseFolding(command, settings.selfconsistency_num, job.seed)
     board = Board.open(designs, folder)
     try:
         with job.run.stage(SEQUENCE):
@@ -125,6 +128,9 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
         if read:
             with job.run.stage(OTHERS):
                 board.computed[OTHERS] = structure_columns(folder, read, folds(settings), job)
+        if program is not None or settings.refolded is not None:
+            with job.run.stage(CONSISTENCY):
+                board.computed[CONSISTENCY] = consistency(board, settings, program, weights, job)
         board.computed[MOTIFS] = motif_columns(folder, designs, motifs)
         log_success(board.rows(), job)
         write_views(folder, board.rows(), motifs, settings.mmcif)
@@ -226,6 +232,27 @@ def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: 
             f"{len(failed)} designs could not be folded ({shown}): see the column status; "
             f"the same command tries those of status={OUT_OF_MEMORY} again"
         )
+
+
+def consistency(
+    board: Board, settings: ProteinScoring, program: InverseFolding | None, weights: Path | None, job: Job
+) -> dict[str, dict[str, Any]]:
+    """Columns of self-consistency, of the designs with a structure."""
+    there = with_structure(board.folder, board.designs)
+    if not there:
+        job.message("self-consistency: none, as no design has a structure")
+        return {}
+    if settings.refolded is not None:
+        rows = refolded_columns(board.folder, there, settings.refolded, settings.selfconsistency_num)
+    elif program is not None:
+        written = write_sequences(board.folder, there, program, job)
+        lengths = [joined_length(text, settings.linker or LINKER) for texts in written.values() for text in texts]
+        choice = Choice(None, "structures are given")
+        if folds(settings):
+            choice = choose(settings, weights, job.machine.device, lengths, job.seed)
+        rows = refold(board.folder, there, written, choice, settings.tokens, job)
+    log_consistency(rows, job)
+    return rows
 
 
 def fold_row(folder: Path, name: str, made: Folded | None, folder_model: Folder, errors: bool) -> dict[str, Any]:

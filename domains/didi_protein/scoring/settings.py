@@ -12,6 +12,7 @@ from ..nearest.choice import METHODS
 
 AUTO, NONE, ESMFOLD, ESMFOLD2 = "auto", "none", "esmfold", "esmfold2"
 FOLDS = (AUTO, ESMFOLD, ESMFOLD2, NONE)
+LOWEST = {"recycles": 0, "linker": 1, "chunk": 1, "tokens": 1, "pppl_positions": 1, "selfconsistency_num": 1}
 MODELS = {ESMFOLD: "facebook/esmfold_v1", ESMFOLD2: "biohub/ESMFold2"}
 
 
@@ -30,6 +31,9 @@ class ProteinScoring:
     hours: float = 1.0
     pae: bool = False
     mmcif: bool = False
+    selfconsistency: str | None = None
+    selfconsistency_num: int = 8
+    refolded: Path | None = None
     reference: tuple[Path, ...] | None = None
     novelty: str = NOVELTY_AUTO
     pppl: str = NONE
@@ -47,10 +51,19 @@ class ProteinScoring:
             raise InputError(f"fold_model={self.fold_model} has no effect with fold=none.")
         if self.pppl == NONE and self.pppl_positions is not None:
             raise InputError(f"pppl_positions={self.pppl_positions} has no effect without pppl=<model>.")
-        for name, lowest in (("recycles", 0), ("linker", 1), ("chunk", 1), ("tokens", 1), ("pppl_positions", 1)):
+        for name, lowest in LOWEST.items():
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise InputError(f"{name}={value} is out of range: it must be at least {lowest}.")
+        if self.selfconsistency is not None and self.refolded is not None:
+            raise InputError(
+                "selfconsistency and refolded exclude each other: refolded holds structures of what an earlier "
+                "selfconsistency wrote."
+            )
+        for name in ("selfconsistency", "refolded"):
+            given = getattr(self, name)
+            if given is not None and self.fold == NONE and not self.structures:
+                raise InputError(f"{name}={given} has no effect with fold=none: no design has a structure.")
         if not self.hours >= 0:
             raise InputError(f"hours={self.hours} is out of range: it must not be negative.")
 

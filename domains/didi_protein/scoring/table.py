@@ -23,7 +23,7 @@ NOT_IN_CSV = (RESIDUES,)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
 # What is better, for ordering: more (True) or less (False).
 BETTER = {
-    "motif_rmsd": False, "motif_rmsd_ca": False, "ipae": False,
+    "motif_rmsd": False, "motif_rmsd_ca": False, "ipae": False, "sc_rmsd": False, "sc_tm": True, "sc_plddt": True,
     PLDDT: True, PLDDT_CA: True, "ptm": True, "iptm": True, "pae": False, PPPL: False, "nn_identity": False,
     "low_complexity": False, "longest_run": False, "top_share": False, "repeated_3mers": False, "composition_kl": False,
 }  # fmt: skip

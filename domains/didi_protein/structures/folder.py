@@ -94,10 +94,16 @@ def read_folder(folder: Path, designs: Sequence[Sample], tick: Callable[[], None
     return Predictions(name, structures, tuple(_messages(folder, name, designs, found, strange, scale)))
 
 
-def find(folder: Path, ids: Sequence[str]) -> tuple[dict[str, list[Found]], list[Path]]:
-    """Structure files by design, and those of none. Raises InputError where there is none of the designs."""
+def find(
+    folder: Path, ids: Sequence[str], key: str = "structures"
+) -> tuple[dict[str, list[Found]], list[Path]]:
+    """Structure files by design, and those of none. Raises InputError where there is none of the designs.
+
+    Args:
+        key: the setting that names the folder, for messages.
+    """
     if not folder.is_dir():
-        raise InputError(f"structures={folder}: no such folder. Give the folder that the predictor wrote.")
+        raise InputError(f"{key}={folder}: no such folder. Give the folder that the predictor wrote.")
     written: dict[str, list[str]] = defaultdict(list)
     for name in ids:
         written[plain_key(name)].append(name)
@@ -116,7 +122,7 @@ def find(folder: Path, ids: Sequence[str]) -> tuple[dict[str, list[Found]], list
     if not found:
         seen = f"{len(strange):,} structure files, such as {strange[0].name}," if strange else "no PDB or mmCIF file"
         raise InputError(
-            f"structures={folder}: there are {seen} and none is named after a design, such as {ids[0]}. "
+            f"{key}={folder}: there are {seen} and none is named after a design, such as {ids[0]}. "
             "Name the predictor's jobs by the designs' ids."
         )
     return found, strange

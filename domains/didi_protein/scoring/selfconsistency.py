@@ -1,0 +1,241 @@
+"""Self-consistency: a design's structure is given to an inverse-folding program, and what it writes is folded again.
+
+The program is a command of the user's in an environment of its own, such as ProteinMPNN's or ESM-IF's script. It gets
+the structure as ``{pdb}`` and writes FASTA files into the folder ``{out}``; ``{num}`` and ``{seed}`` may be used too.
+Its sequences are folded by the predictor of the designs, or by any other whose structures are in ``refolded``.
+
+scTM is the highest TM-score of the refolded structures to the design's (Trippe et al. 2022, arXiv 2206.04119), scRMSD
+the lowest RMSD, both of CA atoms; below 2 angstroms a backbone is called designable (Yim et al. 2023).
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from didi_core.domain.scoring import Job
+from didi_core.errors import InputError
+from didi_core.storage.sample_files import FASTA, format_of
+from didi_core.types import Sample
+
+from ..design_report.designs import STRUCTURES, structure_name
+from ..fasta import read_fasta, without_breaks, write_fasta
+from ..structures.atoms import read_chains
+from ..structures.folder import best_sample, find
+from ..structures.superposition import rmsd, tm_score
+from .choice import Choice
+from .folding import Folded, batches, fold_within_memory
+from .journal import Journal
+from .sequence import plain
+
+PDB, OUT, NUM, SEED = "{pdb}", "{out}", "{num}", "{seed}"
+SEQUENCES, FOLDER = "selfconsistency.fasta", "selfconsistency"
+DESIGNABLE = 2.0  # angstroms
+Rows = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class InverseFolding:
+    """The user's command, and how many sequences of a structure it is to write.
+
+    Raises:
+        InputError: the command does not say where structure and sequences are, or its program is not there.
+    """
+
+    command: str
+    num: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (PDB, OUT):
+            if name not in self.command:
+                raise InputError(
+                    f"selfconsistency={self.command!r} lacks {name}: write the command with {PDB} for the structure "
+                    f"file and {OUT} for the folder of its FASTA files ({NUM} and {SEED} if it takes them)."
+                )
+        if shutil.which(self.words[0]) is None:
+            raise InputError(f"selfconsistency={self.command!r}: there is no program {self.words[0]!r} on the PATH.")
+
+    @property
+    def words(self) -> list[str]:
+        try:
+            return shlex.split(self.command)
+        except ValueError as error:
+            raise InputError(f"selfconsistency={self.command!r} is no command line ({error}).") from None
+
+    def sequences(self, pdb: Path, length: int) -> list[str]:
+        """The sequences that the program writes for a structure of so many residues, at most ``num``.
+
+        Raises:
+            InputError: the program fails, or writes no sequence of that length.
+        """
+        with tempfile.TemporaryDirectory() as name:
+            known = {PDB: str(pdb.resolve()), OUT: name, NUM: str(self.num), SEED: str(self.seed)}
+            words = [_filled(word, known) for word in self.words]
+            done = subprocess.run(words, capture_output=True, text=True, errors="replace")
+            if done.returncode:
+                told = (done.stderr.strip() or done.stdout.strip()).splitlines()
+                last = told[-1] if told else f"exit code {done.returncode}"
+                raise InputError(f"selfconsistency: {shlex.join(words)} failed ({last}).")
+            files = sorted(path for path in Path(name).rglob("*") if path.is_file() and format_of(path) == FASTA)
+            found = [sample for path in files for sample in read_fasta(path, complexes=True).samples]
+        numbered = [sample for sample in found if "sample" in sample.info]  # ProteinMPNN's first record is the design
+        texts = [sample.text for sample in numbered or found][: self.num]
+        if not texts:
+            raise InputError(f"selfconsistency: {shlex.join(words)} wrote no FASTA file into {OUT}.")
+        for number, text in enumerate(texts, start=1):
+            here = len(without_breaks(text))
+            if here != length:
+                raise InputError(
+                    f"selfconsistency: sequence {number} for {pdb.name} has {here} residues, the structure {length}."
+                )
+        return texts
+
+
+def _filled(word: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(name, value)
+    return word
+
+
+def with_structure(folder: Path, designs: Sequence[Sample]) -> list[Sample]:
+    """The designs of which there is a structure in ``pdb/``."""
+    return [design for design in designs if _structure(folder, design.id).is_file()]
+
+
+def write_sequences(folder: Path, designs: Sequence[Sample], program: InverseFolding, job: Job) -> dict[str, list[str]]:
+    """Sequences for every design's structure, by id; they go into ``selfconsistency.fasta`` as ``<id>_sc1`` ..."""
+    journal = Journal(folder / "parts" / "inverse.jsonl")
+    known = {name: row["sequences"] for name, row in journal.rows().items()}
+    job.bar.start("score: inverse folding", len(designs), sum(design.id in known for design in designs))
+    for design in designs:
+        if design.id not in known:
+            path = _structure(folder, design.id)
+            known[design.id] = program.sequences(path, len(without_breaks(design.text)))
+            journal.append([(design.id, {"sequences": known[design.id]})])
+            job.bar.advance()
+    job.bar.stop()
+    write_fasta(
+        folder / SEQUENCES,
+        [
+            Sample(text, refold_name(design.id, number), info={"of": design.id})
+            for design in designs
+            for number, text in enumerate(known[design.id], start=1)
+        ],
+    )
+    return known
+
+
+def refold_name(design: str, number: int) -> str:
+    """The id of one of a design's sequences."""
+    return f"{design}_sc{number}"
+
+
+def refold(
+    folder: Path,
+    designs: Sequence[Sample],
+    sequences: Mapping[str, Sequence[str]],
+    choice: Choice,
+    tokens: int,
+    job: Job,
+) -> Rows:
+    """Columns of every design, its sequences folded by the predictor; the best structure is kept."""
+    predictor = choice.folder
+    if predictor is None:
+        job.message(
+            f"self-consistency: the sequences are in {folder / SEQUENCES} and are not folded here ({choice.reason}). "
+            "Fold them with any predictor, and score with refolded=<its folder>."
+        )
+        return {}
+    journal = Journal(folder / "parts" / "selfconsistency.jsonl")
+    rows = journal.rows()
+    job.bar.start("score: self-consistency", len(designs), sum(design.id in rows for design in designs))
+    for design in designs:
+        if design.id not in rows:
+            texts = sequences[design.id]
+            made: list[Folded | None] = [None] * len(texts)
+            for batch in batches(list(map(len, texts)), tokens):
+                folded = fold_within_memory(predictor, [texts[i] for i in batch], job.message)
+                for i, one in zip(batch, folded, strict=True):
+                    made[i] = one
+            rows[design.id] = _compared(folder, design.id, made)
+            journal.append([(design.id, rows[design.id])])
+            job.bar.advance()
+    job.bar.stop()
+    return rows
+
+
+def _compared(folder: Path, design: str, made: Sequence[Folded | None]) -> dict[str, Any]:
+    """The columns of a design, from its folded sequences."""
+    whole = [one for one in made if one is not None and one.finite]
+    if not whole:
+        return {"sc_sequences": 0}
+    with tempfile.TemporaryDirectory() as name:
+        paths = [Path(name) / f"{i}.pdb" for i in range(len(whole))]
+        for path, one in zip(paths, whole, strict=True):
+            path.write_text(one.pdb)
+        row, best = columns(_atoms(_structure(folder, design)), paths)
+        (folder / FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(paths[best], folder / FOLDER / structure_name(design))
+    return {**row, "sc_plddt": plain(whole[best].plddt_ca)}
+
+
+def refolded_columns(folder: Path, designs: Sequence[Sample], refolded: Path, most: int) -> Rows:
+    """Columns from structures that another predictor made of ``selfconsistency.fasta``.
+
+    Raises:
+        InputError: the folder holds none of them, or a structure has another number of residues than its design.
+    """
+    names = {refold_name(design.id, k): design.id for design in designs for k in range(1, most + 1)}
+    found, _ = find(refolded, list(names), "refolded")
+    paths: dict[str, list[Path]] = {}
+    for name, files in found.items():
+        paths.setdefault(names[name], []).append(best_sample(files).path)
+    return {
+        design.id: columns(_atoms(_structure(folder, design.id)), paths[design.id])[0]
+        for design in designs
+        if design.id in paths
+    }
+
+
+def columns(target: Float[np.ndarray, "L 3"], paths: Sequence[Path]) -> tuple[dict[str, Any], int]:
+    """scRMSD, scTM and the number of structures, and which structure has the lowest RMSD."""
+    distances, scores = [], []
+    for path in paths:
+        atoms = _atoms(path)
+        if atoms.shape != target.shape:
+            raise InputError(f"{path} has {len(atoms)} residues, its design {len(target)}.")
+        distances.append(rmsd(atoms, target))
+        scores.append(tm_score(atoms, target))
+    row = {"sc_rmsd": plain(min(distances)), "sc_tm": plain(max(scores)), "sc_sequences": len(paths)}
+    return row, int(np.argmin(distances))
+
+
+def log_consistency(rows: Rows, job: Job) -> None:
+    """How many designs refold to themselves, in one line."""
+    known = [row for row in rows.values() if "sc_rmsd" in row]
+    if known:
+        near = sum(row["sc_rmsd"] <= DESIGNABLE for row in known)
+        middle = np.median([row["sc_tm"] for row in known])
+        job.message(
+            f"self-consistency: {near:,} of {len(known):,} designs refold within {DESIGNABLE:g} A (best of up to "
+            f"{max(row['sc_sequences'] for row in known)} sequences), median scTM {middle:.2f}"
+        )
+
+
+def _structure(folder: Path, design: str) -> Path:
+    return folder / STRUCTURES / structure_name(design)
+
+
+def _atoms(path: Path) -> Float[np.ndarray, "L 3"]:
+    """CA positions of all chains."""
+    return np.concatenate([chain.positions()[:, 0] for chain in read_chains(path)])
