@@ -6,7 +6,9 @@ same with hooks around ``forward``. Here networks are called through ``trunk`` a
 and not always with all of their parameters, so those hooks would miss calls or wait for gradients that never come. The
 price is that communication does not overlap with the backward pass.
 
-Only process 0 writes, prints and shows progress. Nothing here needs ``torch`` until there are several processes.
+Work that is numbered, such as batches of samples and designs to score, is dealt out by ``mine`` and collected by
+``gather``; its results do not depend on who did what. Only process 0 prints, shows progress and writes results.
+Nothing here needs ``torch`` until there are several processes.
 """
 
 from __future__ import annotations
@@ -67,6 +69,21 @@ class Processes:
     def slices(self, each: int) -> range:
         """Numbers of this process's slices, with ``each`` slices per process."""
         return range(self.rank * each, (self.rank + 1) * each)
+
+    def mine(self, things: Sequence[T]) -> Sequence[T]:
+        """This process's part of a list that is the same on all: every ``size``-th thing, so that big and small mix."""
+        return things[self.rank :: self.size]
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes in order of rank, the same list on each, however long one of them takes."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.size
+        with _together():
+            dist.all_gather_object(found, value, group=self.waiting)
+        return found
 
     def all_reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace every gradient by its mean over all processes; a missing one counts as zero if another has one."""
@@ -227,7 +244,7 @@ def _together() -> Iterator[None]:
     except RuntimeError as error:
         raise DidiError(
             f"process {_current.rank} of {_current.size} lost the connection to another one, which may have been "
-            f"killed or have run out of memory ({_line(error)}). The last checkpoint is intact: repeat the command."
+            f"killed or have run out of memory ({_line(error)}). What was finished is kept: repeat the command."
         ) from error
 
 

@@ -65,12 +65,26 @@ COMMANDS = {
             parallel=True,
             goes_on="run_dir",
         ),
-        Command("sample", "sequences from a model", "run=<run directory> num=100 steps=16"),
         Command(
-            "evaluate", "student against teacher over steps, with error bars", "run=<run directory>", goes_on="out"
+            "sample",
+            "sequences from a model",
+            "run=<run directory> num=100 steps=16",
+            parallel=True,
+            goes_on="run_dir",
         ),
         Command(
-            "score", "designs judged one by one: structure, confidence, novelty", "input=designs.fasta", goes_on="out"
+            "evaluate",
+            "student against teacher over steps, with error bars",
+            "run=<run directory>",
+            parallel=True,
+            goes_on="out",
+        ),
+        Command(
+            "score",
+            "designs judged one by one: structure, confidence, novelty",
+            "input=designs.fasta",
+            parallel=True,
+            goes_on="out",
         ),
         Command("filter", "a shortlist of scored designs, with reasons", "input=<score folder> preset=standard top=20"),
         Command("report", "runs side by side, or the table of an ablation", "compare <run> <run>", words=True),

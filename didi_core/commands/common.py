@@ -29,6 +29,7 @@ from didi_core.training.state import FolderKeeper, Keeper
 from didi_core.types import Denoiser, Domain
 
 LENGTHS_IN_CARD = 2000
+TRAINING = ("distill", "pretrain")  # commands whose batches are cut into slices for so many processes
 RESUME = ("latest", "previous")
 DATA_REPORT = "data_report"  # entry of a run's record
 NOTHING: Any = None  # placeholder that receiving processes pass to a broadcast
@@ -130,7 +131,8 @@ def open_run(
         return
     path = run_dir or default_run_dir(command, domain)
     whole = {"command": command, **config}
-    with RunDirectory.open(path, whole, command_line, processes.size, key, upgraded) as run:
+    bound = command in TRAINING
+    with RunDirectory.open(path, whole, command_line, processes.size, key, upgraded, bound) as run:
         processes.broadcast((run.path, run.record))
         print(f"run directory: {run.path}", flush=True)
         yield run

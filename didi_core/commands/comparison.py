@@ -135,8 +135,8 @@ def compare_models(
     cache_dir: Path,
     length: str | None = None,
     reference: Sequence[Sample] = (),
-) -> Evaluation:
-    """Sample and measure everything in the plan, in the run's precision."""
+) -> Evaluation | None:
+    """Sample and measure everything in the plan, in the run's precision; None in all processes but the first."""
     how = Measuring(
         settings.num, settings.counts(), settings.seeds, length, settings.batch_size, reference, cache_dir=cache_dir
     )

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from didi_core.checkpoints.card import save_model, save_scorer
 from didi_core.commands.common import (
-    NOTHING,
     RunSettings,
     about_domain,
     load_teacher,
@@ -46,6 +45,7 @@ from didi_core.processes import current
 from didi_core.progress import counting
 from didi_core.run import Run
 from didi_core.sampling.generate import COMPARED, SamplerSettings, generate
+from didi_core.sampling.sharing import Sharing
 from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import derive_seed, generator
@@ -162,8 +162,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         if processes.first:
             save_student(made, card(settings, engine, teacher, opened), opened)
             print(f"student: {opened.path / 'student'}")
-            if settings.evaluate.enabled:
-                compare(settings, about, made, teacher, opened)
+        if settings.evaluate.enabled:
+            compare(settings, about, made, teacher, opened)
     return opened.path
 
 
@@ -173,8 +173,9 @@ def compare(settings: Settings, about: Run, made: Distilled, teacher: Denoiser, 
         networks = Compared(student=made.student, scorer=made.scorer, teacher=teacher)
         cache = settings.cache or opened.path / "evaluation"
         found = compare_models(about, networks, settings.evaluate, cache_dir=cache)
-        publish(opened.path, found, opened.record, opened.path)
-        _write_samples(about.domain, found.examples, opened)
+        if found is not None:
+            publish(opened.path, found, opened.record, opened.path)
+            _write_samples(about.domain, found.examples, opened)
 
 
 def make_student(settings: Settings, teacher: Denoiser) -> Denoiser:
@@ -237,9 +238,6 @@ def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: P
     bundled teacher.
     """
     domain, processes = about.domain, about.processes
-    if not processes.first:
-        received: Tensor = processes.broadcast(NOTHING)
-        return received
     sampler, seed, batch_size = SamplerSettings(steps=steps), derive_seed(0, "reference"), 64
     templates = own_templates(domain, "train", num, generator(seed, "templates"))
     cache = SampleCache(kept)
@@ -253,8 +251,9 @@ def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: P
         "batch_size": batch_size,
         **({} if templates is None else {"templates": templates}),
     }
-    made = carried.load(making) or cache.load(making)
+    made = processes.broadcast((carried.load(making) or cache.load(making)) if processes.first else None)
     if made is None:
+        sharing = Sharing(processes, cache.parts(making))
         bar = about.reporter
         bar.start(f"reference samples of the teacher ({steps} steps)", num)
         with about.autocast():
@@ -267,12 +266,14 @@ def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: P
                 seed=seed,
                 batch_size=batch_size,
                 progress=counting(bar),
+                sharing=sharing,
             )
         bar.stop()
-        cache.save(making, made)
+        if processes.first:
+            cache.save(making, made)
+        sharing.forget()
     rows, pad = [torch.tensor(sample.tokens) for sample in made.samples], domain.vocabulary.pad
-    sequences = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0 if pad is None else pad)
-    return processes.broadcast(sequences)
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0 if pad is None else pad)
 
 
 def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirectory) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from didi_core.errors import InputError
 from didi_core.evaluation.contenders import Measuring
 from didi_core.evaluation.evaluate import evaluate_files
 from didi_core.metrics.judge import JudgePerplexity
+from didi_core.processes import current
 from didi_core.run import Run
 from didi_core.sampling.autoregressive import CausalGenerator, load_generator, same_weights
 from didi_core.sampling.generate import COMPARED, length_ranges, trained_with
@@ -130,6 +131,8 @@ def _evaluate_files(settings: Settings, config: Mapping[str, Any], command_line:
         opened.stage("evaluation"),
     ):
         note_data(opened, run.domain)
+        if not run.processes.first:  # nothing is sampled, so there is nothing to share
+            return opened.path
         kept = opened.path / "evaluation"
         plan = settings.plan({})
         how = Measuring(plan.num, seeds=plan.seeds[:1], reference=reference, cache_dir=kept)
@@ -172,6 +175,7 @@ class Opened:
             autoregressive=_causal(settings.autoregressive, domain) if settings.autoregressive else None,
         )
         machine = Machine.of(settings.device, settings.precision)
+        current().check_device(machine.device)
         return cls(folder, card, made_by, make_run(settings, domain, machine), networks)
 
 
@@ -197,7 +201,8 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
                 reference=reference,
                 length=settings.length,
             )
-            publish(opened.path, found, opened.record, source.folder.parent)
+            if found is not None:
+                publish(opened.path, found, opened.record, source.folder.parent)
     return opened.path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
@@ -28,17 +29,20 @@ from didi_core.domain.abilities import HasBundledStudent
 from didi_core.domain.conditioning import Conditioning, index_map, verify
 from didi_core.errors import InputError
 from didi_core.plugins import registry
+from didi_core.processes import current
 from didi_core.progress import counting
 from didi_core.run import Run
 from didi_core.sampling.catalogue import sampler
 from didi_core.sampling.generate import COMPARED, DEFAULT_LAW, Generated, SamplerSettings, generate, trained_with
 from didi_core.sampling.laying_out import lay_out
+from didi_core.sampling.sharing import Sharing, name_of
 from didi_core.storage.files import write_json
 from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.types import Denoiser, Sample, Scorer
 
 BUNDLED = "bundled"
+PARTS = "parts"  # folder of finished batches in a run directory, until the file of samples is written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,7 @@ class Source:
     @classmethod
     def open(cls, settings: Settings) -> Source:
         """Load the model of ``run``."""
+        current().check_device(Machine.of(settings.device, settings.precision).device)
         if str(settings.run) == BUNDLED and not Path(BUNDLED).exists():
             return cls._bundled(settings)
         return cls._of_folder(model_folder(settings.run or Path()), settings)
@@ -150,6 +155,7 @@ def draw(
     asked = asked or lay_out(settings, run.domain, source.card)
     calls = sampling_calls(settings.num, settings.batch_size, how.steps)
     blocks = Blocks.of(settings.compile, run, source.denoiser, calls)
+    sharing = _sharing(settings, source, asked, opened)
     with blocks.running(opened), run.autocast():
         run.reporter.start("sample", settings.num)
         curve = measured_curve(run.domain, source.denoiser, settings.seed) if how.needs_curve else None
@@ -166,6 +172,7 @@ def draw(
             batch_size=settings.batch_size,
             entropy_at=curve,
             progress=counting(run.reporter),
+            sharing=sharing,
         )
     run.reporter.stop()
     record = {
@@ -185,6 +192,19 @@ def draw(
     return Generated(samples, made.nfe, made.seconds)
 
 
+def _sharing(
+    settings: Settings, source: Source, asked: Conditioning, opened: RunDirectory | None
+) -> Sharing:
+    """The processes, and the folder of finished batches in a run directory, named by all that decides them."""
+    if opened is None:
+        return Sharing(source.run.processes)
+    how = settings.sampler_settings(source.card).record()
+    drawn = [how, settings.num, settings.length, settings.batch_size, settings.seed, source.run.machine.precision]
+    bias = None if asked.bias is None else asked.bias.tolist()
+    name = name_of(drawn, source.card.get("sha256"), asked.templates, bias)
+    return Sharing(source.run.processes, opened.path / PARTS / name)
+
+
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Generated:
     """Write ``num`` samples to ``out``, or into a new run directory."""
     source = Source.open(settings)
@@ -200,10 +220,14 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             place = place or opened.path / f"samples{domain.suffix}"
         _print_choices(settings, source.card)
         made, out = draw(settings, source, asked, opened), place or Path()
+        if not source.run.processes.first:
+            return made
         domain.write(out, made.samples)
         where = index_map(made.samples, asked, domain.vocabulary)
         if where is not None:
             write_json(out.with_name(f"{out.name}.map.json"), where)
+        if opened is not None:
+            shutil.rmtree(opened.path / PARTS, ignore_errors=True)
         registry().notify("samples", run_dir=out.parent, samples=made.samples, record={"file": out.name})
         speed = settings.num / made.seconds if made.seconds else float("inf")
         print(f"{len(made.samples)} samples, {made.nfe.total:g} network calls each, {speed:.1f} per second: {out}")

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from didi_core.commands.common import CommonSettings, make_domain, open_run
+from didi_core.commands.common import CommonSettings, make_domain, make_reporter, open_run
 from didi_core.device import Machine
-from didi_core.domain.scoring import Job, Scored, scoring_of
+from didi_core.domain.scoring import Job, Scored, SharesScoring, scoring_of
 from didi_core.errors import InputError
+from didi_core.processes import current
 from didi_core.types import Sample
 
 
@@ -53,7 +54,9 @@ def score_designs(
     designs: Sequence[Sample] | None = None,
 ) -> Scored:
     """Score the files of ``input``, or the given designs."""
-    domain = scoring_of(make_domain(settings.domain, settings.data))
+    domain, processes = scoring_of(make_domain(settings.domain, settings.data)), current()
+    if processes.size > 1 and not (isinstance(domain, SharesScoring) and domain.shares_scoring):
+        raise InputError(f"domain={settings.domain} scores designs in one process: start score without torchrun.")
     if designs is None:
         if not settings.input:
             raise InputError("input is missing: give input=<file of designs>, or a list of files.")
@@ -67,9 +70,11 @@ def score_designs(
                 "Give another out."
             )
         machine = Machine.of(settings.device, settings.precision)
+        processes.check_device(machine.device)
         opened.note(designs=digest, device=machine.label, count=len(designs))
+        job = Job(opened, machine, settings.seed, make_reporter(), processes)
         try:
-            return Scored(opened.path, domain.score(designs, settings.scoring, Job(opened, machine, settings.seed)))
+            return Scored(opened.path, domain.score(designs, settings.scoring, job))
         except InputError:
             opened.forget()
             raise

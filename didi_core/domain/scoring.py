@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from didi_core.device import Machine
 from didi_core.errors import InputError
-from didi_core.progress import Bar
+from didi_core.processes import Processes
+from didi_core.progress import Bar, Reporter
 from didi_core.storage.frame import frame, html_table
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.types import Domain, Sample
@@ -27,12 +28,14 @@ class Job:
     """What scoring gets beside the keys of the domain.
 
     run: the open run directory for results. machine: device and precision of networks. seed: seed of all draws.
+    processes: those that share the work; only a domain that ``SharesScoring`` gets more than one.
     """
 
     run: RunDirectory
     machine: Machine
     seed: int = 0
-    bar: Bar = field(default_factory=Bar)
+    bar: Reporter = field(default_factory=Bar)
+    processes: Processes = field(default_factory=Processes)
 
     def message(self, text: str) -> None:
         """Print a line for the user."""
@@ -77,6 +80,14 @@ class ScoresDesigns(Protocol):
     def shortlist(self, folder: Path, wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
         """Write the designs of a score folder that pass; returns their rows, the best first."""
         ...
+
+
+@runtime_checkable
+class SharesScoring(Protocol):
+    """A domain whose ``score`` shares the designs among ``job.processes``. Every process calls it with all designs;
+    the first returns the rows."""
+
+    shares_scoring: bool
 
 
 def scoring_of(domain: Domain) -> ScoresDesigns:

@@ -2,6 +2,7 @@
 
 An interrupted evaluation continues, and nothing is computed twice.
 
+evaluation/<hash>.parts/         batches of a set that is being drawn, or was when the evaluation stopped
 evaluation/<hash>.jsonl          first line: settings, network calls, seconds; then one sample per line
 evaluation/statistics/<hash>.npy per-sample statistics of a costly metric
 """
@@ -48,6 +49,11 @@ class SampleCache:
             return None
         text = json.dumps({"format": FORMAT, **making}, sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+
+    def parts(self, making: Mapping[str, object]) -> Path | None:
+        """Folder of the finished batches of a set that is being drawn; None without a folder."""
+        path = self.path(making)
+        return None if path is None else path.with_suffix(".parts")
 
     def load(self, making: Mapping[str, object]) -> Generated | None:
         """The set. None if the file is absent, or has changed since it was written, which is reported."""

@@ -15,6 +15,7 @@ from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.run import Run
 from didi_core.sampling import autoregressive
 from didi_core.sampling.generate import Generated, SamplerSettings, generate, parse_length
+from didi_core.sampling.sharing import Sharing
 from didi_core.streams import generator
 from didi_core.types import NFE
 
@@ -54,7 +55,8 @@ class Drawing:
         """One seed's samples, from the cache if they are there."""
         cache, making = SampleCache(self.how.cache_dir), self._making(model, settings, seed)
         num, calls, reporter = self.how.count(settings), self.calls(settings), self.run.reporter
-        kept = cache.load(making)
+        processes = self.run.processes
+        kept = processes.broadcast(cache.load(making) if processes.first else None)
         if kept is not None:
             reporter.advance(by=num * calls)
             return kept
@@ -66,6 +68,7 @@ class Drawing:
             reporter.advance(by=(finished - done) * calls)
             done = finished
 
+        sharing = Sharing(processes, cache.parts(making))
         made = generate(
             self.run.domain,
             model.denoiser,
@@ -77,8 +80,11 @@ class Drawing:
             batch_size=self.how.batch_size,
             entropy_at=model.entropy_at,
             progress=progress,
+            sharing=sharing,
         )
-        cache.save(making, made)
+        if processes.first:
+            cache.save(making, made)
+        sharing.forget()
         return made
 
     def _making(self, model: Contender, settings: SamplerSettings, seed: int) -> dict[str, object]:

@@ -56,15 +56,23 @@ def _samples(found: SampleSet | Sequence[Sample]) -> Sequence[Sample]:
     return found.samples if isinstance(found, SampleSet) else found
 
 
-def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -> Evaluation:
-    """Sample every model by its plan, and measure all samples.
+def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -> Evaluation | None:
+    """Sample every model by its plan, and measure all samples. Several processes share the sampling.
 
     Args:
         models: by name, usually ``teacher`` and ``student``.
+
+    Returns:
+        what was found; None in all processes but the first, which measures.
     """
     if not models:
         raise InputError("nothing to evaluate: give at least one model.")
     drawing = Drawing(run, how)
+    if not run.processes.first:
+        for model in models.values():
+            for settings in model.plan:
+                drawing.all_seeds(model, settings)
+        return None
     findings, held_out = _begin(run.domain, how, how.num * len(how.seeds))
     plan = [settings for model in models.values() for settings in model.plan]
     run.reporter.start("evaluate (denoiser calls)", sum(map(drawing.cost, plan)))

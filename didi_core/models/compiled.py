@@ -73,7 +73,7 @@ class Compilation:
     def _compiled(self, part: Callable[..., R]) -> Callable[..., R]:
         if part not in self._made:
             # Dropout draws what it would draw without compilation, so that a seed means the same.
-            options = {"fallback_random": True} if self.backend == INDUCTOR else None
+            options: Any = {"fallback_random": True} if self.backend == INDUCTOR else None
             self._made[part] = torch.compile(part, fullgraph=True, dynamic=True, backend=self.backend, options=options)
         return self._made[part]
 
@@ -105,10 +105,10 @@ def compiling(compilation: Compilation | None) -> Iterator[None]:
         return
     import torch._dynamo  # it takes a second to import
 
-    limits = {"recompile_limit": GRAPHS, "accumulated_recompile_limit": 16 * GRAPHS}
+    limits: dict[str, Any] = {"recompile_limit": GRAPHS, "accumulated_recompile_limit": 16 * GRAPHS}
     before, _active = _active, compilation
     try:
-        with torch._dynamo.config.patch(**limits):
+        with torch._dynamo.config.patch(limits):
             yield
     finally:
         _active = before

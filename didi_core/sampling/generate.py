@@ -18,6 +18,7 @@ from didi_core.domain.conditioning import own_templates
 from didi_core.errors import InputError
 from didi_core.sampling.base import Sampler, SampleRequest, TokenRule, device_of
 from didi_core.sampling.catalogue import sampler
+from didi_core.sampling.sharing import Drawn, Sharing
 from didi_core.storage.frame import frame, html_table
 from didi_core.streams import generator
 from didi_core.types import NFE, Denoiser, Domain, Sample, Scorer
@@ -202,6 +203,7 @@ def generate(
     bias: Float[Tensor, "V"] | None = None,
     entropy_at: Curve | None = None,
     progress: Callable[[int], None] | None = None,
+    sharing: Sharing | None = None,
 ) -> Generated:
     """Write ``num`` samples, sorted into batches of similar lengths; every batch has its own random stream.
 
@@ -211,6 +213,7 @@ def generate(
         bias: added to the logits of every token; -inf excludes a token.
         entropy_at: NLL curve, for a grid that needs one such as ``optimised`` (see ``nll_curve``).
         progress: called with the number of samples finished.
+        sharing: the processes that share the batches, and where finished ones are kept; this one alone by default.
 
     Samples depend on ``batch_size``, which is therefore part of the record.
     """
@@ -236,24 +239,30 @@ def generate(
             stacked([chosen[i] for i in order[j : j + batch_size]], domain.vocabulary.pad)
             for j in range(0, num, batch_size)
         ]
-    finished: dict[int, tuple[int, ...]] = {}
-    nfe, seconds, rates = NFE(), 0.0, []
-    for number, template in enumerate(rows):
+
+    def draw(number: int) -> Drawn:
         started = time.perf_counter()
         stream = generator(seed, "sample", number, device=device)
-        request = sample_request(model, scorer, template.to(device), settings, stream, bias, entropy_at)
+        request = sample_request(model, scorer, rows[number].to(device), settings, stream, bias, entropy_at)
         made = settings.make().sample(request)
         tokens = made.tokens.cpu()
-        elapsed = time.perf_counter() - started  # the copy to the CPU has waited for the device
-        seconds += elapsed
-        rates.append(len(template) / elapsed)
-        part = len(template) / num
-        nfe += NFE(made.nfe.denoiser * part, made.nfe.scorer * part)
+        seconds = time.perf_counter() - started  # the copy to the CPU has waited for the device
         ends = domain.vocabulary.lengths(tokens).tolist()
-        for row, end in enumerate(ends):
-            finished[order[number * batch_size + row]] = tuple(tokens[row, :end].tolist())
+        return Drawn([row[:end].tolist() for row, end in zip(tokens, ends, strict=True)], made.nfe, seconds)
+
+    def tell(batches: int) -> None:
         if progress:
-            progress(len(finished))
+            progress(min(batches * batch_size, num))
+
+    finished: dict[int, tuple[int, ...]] = {}
+    nfe, seconds, rates = NFE(), 0.0, []
+    for number, made in enumerate((sharing or Sharing()).all_batches(len(rows), draw, tell)):
+        seconds += made.seconds
+        rates.append(len(made.tokens) / made.seconds)
+        part = len(made.tokens) / num
+        nfe += NFE(made.nfe.denoiser * part, made.nfe.scorer * part)
+        for row, tokens in enumerate(made.tokens):
+            finished[order[number * batch_size + row]] = tuple(tokens)
     frame = {*domain.vocabulary.frame}
     samples = [
         Sample(

@@ -53,10 +53,12 @@ class RunDirectory:
         world_size: int = 1,
         key: str = "run_dir",
         upgraded: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+        bound: bool = True,
     ) -> Iterator[RunDirectory]:
         """Create the directory, or continue in it.
 
         Args:
+            world_size: number of processes. bound: whether a run goes on with as many as it began with only.
             key: the setting that names it, for messages.
             upgraded: converts the configuration of an older record to the current keys.
 
@@ -76,7 +78,8 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path / LOCK, key)
         try:
-            run = cls(path, _open_record(path / RECORD, config, command_line, world_size, key, upgraded), lock)
+            record = _open_record(path / RECORD, config, command_line, world_size, key, upgraded, bound)
+            run = cls(path, record, lock)
             remove_leftovers(path)
             run.save()
             with named(path):
@@ -180,6 +183,7 @@ def _open_record(
     world_size: int,
     key: str,
     upgraded: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    bound: bool,
 ) -> dict[str, Any]:
     """A new record, or the old one if its configuration and number of processes are the same."""
     plain = json.loads(json.dumps(config, default=str))
@@ -204,12 +208,12 @@ def _open_record(
             f"Give the same settings to continue it, or name another {key}."
         )
     began = record.get("world_size", 1)
-    if began != world_size:
+    if bound and began != world_size:
         raise InputError(
             f"{path.parent} was begun by {began} process(es), and {world_size} would continue it: the batch would be "
             f"cut into other slices. Start {began} (torchrun --nproc-per-node), or name another {key}."
         )
-    record["config"] = dict(before)
+    record["config"], record["world_size"] = dict(before), world_size
     record["continued"] = [*record.get("continued", []), time.strftime("%Y-%m-%dT%H:%M:%S%z")]
     return dict(record)
 

@@ -172,6 +172,8 @@ class ProteinDomain(AlphabetDomain):
         """The designs of FASTA files, with unique ids; ``data.on_bad`` decides on records that are not proteins."""
         return read_designs(files, labels, self.on_bad, Bar().message)
 
+    shares_scoring = True
+
     def score(self, designs: Sequence[Sample], wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
         """Rows of scores for the keys of ``configs/scoring/protein.yaml``."""
         return score_designs(designs, build(ProteinScoring, wishes), job)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
+from process_group import alone, outcome, start
 from safetensors.torch import load_file
 from tolerance import close
 
@@ -65,46 +63,6 @@ runtime.leave(guarded(act, ["distill"]))
 """
 
 
-def start(arguments: Sequence[str], size: int = 2) -> tuple[list[subprocess.Popen[str]], object]:
-    """Processes with the environment that torchrun gives them, and the store that its agent would keep."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RESTART_COUNT": "0",
-        "OMP_NUM_THREADS": "1",
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    return started, store
-
-
-def outcome(arguments: Sequence[str]) -> tuple[list[int], list[str], list[str]]:
-    """Exit codes, what went to stdout and to stderr, of two processes that ran to their end."""
-    started, store = start(arguments)
-    told = [process.communicate(timeout=240) for process in started]
-    del store
-    return [process.returncode for process in started], [out for out, _ in told], [err for _, err in told]
-
-
-def alone(arguments: Sequence[str]) -> None:
-    """The command in one process with one thread, which computes each part as a process of several does."""
-    command = [sys.executable, "-m", "didi_core", *arguments]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 def same_weights(first: Path, second: Path) -> None:
     ours, theirs = load_file(first), load_file(second)
     assert ours.keys() == theirs.keys()
@@ -143,9 +101,9 @@ def test_scalars_are_averaged_over_the_slices_that_have_them() -> None:
     assert Processes().mean({"a": 1.5}) == {"a": 1.5}
 
 
-@pytest.mark.parametrize("asked", [["sample"], ["distill", "seed=1,2", "--multirun"]])
+@pytest.mark.parametrize("asked", [["filter"], ["distill", "seed=1,2", "--multirun"]])
 def test_what_runs_in_one_process_says_so(asked: list[str]) -> None:
-    with pytest.raises(InputError, match="runs in one process: start it with didi .*distill, pretrain"):
+    with pytest.raises(InputError, match="runs in one process: start it with didi .*distill, pretrain, sample"):
         check_parallel(asked)
     check_parallel(["pretrain", "seed=1"])
 

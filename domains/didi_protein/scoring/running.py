@@ -20,7 +20,9 @@ import torch
 from didi_core.checkpoints.hub import locate
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError
+from didi_core.processes import Processes
 from didi_core.storage.files import write_atomic
+from didi_core.storage.journal import Journal
 from didi_core.types import Sample
 
 from ..design_report import write_design_report
@@ -28,11 +30,10 @@ from ..design_report.designs import PLDDT, RESIDUES, STRUCTURES, structure_name
 from ..fasta import CHAINS, without_breaks
 from ..nearest.choice import check_installed, make_search
 from ..nearest.neighbour import Search
-from .choice import Choice, choose, model_folder
+from .choice import Choice, choose, load, model_folder
 from .complexes import LINKER, check_linker, joined_length
 from .esmfold import longest_of
 from .folding import Folded, Folder, batches, fold_within_memory
-from .journal import Journal
 from .motifs import log_success, motif_columns, references
 from .pseudo import PACKAGE, check_package, kind_of, load_pseudo, pseudo_perplexity
 from .reading import Reference, read_reference
@@ -54,19 +55,24 @@ STAGE_LINES = 64  # sequences scored between two writes of the journal
 
 @dataclass
 class Board:
-    """The designs and their scores so far; writes the table at intervals."""
+    """The designs and their scores so far; writes the table at intervals.
+
+    known: rows by kind and id: of earlier runs, and of this process; after ``collect``, of all processes.
+    """
 
     designs: Sequence[Sample]
     folder: Path
+    processes: Processes
     known: dict[str, dict[str, dict[str, Any]]]
     computed: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # anew in every run
     _written: float = 0.0
 
     @classmethod
-    def open(cls, designs: Sequence[Sample], folder: Path) -> Board:
-        """The board with the results of earlier runs."""
-        known = {kind: _journal(folder, kind).rows() for kind in (SEQUENCE, PPPL, FOLD)}
-        return cls(designs, folder, known)
+    def open(cls, designs: Sequence[Sample], folder: Path, processes: Processes) -> Board:
+        """The board with the results of earlier runs, whichever processes they had."""
+        kinds = (SEQUENCE, PPPL, FOLD)
+        known = {kind: _rows_of_all(folder, kind) for kind in kinds} if processes.first else {}
+        return cls(designs, folder, processes, processes.broadcast(known))
 
     def left(self, kind: str) -> list[Sample]:
         """Designs that lack a kind of score, or ran out of memory, because another attempt may succeed."""
@@ -75,10 +81,15 @@ class Board:
 
     def add(self, kind: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Keep rows, which are on the disk when this returns; the table is written later."""
-        _journal(self.folder, kind).append(rows)
+        _journal(self.folder, kind, self.processes.rank).append(rows)
         self.known[kind].update((name, dict(row)) for name, row in rows)
         if time.monotonic() - self._written > WRITE_EVERY:
             self.write()
+
+    def collect(self, kind: str) -> None:
+        """Give every process the rows of all."""
+        for rows in self.processes.gather(self.known[kind]):
+            self.known[kind] = _better(self.known[kind], rows)
 
     def rows(self) -> list[dict[str, Any]]:
         """The table, the best first."""
@@ -86,13 +97,18 @@ class Board:
         return merged(self.designs, [*self.known.values(), *computed])
 
     def write(self) -> None:
-        """scores.csv and scores.jsonl."""
+        """scores.csv and scores.jsonl, by the first process."""
+        if not self.processes.first:
+            return
         write_table(self.folder, self.rows())
         self._written = time.monotonic()
 
 
 def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job) -> list[dict[str, Any]]:
     """Score designs without scores, write everything, and return all rows, the best first.
+
+    Several processes share the designs, and each keeps its rows at once in a journal of its own. What looks at all
+    designs together (clusters, structures of other predictors, motifs, the report) is left to the first.
 
     Raises:
         InputError: models or references are missing or do not fit; raised before anything is computed.
@@ -114,17 +130,20 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     motifs = references(designs, settings.motif)
     command = settings.selfconsistency
     program = None if command is None else InverseFolding(command, settings.selfconsistency_num, job.seed)
-    board = Board.open(designs, folder)
+    board = Board.open(designs, folder, job.processes)
     try:
         with job.run.stage(SEQUENCE):
             score_sequences(board, settings, reference, job)
-        board.computed[CLUSTERS] = _clusters(designs)
+        if job.processes.first:
+            board.computed[CLUSTERS] = _clusters(designs)
         board.write()
         if settings.pppl != NONE:
             with job.run.stage(PPPL):
                 score_pseudo(board, settings, judge, job)
         with job.run.stage(FOLD):
             fold_all(board, settings, weights, job)
+        if not job.processes.first:
+            return board.rows()
         if read:
             with job.run.stage(OTHERS):
                 board.computed[OTHERS] = structure_columns(folder, read, folds(settings), job)
@@ -159,12 +178,10 @@ def check_names(designs: Sequence[Sample]) -> None:
 
 def score_sequences(board: Board, settings: ProteinScoring, reference: Reference | None, job: Job) -> None:
     """Scores that need no network."""
-    left = board.left(SEQUENCE)
-    if not left:
-        return
+    left = job.processes.mine(board.left(SEQUENCE))
     search: Search | None = None
     names: Sequence[str] = ()
-    if reference is not None:
+    if reference is not None and left:
         threads = torch.get_num_threads() if len(left) < FEWEST else 1  # processes share the work where there are many
         texts = [without_breaks(design.text) for design in board.designs]
         asked = [without_breaks(design.text) for design in left]
@@ -179,10 +196,8 @@ def score_sequences(board: Board, settings: ProteinScoring, reference: Reference
 
 def score_pseudo(board: Board, settings: ProteinScoring, folder: Path | None, job: Job) -> None:
     """Pseudo-perplexity of every design."""
-    left = board.left(PPPL)
-    if not left:
-        return
-    logits = load_pseudo(settings.pppl, folder, job.machine.device)
+    left = job.processes.mine(board.left(PPPL))
+    logits = load_pseudo(settings.pppl, folder, job.machine.device) if left else None
 
     def one(design: Sample) -> dict[str, Any]:
         return {"pppl": plain(pseudo_perplexity(logits, design.text, settings.pppl_positions, job.seed))}
@@ -198,8 +213,9 @@ def _each(
     scored = zip((design.id for design in left), rows, strict=True)
     while some := list(islice(scored, at_once)):
         board.add(kind, some)
-        job.bar.advance(by=len(some))
+        job.bar.advance(by=len(some) * job.processes.size)
     job.bar.stop()
+    board.collect(kind)
 
 
 def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: Job) -> None:
@@ -212,19 +228,20 @@ def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: 
         job.message("fold: every design was folded before")
         return
     lengths = [joined_length(design.text, settings.linker or LINKER) for design in left]
-    choice = choose(settings, weights, job.machine.device, lengths, job.seed)
+    choice = _choice(settings, weights, lengths, job)
     job.message(choice.reason)
     job.run.note(fold=choice.reason)
     if choice.folder is None:
         return
     job.bar.start("score: fold", len(board.designs), len(board.designs) - len(left))
-    for batch in batches(lengths, settings.tokens):
+    for batch in job.processes.mine(list(batches(lengths, settings.tokens))):
         some = [left[i] for i in batch]
         made = fold_within_memory(choice.folder, [design.text for design in some], job.message)
         pairs = zip(some, made, strict=True)
         board.add(FOLD, [(d.id, fold_row(board.folder, d.id, f, choice.folder, settings.pae)) for d, f in pairs])
-        job.bar.advance(by=len(some))
+        job.bar.advance(by=len(some) * job.processes.size)
     job.bar.stop()
+    board.collect(FOLD)
     failed = [name for name, row in board.known[FOLD].items() if row["status"] != "ok"]
     if failed:
         shown = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
@@ -253,6 +270,17 @@ def consistency(
         rows = refold(board.folder, there, written, choice, settings.tokens, job)
     log_consistency(rows, job)
     return rows
+
+
+def _choice(settings: ProteinScoring, weights: Path | None, lengths: Sequence[int], job: Job) -> Choice:
+    """The predictor. The first process decides, by a measured step; the others load the same."""
+    device, processes = job.machine.device, job.processes
+    if processes.first:
+        made = choose(settings, weights, device, lengths, job.seed)
+        processes.broadcast((made.folder is not None, made.reason))
+        return made
+    folds_here, reason = processes.broadcast((False, ""))
+    return Choice(load(settings, weights, device, job.seed) if folds_here and weights else None, reason)
 
 
 def fold_row(folder: Path, name: str, made: Folded | None, folder_model: Folder, errors: bool) -> dict[str, Any]:
@@ -288,8 +316,23 @@ def _clusters(designs: Sequence[Sample]) -> dict[str, dict[str, Any]]:
     return {design.id: {name: column[i] for name, column in columns.items()} for i, design in enumerate(designs)}
 
 
-def _journal(folder: Path, kind: str) -> Journal:
-    return Journal(folder / PARTS / f"{kind}.jsonl")
+def _journal(folder: Path, kind: str, rank: int = 0) -> Journal:
+    """The journal of a kind of score; processes after the first have their own."""
+    return Journal(folder / PARTS / (f"{kind}.{rank}.jsonl" if rank else f"{kind}.jsonl"))
+
+
+def _rows_of_all(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """The rows of a kind from the journals of all processes."""
+    found = _journal(folder, kind).rows()
+    for path in sorted((folder / PARTS).glob(f"{kind}.*.jsonl")):
+        found = _better(found, Journal(path).rows())
+    return found
+
+
+def _better(rows: Mapping[str, dict[str, Any]], others: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows of both; one that ran out of memory yields to another of the same design."""
+    fine = {name: row for name, row in others.items() if name not in rows or row.get("status") != OUT_OF_MEMORY}
+    return {**rows, **fine}
 
 
 def provenance(job: Job, settings: ProteinScoring) -> dict[str, Any]:

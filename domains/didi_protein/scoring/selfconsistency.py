@@ -24,6 +24,7 @@ from jaxtyping import Float
 
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError
+from didi_core.storage.journal import Journal
 from didi_core.storage.sample_files import FASTA, format_of
 from didi_core.types import Sample
 
@@ -34,7 +35,6 @@ from ..structures.folder import best_sample, find
 from ..structures.superposition import rmsd, tm_score
 from .choice import Choice
 from .folding import Folded, batches, fold_within_memory
-from .journal import Journal
 from .sequence import plain
 
 PDB, OUT, NUM, SEED = "{pdb}", "{out}", "{num}", "{seed}"

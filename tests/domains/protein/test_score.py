@@ -22,13 +22,13 @@ from tolerance import near
 import didi_core
 from didi_core.cli import main
 from didi_core.errors import InputError
+from didi_core.storage.journal import Journal
 from didi_core.types import Sample
 from didi_protein.alignment import identity
 from didi_protein.design_report import read_designs
 from didi_protein.design_report.designs import structure_name
 from didi_protein.domain import ProteinDomain
 from didi_protein.scoring import pseudo, running
-from didi_protein.scoring.journal import Journal
 from didi_protein.scoring.pseudo import load_pseudo, pseudo_perplexity
 from didi_protein.scoring.reading import read_reference
 from didi_protein.scoring.sequence import cluster_columns, sequence_scores

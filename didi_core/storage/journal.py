@@ -1,4 +1,4 @@
-"""Scores so far: a file per kind of score with a line per design, appended at once and read back to continue."""
+"""Work so far: lines that are appended as parts are finished, and read back to go on after a stop."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from didi_core.errors import InputError
 
 @dataclass(frozen=True)
 class Journal:
-    """Lines of JSON, each with the id of a design."""
+    """Lines of JSON, each with the id of what it is about."""
 
     path: Path
 
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """All rows by id. An incomplete last line is removed from the file."""
+    def rows(self, repair: bool = True) -> dict[str, dict[str, Any]]:
+        """All rows by id, without an incomplete last line, which ``repair`` removes from the file.
+
+        Raises:
+            InputError: a line is damaged.
+        """
         if not self.path.exists():
             return {}
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
+        if repair and len(whole) < len(content):
             os.truncate(self.path, len(whole))
         found = {}
         for number, line in enumerate(whole.splitlines(), start=1):
@@ -33,7 +37,7 @@ class Journal:
                 found[row.pop("id")] = row
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(
-                    f"{self.path}, line {number}: damaged ({error}). Remove the line to score its design again."
+                    f"{self.path}, line {number}: damaged ({error}). Remove the line, and what it holds is made again."
                 ) from None
         return found
 
