@@ -121,21 +121,52 @@ def test_plain_and_our_samples_are_whole_and_of_one_law(load) -> None:
     assert (shares[0] - shares[1]).abs().max() < 0.06
 
 
-def test_a_claim_is_told_for_each_seed_and_for_all(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Run directories of two students that have learnt next to nothing."""
     few = {"objective": "didi", "training.steps": 1, "training.batch_size": 16, "objective.reference_samples": 16}
     cheap = {"objective.reference_steps": 2, "objective.reward.warmup": 1, "evaluate.enabled": False}
-    runs = [
-        str(didi_core.distill(domain="toy", seed=seed, run_dir=str(tmp_path / str(seed)), **few, **cheap))
+    folder = tmp_path_factory.mktemp("seeds")
+    return [
+        str(didi_core.distill(domain="toy", seed=seed, run_dir=str(folder / str(seed)), **few, **cheap))
         for seed in (0, 1)
     ]
+
+
+def test_a_claim_is_told_for_each_seed_and_for_all(
+    load, two_seeds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script, out = load("training_claim"), tmp_path / "claim.json"
     how = ["--num", "64", "--steps", "4", "--temperatures", "0.2", "1.1", "--out", str(out)]
-    monkeypatch.setattr("sys.argv", ["training_claim", *runs, *how])
+    monkeypatch.setattr("sys.argv", ["training_claim", *two_seeds, *how])
     script.main()
     row = json.loads(out.read_text())["by_steps"]["4"]
     assert list(row) == ["seed 0", "seed 1", "pooled", "t over seeds"]
     low, high = sorted(float(row[f"seed {seed}"].split(" %")[0]) for seed in (0, 1))
     assert low - 0.5 <= float(row["pooled"].split(" %")[0]) <= high + 0.5
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each set of samples was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.jsonl")}
+
+
+def test_what_a_student_is_worth_is_drawn_in_turns_and_gone_on_with(load, two_seeds: list[str], tmp_path: Path) -> None:
+    script = load("acceleration")
+    how = [*two_seeds, "--out", str(tmp_path), "--calls", "2", "4", "--plain", "2", "16", "--temperatures", "1", "0.3"]
+    sets = ["--sets", "2", "--student-sets", "1", "--sets-at", "16=1"]
+    assert script.main([*how, *sets, "--limit", "-1"]) == 0  # no time: nothing is drawn, and the page says so
+    assert all(row["samples"] == 0 for row in json.loads((tmp_path / "worth.json").read_text())["rows"])
+    assert script.main([*how, *sets]) == 0
+    found = json.loads((tmp_path / "worth.json").read_text())
+    assert [row["samples"] for row in found["rows"]] == [64] * 4 + [128] * 2 + [128, 64]
+    told, drawn = (tmp_path / "worth.md").read_text(), times(tmp_path / "samples")
+    few, many = (found["student over plain teacher"]["2"][plain]["mean"] for plain in ("2", "16"))
+    assert few[0] < 0.05 < many[0], "two calls of an untrained student are two of its teacher, and not worth sixteen"
+    assert few[1] < few[0] < few[2] and found["student over plain teacher"]["4"]["16"]["sets"] == 1
+    assert script.main([*how, *sets, "--limit", "-1"]) == 0
+    assert (tmp_path / "worth.md").read_text() == told and "student of 2 calls" in told
+    assert times(tmp_path / "samples") == drawn
 
 
 # --- the comparison of two trees

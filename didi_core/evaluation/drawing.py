@@ -40,6 +40,12 @@ class Drawing:
             tuple(rate for one in made for rate in one.rates),
         )
 
+    def kept(self, model: Contender, settings: SamplerSettings) -> bool:
+        """Whether the samples of every seed are in the cache."""
+        cache = SampleCache(self.how.cache_dir)
+        files = [cache.path(self._making(model, settings, seed)) for seed in self.how.seeds]
+        return all(file is not None and file.is_file() for file in files)
+
     def cost(self, settings: SamplerSettings) -> int:
         """Denoiser calls for all samples of all seeds, for the progress bar, because time grows with them."""
         return self.how.count(settings) * len(self.how.seeds) * self.calls(settings)

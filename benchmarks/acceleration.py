@@ -1,0 +1,239 @@
+"""How many plain calls of the teacher a student is worth, over several training seeds.
+
+    python benchmarks/acceleration.py runs/0 runs/1 runs/2 --out runs/worth --law stratified --grid power --limit 3600
+
+Three groups of rows, all read where their sweep of temperatures meets the entropy of held-out data: the teacher under
+plain ancestral sampling (law iid, uniform grid) at many calls, the teacher under ``--law`` and ``--grid``, which no
+training gave, and the students under the same law and grid. Samples come in sets of 64; set i of every row has the same
+lengths. Sets are drawn in turns, those of all rows before the next ones, so that the command can be stopped at any time
+(``--limit`` seconds) and repeated: what is drawn stays in ``OUT/samples``. Few sets are drawn where calls are many
+(``--sets-at 128=2``), and a comparison takes the sets that both rows have. ``OUT/worth.json`` and ``worth.md`` say how
+many these are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from didi_core.checkpoints.card import load_denoiser, model_folder, read_card
+from didi_core.commands.common import load_teacher, make_domain
+from didi_core.evaluation.cache import StatisticsCache
+from didi_core.evaluation.contenders import Contender, Measuring
+from didi_core.evaluation.drawing import Drawing
+from didi_core.evaluation.frontier import Matched, SweepPoint, frontier, matched, matched_difference
+from didi_core.evaluation.held_out import reference_rows
+from didi_core.evaluation.intervals import Interval, bootstrap, interval, over_runs
+from didi_core.evaluation.measure import variety_metric
+from didi_core.run import Run
+from didi_core.sampling.generate import SamplerSettings
+from didi_core.storage.files import write_atomic, write_json
+from didi_core.types import Domain, Metric
+
+SIZE = 64  # samples of a set
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One model at one number of calls, and the statistics of its sets by temperature: of each metric, one a set."""
+
+    label: str
+    contender: Contender
+    settings: SamplerSettings
+    sets: int
+    found: dict[float, list[list[np.ndarray]]] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> int:
+        return int(self.settings.steps)
+
+    def complete(self) -> int:
+        """Sets that all temperatures have."""
+        return min((len(sets) for sets in self.found.values()), default=0)
+
+    def statistics(self, temperature: float, metric: int, sets: int) -> np.ndarray:
+        """Of the first sets, one row a sample."""
+        return np.concatenate([each[metric] for each in self.found[temperature][:sets]])
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The metrics (quality, entropy, and that of variety where there is one), and the entropy to read sweeps at."""
+
+    metrics: Sequence[Metric]
+    at: float
+
+    def read(self, line: Line, sets: int) -> Matched:
+        """A line at the entropy of the data, from its first sets."""
+        sweep = [SweepPoint(t, line.statistics(t, 0, sets), line.statistics(t, 1, sets)) for t in line.found]
+        return matched(frontier(self.metrics[0], self.metrics[1], sweep), self.at)
+
+    def ratio(self, ours: Line, theirs: Line) -> Interval | None:
+        """Log quality of one line minus that of another, from the sets that both have; below zero the first is better.
+
+        Rows of equal size resample the same indices, so the interval is that of pairs.
+        """
+        sets = min(ours.complete(), theirs.complete())
+        return matched_difference(self.read(ours, sets), self.read(theirs, sets)) if sets else None
+
+    def mean_ratio(self, ours: Sequence[Line], theirs: Line) -> dict[str, object]:
+        """The ratio over training seeds: each seed's own, their mean over samples, and Student's t over seeds."""
+        sets = min([theirs.complete(), *(line.complete() for line in ours)])
+        if not sets:
+            return {"sets": 0}
+        taught, read = self.read(theirs, sets), [self.read(line, sets) for line in ours]
+        own = [matched_difference(one, taught) for one in read]
+        usable = [found for found in own if found is not None]
+        if len(usable) < len(own):
+            return {"sets": sets, "no claim": f"{len(usable)} of {len(own)} sweeps reach the entropy"}
+        mean = float(np.mean([found.value for found in usable]))
+        draws = np.mean([one.draws - taught.draws for one in read], axis=0)
+        told: dict[str, object] = {"sets": sets, "seeds": [_numbers(found) for found in usable]}
+        told["mean"] = _numbers(interval(mean, draws, taught.n))
+        if len(usable) > 1:
+            told["t over seeds"] = _numbers(over_runs([found.value for found in usable]))
+        return told
+
+
+def draw(lines: Sequence[Line], domain: Domain, measure: Measure, given: argparse.Namespace) -> None:
+    """Draw sets in turns until all are there, or there is no time left; then take what was drawn before."""
+    started, cache = time.monotonic(), StatisticsCache(given.out / "samples")
+    for number in range(max(line.sets for line in lines)):
+        how = Measuring(SIZE, seeds=(number,), batch_size=SIZE, cache_dir=given.out / "samples")
+        drawing = Drawing(Run(domain), how)
+        for temperature in given.temperatures:
+            for line in lines:
+                settings = replace(line.settings, temperature=temperature)
+                here = line.found.setdefault(temperature, [])
+                if number >= line.sets or len(here) < number:
+                    continue
+                late = time.monotonic() - started > given.limit
+                if late and not drawing.kept(line.contender, settings):
+                    continue
+                made = drawing.all_seeds(line.contender, settings).samples
+                here.append([cache.statistics(metric, made) for metric in measure.metrics])
+                if not late:
+                    print(f"{line.label}, {line.calls} calls, {temperature:g}, set {number}", flush=True)
+
+
+def described(line: Line, measure: Measure, sweep: Sequence[float]) -> dict[str, object]:
+    """One row: samples, the metrics as sampled at temperature 1, and the quality at matched entropy."""
+    sets = line.complete()
+    told: dict[str, object] = {"model": line.label, "law": line.settings.law, "grid": line.settings.grid}
+    told |= {"calls": line.calls, "samples": sets * SIZE, "temperatures": list(sweep)}
+    if not sets:
+        return told
+    plain = min(sweep, key=lambda t: abs(t - 1))
+    for i, metric in enumerate(measure.metrics):
+        told[metric.name] = _numbers(bootstrap(metric, line.statistics(plain, i, sets)))
+    read = measure.read(line, sets)
+    told["matched"] = {"status": read.status, "entropy": read.entropy, "quality": _numbers(read.quality)}
+    return told
+
+
+def page(report: dict[str, object], quality: str) -> str:
+    """The report as two tables."""
+    rows: list[dict[str, object]] = report["rows"]  # type: ignore[assignment]
+    lines = [f"| model | law, grid | calls | samples | {quality} | entropy | {quality} at matched entropy |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for row in rows:
+        matched_at: dict[str, object] = row.get("matched", {})  # type: ignore[assignment]
+        cells = [row["model"], f"{row['law']}, {row['grid']}", row["calls"], row["samples"]]
+        cells += [_cell(row.get(quality)), _cell(row.get("entropy"))]
+        lines.append(f"| {' | '.join(map(str, [*cells, _cell(matched_at.get('quality'))]))} |")
+    compared: dict[str, dict[str, dict[str, object]]] = report["student over plain teacher"]  # type: ignore[assignment]
+    for calls, against in compared.items():
+        lines += ["", f"student of {calls} calls against plain calls of the teacher, mean over seeds"]
+        for plain, told in against.items():
+            seeds: list[list[float]] = told.get("seeds", [])  # type: ignore[assignment]
+            each = "; ".join(map(_percent, seeds))
+            pairs = f"{_percent(told.get('mean'))}; t {_percent(told.get('t over seeds'))}"
+            lines.append(f"- {plain}: {told.get('no claim', pairs)}; seeds {each} ({told['sets']} sets of {SIZE})")
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(found: Interval) -> list[float]:
+    return [found.value, found.low, found.high]
+
+
+def _cell(found: object) -> str:
+    return "–" if not isinstance(found, list) else f"{found[0]:.3g} [{found[1]:.3g}, {found[2]:.3g}]"
+
+
+def _percent(found: object) -> str:
+    if not isinstance(found, list):
+        return "–"
+    value, low, high = (100 * math.expm1(x) for x in found)
+    return f"{value:+.0f} % [{low:+.0f}, {high:+.0f}]"
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories of distill, one per training seed")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--law", default="stratified")
+    parser.add_argument("--grid", default="uniform")
+    parser.add_argument("--calls", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="under --law and --grid")
+    parser.add_argument("--plain", type=int, nargs="+", default=[16, 32, 64, 128, 256], help="of the teacher, iid")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.8])
+    parser.add_argument("--sets", type=int, default=16, help="of the teacher, 64 samples each")
+    parser.add_argument("--student-sets", type=int, default=5, help="of each student")
+    parser.add_argument("--sets-at", nargs="*", default=[], metavar="CALLS=SETS", help="of the plain teacher")
+    parser.add_argument("--limit", type=float, default=math.inf, help="seconds after which no further set is drawn")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Draw, measure, write the two files."""
+    given = arguments(words)
+    cards = [read_card(model_folder(run)) for run in given.runs]
+    domain = make_domain(cards[0]["domain"], cards[0].get("data", {}))
+    teacher = Contender(load_teacher(domain, cards[0]["teacher"]["name"]).eval(), ())
+    students = {card["training"]["seed"]: Contender(load_denoiser(run).eval(), ())
+                for run, card in zip(given.runs, cards, strict=True)}  # fmt: skip
+    plain, best = SamplerSettings(), SamplerSettings(law=given.law, grid=given.grid)
+    at = {int(one.partition("=")[0]): int(one.partition("=")[2]) for one in given.sets_at}
+    ours = {
+        calls: [
+            Line(f"student, seed {seed}", made, replace(best, steps=calls), given.student_sets)
+            for seed, made in students.items()
+        ]
+        for calls in given.calls
+    }
+    taught = [Line("teacher", teacher, replace(best, steps=calls), given.sets) for calls in given.calls]
+    many = [Line("teacher", teacher, replace(plain, steps=n), at.get(n, given.sets)) for n in given.plain]
+    lines = [*(line for each in ours.values() for line in each), *taught, *many]
+
+    variety = variety_metric(domain.metrics())
+    metrics = [*domain.metrics()[:2], *([variety] if variety else [])]
+    data = reference_rows(domain, metrics, 1000)[0][0].values
+    measure = Measure(metrics, data[metrics[1].name].value)
+    draw(lines, domain, measure, given)
+    report: dict[str, object] = {
+        "domain": domain.name,
+        "entropy": measure.at,
+        "held out": {name: _numbers(found) for name, found in data.items()},
+        "rows": [described(line, measure, given.temperatures) for line in lines],
+        "student over plain teacher": {
+            str(calls): {str(line.calls): measure.mean_ratio(each, line) for line in many}
+            for calls, each in ours.items()
+        },
+        "student over teacher of equal calls": {
+            str(line.calls): measure.mean_ratio(ours[line.calls], line) for line in taught
+        },
+    }
+    write_json(given.out / "worth.json", report)
+    text = page(report, metrics[0].name)
+    write_atomic(given.out / "worth.md", text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
