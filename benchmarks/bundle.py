@@ -3,10 +3,11 @@
     python benchmarks/bundle.py protein --data FASTA --teacher DIR --judge DIR --source WORDS [--trained WORDS]
     python benchmarks/bundle.py language --data TEXT --teacher DIR --judge DIR --source WORDS [--trained WORDS]
     python benchmarks/bundle.py protein --only samples,curves     # again, from the networks that are bundled
+    python benchmarks/bundle.py toy --only student                # of each domain: what sample run=bundled writes with
 
 networks  weights and cards, statistics of the held-out data, features (``python -m didi_<domain>.bundle``)
 samples   the teacher's samples that a default ``distill`` calls real, drawn by that command
-student   the student of the domain's main job and its quality by number of calls (proteins)
+student   the student of the domain's main job and its quality by number of calls
 curves    the teacher's quality by number of calls under the plain law, the best, and two others, into its card
 
 Last, README.md beside every network is written again from its card (``cards.py``).
@@ -36,9 +37,9 @@ from didi_core.storage.files import write_json
 from didi_core.types import Domain
 
 PARTS = ("networks", "samples", "student", "curves")
-STUDENTS = ("protein",)  # text has no room for one within 25 MB
 PLAIN = SamplerSettings()
 BEST = {
+    "toy": SamplerSettings(law="stratified", grid="uniform"),
     "protein": SamplerSettings(law="stratified", grid="power"),
     "language": SamplerSettings(law="dilated", grid="uniform"),
 }
@@ -50,7 +51,11 @@ ROWS = {  # calls: samples; proteins differ more among themselves, and are drawn
     "protein": {**STEPS, 16: 128, 32: 96, 64: 64, 128: 48, 256: 32},
     "language": STEPS,
 }
-OF_STUDENT = {1: 256, 2: 256, 4: 256, 8: 128, 16: 128}
+OF_STUDENT = {
+    "toy": {1: 300, 2: 300, 4: 300, 8: 300, 16: 300},
+    "protein": {1: 256, 2: 256, 4: 256, 8: 128, 16: 128},
+    "language": {1: 128, 2: 128, 4: 128, 8: 64, 16: 64},
+}
 FEW = {4: 96, 8: 96}  # of the others
 
 
@@ -78,7 +83,8 @@ def student(domain: Domain, assets: Path, work: Path, steps: Mapping[int, int]) 
     """That of the main job with seed 0, and the curve of its quality in its card."""
     run = work / "main"
     words = [f"domain={domain.name}", "evaluate.enabled=false", f"run_dir={run}"]
-    subprocess.run([sys.executable, "-m", "didi_core", "distill", *words], check=True)
+    if not (run / "student").is_dir():
+        subprocess.run([sys.executable, "-m", "didi_core", "distill", *words], check=True)
     folder = assets / "student"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run / "student", folder)
@@ -125,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts, work = given.only.split(","), (given.work or Path(f"bundle_{given.domain}")).resolve()
     if set(parts) - set(PARTS):
         parser.error(f"--only {given.only}: choose from {', '.join(PARTS)}.")
+    if given.domain not in ROWS and parts != ["student"]:
+        parser.error(f"{given.domain}: give --only student; python -m didi_{given.domain}.bundle makes the rest.")
     work.mkdir(parents=True, exist_ok=True)
     assets = Path(importlib.import_module(f"didi_{given.domain}").__file__ or "").parent / "assets"
     if "networks" in parts:
@@ -135,8 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             amend_card(assets / name, trained=given.trained)
     if "samples" in parts:
         samples(given.domain, assets, work)
-    if "student" in parts and given.domain in STUDENTS:
-        student(registry().domain(given.domain, {}), assets, work, {1: 2, 2: 2} if given.quick else OF_STUDENT)
+    if "student" in parts:
+        of_student = {1: 2, 2: 2} if given.quick else OF_STUDENT[given.domain]
+        student(registry().domain(given.domain, {}), assets, work, of_student)
     if "curves" in parts:
         steps, few = ({1: 2, 2: 2}, {2: 2}) if given.quick else (ROWS[given.domain], FEW)
         curves(registry().domain(given.domain, {}), assets, work, steps, few)

@@ -12,6 +12,7 @@ from typing import Any
 from didi_core.checkpoints.card import MODEL, load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import (
     CommonSettings,
+    about_domain,
     load_teacher,
     make_domain,
     make_run,
@@ -130,12 +131,14 @@ class Source:
 
     @classmethod
     def _bundled(cls, settings: Settings) -> Source:
-        """What a domain carries: its student where it has one, else its teacher."""
+        """What a domain carries: its student where it has one for these settings, else its teacher."""
         if settings.domain is None:
             raise InputError("run=bundled is the model that a domain carries: give domain=<name> too.")
         domain = make_domain(settings.domain, settings.data)
-        if isinstance(domain, HasBundledStudent):
-            return cls._of_folder(domain.bundled_student, settings)
+        folder = domain.bundled_student if isinstance(domain, HasBundledStudent) else None
+        if folder is not None:
+            card = {**read_card(folder), **about_domain(domain, settings.data)}
+            return cls.of_networks(card, load_denoiser(folder), load_scorer(folder), settings, str(folder))
         machine = Machine.of(settings.device, settings.precision)
         denoiser = load_teacher(domain, BUNDLED).to(machine.device).eval()
         card = {"domain": domain.name, "sha256": {MODEL: model_hash(denoiser)}}

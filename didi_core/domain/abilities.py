@@ -88,9 +88,13 @@ class HasSampleCache(Protocol):
 
 @runtime_checkable
 class HasBundledStudent(Protocol):
-    """A domain that carries a distilled student: a folder with card.json and weights."""
+    """A domain that carries a distilled student: a folder with card.json and weights.
 
-    bundled_student: Path
+    None where the domain's settings are not those that the student was made for (another tokenizer, another chain).
+    """
+
+    @property
+    def bundled_student(self) -> Path | None: ...
 
 
 @runtime_checkable

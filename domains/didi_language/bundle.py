@@ -12,10 +12,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-from didi_core.checkpoints.card import CARD, MODEL, amend_card
+from didi_core.checkpoints.card import CARD, MODEL, OF_THE_FILES, amend_card
+from didi_core.checkpoints.judge import load_judge, save_judge
 from didi_core.evaluation.held_out import save_reference
 from didi_core.metrics.features import TrunkFeatures
-from didi_core.storage.files import write_atomic
+from didi_core.storage.files import read_json, write_atomic
 
 from .assets import asset
 from .domain import REFERENCE, LanguageDomain
@@ -24,6 +25,12 @@ from .settings import LanguageSettings
 from .tokenizer import FILE, train_tokenizer
 
 HELD_OUT = 512  # blocks whose statistics are in the package
+
+
+def halve_judge(folder: Path) -> None:
+    """Keep a judge's weights in 16 bits, which halves its file; it computes in 32 bits as before."""
+    about = {key: value for key, value in read_json(folder / CARD).items() if key not in OF_THE_FILES}
+    save_judge(folder, load_judge(folder).half(), {**about, "stored": "float16"})
 
 
 def bundle_tokenizer(data: Path, size: int) -> None:
@@ -55,6 +62,7 @@ def main() -> None:
         asset(name).mkdir(parents=True)
         for file in (MODEL, CARD):
             shutil.copyfile(getattr(given, name) / file, asset(name) / file)
+    halve_judge(asset("judge"))
     with_data = LanguageDomain(LanguageSettings(path=(str(given.data),)))
     domain = LanguageDomain()
     features = TrunkFeatures(domain.teacher(), domain.encode)

@@ -114,6 +114,11 @@ class LanguageDomain(TokenDomain):
         """Token ids of a sample without begin and end token: its own ones, or those of its text."""
         return self._inside(sample.tokens) if sample.tokens is not None else self.tokenizer.ids(sample.text)
 
+    @property
+    def bundled_student(self) -> Path | None:
+        """The student of the bundled teacher; None for another tokenizer."""
+        return asset("student") if self._has_bundled_tokens else None
+
     # --- data
 
     @cached_property

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,11 @@ class ToyDomain(AlphabetDomain):
                 "Set teacher to the run directory of a pretrain on this one."
             )
         return super().teacher(name)
+
+    @property
+    def bundled_student(self) -> Path | None:
+        """The student of the bundled teacher; None for another chain."""
+        return asset("student") if self.is_default else None
 
     def scorer(self, teacher: Denoiser, trainable_blocks: int = 1) -> Scorer:
         """A scorer whose trunk is a copy of the teacher's, with its last blocks and norms trainable."""

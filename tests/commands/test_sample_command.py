@@ -11,22 +11,51 @@ from didi_core.checkpoints.card import read_card
 from didi_core.cli import main
 from didi_core.config import config_folder
 from didi_core.domain.abilities import HasBundledStudent
+from didi_core.errors import InputError
 from didi_core.plugins import registry
 from didi_core.sampling.generate import trained_with
 from didi_core.storage.fingerprint import model_hash
+from didi_toy import ToyDomain
+
+OBJECTIVES = {"language": "few_calls", "protein": "few_calls", "toy": "didi"}  # of the main jobs
 
 
-def test_a_domain_may_carry_a_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Which writes for ``run=bundled``; a domain without one writes with its teacher."""
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_domains_carry_the_student_of_their_main_job(name: str, tmp_path: Path) -> None:
+    domain = registry().domain(name, {})
+    assert isinstance(domain, HasBundledStudent) and domain.bundled_student is not None
+    card = read_card(domain.bundled_student)
+    assert card["training"]["objective"] == OBJECTIVES[name]
+    assert card["teacher"] == {"name": "bundled", "hash": model_hash(domain.teacher().eval())}
+    (curve,) = card["steps_matter"]
+    assert (curve["law"], curve["grid"]) == tuple(card["training"][f"rollout_{key}"] for key in ("law", "grid"))
+    assert [*curve["by_steps"]] == ["1", "2", "4", "8", "16"]
+    out = tmp_path / f"a{domain.suffix}"
+    assert main(["sample", "run=bundled", f"domain={name}", "num=2", "steps=1", f"out={out}"]) == 0
+    assert card["sha256"]["model.safetensors"][:12] in out.read_text()
+    files = [path for path in domain.bundled_student.parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 25e6, "what a domain may add to the package"
+
+
+def test_the_carried_student_is_sampled_as_it_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", "run=bundled", "domain=protein", "num=2", "steps=1", f"out={tmp_path / 'a.fasta'}"]) == 0
     said = capsys.readouterr().out
     assert "law=stratified grid=power: as the model was trained" in said and "1 network calls each" in said
-    student = registry().domain("protein", {}).bundled_student
-    card = read_card(student)
-    assert card["training"]["objective"] == "few_calls"
-    assert f"model={card['sha256']['model.safetensors'][:12]}" in (tmp_path / "a.fasta").read_text()
+
+
+def test_settings_of_the_domain_count_for_the_carried_student() -> None:
+    made = didi_core.sample("bundled", domain="toy", data={"length": 5}, num=2, steps=1)
+    assert [len(sample.tokens or ()) for sample in made.samples] == [5, 5]
+    made = didi_core.sample("bundled", domain="language", data={"length": 12}, num=1, steps=1)
+    assert len(made.samples[0].tokens or ()) == 12
+    for settings in ({"symbols": 5}, {"chain_seed": 1}):  # no student of that chain, and no teacher either
+        with pytest.raises(InputError, match="the bundled teacher is for the default chain only"):
+            didi_core.sample("bundled", domain="toy", data=settings, num=1, steps=1)
+
+
+def test_a_domain_without_a_student_writes_with_its_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ToyDomain, "bundled_student", None)
     made = didi_core.sample("bundled", domain="toy", num=2, steps=1)
-    assert not isinstance(registry().domain("toy", {}), HasBundledStudent)
     assert made.samples[0].info["model"] == model_hash(registry().domain("toy", {}).teacher().eval())[:12]
 
 
