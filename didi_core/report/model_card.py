@@ -205,13 +205,14 @@ def _data(model: Published) -> list[str]:
 
 def _own_samples(model: Published) -> str:
     """A sentence on training on samples of the teacher alone; '' for other data."""
-    states = model.training.get("states")
-    if not isinstance(states, Mapping) or states.get("source") != "teacher":
+    states, training = model.training.get("states"), model.training
+    if isinstance(states, Mapping) and states.get("source") == "teacher":
+        drawn = f"{states['samples']:,} samples of its teacher, written in {states['steps']:,} calls each"
+    elif training.get("reference") == "teacher":
+        drawn = "samples of its teacher"
+    else:
         return ""
-    return (
-        f"No natural data: {states['samples']:,} samples of its teacher, written in {states['steps']:,} calls each. "
-        "What the teacher was trained on is in the teacher's card."
-    )
+    return f"No natural data: {drawn}. What the teacher was trained on is in the teacher's card."
 
 
 def _made(model: Published) -> list[str]:
