@@ -17,6 +17,7 @@ from didi_core.errors import InputError
 from didi_core.evaluation.cache import StatisticsCache
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.drawing import Drawing
+from didi_core.evaluation.films import film_models
 from didi_core.evaluation.frontier import Frontier, SweepPoint, frontier
 from didi_core.evaluation.held_out import overlap_notes, reference_rows
 from didi_core.evaluation.intervals import bootstrap, defined, resampled_means
@@ -81,7 +82,8 @@ def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -
             made = drawing.all_seeds(model, settings)
             findings.add(name, model.digest, settings, made, _is_table(settings, model.plan))
     run.reporter.stop()
-    return findings.together(run.domain, overlap_notes(run.domain, held_out))
+    evaluation = findings.together(run.domain, overlap_notes(run.domain, held_out))
+    return replace(evaluation, films=film_models(run, models, how))
 
 
 def _begin(domain: Domain, how: Measuring, num: int) -> tuple[_Findings, list[Sample]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,6 +83,45 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class Film:
+    """One sample of a model, call by call.
+
+    start: text of each token of the template, None for a mask. changes: for each call, the places whose text it changed
+        and their new text (None where it took a token back).
+    """
+
+    model: str
+    start: tuple[str | None, ...]
+    changes: tuple[tuple[tuple[int, str | None], ...], ...]
+
+    @property
+    def text(self) -> str:
+        """The finished sample."""
+        return "".join(text or "" for text in [*self.states()][-1])
+
+    def states(self) -> Iterator[list[str | None]]:
+        """Text of every token before the first call, and after each."""
+        texts = list(self.start)
+        yield list(texts)
+        for changed in self.changes:
+            for place, text in changed:
+                texts[place] = text
+            yield list(texts)
+
+
+@dataclass(frozen=True)
+class Films:
+    """Films of several models from one template, at the same number of calls.
+
+    groups: letters that share a colour, by the name of their group; empty for a domain without groups.
+    """
+
+    calls: int
+    films: tuple[Film, ...]
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything measured: rows (references first), a frontier per (model, method), and a few samples to read.
 
@@ -92,6 +131,7 @@ class Evaluation:
         and the frontiers over it.
     plain: a quality of which more is better, by model and method, at the temperature nearest to 1. It has no frontier:
         it is compared as it is.
+    films: a sample of each model to watch, where there are any.
     """
 
     domain: str
@@ -104,6 +144,7 @@ class Evaluation:
     variety: MetricInfo | None = None
     variety_frontiers: Mapping[tuple[str, Method], Frontier] = field(default_factory=dict)
     plain: Mapping[tuple[str, Method], Drawn] = field(default_factory=dict)
+    films: Films | None = None
 
 
 def table_rows(rows: Sequence[Row]) -> list[Row]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from didi_core.domain.palette import GROUP_COLOURS
 from didi_core.report.pictures import VARIABLES
 from didi_core.storage import markup
 
@@ -62,7 +63,7 @@ def render(template: str, package: str = __package__, **values: Any) -> str:
 
     Every value is escaped. A page loads nothing from other addresses.
     """
-    return markup.render(template, package, __package__, colours=Markup(_colours()), **values)
+    return markup.render(template, package, __package__, colours=Markup(_colours()), groups=GROUP_COLOURS, **values)
 
 
 def _colours() -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from didi_core.domain.palette import colour_of_letters
 from didi_core.evaluation.conclusion import indistinct
+from didi_core.evaluation.rows import Films
 from didi_core.evaluation.wording import figure, headed, percent
 from didi_core.report.page import Cell, Grid, Line, render
 from didi_core.report.pictures import SERIES, Plot
@@ -71,8 +74,31 @@ def html(report: Report, plots: Sequence[Plot]) -> str:
             name: [sample.text[:LONGEST] for sample in samples]
             for name, samples in report.evaluation.examples.items()
         },
+        film=_film(report.evaluation.films),
         provenance=report.provenance,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A film on the page: its models with their finished samples, the data of its script, and the colours' legend."""
+
+    calls: int
+    models: Sequence[tuple[str, str]]
+    data: Mapping[str, Any]
+    legend: Sequence[tuple[int, str, str]]
+
+
+def _film(films: Films | None) -> Shot | None:
+    if films is None:
+        return None
+    colours = colour_of_letters(films.groups)
+    return Shot(
+        films.calls,
+        [(film.model, film.text) for film in films.films],
+        {"colours": colours, "films": [{"start": film.start, "changes": film.changes} for film in films.films]},
+        [(colours[letters[0]], "".join(letters), name) for name, letters in films.groups.items() if letters],
+    )
 
 
 def _training(report: Report) -> Table | None:

@@ -56,6 +56,7 @@ def report_json(report: Report) -> dict[str, Any]:
             "examples": {
                 name: [{"id": s.id, "text": s.text} for s in samples] for name, samples in evaluation.examples.items()
             },
+            "films": evaluation.films,
             "precision": [
                 {
                     "model": exact.model,

@@ -9,21 +9,12 @@ from itertools import groupby
 
 from markupsafe import Markup, escape
 
-from didi_core.domain.abilities import GroupsLetters
+from didi_core.domain.palette import GROUP_COLOURS, colour_of_letters, letter_groups
 from didi_core.sampling.trace import spelled
 from didi_core.types import Domain, Sample
 from didi_core.web.drawing import Side, View, scores, written
 
 MASKED = "·"
-# Background and ink of each group of letters: Okabe and Ito's palette, which is distinct for colour-blind eyes.
-GROUPS = (
-    ("#f0e442", "#000"),
-    ("#e69f00", "#000"),
-    ("#009e73", "#fff"),
-    ("#0072b2", "#fff"),
-    ("#d55e00", "#000"),
-    ("#b8bcc4", "#000"),
-)
 STYLE = """
 .didi-side { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .7rem .9rem; min-height: 6rem }
 .didi-side h3 { margin: 0; font-size: 1rem } .didi-side p { margin: .1rem 0 .5rem; opacity: .75; font-size: .85rem }
@@ -49,18 +40,19 @@ def style() -> Markup:
     """The style sheet of the moving parts."""
     groups = (
         f".didi-text i.g{i}, .didi-legend i.g{i} {{ background: {back}; color: {ink} !important }}"
-        for i, (back, ink) in enumerate(GROUPS)
+        for i, (back, ink) in enumerate(GROUP_COLOURS)
     )
     return Markup(f"<style>{STYLE}{' '.join(groups)}</style>")
 
 
 def legend(domain: Domain) -> Markup:
     """The groups of letters with their colours, and what the marks mean."""
+    colours = colour_of_letters(letter_groups(domain))
     parts = [Markup("<span><i>{}</i> not written yet</span>").format(MASKED)]
     parts.append(Markup('<span class="didi-text" style="margin:0"><i class="p">A</i> fixed from the start</span>'))
     parts += [
-        Markup('<span><i class="g{}">{}</i> {}</span>').format(i % len(GROUPS), "".join(letters), name)
-        for i, (name, letters) in enumerate(_groups(domain).items())
+        Markup('<span><i class="g{}">{}</i> {}</span>').format(colours[letters[0]], "".join(letters), name)
+        for name, letters in letter_groups(domain).items()
     ]
     return Markup('<div class="didi-legend">{}</div>').format(Markup("").join(parts))
 
@@ -87,7 +79,7 @@ def _progress(shown: Side) -> str:
 
 def _sequence(view: View, shown: Side, number: int) -> Markup:
     """The letters of one sequence, coloured; those of the latest call are framed."""
-    group = {letter: i % len(GROUPS) for i, letters in enumerate(_groups(view.domain).values()) for letter in letters}
+    group = colour_of_letters(letter_groups(view.domain))
     row, mask = shown.now.rows[number], view.domain.vocabulary.mask
     pieces: list[tuple[str, str]] = []
     for text, since, fixed in zip(spelled(view.domain, row), shown.since[number], view.templates[number], strict=True):
@@ -140,7 +132,3 @@ def download(domain: Domain, samples: Sequence[Sample]) -> Markup:
 def note(text: str) -> Markup:
     """A message to the visitor."""
     return Markup('<div class="didi-note" role="alert">{}</div>').format(escape(text))
-
-
-def _groups(domain: Domain) -> Mapping[str, Sequence[str]]:
-    return domain.letter_groups if isinstance(domain, GroupsLetters) else {}

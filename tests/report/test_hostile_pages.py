@@ -20,7 +20,7 @@ from didi_core.cli import main
 from didi_core.domain.scoring import Scored
 from didi_core.evaluation.frontier import SweepPoint, frontier
 from didi_core.evaluation.intervals import Interval
-from didi_core.evaluation.rows import HELD_OUT, Evaluation, Method, MetricInfo, Row
+from didi_core.evaluation.rows import HELD_OUT, Evaluation, Film, Films, Method, MetricInfo, Row
 from didi_core.report.plots import evaluation_plots
 from didi_core.report.pretraining import write_pretraining
 from didi_core.report.record import build_report
@@ -95,7 +95,9 @@ def evaluation(word: str) -> Evaluation:
         frontiers[model, method] = frontier(quality, entropy, points, resamples=20)
     rows[:0] = [Row(HELD_OUT, "data", 20, values), Row(f"{word} worse", "control", 20, values)]
     examples = {f"{word} set": [Sample(word, word), Sample(f"{word}\n# {word}\n{word}")]}
-    return Evaluation(f"{word} domain", infos, tuple(rows), frontiers, 2.5, examples, notes=(word,))
+    film = Film(f"{word} student", (None, word), (((0, word),), ((0, None),)))
+    films = Films(2, (film, film), {f"{word} group": (word, "A")})
+    return Evaluation(f"{word} domain", infos, tuple(rows), frontiers, 2.5, examples, notes=(word,), films=films)
 
 
 def report_page(word: str, folder: Path) -> str:

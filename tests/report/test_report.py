@@ -96,7 +96,7 @@ def test_schema(folder: Path) -> None:
     assert list(found) == [
         "schema", "title", "domain", "sentence", "notes", "metrics", "quality", "entropy", "reference_entropy",
         "baseline", "rows", "frontiers", "matched", "comparisons", "variety", "at_variety", "differences",
-        "acceleration", "examples", "precision", "provenance", "timing",
+        "acceleration", "examples", "films", "precision", "provenance", "timing",
     ]  # fmt: skip
     assert (found["quality"], found["entropy"], found["baseline"]) == ("perplexity", "entropy", "teacher")
     first = found["rows"][3]

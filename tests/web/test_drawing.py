@@ -13,6 +13,7 @@ import torch
 
 from didi_core.checkpoints.card import save_model
 from didi_core.device import Machine
+from didi_core.domain.palette import GROUP_COLOURS
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.plugins import registry
@@ -165,7 +166,7 @@ def test_letters_are_coloured_by_group_and_all_groups_are_in_the_legend(shelf: S
     assert 'class="m">····</i>' in markup.side(shown[0], 0)
     assert " n\">" in markup.side(shown[1], 0) and " n\">" not in markup.side(shown[-1], 0)
     groups = registry().domain("protein", {}).letter_groups
-    assert sorted("".join(groups.values())) == sorted("ACDEFGHIKLMNPQRSTVWY") and len(groups) <= len(markup.GROUPS)
+    assert sorted("".join(groups.values())) == sorted("ACDEFGHIKLMNPQRSTVWY") and len(groups) <= len(GROUP_COLOURS)
     assert all(letters in markup.legend(shown[0].domain) for letters in groups.values())
 
 
