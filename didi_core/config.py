@@ -222,10 +222,10 @@ def split_choice(choice: Choice, where: str) -> tuple[str, dict[str, Any]]:
     """
     if isinstance(choice, str):
         return choice, {}
-    own = dict(choice)
+    own = dict(choice) if isinstance(choice, Mapping) else {}
     name = own.pop("kind", None)
     if not isinstance(name, str):
-        raise InputError(f"{where}={dict(choice)} names nothing: write {where}=NAME or {where}={{kind: NAME, ...}}.")
+        raise InputError(f"{where}={choice} names nothing: write {where}=NAME or {where}={{kind: NAME, ...}}.")
     return name, own
 
 

@@ -6,27 +6,32 @@ Nothing is pickled. A folder of ``export`` is read like one with a card, and so 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from didi_core.checkpoints import exported
 from didi_core.checkpoints.hub import fetch, is_hub_id
-from didi_core.checkpoints.weights import read_weights, write_weights
+from didi_core.checkpoints.weights import check_sizes, read_weights, write_weights
+from didi_core.config import build
 from didi_core.errors import InputError, unknown
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.esm import Esm, EsmConfig
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 from didi_core.storage.files import read_json, write_json
+from didi_core.storage.shape import Each, misfit
 from didi_core.streams import seeded
 from didi_core.types import Denoiser, Vocabulary
 
 MODEL, SCORER, CARD = "model.safetensors", "scorer.safetensors", "card.json"
 LARGEST_VOCABULARY = 10_000_000
+Network = TypeVar("Network", bound=nn.Module)
 FOLDERS = ("student", "model")  # folders of networks in a run directory
 
 
@@ -43,11 +48,15 @@ class Architecture:
 
     def build(self, config: Mapping[str, Any], vocabulary: Vocabulary) -> Denoiser:
         """A network with arbitrary weights."""
-        return self.network(self.settings(**config), vocabulary)
+        return self.network(build(self.settings, config, "config"), vocabulary)
 
 
 ARCHITECTURES: dict[str, Architecture] = {"dit": Architecture(DiT, DiTConfig), "esm": Architecture(Esm, EsmConfig)}
 NOT_IN_CARD = ("attention",)  # chosen on the machine where the network runs
+SHAPE = {
+    "architecture": str, "config": dict, "vocabulary": dict, "sha256": Each(str, dict), "domain": (None, str),
+    "data": (None, dict), "lengths": (None, Each(int, dict)), "scorer": (None, dict), "training": (None, dict),
+}  # fmt: skip
 # Entries of a card that describe its files; the others describe the model, and are copied with it.
 OF_THE_FILES = ("kind", "architecture", "config", "vocabulary", "sha256", "scorer")
 
@@ -106,9 +115,7 @@ def load_denoiser(path: Path | str) -> Denoiser:
     card = read_card(folder)
     if card.get("kind") != "denoiser":
         raise InputError(f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a denoiser.")
-    model = _build(folder, card)
-    _load_weights(folder, MODEL, card, model)
-    return model.eval()
+    return _loaded(folder, card, MODEL, partial(_build, folder, card)).eval()
 
 
 def load_scorer(path: Path | str) -> TokenScorer | None:
@@ -117,11 +124,13 @@ def load_scorer(path: Path | str) -> TokenScorer | None:
     card = read_card(folder)
     if SCORER not in card["sha256"]:
         return None
-    normed = card.get("scorer", {}).get("normed", True)  # older cards lack it
-    with seeded(0, "weights that the file replaces"):  # loading leaves the global random state unchanged
-        scorer: TokenScorer = scorer_from_trunk(_build(folder, card), normed=normed)
-    _load_weights(folder, SCORER, card, scorer)
-    return scorer.eval().requires_grad_(False)
+    normed = bool((card.get("scorer") or {}).get("normed", True))  # older cards lack it
+
+    def scorer() -> TokenScorer:
+        with seeded(0, "weights that the file replaces"):  # loading leaves the global random state unchanged
+            return scorer_from_trunk(_build(folder, card), normed=normed)
+
+    return _loaded(folder, card, SCORER, scorer).eval().requires_grad_(False)
 
 
 def has_card(path: Path) -> bool:
@@ -172,13 +181,20 @@ def read_card(folder: Path) -> dict[str, Any]:
     missing = [key for key in ("architecture", "config", "vocabulary", "sha256") if key not in card]
     if missing:
         raise InputError(f"{path} is not a model card: it lacks {', '.join(missing)}.")
-    for key, kind in (("architecture", str), ("config", dict), ("vocabulary", dict), ("sha256", dict)):
-        if not isinstance(card[key], kind):
-            raise InputError(f"{path} is not a model card: {key} is {str(card[key])[:40]!r}. Get the folder again.")
-    for key in ("data", "lengths", "scorer", "training"):
-        if not isinstance(card.get(key, {}), dict | None):
-            raise InputError(f"{path} is not a model card: {key} is {str(card[key])[:40]!r}. Get the folder again.")
+    if wrong := misfit(card, SHAPE):
+        raise InputError(f"{path} is not a model card: {wrong}. Get the folder again.")
+    strange = [length for length in card.get("lengths") or () if not re.fullmatch("[0-9]{1,9}", length)]
+    if strange:
+        raise InputError(f"{path} is not a model card: {strange[0][:40]!r} is no length. Get the folder again.")
     return card
+
+
+def domain_name(card: Mapping[str, Any], where: str) -> str:
+    """The domain whose sequences a model writes. Raises InputError for a card that does not name it."""
+    name = card.get("domain")
+    if not isinstance(name, str):
+        raise InputError(f"{where} names no domain in its card, so its tokens are unknown. Import it again.")
+    return name
 
 
 def read_vocabulary(written: Mapping[str, Any]) -> Vocabulary:
@@ -198,21 +214,20 @@ def _build(folder: Path, card: Mapping[str, Any]) -> Denoiser:
         with torch.random.fork_rng(devices=[]):  # the weights will be overwritten: keep the caller's random state
             kind = ARCHITECTURES[card["architecture"]]
             return kind.build(card["config"], read_vocabulary(card["vocabulary"]))
-    except (TypeError, ValueError, RuntimeError, OverflowError, InputError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, InputError) as error:
         reason = str(error).rstrip(".")
         raise InputError(f"{folder / CARD} describes a model that cannot be built: {reason}.") from None
 
 
-def _load_weights(folder: Path, name: str, card: Mapping[str, Any], module: nn.Module) -> None:
-    """Strictly: names, shapes and the recorded hash must agree."""
-    path, described = folder / name, CARD
+def _loaded(folder: Path, card: Mapping[str, Any], file: str, make: Callable[[], Network]) -> Network:
+    """A network with the weights of a file. Strictly: names, shapes and the recorded hash must agree."""
     if (folder / CARD).is_file():
-        tensors = read_weights(path, card["sha256"].get(name))
+        tensors, described = read_weights(folder / file, card["sha256"].get(file)), folder / CARD
     else:
-        path, described = folder / MODEL, exported.CONFIG
-        tensors = exported.tensors_of(folder, exported.DENOISER if name == MODEL else exported.GUIDE)
-    try:
-        module.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} does not fit the model that {described} describes: {reason[:300]}") from None
+        prefix = exported.DENOISER if file == MODEL else exported.GUIDE
+        tensors, described = exported.tensors_of(folder, prefix), folder / exported.CONFIG
+    layers = card["config"].get("layers", 0)
+    check_sizes(make, layers if isinstance(layers, int) else 0, tensors, str(described))
+    made = make()
+    made.load_state_dict(tensors)
+    return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,12 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from didi_core.checkpoints.card import read_vocabulary
-from didi_core.checkpoints.weights import read_weights, write_weights
+from didi_core.checkpoints.weights import check_sizes, read_weights, write_weights
+from didi_core.config import build
 from didi_core.errors import InputError
 from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.storage.files import read_json, write_json
 
 LONGEST = 1024  # tokens of context in the published protocol
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")  # names that transformers' configurations have
+BYTES_A_LAYER = 64  # less than the name of a single tensor takes in a file
 TIED = "network.lm_head.weight"  # tied to the embedding, so it is not written
 
 
@@ -41,13 +45,13 @@ def load_judge(folder: Path) -> Judge:
     if card.get("kind") != "judge":
         raise InputError(f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a judge.")
     try:
-        judge = Judge(JudgeConfig(**card["config"]), read_vocabulary(card["vocabulary"]))
-        digest = card["sha256"]["model.safetensors"]
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        tensors = read_weights(weights, card["sha256"]["model.safetensors"])
+        config, vocabulary = build(JudgeConfig, card["config"], "config"), read_vocabulary(card["vocabulary"])
+        check_sizes(lambda: Judge(config, vocabulary), config.layers, tensors, str(weights), (TIED,))
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise InputError(f"{folder / 'card.json'} describes a judge that cannot be built: {error}.") from None
-    missing, unexpected = judge.load_state_dict(read_weights(weights, digest), strict=False)
-    if unexpected or set(missing) - {TIED}:
-        raise InputError(f"{weights} belongs to another architecture: missing {missing}, unexpected {unexpected}.")
+    judge = Judge(config, vocabulary)
+    judge.load_state_dict(tensors, strict=False)  # without the tied matrix
     judge.network.tie_weights()
     return judge.eval()
 
@@ -56,6 +60,47 @@ def judge_folder(name: str) -> Path | None:
     """The folder with a judge's card that a name means: itself, or ``judge/`` of a run; None for any other name."""
     folder = Path(name).expanduser()
     return next((found for found in (folder, folder / "judge") if (found / "card.json").is_file()), None)
+
+
+def causal_network(name: str, key: str, otherwise: str) -> Any:
+    """A causal model of transformers, whole, in fp32.
+
+    Args:
+        key: the setting that names it. otherwise: what to give in its place, for messages.
+
+    Raises:
+        InputError: it cannot be loaded, or lacks weights; no code of a stranger is run for it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    advice = f"Give a folder on this machine that holds the model, or {otherwise}."
+    folder = Path(name).expanduser()
+    check_depth(folder, f"{key}={name}")
+    try:
+        network, told = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:  # a configuration is checked by many libraries, each with errors of its own
+        reason = " ".join(str(error).split("\n")[0].split())[:160] or type(error).__name__
+        raise InputError(f"{key}={name} cannot be loaded: {reason.rstrip('.')}. {advice}") from None
+    lacking = sorted(told["missing_keys"])
+    if lacking:
+        raise InputError(f"{key}={name} lacks the weights of {', '.join(lacking[:4])}: it is not whole. {advice}")
+    return network
+
+
+def check_depth(folder: Path, where: str) -> None:
+    """Raise InputError for a folder whose configuration has more layers than its files of weights have room for."""
+    if not (folder / "config.json").is_file():
+        return
+    config = read_json(folder / "config.json")
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    for name in LAYERS:
+        if isinstance(config.get(name), int) and config[name] * BYTES_A_LAYER > size:
+            raise InputError(
+                f"{where}: config.json has {name}={config[name]}, and the weights beside it are {size:,} bytes: one of "
+                "the two is damaged. Get the folder again."
+            )
 
 
 class HubJudge(nn.Module):
@@ -80,18 +125,7 @@ def load_causal(name: str, key: str, otherwise: str = "bundled") -> HubJudge:
     Raises:
         InputError: it cannot be loaded; no code of a stranger is run for it.
     """
-    from transformers import AutoModelForCausalLM
-
-    try:
-        network = AutoModelForCausalLM.from_pretrained(
-            str(Path(name).expanduser()), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split("\n")[0].split())[:160]
-        raise InputError(
-            f"{key}={name} cannot be loaded: {reason} Give a folder on this machine that holds the model, or "
-            f"{key}={otherwise}, which needs no network."
-        ) from None
+    network = causal_network(name, key, f"{key}={otherwise}, which needs no network")
     context = min(int(getattr(network.config, "max_position_embeddings", LONGEST)), LONGEST)
     judge = HubJudge(network, context).eval()
     return judge.to("cuda") if torch.cuda.is_available() else judge

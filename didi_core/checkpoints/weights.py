@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,41 @@ def count_parameters(path: Path) -> int:
     """The numbers in a file of weights; only its header is read."""
     with safe_open(path, "numpy") as held:
         return sum(math.prod(held.get_slice(name).get_shape()) for name in held.keys())  # noqa: SIM118
+
+
+def check_sizes(
+    build: Callable[[], nn.Module], layers: int, held: Mapping[str, Tensor], where: str, leave_out: tuple[str, ...] = ()
+) -> None:
+    """Raise InputError where ``build`` makes another network than the tensors are of, before it takes any memory.
+
+    Args:
+        layers: of the network. leave_out: names of its tensors that are not among those held.
+    """
+    if layers > len(held):
+        raise InputError(
+            f"{where} describes a network of {layers:,} layers, and its weights are {len(held):,} tensors: one of the "
+            "two is damaged. Get the folder again."
+        )
+    with torch.device("meta"):
+        own = build().state_dict()
+    check_names({name: value for name, value in own.items() if name not in leave_out}, held, where)
+
+
+def check_names(wanted: Mapping[str, Tensor], held: Mapping[str, Tensor], where: str) -> None:
+    """Raise InputError, with their names, for tensors that are missing, unexpected or of another shape."""
+    faults = []
+    missing, unexpected = [n for n in wanted if n not in held], [n for n in held if n not in wanted]
+    for what, names in (("missing", missing), ("unexpected", unexpected)):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            faults.append(f"{what} tensors {', '.join(names[:5])}{more}")
+    faults += [
+        f"{name} has shape {tuple(held[name].shape)}, not {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in held and held[name].shape != value.shape
+    ][:5]
+    if faults:
+        raise InputError(f"{where} does not fit a network of its sizes: {'; '.join(faults)}.")
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path | str) -> None:

@@ -35,6 +35,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.plugins import registry
 
 VERSION_BASE = "1.3"
+LONGEST_KEY = 200
 NEEDED = ("domain", "objective", "model")  # groups of which one file is always chosen
 
 
@@ -152,6 +153,8 @@ def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
     """Split settings into checked choices of groups, and values."""
     groups, values = [], []
     for setting in settings:
+        if len(setting.key) > LONGEST_KEY:
+            raise InputError(f"{setting.key[:40]}...: no key has more than {LONGEST_KEY} characters. Write key=value.")
         if setting.key.split(".")[0].split("/")[0] == "hydra":
             raise InputError(
                 f"{setting.word}: settings of Hydra's own have no effect here. run_dir=<folder> (or out=) says where "

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, read_card
+from didi_core.checkpoints.card import domain_name, load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import (
     CommonSettings,
     load_teacher,
@@ -161,12 +161,13 @@ class Opened:
         known = made_by.get("evaluate", {})
         compared = {one.name: known[one.name] for one in fields(PlanSettings) if one.name in known}
         card = {COMPARED: compared} | read_card(folder)  # the cards of older runs do not have it
-        if settings.domain not in (None, card["domain"]):
-            raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {card['domain']}.")
+        name = domain_name(card, str(folder))
+        if settings.domain not in (None, name):
+            raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {name}.")
         if settings.length is not None:
             check_reach([high for _, high in length_ranges(settings.length)], card)
-        data = settings.data or made_by.get("data") or card.get("data", {})
-        domain = make_domain(card["domain"], settings.judged(data))
+        data = settings.data or made_by.get("data") or card.get("data") or {}
+        domain = make_domain(name, settings.judged(data))
         named = settings.teacher or made_by.get("teacher")
         networks = Compared(
             student=load_denoiser(folder),

@@ -42,9 +42,9 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         )
     folder = model_folder(path)
     card = read_card(folder)
-    if "domain" not in card:
+    if card.get("domain") is None:
         raise InputError(f"source={source} has no domain in its card: use didi import source={source} domain=<name>.")
-    domain, data = make_domain(card["domain"], card.get("data", {})), card.get("data", {})
+    domain, data = make_domain(card["domain"], card.get("data") or {}), card.get("data") or {}
     found = import_checkpoint(str(folder), domain.vocabulary)
     place = write_run(found, domain, data, Origin("pull", source, settings.run_dir, config, command_line))
     if (folder / README).is_file():

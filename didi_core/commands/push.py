@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from didi_core.checkpoints.card import MODEL, model_folder, read_card
+from didi_core.checkpoints.card import MODEL, model_folder, read_card, domain_name
 from didi_core.checkpoints.exporters import hub_files
 from didi_core.checkpoints.hub import check_repository, upload
 from didi_core.checkpoints.weights import count_parameters
@@ -74,7 +74,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     card = _card(settings, model)
     report = _report(settings, model, card)
     files = hub_files(source, out, card)
-    domain = make_domain(card["domain"], card.get("data", {}))
+    domain = make_domain(domain_name(card, str(model)), card.get("data") or {})
     name = settings.to if settings.hosted and settings.to else out.name
 
     def fill(folder: Path) -> None:

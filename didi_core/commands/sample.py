@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from didi_core.checkpoints.card import MODEL, load_denoiser, load_scorer, model_folder, read_card
+from didi_core.checkpoints.card import MODEL, domain_name, load_denoiser, load_scorer, model_folder, read_card
 from didi_core.commands.common import (
     CommonSettings,
     about_domain,
@@ -115,12 +115,11 @@ class Source:
         Raises:
             InputError: the model is of another domain than the settings', or its domain is not installed.
         """
-        if "domain" not in card:
-            raise InputError(f"{where} names no domain in its card, so its tokens are unknown. Import it again.")
-        if settings.domain not in (None, card["domain"]):
-            raise InputError(f"domain={settings.domain}, but {where} holds a model of domain {card['domain']}.")
+        name = domain_name(card, where)
+        if settings.domain not in (None, name):
+            raise InputError(f"domain={settings.domain}, but {where} holds a model of domain {name}.")
         machine = Machine.of(settings.device, settings.precision)
-        run = make_run(settings, make_domain(card["domain"], card.get("data", {})), machine)
+        run = make_run(settings, make_domain(name, card.get("data") or {}), machine)
         on_device = scorer.to(machine.device) if scorer is not None else None
         return cls(card, denoiser.to(machine.device), on_device, run)
 

@@ -45,13 +45,13 @@ class DiTConfig:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
+        sizes = (self.hidden, self.layers, self.heads, self.conditioning, self.mlp_ratio)
+        if min(sizes) < 1 or min(self.positions, self.noise) < 0:
+            raise InputError("model sizes must be at least 1 (positions and noise at least 0).")
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
             raise InputError(
                 f"model.heads={self.heads} must divide model.hidden={self.hidden} into heads of even width (rotary)."
             )
-        sizes = (self.hidden, self.layers, self.heads, self.conditioning, self.mlp_ratio)
-        if min(sizes) < 1 or min(self.positions, self.noise) < 0:
-            raise InputError("model sizes must be at least 1 (positions and noise at least 0).")
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.dropout={self.dropout} is out of range: it must be in [0, 1).")
         if self.attention not in BACKENDS:

@@ -45,6 +45,8 @@ class EsmConfig:
     def __post_init__(self) -> None:
         if min(self.hidden, self.layers, self.heads, self.intermediate) < 1:
             raise InputError("model sizes must be at least 1.")
+        if not (self.layer_norm_eps > 0 and self.rope_theta > 0):
+            raise InputError(f"layer_norm_eps={self.layer_norm_eps}, rope_theta={self.rope_theta}: both are positive.")
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
             raise InputError(
                 f"model.heads={self.heads} must divide model.hidden={self.hidden} into heads of even width (rotary)."

@@ -27,6 +27,15 @@ class JudgeConfig:
     context: int = 512
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        if min(self.hidden, self.layers, self.heads, self.context) < 1 or self.hidden % self.heads:
+            raise InputError(
+                f"judge: hidden={self.hidden}, layers={self.layers}, heads={self.heads}, context={self.context}: sizes "
+                "are at least 1, and heads must divide hidden."
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"judge: dropout={self.dropout} is out of range: it must be in [0, 1).")
+
 
 class Judge(nn.Module):
     """GPT-2 over a domain's vocabulary (without the mask).

@@ -22,7 +22,7 @@ def spent(run: RunReport) -> tuple[int, float] | None:
     updates = read_record(record).get("updates") if record.is_file() else None
     lines = read_training(run.path)
     seconds = lines[-1].get("seconds", 0.0) if lines else 0.0
-    return (int(updates), float(seconds)) if updates and seconds > 0 else None
+    return (updates, float(seconds)) if isinstance(updates, int) and updates > 0 and 0 < seconds < 1e12 else None
 
 
 def costs(by_row: Mapping[str, Sequence[RunReport]]) -> list[Table]:

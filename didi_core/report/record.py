@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from didi_core.errors import InputError
 from didi_core.evaluation.conclusion import notes, sentence
 from didi_core.evaluation.findings import Findings, compare
 from didi_core.evaluation.rows import Evaluation
+from didi_core.storage.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def read_training(folder: Path) -> list[dict[str, float]]:
     lines: list[dict[str, float]] = []
     for text in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
+            line = parse_json(text)
+        except ValueError:
             break
         if not isinstance(line, dict) or not all(isinstance(value, int | float) for value in line.values()):
             raise InputError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from didi_core.config import build
 from didi_core.errors import InputError
 from didi_core.evaluation.frontier import NEAR
 from didi_core.evaluation.intervals import Interval
@@ -17,6 +18,20 @@ from didi_core.report.tables import estimate
 from didi_core.report.to_json import SCHEMA
 from didi_core.storage.files import read_json
 from didi_core.storage.run_dir import RECORD, read_record
+from didi_core.storage.shape import NUMBER, Each, misfit
+
+INTERVAL = {"value": (None, *NUMBER), "low": (None, *NUMBER), "high": (None, *NUMBER), "n": int}
+METHOD = {"sampler": str, "law": str, "grid": str, "steps": (None, int), "top_p": NUMBER}
+NFE = {"denoiser": NUMBER, "scorer": NUMBER}
+MODEL_ROW = {"kind": str, "model": str, "method": METHOD, "temperature": NUMBER, "nfe": (None, NFE), "n": int,
+             "values": Each((None, INTERVAL), dict)}  # fmt: skip
+# What the comparisons here use of a report; docs/report_schema.md has all of it.
+SHAPE = {
+    "domain": str, "provenance": dict, "reference_entropy": (None, *NUMBER),
+    "metrics": Each({"name": str, "label": str, "better": str}),
+    "rows": Each({"kind": str, "model": str}),
+    "matched": Each({"model": str, "method": METHOD, "status": str, "quality": (None, INTERVAL)}),
+}  # fmt: skip
 
 NOT_REACHED = "No student reached the entropy of the data; see the values as sampled."
 
@@ -32,7 +47,8 @@ class RunReport:
     @property
     def objective(self) -> str:
         """Name of the trained objective."""
-        return str(self.config.get("objective", {}).get("name", ""))
+        found = self.config.get("objective")
+        return str(found.get("name", "")) if isinstance(found, Mapping) else ""
 
     def table(self, model: str | None = None) -> list[Mapping[str, Any]]:
         """Rows of models (of one model) at the temperature nearest to 1 of each method."""
@@ -67,11 +83,20 @@ def read_run(path: Path) -> RunReport:
     report = read_json(file, "Evaluate the run again.")
     if report.get("schema") != SCHEMA:
         raise InputError(f"{file} has the schema {report.get('schema')!r}, not {SCHEMA!r}: evaluate the run again.")
-    for key, kind in (("rows", list), ("matched", list), ("provenance", dict), ("domain", str)):
-        if not isinstance(report.get(key), kind):
-            raise InputError(f"{file} is damaged: it has no {key}. Evaluate the run again.")
+    if wrong := _damage(report):
+        raise InputError(f"{file} is damaged: {wrong}. Evaluate the run again.")
     record = path / RECORD
     return RunReport(path, report, read_record(record)["config"] if record.is_file() else {})
+
+
+def _damage(report: Mapping[str, Any]) -> str:
+    """What is wrong with the content of a report; '' where nothing is."""
+    if wrong := misfit(report, SHAPE):
+        return wrong
+    if len(report["metrics"]) < 2:
+        return f"its metrics are {len(report['metrics'])}, and quality and entropy are needed"
+    models = ((number, row) for number, row in enumerate(report["rows"]) if row["kind"] == "model")
+    return next(filter(None, (misfit(row, MODEL_ROW, f"rows[{number}]") for number, row in models)), "")
 
 
 def side_by_side(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
@@ -154,7 +179,7 @@ def _judges(runs: Sequence[RunReport]) -> int:
 
 def _entropies(runs: Sequence[RunReport]) -> list[float]:
     """Entropies of the held-out data at which the runs are matched."""
-    return sorted({round(at, 4) for run in runs if (at := run.report["reference_entropy"]) is not None})
+    return sorted({round(at, 4) for run in runs if (at := run.report.get("reference_entropy")) is not None})
 
 
 def _close(entropies: Sequence[float]) -> bool:
@@ -192,4 +217,4 @@ def shown(value: Mapping[str, Any] | None) -> str:
 def _method(method: Mapping[str, Any]) -> str:
     from didi_core.evaluation.rows import Method
 
-    return Method(**method).label
+    return build(Method, method, "method").label

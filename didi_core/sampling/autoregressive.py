@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from didi_core.checkpoints.judge import judge_folder, load_judge
+from didi_core.checkpoints.judge import causal_network, judge_folder, load_judge
 from didi_core.errors import InputError
 from didi_core.sampling.base import Sampled, SampleRequest, TokenRule
 from didi_core.types import NFE, Vocabulary
@@ -138,18 +138,7 @@ def load_generator(name: str, vocabulary: Vocabulary, key: str = NAME) -> Causal
         judge = load_judge(own)
         _check_tokens(f"{key}={name}", judge.vocabulary.size, vocabulary)
         return CausalGenerator(judge.network, vocabulary, judge.config.context).eval()
-    from transformers import AutoModelForCausalLM
-
-    try:
-        network = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split("\n")[0].split())[:160]
-        raise InputError(
-            f"{key}={name} cannot be loaded: {reason} Give a folder on this machine that holds a causal model, or "
-            "a run of pretrain objective=autoregressive."
-        ) from None
+    network = causal_network(name, key, "a run of pretrain objective=autoregressive")
     config = network.config
     _check_tokens(f"{key}={name}", int(config.vocab_size), vocabulary)
     context = int(getattr(config, "max_position_embeddings", 1 << 20))  # some architectures know no bound

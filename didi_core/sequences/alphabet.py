@@ -46,7 +46,7 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
         on_bad: whether a record of the data that is not such a sequence is left out (``skip``) or an ``error``.
         allow_loss: whether more than half of the records may be left out.
         column: column of the sequences in JSON lines and tables; by default ``text``, or else ``sequence``.
-        unpacked_limit: largest unpacked size of a packed file in bytes; by default 100 times its size.
+        unpacked_limit: largest unpacked size of a packed file in bytes; by default 100 times its size, at least 32 MiB.
         validation: share of the sequences that is held out, chosen by their content. Of identical sequences only the
             first is kept.
         split_seed: seed of the split.
@@ -182,7 +182,7 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
         model = super().teacher(name)
         folder = self.bundled if name == BUNDLED else on_disk(name)
         if folder is not None and has_card(folder):
-            known = read_card(model_folder(folder)).get("lengths", {})
+            known = read_card(model_folder(folder)).get("lengths") or {}
             self._lengths_of_teacher = {int(length): int(count) for length, count in known.items()}
         return model
 

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 
 from didi_core.errors import InputError
 
+_HALVES = re.compile(rb"\\u[dD][89a-fA-F]")  # how JSON writes halves of characters
 PART = ".part"  # ending of temporary names, which begin with a dot
 
 
@@ -103,13 +105,24 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path, fix: str = "Get the file again.") -> dict[str, Any]:
     """The object in a JSON file. Raises InputError, with the advice ``fix``, if it is missing, damaged or no object."""
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}). {fix}") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deep
+    except ValueError as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}. {fix}") from None
     if not isinstance(found, dict):
         raise InputError(f"{path} is damaged: it holds a {type(found).__name__} instead of an object. {fix}")
+    return found
+
+
+def parse_json(content: bytes) -> Any:
+    """A value from JSON. Raises ValueError where it is none, nested too deep, or holds halves of characters."""
+    try:
+        found = json.loads(content)
+        if _HALVES.search(content):
+            json.dumps(found, ensure_ascii=False).encode()  # a half alone is no text, and cannot be written
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     return found
 
 

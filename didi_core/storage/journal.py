@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from didi_core.errors import InputError
+from didi_core.storage.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Journal:
         found = {}
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                row = json.loads(line)
-                found[row.pop("id")] = row
+                row = parse_json(line)
+                found[str(row.pop("id"))] = row
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(
                     f"{self.path}, line {number}: damaged ({error}). Remove the line, and what it holds is made again."

@@ -106,12 +106,12 @@ class RunDirectory:
     def stage(self, name: str) -> Iterator[None]:
         """Add the wall time of a stage to run.json, and mark it done when it ends without an error."""
         started = time.monotonic()
-        entry = self.record["stages"].setdefault(name, {"seconds": 0.0, "done": False})
+        entry = self.record.setdefault("stages", {}).setdefault(name, {"seconds": 0.0, "done": False})
         try:
             yield
             entry["done"] = True
         finally:
-            entry["seconds"] = round(entry["seconds"] + time.monotonic() - started, 3)
+            entry["seconds"] = round(entry.get("seconds", 0.0) + time.monotonic() - started, 3)
             self.save()
 
     def forget(self) -> None:
@@ -121,7 +121,7 @@ class RunDirectory:
 
     def done(self, name: str) -> bool:
         """Whether a stage is finished."""
-        return bool(self.record["stages"].get(name, {}).get("done"))
+        return bool(self.record.get("stages", {}).get(name, {}).get("done"))
 
 
 def _own(path: Path) -> bool:
@@ -221,8 +221,12 @@ def _open_record(
 def read_record(path: Path, fix: str = "Repeat the command that made it elsewhere.") -> dict[str, Any]:
     """The content of a run.json: a mapping whose ``config`` is a mapping. Raises InputError for anything else."""
     record = read_json(path, fix)
-    if not isinstance(record.get("config"), dict) or not isinstance(record.get("stages", {}), dict):
-        raise InputError(f"{path} is damaged: it is not the record of a run. {fix}")
+    for key, kind in (("config", dict), ("stages", dict), ("continued", list), ("command_line", list)):
+        if not isinstance(record.get(key, None if key == "config" else kind()), kind):
+            raise InputError(f"{path} is damaged: it is not the record of a run, as its {key} shows. {fix}")
+    stages = record.get("stages", {}).values()
+    if not all(isinstance(one, dict) and isinstance(one.get("seconds", 0.0), int | float) for one in stages):
+        raise InputError(f"{path} is damaged: its stages have no seconds. {fix}")
     return record
 
 

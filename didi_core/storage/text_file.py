@@ -6,7 +6,6 @@ A line ends at a line feed, a carriage return or both, and nowhere else: U+2028 
 from __future__ import annotations
 
 import gzip
-import math
 import os
 import re
 import stat
@@ -18,13 +17,13 @@ from pathlib import Path
 from typing import IO
 
 from didi_core.errors import InputError
+from didi_core.storage.unpacked import RATIO, Allowance
 
 GZIP_MAGIC = b"\x1f\x8b"
 _UNDECODED = re.compile("[\udc80-\udcff]")
 BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 1 << 28  # bytes
 PIECE = 1 << 22  # bytes
-RATIO, SMALL = 100, 1 << 28  # limits of an unpacked file: times its packed size, or bytes, whichever is more
 
 
 def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int | None = None) -> Generator[tuple[int, str]]:
@@ -33,7 +32,7 @@ def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int | None =
     Args:
         errors: how to treat bytes that are not UTF-8: ``strict`` raises, ``surrogateescape`` keeps them as lone
             surrogates.
-        unpacked: largest unpacked size of a gzip file in bytes; by default 100 times its size, at least 256 MiB.
+        unpacked: largest unpacked size of a gzip file in bytes; by default ``RATIO`` times its size, see ``Allowance``.
 
     Raises:
         InputError: with file and line: no such file, a folder, unreadable, binary, damaged gzip, or too large.
@@ -49,14 +48,14 @@ def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int | None =
 
 
 def text_pieces(
-    path: Path, *, errors: str = "strict", unpacked: int | None = None, size: int = PIECE
+    path: Path, *, errors: str = "strict", unpacked: int | None = None, size: int = PIECE, ratio: int = RATIO
 ) -> Generator[str]:
     """A text file in consecutive pieces of about ``size`` bytes, cut anywhere, line ends as they are.
 
-    Arguments and errors are those of ``numbered_lines``.
+    Arguments and errors are those of ``numbered_lines``; ``ratio``: times its packed size that it may unpack to.
     """
     decoder, lines = getincrementaldecoder("utf-8")(errors), 0
-    for raw in _raw_pieces(path, unpacked, size):
+    for raw in _raw_pieces(path, unpacked, size, ratio):
         try:
             yield decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:  # bytes that the decoder kept from the last piece contain no line end
@@ -70,45 +69,44 @@ def read_whole(path: Path, *, errors: str = "strict", unpacked: int | None = Non
     return "".join(text_pieces(path, errors=errors, unpacked=unpacked))
 
 
-def open_unpacked(path: Path) -> IO[bytes]:
-    """The file as bytes, unpacked if it is gzip. Raises InputError if there is no such file."""
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder. Give the path of a file in it.")
-    if not path.exists():
-        raise InputError(f"{path}: no such file.")
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP_MAGIC
-    return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
-
-
 def _raw_lines(path: Path, unpacked: int | None) -> Iterator[bytes]:
     number = total = 0
     try:
-        with _opened(path, unpacked) as (file, limit):
-            while line := file.readline(LONGEST_LINE + 1):
+        with _opened(path, unpacked) as (file, allowed):
+            while line := _line(file, total, allowed, f"{path}, line {number + 1}"):
                 number += 1
                 total += len(line)
-                if len(line) > LONGEST_LINE:
-                    raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes. Is it a text file?")
-                if total > limit:
-                    raise _too_large(path, limit)
-                if b"\0" in line:
-                    raise InputError(f"{path}, line {number}: binary data, not text.")
                 line = line.removeprefix(BOM) if number == 1 else line
                 yield line[: -2 if line.endswith(b"\r\n") else -1] if line.endswith((b"\n", b"\r")) else line
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error, number) from None
 
 
-def _raw_pieces(path: Path, unpacked: int | None, size: int) -> Iterator[bytes]:
+def _line(file: IO[bytes], before: int, allowed: Allowance, place: str) -> bytes:
+    """The next line, read in pieces, after ``before`` bytes. Raises InputError for one that is too long or binary."""
+    pieces: list[bytes] = []
+    size = 0
+    while piece := file.readline(PIECE):
+        size += len(piece)
+        if b"\0" in piece:
+            raise InputError(f"{place}: binary data, not text.")
+        allowed.check(before + size)
+        if size > LONGEST_LINE:
+            raise InputError(f"{place}: longer than {LONGEST_LINE:,} bytes. Is it a text file?")
+        pieces.append(piece)
+        if piece.endswith(b"\n"):
+            break
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _raw_pieces(path: Path, unpacked: int | None, size: int, ratio: int) -> Iterator[bytes]:
     """Bytes of the file, unpacked and without a byte-order mark; the last piece is empty."""
     total, raw = 0, b" "
     try:
-        with _opened(path, unpacked) as (file, limit):
+        with _opened(path, unpacked, ratio) as (file, allowed):
             while raw:
                 raw = file.read(size)
-                if total + len(raw) > limit:
-                    raise _too_large(path, limit)
+                allowed.check(total + len(raw))
                 yield raw if total else raw.removeprefix(BOM)
                 total += len(raw)
     except (OSError, EOFError, zlib.error) as error:
@@ -116,15 +114,24 @@ def _raw_pieces(path: Path, unpacked: int | None, size: int) -> Iterator[bytes]:
 
 
 @contextmanager
-def _opened(path: Path, unpacked: int | None) -> Iterator[tuple[IO[bytes], float]]:
-    """Open a file for reading. Raises InputError at the end if it was written to, or replaced, meanwhile.
+def _opened(path: Path, unpacked: int | None, ratio: int = RATIO) -> Iterator[tuple[IO[bytes], Allowance]]:
+    """Open a file for reading. Raises InputError where there is none, and at the end if it was written to, or replaced,
+    meanwhile.
 
     Yields:
-        the file, unpacked, and its largest allowed size in bytes.
+        the file, unpacked, and what it may unpack to.
     """
-    with open_unpacked(path) as file:
-        before = os.fstat(file.fileno())
-        yield file, _limit(path, unpacked) if isinstance(file, gzip.GzipFile) else math.inf
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder. Give the path of a file in it.")
+    if not path.exists():
+        raise InputError(f"{path}: no such file.")
+    with path.open("rb") as raw:
+        before = os.fstat(raw.fileno())
+        if raw.peek(2)[:2] == GZIP_MAGIC:
+            with gzip.GzipFile(fileobj=raw) as file:
+                yield file, Allowance(path, raw, unpacked, ratio)  # type: ignore[misc]
+        else:
+            yield raw, Allowance(path, None)
         after = path.stat()
     if stat.S_ISREG(before.st_mode) and _version(before) != _version(after):
         raise InputError(f"{path} changed while it was read. Wait until it is complete, then repeat the command.")
@@ -144,17 +151,6 @@ def _unreadable(path: Path, error: Exception, after: int = 0) -> InputError:
 def _not_utf8(path: Path, line: int, byte: int) -> InputError:
     return InputError(
         f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8 text. Convert the file, for instance with iconv -t utf-8."
-    )
-
-
-def _limit(path: Path, unpacked: int | None) -> int:
-    return max(RATIO * path.stat().st_size, SMALL) if unpacked is None else unpacked
-
-
-def _too_large(path: Path, unpacked: float) -> InputError:
-    return InputError(
-        f"{path}: it unpacks to more than {unpacked:,.0f} bytes. If that is right, set data.unpacked_limit to "
-        "more bytes, or unpack it yourself and give that file."
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from didi_core.errors import InputError
@@ -26,7 +26,9 @@ from didi_core.training.objective import Scalars
 
 MANIFEST = "manifest.json"
 # What torch raises for a state that does not fit.
-FOREIGN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, pickle.UnpicklingError)
+FOREIGN = (
+    RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, SafetensorError,
+)  # fmt: skip
 KEPT = 2  # checkpoints kept: the newest, and the one before it in case the newest is damaged
 FORMER = {"ema": "average"}  # names of files in older checkpoints
 
@@ -189,13 +191,22 @@ def _read(folder: Path, name: str, wanted: Sequence[str]) -> dict:
         if tensors.exists():
             return load_file(tensors)
         if general.exists():
-            state: dict = torch.load(general, weights_only=True)
-            return state
+            return _unpickled(general)
     there = sorted(path.stem for path in folder.iterdir() if path.suffix in (".safetensors", ".pt"))
     raise InputError(
         f"checkpoint {folder} has no {name!r}: it holds {', '.join(there)}, and this run trains {', '.join(wanted)}. "
         "It belongs to another objective: use another run_dir."
     )
+
+
+def _unpickled(path: Path) -> dict:
+    """What torch.save wrote. Raises InputError for a damaged file."""
+    try:
+        state: dict = torch.load(path, weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"checkpoint {path} is damaged ({reason}): use another run_dir.") from None
+    return state
 
 
 def _digest(manifest: Mapping[str, object]) -> str:
@@ -212,7 +223,8 @@ def _damage(folder: Path, run: str) -> str:
     digest, files = manifest.pop("sha256", None), manifest.get("files")
     if digest not in (None, _digest(manifest)):
         return "manifest.json has changed since it was written"
-    if not isinstance(files, dict) or folder.name != f"step_{manifest.get('step', -1):0>7}":
+    step = manifest.get("step")
+    if not isinstance(files, dict) or type(step) is not int or folder.name != f"step_{step:0>7}":
         return "manifest.json belongs to another checkpoint"
     if run and manifest.get("run", run) != run:
         return f"it belongs to another run ({manifest['run']})"

@@ -47,7 +47,7 @@ def text_judge(name: str, end_text: str) -> JudgePerplexity:
 
 def _own(folder: Path) -> tuple[Judge, TextTokenizer]:
     judge = load_judge(folder)
-    tokenizer = load_tokenizer(read_card(folder).get("data", {}).get("tokenizer", BUNDLED))
+    tokenizer = load_tokenizer((read_card(folder).get("data") or {}).get("tokenizer", BUNDLED))
     if tokenizer.size != judge.vocabulary.size:
         raise InputError(
             f"the judge in {folder} has {judge.vocabulary.size} tokens, its tokenizer {tokenizer.name!r} "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from didi_core.errors import InputError
 from didi_core.storage.files import write_atomic
+from didi_core.storage.unpacked import read_arrays
 
 from .clustering import Split, split_by_similarity
 
@@ -96,10 +96,12 @@ def _save(path: Path, split: Split, count: int) -> None:
 
 def _load(path: Path, count: int) -> Split | None:
     """The split; None if it is absent or damaged."""
+    if not path.is_file():
+        return None
     try:
-        with np.load(path) as kept:
-            part, clusters, by_similarity = kept["part"], int(kept["clusters"]), bool(kept["by_similarity"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        kept = read_arrays(path)
+        part, clusters, by_similarity = kept["part"], int(kept["clusters"]), bool(kept["by_similarity"])
+    except (InputError, ValueError, KeyError, TypeError):
         return None
     if part.shape != (count,):
         return None

@@ -19,7 +19,7 @@ from Bio.PDB.PDBExceptions import PDBConstructionException
 from Bio.PDB.PDBParser import PDBParser
 
 from didi_core.errors import InputError
-from didi_core.storage.text_file import read_whole
+from didi_core.storage.text_file import text_pieces
 
 # Residues whose protonation or bond force fields put into their name: AMBER's, CHARMM's, OPLS's.
 FORCE_FIELDS = {
@@ -29,6 +29,7 @@ FORCE_FIELDS = {
 LETTERS = {**{name.strip(): letter for name, letter in protein_letters_3to1.items()}, "MSE": "M", **FORCE_FIELDS}
 WATER = "W"
 LONGEST = 10_000  # residues of a range: beyond any model here
+RATIO = 20  # times its packed size that a file may unpack to; mmCIF packs to a tenth
 _MMCIF = re.compile(r"\s*(#[^\n]*\n\s*)*data_", re.IGNORECASE)
 _LETTERS_ONLY = re.compile(r"[A-Za-z]+")
 # Exceptions of Biopython's parsers for files that are not structures.
@@ -179,9 +180,7 @@ def parse(path: Path) -> Any:
     """Biopython's structure of a file; its content shows whether it is mmCIF."""
     if not path.is_file():
         raise InputError(f"pdb={path}: no such file. Give the path of a PDB or mmCIF file.")
-    text = read_whole(path)
-    if "\0" in text:
-        raise InputError(f"{path}: binary data, not a PDB or mmCIF file.")
+    text = _text(path)
     mmcif = _MMCIF.match(text) is not None
     parser = MMCIFParser(QUIET=True) if mmcif else PDBParser(QUIET=True)
     try:
@@ -193,6 +192,16 @@ def parse(path: Path) -> Any:
     except DAMAGE as error:
         told = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be read as a structure ({told}). Is it whole?") from error
+
+
+def _text(path: Path) -> str:
+    """The text of a file, unpacked. Raises InputError for what is none, or unpacks to too much."""
+    pieces = []
+    for piece in text_pieces(path, ratio=RATIO):
+        if "\0" in piece:
+            raise InputError(f"{path}: binary data, not a PDB or mmCIF file.")
+        pieces.append(piece)
+    return "".join(pieces)
 
 
 def _with_occupancy(text: str) -> str:

@@ -86,7 +86,7 @@ def test_flipped_byte_is_noticed(saved: tuple[Path, DiT, torch.nn.Module]) -> No
     [
         ({"kind": "judge"}, "holds a judge, not a denoiser"),
         ({"architecture": "dot"}, "unknown architecture 'dot'.*Did you mean 'dit'"),
-        ({"config": {"hidden": 16, "layers": 3, "heads": 2, "conditioning": 8}}, "does not fit the model"),
+        ({"config": {"hidden": 16, "layers": 3, "heads": 2, "conditioning": 8}}, "does not fit a network of its sizes"),
         ({"config": {"hiden": 16}}, "cannot be built"),
         ({"vocabulary": {"size": 0}}, "cannot be built"),
     ],

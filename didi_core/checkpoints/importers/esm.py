@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from didi_core.checkpoints.importers.parts import Imported, check_names
+from didi_core.checkpoints.importers.parts import Imported
 from didi_core.checkpoints.importers.sources import Held
+from didi_core.checkpoints.weights import check_finite, check_sizes
+from didi_core.config import build
 from didi_core.errors import InputError
 from didi_core.models.esm import Esm, EsmConfig
 from didi_core.streams import seeded
@@ -52,18 +54,23 @@ def read_esm(held: Held, vocabulary: Vocabulary, key: str = "source") -> Importe
     where = f"{key}={held.source}"
     tensors, ignored = rename(held.tensors, where)
     _check_settings(held, vocabulary, where)
-    rows = tensors[EMBEDDING].shape[0]
+    shape = tuple(tensors[EMBEDDING].shape)
+    if len(shape) != 2 or 0 in shape:
+        raise InputError(f"{where}: {EMBEDDING} has the shape {shape}, not one of embeddings.")
+    rows = shape[0]
     if rows != vocabulary.size + 1:
         raise InputError(
             f"{where} has {rows} embeddings, but this domain needs {vocabulary.size + 1} (tokens and mask): it is a "
             "model of another vocabulary, such as DPLM-2 with its structure tokens."
         )
-    with seeded(0, "weights that the file replaces"):
-        denoiser = Esm(_sizes(held, tensors, where), vocabulary)
-    own = denoiser.state_dict()
+    sizes = _sizes(held, tensors, where)
     tensors.setdefault(DECODER, tensors[EMBEDDING])
-    tensors.setdefault(FREQUENCIES, own[FREQUENCIES])
-    check_names(own, tensors, where)
+    known = () if FREQUENCIES in tensors else (FREQUENCIES,)
+    check_sizes(lambda: Esm(sizes, vocabulary), sizes.layers, tensors, where, known)
+    check_finite(tensors, where)
+    with seeded(0, "weights that the file replaces"):
+        denoiser = Esm(sizes, vocabulary)
+    tensors.setdefault(FREQUENCIES, denoiser.state_dict()[FREQUENCIES])
     if not torch.equal(tensors[DECODER], tensors[EMBEDDING]):
         raise InputError(f"{where}: {DECODER} and {EMBEDDING} differ, but in ESM-2 they are one matrix.")
     denoiser.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -130,7 +137,7 @@ def _sizes(held: Held, tensors: Mapping[str, Tensor], where: str) -> EsmConfig:
         for name, default in (("layer_norm_eps", 1e-5), ("rope_theta", 10_000.0), ("token_dropout", False)):
             found = held.setting(name)
             sizes[name] = default if found is None else found
-        return EsmConfig(**sizes)
+        return build(EsmConfig, sizes, f"{where}: config.json: model")
     if FREQUENCIES not in tensors:
         raise InputError(
             f"{where} does not contain its number of heads: it has neither rotary frequencies nor a configuration. "

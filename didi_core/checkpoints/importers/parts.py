@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from didi_core.checkpoints.weights import check_finite
+from didi_core.checkpoints.weights import check_finite, check_names, check_sizes
 from didi_core.errors import InputError
 from didi_core.models.dit import FREQUENCIES, DiT, DiTConfig, Rotary
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
@@ -82,11 +82,11 @@ def build_denoiser(
             f"{key}={where} has {rows} rows of embeddings: {rows - 1} tokens{gpt2} and the mask. This domain has "
             f"{vocabulary.size} tokens. Choose the domain, or the tokenizer of its data, that it was made for."
         )
+    held = {INV_FREQ: Rotary(config.hidden // config.heads).frequencies(), **tensors}
+    check_sizes(lambda: DiT(config, vocabulary), config.layers, held, where)
+    check_finite(held, where)
     with torch.device("meta"):  # no memory and no random numbers for weights that will be replaced
         model = DiT(config, vocabulary)
-    held = {INV_FREQ: Rotary(config.hidden // config.heads).frequencies(), **tensors}
-    check_names(model.state_dict(), held, where)
-    check_finite(held, where)
     model.load_state_dict({name: as_float(value) for name, value in held.items()}, assign=True)
     return model.eval()
 
@@ -98,11 +98,14 @@ def infer_config(tensors: Mapping[str, Tensor], where: str, heads: int | None = 
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise InputError(f"{where}: missing tensors {', '.join(missing)}: it is not a time-independent DiT as in MDLM.")
+    flat = next((name for name in needed if tensors[name].ndim != 2 or not tensors[name].numel()), None)
+    if flat is not None:
+        raise InputError(f"{where}: {flat} has the shape {tuple(tensors[flat].shape)}; in MDLM it is a matrix.")
     hidden = tensors["vocab_embed.embedding"].shape[1]
     conditioning, frequencies = tensors["sigma_map.mlp.0.weight"].shape
     if frequencies != FREQUENCIES:
         raise InputError(f"{where}: sigma_map reads {frequencies} sinusoids; MDLM's reads {FREQUENCIES}.")
-    blocks = {int(found[1]) for name in tensors if (found := re.match(r"blocks\.(\d+)\.", name))}
+    blocks = {int(found[1]) for name in tensors if (found := re.match(r"blocks\.([0-9]{1,9})\.", name))}
     own = _heads(tensors, hidden, where)
     if own is None and heads is None:
         raise InputError(f"{where} does not contain the network's number of attention heads: give heads=<number>.")
@@ -112,7 +115,7 @@ def infer_config(tensors: Mapping[str, Tensor], where: str, heads: int | None = 
         heads=own or heads or 1,
         conditioning=conditioning,
         mlp_ratio=tensors["blocks.0.mlp.0.weight"].shape[0] // hidden,
-        positions=len(tensors["position_embed"]) if "position_embed" in tensors else 0,
+        positions=tensors["position_embed"].numel() // hidden if "position_embed" in tensors else 0,
     )
 
 
@@ -121,6 +124,8 @@ def _heads(tensors: Mapping[str, Tensor], hidden: int, where: str) -> int | None
     if INV_FREQ not in tensors:
         return None
     found = tensors[INV_FREQ].float()
+    if found.ndim != 1 or not found.numel():
+        raise InputError(f"{where}: its rotary frequencies have the shape {tuple(found.shape)}, not a list's.")
     wanted = Rotary(2 * len(found)).frequencies()
     if not torch.allclose(found, wanted, rtol=1e-2):  # a half-precision copy is the same network
         raise InputError(f"{where}: its rotary frequencies are not those of base 10,000.")
@@ -156,23 +161,6 @@ def check_vocabulary(own: Vocabulary, wanted: Vocabulary, where: str) -> None:
             f"{where} was made for other tokens than this domain's: its token {i} is {own.tokens[i]!r}, here it is "
             f"{wanted.tokens[i]!r}. Choose the domain and the settings that its card names."
         )
-
-
-def check_names(wanted: Mapping[str, Tensor], held: Mapping[str, Tensor], where: str) -> None:
-    """Raise InputError, with their names, for tensors that are missing, unexpected or of another shape."""
-    faults = []
-    missing, unexpected = [n for n in wanted if n not in held], [n for n in held if n not in wanted]
-    for what, names in (("missing", missing), ("unexpected", unexpected)):
-        if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            faults.append(f"{what} tensors {', '.join(names[:5])}{more}")
-    faults += [
-        f"{name} has shape {tuple(held[name].shape)}, not {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in held and held[name].shape != value.shape
-    ][:5]
-    if faults:
-        raise InputError(f"{where} does not fit a network of its sizes: {'; '.join(faults)}.")
 
 
 def as_float(value: Tensor) -> Tensor:

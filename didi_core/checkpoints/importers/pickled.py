@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from didi_core.errors import InputError
+from didi_core.storage.unpacked import check_archive, unpacked_limit
 
 # Packages whose objects training frameworks store beside weights. They get stand-ins; nothing is imported.
 DESCRIPTIONS = (
@@ -63,25 +65,39 @@ def load_pickled(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file needs a class that is not allowed, is damaged, or holds no dictionary.
     """
+    archived = zipfile.is_zipfile(path)
+    if archived:
+        check_archive(path)
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if archived else []
         strange = sorted(name for name in names if not (name in PLAIN or name.startswith(DESCRIPTIONS)))
         if strange:
             raise _refused(path, ", ".join(strange[:5]))
         known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(_stand_in(name), name) for name in names]
         with warnings.catch_warnings(), torch.serialization.safe_globals(known):
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # such a file is read, or refused below
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=archived)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)|unrecognized function ([^\n]+)", str(error))
         raise _refused(path, next(filter(None, found.groups())) if found else "instructions of a bare pickle") from None
     except KeyError:  # an instruction that no pickle has
         raise InputError(f"{path} cannot be read as a torch file: it is neither an archive nor a pickle.") from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"{path} cannot be read as a torch file: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(held, Mapping):
         raise InputError(f"{path} holds a {type(held).__name__}, not a dictionary of weights.")
     return dict(held)
+
+
+def check_extent(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise InputError for tensors much larger than their file, such as one number that is expanded to a billion."""
+    size = sum(value.numel() * value.element_size() for value in tensors.values())
+    if size > unpacked_limit(path):
+        raise InputError(
+            f"{path}: its {path.stat().st_size:,} bytes hold tensors of {size:,}: these are no weights. Get it again."
+        )
 
 
 def _refused(path: Path, what: str) -> InputError:

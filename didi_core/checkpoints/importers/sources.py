@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from didi_core.checkpoints.hub import PICKLED
-from didi_core.checkpoints.importers.pickled import load_pickled, plain
+from didi_core.checkpoints.importers.pickled import check_extent, load_pickled, plain
 from didi_core.errors import InputError
 from didi_core.storage.files import read_json
 
@@ -107,6 +107,7 @@ def _shadow(path: Path, ema: Any) -> tuple[Tensor, ...] | None:
     shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
     if not isinstance(shadow, list | tuple) or not all(isinstance(item, Tensor) for item in shadow):
         raise InputError(f"{path}: its entry 'ema' has no list of tensors 'shadow_params', so it cannot be read.")
+    check_extent({str(number): item for number, item in enumerate(shadow)}, path)
     return tuple(shadow)
 
 
@@ -155,7 +156,9 @@ def _only_tensors(path: Path, held: Mapping[str, Any]) -> dict[str, Tensor]:
     if strange or not held:
         what = f"entries that are not tensors ({', '.join(strange[:5])})" if held else "nothing"
         raise InputError(f"{path} holds {what} instead of a state dict: it is not a checkpoint of a known layout.")
-    return without_wrappers(path, {str(name): value for name, value in held.items()})
+    tensors = {str(name): value for name, value in held.items()}
+    check_extent(tensors, path)
+    return without_wrappers(path, tensors)
 
 
 def without_wrappers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

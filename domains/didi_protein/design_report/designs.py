@@ -7,7 +7,6 @@ pdb/<id>.pdb     predicted structure, pLDDT in the B-factor column
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
-from Bio.PDB.PDBParser import PDBParser
 from jaxtyping import Float
 
 from didi_core.errors import InputError
-from didi_core.storage.files import inside
+from didi_core.storage.files import inside, parse_json
 from didi_core.storage.frame import frame
+from didi_core.storage.shape import NUMBER, Each, misfit
 
 from ..fasta import without_breaks
+from ..structure_file import parse
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -37,6 +37,8 @@ BANDS = (  # lower end, name, colour: AlphaFold DB's
 )
 CONFIDENT = 70.0
 IN_ORDER = "in the order of the file"
+SCORE = Each((None, bool, *NUMBER, str), dict)  # values of a row
+LARGEST = 1e300
 LONGEST_NAME = 120  # characters of a file name
 
 
@@ -68,8 +70,7 @@ class Design:
         """CA positions of the predicted structure in angstroms, centred. Raises InputError for a damaged file."""
         if self.pdb is None:
             raise InputError(f"design {self.id!r} has no structure.")
-        structure = PDBParser(QUIET=True).get_structure(self.id, str(self.pdb))
-        found = [residue["CA"].coord for residue in structure.get_residues() if "CA" in residue]
+        found = [residue["CA"].coord for residue in parse(self.pdb).get_residues() if "CA" in residue]
         if len(found) != len(self.letters):
             raise InputError(
                 f"{self.pdb}: {len(found)} CA atoms for {len(self.letters)} residues of design {self.id!r}. "
@@ -82,9 +83,7 @@ class Design:
 def number(scores: Mapping[str, Any], name: str) -> float | None:
     """A score of a row as a number; None where it is absent or undefined."""
     value = scores.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        return None
-    return float(value)
+    return float(value) if type(value) in NUMBER and abs(value) < LARGEST else None
 
 
 def confidence(scores: Mapping[str, Any]) -> float | None:
@@ -140,8 +139,8 @@ def read_designs(folder: Path, ranked: bool = False) -> list[Design]:
     lines: dict[str, int] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            design = _design(folder, json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            design = _design(folder, parse_json(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}, line {number}: this is not a row of scores ({error}). Score again.") from error
         if lines.setdefault(design.id, number) != number:
             first = lines[design.id]
@@ -158,6 +157,11 @@ def _design(folder: Path, row: dict[str, Any]) -> Design:
     residues = row.pop(RESIDUES, None)
     if residues is not None and len(residues) != len(without_breaks(sequence)):
         raise ValueError(f"{len(residues)} values in {RESIDUES} for {len(without_breaks(sequence))} residues")
+    if wrong := misfit(row, SCORE):
+        raise ValueError(wrong)
+    beyond = next((k for k, value in row.items() if type(value) in NUMBER and not abs(value) < LARGEST), None)
+    if beyond is not None:
+        raise ValueError(f"{beyond} is not a finite number")
     pdb = inside(folder, f"{STRUCTURES}/{structure_name(name)}")
     return Design(
         name,

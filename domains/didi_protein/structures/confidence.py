@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from didi_core.errors import InputError
+from didi_core.storage.files import read_json
+from didi_core.storage.unpacked import read_arrays
 
 SMALL, LARGE = "0 to 1", "0 to 100"
 LARGEST = {SMALL: 1.0, LARGE: 100.0}
@@ -27,16 +28,7 @@ def read_values(path: Path) -> Mapping[str, Any]:
 def _values(path: Path, changed: int, size: int) -> Mapping[str, Any]:
     """One file holds several kinds of confidence: read once, as long as it is the same."""
     del changed, size
-    try:
-        if path.suffix == ".npz":
-            with np.load(path) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as confidences ({' '.join(str(error).split())}).") from None
-    if not isinstance(values, Mapping):
-        raise InputError(f"{path}: a JSON object with confidences is expected, not a {type(values).__name__}.")
-    return values
+    return read_arrays(path) if path.suffix == ".npz" else read_json(path, "Predict the design again.")
 
 
 def number(values: Mapping[str, Any], name: str, path: Path) -> float | None:

@@ -24,7 +24,7 @@ from .superposition import rmsd, superpose
 
 MOTIF, MOTIF_FILE = "motif", "motif_pdb"  # columns of a design: where its pieces are, and the structure file
 RMSD, RMSD_CA = "motif_rmsd", "motif_rmsd_ca"
-_PIECE = re.compile(r"([0-9]+)-([0-9]+)=(?:([A-Za-z]+)|([^\s/:,=]+):)(-?[0-9]+)-(-?[0-9]+)")
+_PIECE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})=(?:([A-Za-z]+)|([^\s/:,=]+):)(-?[0-9]{1,9})-(-?[0-9]{1,9})")
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,11 @@ def pieces_of(text: str) -> list[Piece]:
         match = _PIECE.fullmatch(part)
         if match is None:
             raise InputError(f"motif={text}: {part!r} is no piece such as 27-34=A12-19 (design=structure file).")
+        first, last = int(match[1]), int(match[2])
         source = ResidueRange(match[3] or match[4], int(match[5]), int(match[6]))
-        if len(source) != int(match[2]) - int(match[1]) + 1 or len(source) < 1 or int(match[1]) < 1:
+        if first < 1 or last < first or source.last - source.first != last - first:
             raise InputError(f"motif={text}: {part} has two ranges of different lengths.")
-        pieces.append(Piece(int(match[1]), source))
+        pieces.append(Piece(first, source))
     return pieces
 
 

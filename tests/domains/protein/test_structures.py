@@ -210,7 +210,7 @@ def test_damaged_confidences_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, "boltz", ("d1",))
     path = next(tmp_path.rglob("confidence_*.json"))
     path.write_text('{"ptm": 0.7')
-    assert f"{path}: cannot be read as confidences" in refused(tmp_path)
+    assert f"{path} is damaged" in refused(tmp_path)
     path.write_text(json.dumps({"ptm": 83.0}))
     assert "ptm=83 is outside of 0 to 1" in refused(tmp_path)
     path.write_text(json.dumps({"ptm": "high"}))

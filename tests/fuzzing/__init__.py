@@ -1,0 +1,1 @@
+"""Readers and parsers of everything that comes from outside, with good inputs and mutations of them."""

@@ -1,0 +1,128 @@
+"""Small files that unpack to large ones are refused before they fill the memory, whatever reads them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from didi_core.checkpoints.card import load_denoiser, save_model
+from didi_core.checkpoints.importers import import_checkpoint
+from didi_core.checkpoints.judge import load_causal, load_judge, save_judge
+from didi_core.errors import InputError
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.models.judge import Judge, JudgeConfig
+from didi_core.storage import unpacked
+from didi_core.storage.sample_files import read_file
+from didi_core.storage.unpacked import read_arrays
+from didi_core.types import Vocabulary
+from didi_language.sources import Source
+from didi_protein.structure_file import StructureFile
+
+WORDS = Vocabulary(5)
+TINY = DiTConfig(hidden=8, layers=1, heads=2, conditioning=8)
+ATOM = b"ATOM      1  CA  GLY A   1       1.000   0.000   0.000  1.00 50.00           C  \n"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacked, "SMALL", 1 << 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "read"),
+    [
+        ("x.fasta", b">a\nMKV\n", read_file),
+        ("x.fa", b"MKV" * 40, read_file),
+        ("x.jsonl", b'{"text": "MKV"}\n', read_file),
+        ("x.json", b'[{"text": "MKV"},', read_file),
+        ("x.csv", b"text,n\n", read_file),
+        ("x", b"MKV\n", read_file),
+        ("x.txt", b"word ", lambda path: list(Source((str(path),)).read())),
+        ("x.md", b"word\n\n\n\n", lambda path: list(Source((str(path),)).read())),
+        ("x.pdb", ATOM, StructureFile),
+        ("x.cif", b"data_x\n", StructureFile),
+    ],
+)
+def test_gzip(tmp_path: Path, name: str, unit: bytes, read: Callable[[Path], object]) -> None:
+    path = tmp_path / f"{name}.gz"
+    path.write_bytes(gzip.compress(b">a\n" * (name == "x.fa") + unit * (1 << 18)))
+    with pytest.raises(InputError, match="unpacks to more than"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["x.fasta", "x.jsonl", "x.csv", "x", "x.pdb"])
+def test_zeros_are_no_text(tmp_path: Path, name: str) -> None:
+    (path := tmp_path / f"{name}.gz").write_bytes(gzip.compress(bytes(1 << 15)))
+    with pytest.raises(InputError, match="binary data"):
+        StructureFile(path) if name == "x.pdb" else read_file(path)
+
+
+def test_what_the_user_allows_is_read(tmp_path: Path) -> None:
+    (path := tmp_path / "x.fasta.gz").write_bytes(gzip.compress(b">a\n" + b"MKV\n" * (1 << 16)))
+    with pytest.raises(InputError, match="data.unpacked_limit=<bytes> allows more"):
+        read_file(path)
+    assert len(read_file(path, unpacked=1 << 19).samples[0].text) == 3 << 16
+
+
+def test_archives(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", pae=np.zeros((1000, 1000)))
+    torch.save({"state_dict": {"a": torch.zeros(1 << 20)}}, tmp_path / "stored.ckpt")
+    with zipfile.ZipFile(tmp_path / "stored.ckpt") as stored, zipfile.ZipFile(
+        tmp_path / "x.ckpt", "w", zipfile.ZIP_DEFLATED
+    ) as packed:
+        for member in stored.namelist():
+            packed.writestr(member, stored.read(member))
+    with pytest.raises(InputError, match="x.npz: its .* bytes unpack to 8,000,"):
+        read_arrays(tmp_path / "x.npz")
+    with pytest.raises(InputError, match="x.ckpt: its .* bytes unpack to 4,19"):
+        import_checkpoint(str(tmp_path / "x.ckpt"), WORDS)
+
+
+@pytest.mark.parametrize("where", ["state_dict", "ema"])
+def test_one_number_is_not_a_billion(tmp_path: Path, where: str) -> None:
+    wide = torch.zeros(1).expand(1 << 15, 1 << 15)
+    state = {"backbone.vocab_embed.embedding": wide if where == "state_dict" else torch.zeros(2, 2)}
+    torch.save({"state_dict": state, "ema": {"shadow_params": [wide]}}, tmp_path / "x.ckpt")
+    with pytest.raises(InputError, match="bytes hold tensors of 4,294,967,"):
+        import_checkpoint(str(tmp_path / "x.ckpt"), WORDS)
+
+
+@pytest.mark.parametrize("key", ["hidden", "layers", "conditioning", "mlp_ratio", "positions", "noise"])
+def test_sizes_of_a_card_that_its_weights_do_not_have(tmp_path: Path, key: str) -> None:
+    save_model(tmp_path, DiT(TINY, WORDS))
+    card = json.loads((tmp_path / "card.json").read_text())
+    card["config"][key] = 10**7
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="card.json (describes a network of 10,000,000|does not fit)"):
+        load_denoiser(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["hidden", "layers", "context"])
+def test_sizes_of_a_judge_that_its_weights_do_not_have(tmp_path: Path, key: str) -> None:
+    save_judge(tmp_path / "own", Judge(JudgeConfig(8, 1, 2, 16), WORDS))
+    Judge(JudgeConfig(8, 1, 2, 16), WORDS).network.save_pretrained(tmp_path / "hub")
+    for folder, theirs, read in (
+        ("own/card.json", key, lambda: load_judge(tmp_path / "own")),
+        ("hub/config.json", {"hidden": "n_embd", "layers": "n_layer", "context": "n_positions"}[key],
+         lambda: load_causal(str(tmp_path / "hub"), "data.judge")),
+    ):  # fmt: skip
+        held = json.loads((tmp_path / folder).read_text())
+        held.get("config", held)[theirs] = 10**6
+        (tmp_path / folder).write_text(json.dumps(held))
+        with pytest.raises(InputError):
+            read()
+
+
+def test_a_hub_folder_without_all_weights_is_refused(tmp_path: Path) -> None:
+    Judge(JudgeConfig(8, 1, 2, 16), WORDS).network.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "n_layer": 2}))
+    with pytest.raises(InputError, match=r"lacks the weights of transformer.h.1"):
+        load_causal(str(tmp_path), "data.judge")
