@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from didi_core.checkpoints import exported
 from didi_core.checkpoints.hub import fetch, is_hub_id

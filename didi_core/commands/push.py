@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from didi_core.checkpoints.card import MODEL, model_folder, read_card, domain_name
+from didi_core.checkpoints.card import MODEL, domain_name, model_folder, read_card
 from didi_core.checkpoints.exporters import hub_files
 from didi_core.checkpoints.hub import check_repository, upload
 from didi_core.checkpoints.weights import count_parameters

@@ -17,6 +17,7 @@ from didi_core.report.ablation import ablation
 from didi_core.report.runs import read_run, side_by_side
 from didi_core.report.to_json import SCHEMA
 from didi_core.sampling.generate import Generated
+from didi_core.storage.journal import Journal
 from didi_core.storage.run_dir import RunDirectory, read_record
 from didi_core.types import NFE, Sample
 from didi_language.packing import Held, Packed
@@ -24,7 +25,6 @@ from didi_language.tokenizer import load_tokenizer, train_tokenizer
 from didi_protein.design_report import read_designs
 from didi_protein.design_report.page import html
 from didi_protein.kept_split import _load as load_split
-from didi_protein.scoring.journal import Journal
 from didi_protein.structures.folder import read_folder
 from didi_protein.structures.motif import read_map
 from fuzzing.case import Case
@@ -66,7 +66,7 @@ def scores(folder: Path) -> None:
 
 def shown(folder: Path) -> None:
     designs = read_designs(folder)
-    html(designs, [d for d in designs if d.residues is not None][:1], [], {})
+    html(designs, [d for d in designs if d.residues is not None][:1], [], {}, "as they are")
     for design in designs:
         if design.pdb is not None:
             design.atoms()
