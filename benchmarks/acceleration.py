@@ -27,7 +27,15 @@ from didi_core.commands.common import load_teacher, make_domain
 from didi_core.evaluation.cache import StatisticsCache
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.drawing import Drawing
-from didi_core.evaluation.frontier import Matched, SweepPoint, frontier, matched, matched_difference
+from didi_core.evaluation.frontier import (
+    Frontier,
+    Matched,
+    SweepPoint,
+    common_value,
+    frontier,
+    matched,
+    matched_difference,
+)
 from didi_core.evaluation.held_out import reference_rows
 from didi_core.evaluation.intervals import Interval, bootstrap, interval, over_runs
 from didi_core.evaluation.measure import variety_metric
@@ -68,37 +76,53 @@ class Measure:
 
     metrics: Sequence[Metric]
     at: float
+    variety: float | None = None  # of the data, where a metric of it is matched too
+
+    def curve(self, line: Line, sets: int, other: int = 1) -> Frontier:
+        """Quality against the entropy (or another metric) along a line's sweep, from its first sets."""
+        sweep = [SweepPoint(t, line.statistics(t, 0, sets), line.statistics(t, other, sets)) for t in line.found]
+        return frontier(self.metrics[0], self.metrics[other], sweep)
 
     def read(self, line: Line, sets: int) -> Matched:
         """A line at the entropy of the data, from its first sets."""
-        sweep = [SweepPoint(t, line.statistics(t, 0, sets), line.statistics(t, 1, sets)) for t in line.found]
-        return matched(frontier(self.metrics[0], self.metrics[1], sweep), self.at)
-
-    def ratio(self, ours: Line, theirs: Line) -> Interval | None:
-        """Log quality of one line minus that of another, from the sets that both have; below zero the first is better.
-
-        Rows of equal size resample the same indices, so the interval is that of pairs.
-        """
-        sets = min(ours.complete(), theirs.complete())
-        return matched_difference(self.read(ours, sets), self.read(theirs, sets)) if sets else None
+        return matched(self.curve(line, sets), self.at)
 
     def mean_ratio(self, ours: Sequence[Line], theirs: Line) -> dict[str, object]:
-        """The ratio over training seeds: each seed's own, their mean over samples, and Student's t over seeds."""
+        """Log quality of students minus the teacher's, from the sets that all have; below zero a student is better.
+
+        Each seed's own, their mean over samples, and Student's t over seeds. Rows of equal size resample the same
+        indices, so the intervals are those of pairs.
+        """
         sets = min([theirs.complete(), *(line.complete() for line in ours)])
         if not sets:
             return {"sets": 0}
-        taught, read = self.read(theirs, sets), [self.read(line, sets) for line in ours]
-        own = [matched_difference(one, taught) for one in read]
-        usable = [found for found in own if found is not None]
-        if len(usable) < len(own):
-            return {"sets": sets, "no claim": f"{len(usable)} of {len(own)} sweeps reach the entropy"}
-        mean = float(np.mean([found.value for found in usable]))
-        draws = np.mean([one.draws - taught.draws for one in read], axis=0)
-        told: dict[str, object] = {"sets": sets, "seeds": [_numbers(found) for found in usable]}
-        told["mean"] = _numbers(interval(mean, draws, taught.n))
-        if len(usable) > 1:
-            told["t over seeds"] = _numbers(over_runs([found.value for found in usable]))
+        taught = self.read(theirs, sets)
+        told = {"sets": sets, **_over_seeds([(self.read(line, sets), taught) for line in ours])}
+        if self.variety is not None and len(theirs.found) > 1:
+            found = [self._at_variety(line, theirs, sets) for line in ours]
+            told["at matched variety"] = _over_seeds([pair for pair in found if pair is not None], len(ours))
         return told
+
+    def _at_variety(self, ours: Line, theirs: Line, sets: int) -> tuple[Matched, Matched] | None:
+        """Both at one variety, the nearest to the data's that both sweeps reach; None where they do not meet."""
+        curves = [self.curve(line, sets, 2) for line in (ours, theirs)]
+        at = common_value(*curves, self.variety or 0.0)
+        return None if at is None else (matched(curves[0], at), matched(curves[1], at))
+
+
+def _over_seeds(pairs: Sequence[tuple[Matched, Matched]], seeds: int | None = None) -> dict[str, object]:
+    """The differences of pairs (student, teacher), one a seed."""
+    found = [matched_difference(ours, theirs) for ours, theirs in pairs]
+    usable = [one for one in found if one is not None]
+    if len(usable) < (seeds or len(pairs)):
+        return {"no claim": f"{len(usable)} of {seeds or len(pairs)} sweeps reach it"}
+    mean = float(np.mean([one.value for one in usable]))
+    draws = np.mean([ours.draws - theirs.draws for ours, theirs in pairs], axis=0)
+    told: dict[str, object] = {"read at": [ours.entropy for ours, _ in pairs]}
+    told |= {"seeds": [_numbers(one) for one in usable], "mean": _numbers(interval(mean, draws, usable[0].n))}
+    if len(usable) > 1:
+        told["t over seeds"] = _numbers(over_runs([one.value for one in usable]))
+    return told
 
 
 def draw(lines: Sequence[Line], domain: Domain, measure: Measure, given: argparse.Namespace) -> None:
@@ -151,11 +175,17 @@ def page(report: dict[str, object], quality: str) -> str:
     for calls, against in compared.items():
         lines += ["", f"student of {calls} calls against plain calls of the teacher, mean over seeds"]
         for plain, told in against.items():
-            seeds: list[list[float]] = told.get("seeds", [])  # type: ignore[assignment]
-            each = "; ".join(map(_percent, seeds))
-            pairs = f"{_percent(told.get('mean'))}; t {_percent(told.get('t over seeds'))}"
-            lines.append(f"- {plain}: {told.get('no claim', pairs)}; seeds {each} ({told['sets']} sets of {SIZE})")
+            lines.append(f"- {plain}: {_sentence(told)} ({told['sets']} sets of {SIZE})")
+            varied: dict[str, object] = told.get("at matched variety", {})  # type: ignore[assignment]
+            lines += [f"  - at matched variety: {_sentence(varied)}"] if varied else []
     return "\n".join(lines) + "\n"
+
+
+def _sentence(told: dict[str, object]) -> str:
+    """A mean over seeds, the interval over seeds, and each seed's own."""
+    seeds: list[list[float]] = told.get("seeds", [])  # type: ignore[assignment]
+    mean = f"{_percent(told.get('mean'))}; t {_percent(told.get('t over seeds'))}"
+    return f"{told.get('no claim', mean)}; seeds {'; '.join(map(_percent, seeds))}"
 
 
 def _numbers(found: Interval) -> list[float]:
@@ -213,7 +243,8 @@ def main(words: Sequence[str] | None = None) -> int:
     variety = variety_metric(domain.metrics())
     metrics = [*domain.metrics()[:2], *([variety] if variety else [])]
     data = reference_rows(domain, metrics, 1000)[0][0].values
-    measure = Measure(metrics, data[metrics[1].name].value)
+    varied = data[variety.name].value if variety and variety.name in data else None
+    measure = Measure(metrics, data[metrics[1].name].value, varied)
     draw(lines, domain, measure, given)
     report: dict[str, object] = {
         "domain": domain.name,
