@@ -15,6 +15,7 @@ BY_ANOTHER = (
     ", or use a judge that knows such data: pretrain objective=autoregressive model=judge trains one, and "
     "judge=<its run> of evaluate, or data.judge, names it"
 )
+ALIKE, ABOVE = "≈ data", "beats data"  # marks of controls
 HEADLINE = (8, 16, 4, 32)  # the sentence is about the first of these numbers of steps that was run
 
 
@@ -146,11 +147,15 @@ def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
     if any(row.kind == "model" for row in evaluation.rows) and (findings.comparisons or findings.differences):
         found.append("One training run per model: a claim about training needs at least three seeds.")
     quality = evaluation.metrics[0]
-    blurred = list(dict.fromkeys(f"'{name}'" for name in indistinct(evaluation, quality)))
-    if blurred:
+    said = [
+        f"{verb} the control{'s' * (len(names) > 1)} {listed(names)} {than} held-out data"
+        for mark, verb, than in ((ALIKE, "does not distinguish", "from"), (ABOVE, "rates", "better than"))
+        if (names := [f"'{name}'" for name, found in misjudged(evaluation, quality).items() if found == mark])
+    ]
+    if said:
         found.append(
-            f"{quality.label} does not distinguish the control{'s' * (len(blurred) > 1)} {listed(blurred)} from "
-            f"held-out data: read it with the diversity columns{BY_ANOTHER if quality.description else ''}."
+            f"{quality.label} {' and '.join(said)}: read it with the diversity columns"
+            f"{BY_ANOTHER if quality.description else ''}."
         )
     missed = [
         f"{model}{_at(method)} ({method.label})"
@@ -186,15 +191,23 @@ def _too_few(rows: Sequence[Row]) -> list[str]:
 
 def indistinct(evaluation: Evaluation, metric: MetricInfo) -> list[str]:
     """Controls that a metric does not rate worse than held-out data by more than both intervals."""
+    return list(misjudged(evaluation, metric))
+
+
+def misjudged(evaluation: Evaluation, metric: MetricInfo) -> dict[str, str]:
+    """What a metric makes of the controls that it does not rate worse than held-out data: ``ALIKE``, or ``ABOVE`` where
+    it rates them better by more than both intervals."""
     data = next((row for row in evaluation.rows if row.kind == "data"), None)
     if data is None or metric.name not in data.values or metric.better == "neither":
-        return []
+        return {}
     reference = data.values[metric.name]
-    failed = []
+    failed = {}
     for row in evaluation.rows:
         value = row.values.get(metric.name)
-        if row.kind == "control" and value is not None:
-            worse = value.low > reference.high if metric.better == "lower" else value.high < reference.low
-            if not worse:
-                failed.append(row.model)
+        if row.kind != "control" or value is None:
+            continue
+        above, below = value.low > reference.high, value.high < reference.low
+        worse, better = (above, below) if metric.better == "lower" else (below, above)
+        if not worse:
+            failed[row.model] = ABOVE if better else ALIKE
     return failed

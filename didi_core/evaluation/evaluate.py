@@ -216,7 +216,7 @@ def _is_table(settings: SamplerSettings, plan: Sequence[SamplerSettings]) -> boo
 
 def _example_label(name: str, settings: SamplerSettings) -> str:
     method = method_of(settings)
-    steps = f", {method.steps} steps" if method.steps is not None else ""
+    steps = f", {method.steps} step{'s' * (method.steps != 1)}" if method.steps is not None else ""
     return f"{name}{steps} ({method.label})"
 
 

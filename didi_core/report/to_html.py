@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from didi_core.domain.palette import colour_of_letters
-from didi_core.evaluation.conclusion import indistinct
+from didi_core.evaluation.conclusion import misjudged
 from didi_core.evaluation.rows import Films
 from didi_core.evaluation.wording import figure, headed, percent
 from didi_core.report.page import Cell, Grid, Line, render
@@ -130,10 +130,14 @@ def _tiles(report: Report) -> list[Cell]:
     tiles = []
     for item in sorted(shown, key=lambda c: c.method.steps or 0)[:6]:
         if item.ratio is not None:
-            label = f"{report.evaluation.metrics[0].label} at {item.method.steps} steps against the {item.baseline}"
+            label = f"{report.evaluation.metrics[0].label} at {_calls(item.method.steps)} against the {item.baseline}"
             tone = item.verdict if item.verdict in TONES else ""
             tiles.append(Cell(percent(item.ratio.value), f"{label}, matched entropy", tone=tone))
     return tiles
+
+
+def _calls(steps: int | None) -> str:
+    return f"{steps} step{'s' * (steps != 1)}"
 
 
 def _matched(report: Report) -> Grid:
@@ -148,13 +152,13 @@ def _matched(report: Report) -> Grid:
 
 def _main(report: Report) -> Grid:
     headers, cells, rows = main_table(report)
-    blurred = set(indistinct(report.evaluation, report.evaluation.metrics[0]))
+    marks = misjudged(report.evaluation, report.evaluation.metrics[0])
     words = tuple(i for i, header in enumerate(headers) if header in ("", "method"))
     lines, before = [], ""
     for line, row in zip(cells, rows, strict=True):
         own = row.kind in ("model", "file")
         dot = _colour(report, row.model) if own else ""
-        name = Cell(row.model, "≈ data" if row.model in blurred else "", dot)
+        name = Cell(row.model, marks.get(row.model, ""), dot)
         rate = f"{figure(row.rate)}" if row.rate else ""
         made = (name, *map(Cell.ranged, line[1:]), Cell(rate), Cell(f"{row.n:,}"))
         group = row.model if own else "reference"

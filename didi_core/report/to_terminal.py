@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from didi_core.evaluation.conclusion import indistinct
+from didi_core.evaluation.conclusion import misjudged
 from didi_core.report.record import Report
 from didi_core.report.side_tables import Table as Plain
 from didi_core.report.side_tables import difference_table, variety_table
@@ -45,7 +45,7 @@ def samples_table(report: Report, narrow: bool = False) -> Table:
     """One line per model and steps; a control that the quality does not distinguish from data is marked."""
     headers, cells, rows = main_table(report)
     quality = report.evaluation.metrics[0]
-    blurred = set(indistinct(report.evaluation, quality))
+    marks = misjudged(report.evaluation, quality)
     table = _table("as sampled" + ("" if narrow else "; 95 % intervals"), headers)
     before = ""
     for line, row in zip(cells, rows, strict=True):
@@ -54,7 +54,7 @@ def samples_table(report: Report, narrow: bool = False) -> Table:
             table.add_section()
         before = group
         line = [_bare(cell) for cell in line] if narrow else line
-        marked = [f"{line[0]} (≈ data)" if row.model in blurred else line[0], *line[1:]]
+        marked = [f"{line[0]} ({marks[row.model]})" if row.model in marks else line[0], *line[1:]]
         table.add_row(*marked, style="dim" if row.kind == "control" else None)
     return table
 

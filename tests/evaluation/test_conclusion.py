@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from didi_core.evaluation.conclusion import notes, sentence
+from didi_core.evaluation.conclusion import misjudged, notes, sentence
 from didi_core.evaluation.findings import compare
 from didi_core.evaluation.frontier import Frontier
 from didi_core.evaluation.intervals import Interval, corrected, over_runs
@@ -132,6 +132,22 @@ def test_unequal_sets_are_not_told_to_be_equal() -> None:
     sizes = [replace(row, n=n) for row, n in zip(evaluation.rows[1:], (50, 200), strict=True)]
     told = notes(replace(evaluation, rows=(DATA, *sizes)), compare(evaluation))
     assert "Smoke test: 50 to 200 samples per row. A claim needs at least 1,000." in told
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_a_control_is_rated_like_data_only_where_the_numbers_are(better: str) -> None:
+    sign = 1 if better == "lower" else -1
+    values = {"worse": 5.0, "alike": 0.5, "preferred": -5.0}
+    rows = [DATA] + [
+        Row(name, "control", 200, {"ppl": Interval(9 + sign * x, 8 + sign * x, 10 + sign * x, 200)})
+        for name, x in values.items()
+    ]
+    quality = MetricInfo("ppl", "perplexity", better)
+    evaluation = Evaluation("toy", (quality, INFOS[1]), tuple(rows), {}, 2.0, {})
+    assert misjudged(evaluation, quality) == {"alike": "≈ data", "preferred": "beats data"}
+    told = notes(evaluation, compare(evaluation))
+    both = "does not distinguish the control 'alike' from held-out data and rates the control 'preferred' better than"
+    assert any(both in note for note in told)
 
 
 @pytest.mark.parametrize(
