@@ -35,9 +35,10 @@ from didi_core.domain.data_report import describe
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import check_reference
+from didi_core.models.adapter import AdapterSettings, Network, adapt, merged
 from didi_core.models.noise import with_noise
 from didi_core.models.scorer import TokenScorer
-from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.base import Adapting, Materials, ObjectiveSettings
 from didi_core.objectives.older import upgraded
 from didi_core.objectives.registry import read_objective
 from didi_core.plugins import registry
@@ -84,6 +85,7 @@ class Settings(RunSettings, CompileSettings):
 
     objective: ``kind``, and the keys of that kind. training: length, batch and optimiser.
     collapse: the run stops when the student's entropy falls below this fraction of the teacher's at the same states.
+    adapter: None where the networks that learn are full copies of the teacher.
     cache: folder of drawn samples and their statistics; by default ``<run_dir>/reference`` and
         ``<run_dir>/evaluation``. The runs of a multirun share one, so the teacher is sampled only once for all of them.
     """
@@ -93,6 +95,7 @@ class Settings(RunSettings, CompileSettings):
     collapse: float = 0.1
     teacher: str = "bundled"
     cache: Path | None = None
+    adapter: AdapterSettings | None = None
     student: StudentSettings = field(default_factory=StudentSettings)
     evaluate: EvaluationSettings = field(default_factory=EvaluationSettings)
 
@@ -158,7 +161,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         opened.note(updates=engine.updates)
         networks = [trainee.learner.network for trainee in engine.trainees]
         scorer = next((network for network in networks if isinstance(network, TokenScorer)), None)
-        made = Distilled(student, scorer)
+        made = Distilled(merged(student), merged(scorer) if scorer is not None else None)
         if processes.first:
             save_student(made, card(settings, engine, teacher, opened), opened)
             print(f"student: {opened.path / 'student'}")
@@ -179,8 +182,21 @@ def compare(settings: Settings, about: Run, made: Distilled, teacher: Denoiser, 
 
 
 def make_student(settings: Settings, teacher: Denoiser) -> Denoiser:
-    """A copy of the teacher that learns, with the noise that it is to read."""
-    return with_noise(teacher, settings.student.noise, settings.seed).requires_grad_(True)
+    """A copy of the teacher that learns, in full or by an adapter, with the noise that it is to read."""
+    made = with_noise(teacher, settings.student.noise, settings.seed).requires_grad_(True)
+    adapting = adapter(settings, teacher)
+    return made if adapting is None else adapting(made, "student")
+
+
+def adapter(settings: Settings, teacher: Denoiser) -> Adapting | None:
+    """What makes adapters of copies of the teacher; None where they learn in full."""
+    if settings.adapter is None:
+        return None
+    return partial(_adapted, teacher=teacher, how=settings.adapter, seed=settings.seed)
+
+
+def _adapted(network: Network, name: str, *, teacher: Denoiser, how: AdapterSettings, seed: int) -> Network:
+    return adapt(network, teacher, how, seed, name)
 
 
 def materials(settings: Settings, about: Run, teacher: Denoiser, student: Denoiser) -> Materials:
@@ -193,6 +209,7 @@ def materials(settings: Settings, about: Run, teacher: Denoiser, student: Denois
         teacher,
         lambda num, steps: teacher_samples(about, teacher, num, steps, kept),
         settings.collapse,
+        adapter(settings, teacher),
     )
 
 
@@ -289,6 +306,7 @@ def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirec
             "batch_size": training.batch_size,
             "lr": training.lr,
             "seed": settings.seed,
+            **({} if settings.adapter is None else {"adapter": settings.adapter.record()}),
             "compile": opened.record["compile"],
         },
         COMPARED: {one.name: getattr(settings.evaluate, one.name) for one in fields(PlanSettings)},

@@ -66,6 +66,7 @@ FEATURES = (
     Feature("fastest attention on GPUs", ("xformers",), 'pip install "didi-core[xformers]"', cuda=True),
     Feature("nearest known protein by exact alignment", ("pyopal",), 'pip install "didi-core[novelty]"'),
     Feature("ESM C by name (pppl=esm:...)", ("esm.models.esmc",), 'pip install "didi-core[esm]"', python=(3, 12)),
+    Feature("adapters in training (adapter=lora)", ("peft",), 'pip install "didi-core[lora]"'),
     Feature("samples and scores as DataFrames", ("pandas",), 'pip install "didi-core[frame]"'),
     Feature("the page of demo", ("gradio",), 'pip install "didi-core[demo]"'),
     Feature("tests and the conformance kit", ("pytest", "hypothesis", "beartype"), 'pip install "didi-core[test]"'),

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from didi_core.errors import InputError
+from didi_core.models.adapter import Network
 from didi_core.objectives.reference import Batches, SampleReference
 from didi_core.run import Run
 from didi_core.streams import seeded
 from didi_core.training.objective import Collapse, Learner, Objective, Scalars
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Denoiser, Scorer
+
+
+class Adapting(Protocol):
+    """What makes an adapter of a network that begins as a copy of the teacher."""
+
+    def __call__(self, network: Network, name: str) -> Network: ...
 
 
 def no_teacher(num: int, steps: int) -> Int[Tensor, "S L"]:
@@ -32,6 +40,7 @@ class Materials:
         ``pretrain``.
     teacher: frozen and in eval mode; None in ``pretrain``.
     teacher_samples: (number, calls of each) -> the teacher's sequences on the CPU, drawn once and kept with the run.
+    adapter: makes an adapter of a copy of the teacher, (network, name) -> network; None where copies learn in full.
     collapse: the run stops when the student's entropy falls below this fraction of the teacher's.
     validate_every, validation_batches: steps between validations, and their number of batches.
     """
@@ -42,6 +51,7 @@ class Materials:
     teacher: Denoiser | None = None
     teacher_samples: Callable[[int, int], Int[Tensor, "S L"]] = no_teacher
     collapse: float = 0.0
+    adapter: Adapting | None = None
     validate_every: int = 1
     validation_batches: int = 1
 
@@ -64,10 +74,21 @@ class Materials:
         """Sequences that a process holds at one time."""
         return self.training.slice_size(self.run.processes.size)
 
+    def copy_of_teacher(self, name: str) -> Denoiser:
+        """A copy of the teacher that learns, in full or as an adapter on the teacher's weights.
+
+        name: of the learner it becomes.
+        """
+        return self._learning(copy.deepcopy(self.frozen).requires_grad_(True), name)
+
     def scorer(self, trainable_blocks: int) -> Scorer:
-        """A fresh scorer on a copy of the teacher's trunk, on the device of the run."""
+        """A fresh scorer on a copy of the teacher's trunk, or on an adapter of it, on the device of the run."""
         with seeded(self.run.seed, "scorer"):
-            return self.run.domain.scorer(self.frozen, trainable_blocks).to(self.run.device)
+            made = self.run.domain.scorer(self.frozen, trainable_blocks).to(self.run.device)
+        return self._learning(made, "scorer")
+
+    def _learning(self, network: Network, name: str) -> Network:
+        return network if self.adapter is None else self.adapter(network, name)
 
     def student_learner(self, warmup: int = 0) -> Learner:
         """The student as the run's result: it waits for ``warmup`` updates of the others and has an EMA."""

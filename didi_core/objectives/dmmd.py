@@ -7,7 +7,6 @@ denoiser towards the teacher, which stabilises it.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +51,7 @@ class Dmmd(ObjectiveSettings):
             raise InputError("objective.pull must not be negative, and objective.clip must be positive.")
 
     def prepare(self, materials: Materials) -> DmmdObjective:
-        fake = copy.deepcopy(materials.frozen).requires_grad_(True)
+        fake = materials.copy_of_teacher("fake")
         states = States.of(self.states, materials, schedule(self.schedule))
         return DmmdObjective(materials, fake, self.critic, self.anchor, self.clip, self, states)
 

@@ -7,7 +7,6 @@ The defaults are those of the released code: states from corrupted data, soft ta
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +57,7 @@ class Idlm(ObjectiveSettings):
             raise InputError("objective.clip and objective.weight_clip must be positive.")
 
     def prepare(self, materials: Materials) -> IdlmObjective:
-        fake = copy.deepcopy(materials.frozen).requires_grad_(True)
+        fake = materials.copy_of_teacher("fake")
         states = None if self.rollout else States.of(self.states, materials, schedule(self.schedule))
         return IdlmObjective(materials, fake, self.critic, self.anchor, self.clip, self, states)
 

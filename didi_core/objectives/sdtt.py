@@ -17,7 +17,6 @@ Unlike the paper, the next teacher has the student's current weights, not their 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +30,7 @@ from didi_core.diffusion.heads import draw_tokens, token_statistics
 from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError, unknown
+from didi_core.models.adapter import copied
 from didi_core.objectives.base import Materials, ObjectiveSettings, check_entropy
 from didi_core.objectives.states import State, States, StateSettings
 from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms, on_host
@@ -70,7 +70,7 @@ class Sdtt(ObjectiveSettings):
             raise unknown("divergence", self.divergence, DIVERGENCES, "objective.divergence")
 
     def prepare(self, materials: Materials) -> SdttObjective:
-        earlier = copy.deepcopy(materials.student)
+        earlier = copied(materials.student)
         return SdttObjective(self, materials, earlier, States.of(self.states, materials, schedule(self.schedule)))
 
 

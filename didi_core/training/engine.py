@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from didi_core.errors import InputError
+from didi_core.models.adapter import OwnState, is_adapted
 from didi_core.run import Run
 from didi_core.training.objective import Learner, Objective, Scalars, Slice, Validated, check_finite
 from didi_core.training.optimiser import EMA, adamw, apply_gradients
@@ -42,7 +43,9 @@ class Trainee:
 
     def state(self, prefix: str) -> dict[str, Stateful]:
         """Its states in a checkpoint, by name."""
-        found: dict[str, Stateful] = {self.learner.name: self.learner.network, f"{prefix}optimiser": self.optimiser}
+        network = self.learner.network
+        own: Stateful = OwnState(network) if is_adapted(network) else network
+        found: dict[str, Stateful] = {self.learner.name: own, f"{prefix}optimiser": self.optimiser}
         return found if self.ema is None else found | {f"{prefix}ema": self.ema}
 
 

@@ -139,11 +139,17 @@ def time_steps(objective: Objective[Any], run: Run, training: TrainingSettings) 
 
 
 def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> tuple[Component, ...]:
-    """The networks of a run: frozen ones, and trained ones with their optimisers."""
-    made = []
+    """The networks of a run: frozen ones, and trained ones with their optimisers. What they share counts once."""
+    made, seen = [], set[int]()
+
+    def bytes_of(parameters: Sequence[nn.Parameter]) -> int:
+        fresh = [p for p in parameters if id(p) not in seen]
+        seen.update(map(id, fresh))
+        return sum(p.nbytes for p in fresh)
+
     for name, network in frozen.items():
         parameters = list(network.parameters())
-        made.append(Component(name, sum(p.numel() for p in parameters), 0, sum(p.nbytes for p in parameters), 0, 0, 0))
+        made.append(Component(name, sum(p.numel() for p in parameters), 0, bytes_of(parameters), 0, 0, 0))
     for trainee in trainees:
         parameters = list(trainee.learner.network.parameters())
         learnt = [p for p in parameters if p.requires_grad]
@@ -154,7 +160,7 @@ def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> 
                 trainee.learner.name,
                 sum(p.numel() for p in parameters),
                 sum(p.numel() for p in learnt),
-                sum(p.nbytes for p in parameters),
+                bytes_of(parameters),
                 sum(p.nbytes for p in learnt),
                 sum(value.nbytes for value in states if isinstance(value, torch.Tensor)),
                 sum(tensor.nbytes for tensor in shadow),

@@ -17,6 +17,8 @@ import didi_core
 from didi_core.checkpoints.card import amend_card, load_denoiser, model_folder, read_card
 from didi_core.cli import main
 from didi_core.errors import InputError
+from didi_core.evaluation.intervals import Interval
+from didi_core.evaluation.wording import change
 from didi_core.plugins import registry
 
 SMALL = {
@@ -159,8 +161,7 @@ def test_the_card_is_made_from_report_and_run(run: Path, tmp_path: Path, monkeyp
     said = [report["sentence"], *report["notes"], "letters, drawn by a chain", "Not for music: it knows 20 letters."]
     assert all(one in plain for one in (*said, "didi distill domain=toy", "Law `stratified` and grid `uniform`"))
     for row in report["comparisons"]:
-        low, high = (f"{100 * (row['ratio'][end] - 1):+.1f}".replace("-", "−") for end in ("low", "high"))
-        assert f"[{low}, {high}]" in text
+        assert change(Interval(**row["ratio"])) in text
     commit = read_card(run / "student")["git_commit"]
     assert commit is None or commit in text  # an sdist has none
     card = read_card(Path("out"))

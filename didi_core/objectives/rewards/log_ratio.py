@@ -5,7 +5,6 @@ It scores every token and needs no reference samples.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -41,9 +40,8 @@ class LogRatioSettings:
             raise InputError(f"clip={self.clip} is out of range: it must be positive.")
 
     def make(self, context: Context) -> LogRatioReward:
-        teacher = context.materials.frozen
-        fake = copy.deepcopy(teacher).requires_grad_(True)
-        return LogRatioReward(teacher, fake, context.critic, self.credit, self.clip)
+        fake = context.materials.copy_of_teacher("fake")
+        return LogRatioReward(context.materials.frozen, fake, context.critic, self.credit, self.clip)
 
 
 @dataclass
