@@ -141,7 +141,8 @@ def tables(help_text: str) -> list[str]:
         for row in rows:
             setting, _, comment = row.strip().partition("  # ")
             key, _, value = setting.strip().partition("=")
-            cells = [f"`{key}`", cell(f"`{value.strip() or ' '}`" if "|" not in value else value), cell(comment.strip())]
+            value = value if "|" in value else f"`{value.strip() or ' '}`"
+            cells = [f"`{key}`", cell(value), cell(comment.strip())]
             lines.append(f"| {' | '.join(cells[: columns.count('|') + 1])} |")
         lines.append("")
     return lines
