@@ -69,6 +69,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """
     if page.parent is None:
         page.meta["hide"] = ["navigation"]
+    if page.file.src_uri == "notebooks.md":
+        markdown = in_colab(markdown, repository())
     return FILE.sub(r'```\1 title="\2"', outward(markdown, page.file.src_uri, repository()))
 
 
@@ -109,6 +111,14 @@ def outward(markdown: str, page: str, address: str) -> str:
         return f"[{text}]({address}/blob/main/{place}{anchor})" if address else text
 
     return LINK.sub(changed, markdown)
+
+
+def in_colab(markdown: str, address: str) -> str:
+    """A page's links to notebooks, each with one that opens it in Colab where the repository is on GitHub."""
+    if "github.com/" not in address:
+        return markdown
+    place = f"https://colab.research.google.com/github/{address.partition('github.com/')[2]}/blob/main/docs"
+    return re.sub(r"(\[[^\]]+\]\((notebooks/\w+\.ipynb)\))", rf"\1 ([open in Colab]({place}/\2))", markdown)
 
 
 def commands_page() -> str:

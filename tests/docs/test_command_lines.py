@@ -71,7 +71,7 @@ WRONG = {
     "    didi report compared=[a,b]": ("page.md:1", "Did you mean 'compare'"),
     "    didi distill domain=toy --sweep seed=1,2": ("page.md:1", "unknown flag --sweep"),
     "    didi new-plugin mine --kind lwa": ("page.md:1", "unknown kind of plugin 'lwa'"),
-    "    torchrun --nproc-per-node=2 -m didi_core score input=a": ("page.md:1", "runs in one process"),
+    "    torchrun --nproc-per-node=2 -m didi_core report ablation=a": ("page.md:1", "runs in one process"),
     "    python benchmarks/objectives.py toy runs --pace 30": ("page.md:1", "--pace"),
     "    python benchmarks/objectifs.py": ("page.md:1", "there is no benchmarks/objectifs.py"),
     "    python -m didi_toy.flor": ("page.md:1", "there is no module didi_toy.flor"),

@@ -86,9 +86,16 @@ def test_links_out_of_docs_lead_to_the_repository_or_become_names(build: ModuleT
     assert build.outward("[a](docs/design.md#x)", "contributing.md", "") == "[a](design.md#x)"
 
 
+def test_notebooks_open_in_colab_where_the_project_has_an_address(build: ModuleType) -> None:
+    line = "[a](notebooks/a.ipynb)"
+    place = "https://colab.research.google.com/github/owner/name/blob/main/docs/notebooks/a.ipynb"
+    assert build.in_colab(line, "https://github.com/owner/name") == f"{line} ([open in Colab]({place}))"
+    assert build.in_colab(line, "") == line
+
+
 def test_the_choices_of_choose_are_measured_where_they_say() -> None:
     """Each row of a table cites a section, which has the row's figures."""
-    row = r"^\|[^|]+\|[^|]+\|([^|]+)\|[^|]*\]\((\w+\.md)#?([\w-]*)\) \|$"
+    row = r"^\|[^|]+\|[^|]+\|([^|]+)\|[^|]*\]\(([\w/.]+\.md)#?([\w-]*)\) \|$"
     rows = re.findall(row, (DOCS / "choose.md").read_text(), re.M)
     assert len(rows) >= 15
     checked = 0
