@@ -3,7 +3,8 @@
 Segments between slashes, from the first residue to the last: a number or a range is that many free positions (the
 length is drawn for each design), letters are residues that are kept (``_`` or ``X`` among them is free), and
 ``A12-30`` are residues 12 to 30 of chain A of a structure file. A chain whose name is not of letters alone is written
-with a colon: ``1:12-30``. The notation follows RFdiffusion, whose brackets are understood; letters are our addition.
+with a colon: ``1:12-30``. The notation follows RFdiffusion, whose spellings are understood (``plain``); letters are our
+addition.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from .vocabulary import describe_letter, first_other_letter
 
 FREE_LETTERS = "Xx"
 _LENGTH = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?")
-_MOTIF = re.compile(r"(?:([A-Za-z]+)|([^\s/:]{1,20}):)(-?[0-9]{1,12})(?:-(-?[0-9]{1,12}))?")
+_MOTIF = re.compile(r"(?:([A-Za-z]+)|([^\s/:]{1,20}):)(-?[0-9]{1,12})(?:-(?:\1)?(-?[0-9]{1,12}))?")
 _INSERTION = re.compile(r"[A-Za-z]+-?\d+[A-Za-z](?:--?\d+[A-Za-z]?)?|[A-Za-z]+-?\d+--?\d+[A-Za-z]")
+_KEY = re.compile(r"(contigmap\.)?contigs?\s*=\s*")
+_AROUND = re.compile(r"\s*([-/,:])\s*")
+_DASHES = {ord(dash): "-" for dash in "\u2010\u2011\u2012\u2013\u2014\u2212"}
 _SEQUENCE = re.compile(r"[A-Za-z_]+")
 
 
@@ -72,8 +76,8 @@ class Contig:
             InputError: an empty segment, one that is neither length, residues nor range, overlapping ranges,
                 nothing to write, or more than ``LONGEST`` residues.
         """
-        text = _without_brackets(text)
-        parts = [part.strip() for part in text.split("/")]
+        text = plain(text)
+        parts = text.split("/")
         segments = tuple(_segment(part, number, text, motif) for number, part in enumerate(parts, start=1))
         sources = [s.source for s in segments if isinstance(s, Kept) and s.source is not None]
         for one, other in combinations(sources, 2):
@@ -182,7 +186,7 @@ def _segment(part: str, number: int, text: str, motif: Callable[[ResidueRange], 
         if bad is not None:
             raise InputError(f"{where}, {part!r}: {describe_letter(*bad)}.")
         return Kept(letters)
-    if part.split()[0] == "0":
+    if part.split()[0] in ("0", "/0"):
         raise InputError(f"{where}, {part!r}: a design is one chain, so there are no chain breaks. Leave them out.")
     raise InputError(
         f"{where}, {part!r} is neither a length (30, 20-40), residues (MKTAYIAK) nor a range of the structure file "
@@ -198,21 +202,25 @@ def _free(low: int, high: int, where: str, part: str) -> Free:
     return Free(low, high)
 
 
-def _without_brackets(text: str) -> str:
-    """A contig without the brackets and quotes of RFdiffusion's ``contigmap.contigs=['5-15/A10-25/30-40']``."""
-    bare = text.strip()
+def plain(text: str) -> str:
+    """A contig as it is parsed here, from any spelling of RFdiffusion's: ``contigmap.contigs=['5-15/A10-25/30-40']``.
+
+    The key, brackets, quotes and spaces around its signs are dropped; commas, which RFdiffusion2 writes between
+    segments, become slashes, and the dashes of text processors hyphens.
+    """
+    bare = _KEY.sub("", text.strip().translate(_DASHES))
     if bare.startswith("[") and bare.endswith("]"):
         bare = bare[1:-1].strip()
     if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":
         bare = bare[1:-1].strip()
-    return bare
+    return _AROUND.sub(r"\1", bare).replace(",/", "/").replace(",", "/")
 
 
 def either_way(text: str, chains: Sequence[str]) -> str | None:
     """A warning where a free segment could be meant as residues of a chain whose name is a number; None without one."""
-    for part in _without_brackets(text).split("/"):
+    for part in plain(text).split("/"):
         for chain in chains:
-            found = _LENGTH.fullmatch(part.strip())
+            found = _LENGTH.fullmatch(part)
             if found is not None and found[2] and chain.isdigit() and found[1].startswith(chain) and found[1] != chain:
                 first = found[1].removeprefix(chain)
                 last = found[2].removeprefix(chain) or found[2]

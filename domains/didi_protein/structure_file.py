@@ -24,7 +24,7 @@ from didi_core.storage.text_file import text_pieces
 # Residues whose protonation or bond force fields put into their name: AMBER's, CHARMM's, OPLS's.
 FORCE_FIELDS = {
     "HIE": "H", "HID": "H", "HIP": "H", "HSD": "H", "HSE": "H", "HSP": "H", "CYX": "C", "CYM": "C",
-    "ASH": "D", "GLH": "E", "LYN": "K", "ARN": "R", "TYM": "Y",
+    "ASH": "D", "GLH": "E", "LYN": "K", "LSN": "K", "LYP": "K", "ARN": "R", "TYM": "Y", "CYN": "C",
 }  # fmt: skip
 LETTERS = {**{name.strip(): letter for name, letter in protein_letters_3to1.items()}, "MSE": "M", **FORCE_FIELDS}
 WATER = "W"
@@ -169,7 +169,7 @@ def _residues(chain: Any) -> list[_Residue]:
             continue
         # DisorderedResidue: one entity for several amino acids at one number
         names = residue.disordered_get_id_list() if residue.is_disordered() == 2 else [residue.get_resname()]
-        names = tuple(name.strip() for name in names)
+        names = tuple(name.strip().upper() for name in names)
         key = (number, insertion.strip())
         if key not in found or not kind.strip():  # an amino acid before a ligand of the same number
             found[key] = _Residue(number, insertion.strip(), names[0], names)
@@ -182,7 +182,8 @@ def parse(path: Path) -> Any:
         raise InputError(f"pdb={path}: no such file. Give the path of a PDB or mmCIF file.")
     text = _text(path)
     mmcif = _MMCIF.match(text) is not None
-    parser = MMCIFParser(QUIET=True) if mmcif else PDBParser(QUIET=True)
+    authors = "_atom_site.auth_asym_id" in text  # minimal files have the other names of chains alone
+    parser = MMCIFParser(QUIET=True, auth_chains=authors) if mmcif else PDBParser(QUIET=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -195,13 +196,16 @@ def parse(path: Path) -> Any:
 
 
 def _text(path: Path) -> str:
-    """The text of a file, unpacked. Raises InputError for what is none, or unpacks to too much."""
+    """The text of a file, unpacked, with line feeds. Raises InputError for what is none, or unpacks to too much.
+
+    Remarks may be in any encoding; atoms are ASCII.
+    """
     pieces = []
-    for piece in text_pieces(path, ratio=RATIO):
+    for piece in text_pieces(path, errors="replace", ratio=RATIO):
         if "\0" in piece:
             raise InputError(f"{path}: binary data, not a PDB or mmCIF file.")
         pieces.append(piece)
-    return "".join(pieces)
+    return "".join(pieces).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _with_occupancy(text: str) -> str:

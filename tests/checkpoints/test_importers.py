@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Mapping
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +311,51 @@ def test_an_unreachable_hub_names_the_key(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match="teacher=kuleshov-group/mdlm-owt .*give teacher=<folder>"):
         load_denoiser_from("kuleshov-group/mdlm-owt", VOCABULARY)
+
+
+PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "model.", "backbone.", "net.")
+WRAPPED = map("".join, (*permutations(PREFIXES, 2), ("_forward_module.", "model.")))
+
+
+@pytest.mark.parametrize("prefix", [*WRAPPED, "", "denoiser.", "module.module.", "model.module._orig_mod.backbone."])
+def test_prefixes_in_any_order(tmp_path: Path, prefix: str) -> None:
+    path = lightning(tmp_path / "x.ckpt", network(prefix))
+    check_logits(import_checkpoint(str(path), VOCABULARY).denoiser, MDLM)
+
+
+KEYS = ("state_dict", "model", "module", "model_state_dict", "ema", "ema_state_dict", "model_ema", "student", "x", "")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_usual_keys_of_the_weights(tmp_path: Path, key: str) -> None:
+    held = {key: network("module."), "optimizer": {"state": {}}, "epoch": 3} if key else network("module.")
+    torch.save(held, tmp_path / "x.pt")
+    check_logits(import_checkpoint(str(tmp_path / "x.pt"), VOCABULARY, heads=2).denoiser, MDLM)
+
+
+@pytest.mark.parametrize(
+    ("raw", "average"),
+    [("model", ("ema",)), ("state_dict", ("ema_state_dict",)), ("model", ("ema", "module")), ("net", ("ema", "x"))],
+)
+def test_a_named_average_is_taken_unless_raw_is_asked_for(tmp_path: Path, raw: str, average: tuple[str, ...]) -> None:
+    held: Any = network("module.")
+    for key in reversed(average):
+        held = {key: held}
+    torch.save({raw: network(salt="raw "), **held, "step": 3}, tmp_path / "x.pt")
+    for weights in ("auto", "ema"):
+        found = import_checkpoint(str(tmp_path / "x.pt"), VOCABULARY, heads=2, weights=weights)
+        assert found.weights == "EMA" and found.ignored["raw weights"] == "the EMA is used"
+        check_logits(found.denoiser, MDLM)
+    other = import_checkpoint(str(tmp_path / "x.pt"), VOCABULARY, heads=2, weights="raw")
+    assert not torch.equal(other.denoiser.vocab_embed.embedding, found.denoiser.vocab_embed.embedding)  # type: ignore[union-attr]
+
+
+def test_torchs_average_of_a_model_is_read(tmp_path: Path) -> None:
+    torch.save({"state_dict": {**network("module."), "n_averaged": torch.tensor(9)}}, tmp_path / "x.pt")
+    check_logits(import_checkpoint(str(tmp_path / "x.pt"), VOCABULARY, heads=2).denoiser, MDLM)
+
+
+def test_several_networks_are_told(tmp_path: Path) -> None:
+    torch.save({"generator": network(), "critic": network(salt="raw ")}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=r"holds several networks \(generator, critic\)"):
+        import_checkpoint(str(tmp_path / "x.pt"), VOCABULARY)

@@ -44,7 +44,7 @@ def import_checkpoint(
         return _own(path, vocabulary, key)
     held = read(path, source)
     if esm.recognises(held):
-        return esm.read_esm(held, vocabulary, key)
+        return esm.read_esm(held, vocabulary, key, weights)
     refuse_other_processes(held)
     for layout in LAYOUTS:
         if layout.recognises(held):

@@ -7,6 +7,7 @@ network with ``output_layer`` replaced by two linear layers under classic spectr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -17,12 +18,14 @@ from didi_core.checkpoints.importers.sources import Held
 from didi_core.errors import InputError
 
 STUDENT, RAW, DISCRIMINATOR = "student_ema.", "backbone.", "discriminator."
+OUTSIDE = re.compile(r"^((model|net|network|algo)\.)+(?=(student_ema|backbone|discriminator)\.)")
 BESIDE = (*mdlm.BESIDE, "reward_baseline")
 
 
 def recognises(held: Held) -> bool:
     """Whether a checkpoint has a named EMA of the student, or a discriminator beside the network."""
-    return held.discriminator is not None or any(name.startswith((STUDENT, DISCRIMINATOR)) for name in held.tensors)
+    names = map(_own, held.tensors)
+    return held.discriminator is not None or any(name.startswith((STUDENT, DISCRIMINATOR)) for name in names)
 
 
 def parts(held: Held, weights: str) -> Parts:
@@ -31,24 +34,32 @@ def parts(held: Held, weights: str) -> Parts:
         bare = {mdlm.unwrapped(name): value for name, value in held.tensors.items()}
         return Parts("DiDi-Instruct", "EMA (all that is published)", bare, held.discriminator, {})
     prefix = RAW if weights == "raw" else STUDENT
-    student = _under(held.tensors, prefix)
+    tensors = {_own(name): value for name, value in held.tensors.items()}
+    if len(tensors) != len(held.tensors):
+        raise InputError(f"{held.source} holds two networks under one name: give the file of one of them.")
+    student = _under(tensors, prefix)
     if not student:
         raise InputError(f"{held.source} has no tensors under {prefix}*: set weights={_other(weights)}.")
-    ignored = gather(held.tensors, BESIDE) | {name: "training state" for name in held.other}
+    ignored = gather(tensors, BESIDE) | {name: "training state" for name in held.other}
     if held.shadow is not None:
         ignored["ema"] = "samples are written by student_ema"
     unused = STUDENT if prefix == RAW else RAW
-    ignored |= {unused + "*": f"{prefix}* is used"} if _under(held.tensors, unused) else {}
+    ignored |= {unused + "*": f"{prefix}* is used"} if _under(tensors, unused) else {}
     known = (STUDENT, RAW, DISCRIMINATOR, *BESIDE)
-    strange = [name for name in held.tensors if not name.startswith(known)]
+    strange = [name for name in tensors if not name.startswith(known)]
     if strange:
         raise InputError(f"{held.source}: unexpected tensors {', '.join(strange[:5])} beside DiDi-Instruct's.")
     label = "raw" if prefix == RAW else "EMA"
-    return Parts("DiDi-Instruct", label, student, _under(held.tensors, DISCRIMINATOR) or None, ignored)
+    return Parts("DiDi-Instruct", label, student, _under(tensors, DISCRIMINATOR) or None, ignored)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {mdlm.unwrapped(name[len(prefix) :]): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _own(name: str) -> str:
+    """A name without the wrappers around student, network and discriminator."""
+    return OUTSIDE.sub("", name)
 
 
 def _other(weights: str) -> str:

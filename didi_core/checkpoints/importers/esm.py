@@ -45,14 +45,19 @@ def recognises(held: Held) -> bool:
     return kind == MODEL_TYPE if kind is not None else any(name.endswith(EMBEDDING) for name in held.tensors)
 
 
-def read_esm(held: Held, vocabulary: Vocabulary, key: str = "source") -> Imported:
-    """The denoiser in fp32, tied, in eval mode.
+def read_esm(held: Held, vocabulary: Vocabulary, key: str = "source", weights: str = "auto") -> Imported:
+    """The denoiser in fp32, tied, in eval mode: of the EMA if there is one, unless ``weights=raw``.
 
     Raises:
         InputError: another vocabulary or kind of ESM, or tensors that are missing, unexpected or of another shape.
     """
     where = f"{key}={held.source}"
-    tensors, ignored = rename(held.tensors, where)
+    if weights == "ema" and held.average is None:
+        raise InputError(f"weights=ema, but {held.source} has no EMA. Set weights=auto.")
+    averaged = held.average if weights != "raw" else None
+    tensors, ignored = rename(held.tensors if averaged is None else averaged, where)
+    if held.average is not None:
+        ignored |= {"ema": "weights=raw"} if averaged is None else {"raw weights": "the EMA is used"}
     _check_settings(held, vocabulary, where)
     shape = tuple(tensors[EMBEDDING].shape)
     if len(shape) != 2 or 0 in shape:
@@ -74,7 +79,7 @@ def read_esm(held: Held, vocabulary: Vocabulary, key: str = "source") -> Importe
     if not torch.equal(tensors[DECODER], tensors[EMBEDDING]):
         raise InputError(f"{where}: {DECODER} and {EMBEDDING} differ, but in ESM-2 they are one matrix.")
     denoiser.load_state_dict({name: value.float() for name, value in tensors.items()})
-    return Imported(denoiser.eval(), None, "ESM-2 (DPLM)", "as they are", ignored)
+    return Imported(denoiser.eval(), None, "ESM-2 (DPLM)", "as they are" if averaged is None else "EMA", ignored)
 
 
 def rename(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], dict[str, str]]:

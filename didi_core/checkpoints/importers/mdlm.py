@@ -15,11 +15,13 @@ from didi_core.checkpoints.importers.parts import Parts, gather
 from didi_core.checkpoints.importers.sources import Held
 from didi_core.errors import InputError
 
-WRAPPERS = ("backbone.", "model.", "net.")
+COUNTS = ("n_averaged",)  # of torch's AveragedModel
+WRAPPERS = ("backbone.", "model.", "net.", "network.", "denoiser.", "diffusion.", "student.")
 NETWORK = ("vocab_embed.", "sigma_map.", "rotary_emb.", "blocks.", "output_layer.")
 BUFFERS = ("rotary_emb.inv_freq",)  # in the state dict but not among the parameters
 # State that Lightning writes beside the network: metrics, and the schedule's buffers.
-BESIDE = ("noise.", "train_metrics.", "valid_metrics.", "test_metrics.", "gen_ppl_metric.", "metrics.", "teacher.")
+BESIDE = ("noise.", "train_metrics.", "valid_metrics.", "test_metrics.", "gen_ppl_metric.", "metrics.", "teacher.",
+          *COUNTS)  # fmt: skip
 
 
 def recognises(held: Held) -> bool:
@@ -42,6 +44,12 @@ def parts(held: Held, weights: str) -> Parts:
     raw = {name: value for name, value in pairs if not name.startswith(BESIDE)}
     if len(raw) + sum(name.startswith(BESIDE) for name in bare) != len(bare):
         raise InputError(f"{held.source} holds two networks under one name: give the file of one of them.")
+    if held.average is not None and weights != "raw":
+        average = {unwrapped(name): value for name, value in held.average.items() if unwrapped(name) not in COUNTS}
+        kept = {name: raw[name] for name in BUFFERS if name in raw}
+        return Parts(_name(held), "EMA", {**kept, **average}, None, {**ignored, "raw weights": "the EMA is used"})
+    if held.average is not None:
+        return Parts(_name(held), "raw", raw, None, {**ignored, "ema": "weights=raw"})
     if held.shadow is None:
         if weights == "ema":
             raise InputError(f"weights=ema, but {held.source} has no EMA. Set weights=auto.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from didi_core.storage.files import read_json
 
 DISCRIMINATOR = "discriminator.safetensors"
 # Parts of names that wrappers put in, wherever in a name: data parallel, torch.compile, FSDP, activation checkpoints.
-WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "ddp")
 STATE = ("state_dict", "model_state_dict", "model", "module", "network", "net", "weights")  # usual keys of a state dict
+AVERAGE = re.compile(r"(^|_)ema(_|$)|averag", re.IGNORECASE)  # keys of an exponential moving average of the weights
+BESIDE = re.compile(r"optim|sched|scaler|callback|loops|hyper_?param|config|teacher|rng", re.IGNORECASE)
+DEEPEST = 3  # keys between the top of a file and its tensors
 OTHER_FRAMEWORKS = {
     b"GGUF": "a GGUF file (llama.cpp)",
     b"\x89HDF": "an HDF5 file (Keras, TensorFlow)",
@@ -45,6 +49,7 @@ class Held:
 
     tensors: the state dict, names without wrappers' parts. discriminator: tensors of discriminator.safetensors.
     shadow: EMA weights without names, in the order of the trainable parameters; None where there are none.
+    average: EMA weights with names; None where there are none, or no others.
     config: the configuration that came with it, plain. other: names of further entries (optimiser state and so on).
     """
 
@@ -55,6 +60,7 @@ class Held:
     shadow: tuple[Tensor, ...] | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     other: tuple[str, ...] = ()
+    average: Mapping[str, Tensor] | None = None
 
     def setting(self, *names: str) -> Any:
         """A value of the configuration by its path; None if it is absent."""
@@ -89,15 +95,44 @@ def _read_file(path: Path, source: str) -> Held:
 
 def _from_pickled(path: Path, source: str) -> Held:
     held = load_pickled(path)
-    key = next((key for key in STATE if isinstance(held.get(key), Mapping)), None)
-    if key is None:  # a bare state dict
-        return Held(source, path, _only_tensors(path, held), config=_config_beside(path.parent))
-    inner = held[key]
-    config = plain(held.get("hyper_parameters", {}))
+    found = _state_dicts(held)
+    averages = {key: state for key, state in found.items() if any(map(AVERAGE.search, key))}
+    states = {key: state for key, state in found.items() if key not in averages}
+    key, state = _the_one(path, states) if states else _the_one(path, averages) if averages else ((), held)
+    named = {k: s for k, s in averages.items() if k != key}
+    average = _only_tensors(path, _the_one(path, named)[1]) if named else None
+    config = plain(held.get("hyper_parameters", {})) if key else _config_beside(path.parent)
     if isinstance(config, Mapping) and isinstance(config.get("config"), Mapping):
         config = config["config"]
-    other = tuple(sorted(set(held) - {key, "ema", "hyper_parameters"}))
-    return Held(source, path, _only_tensors(path, inner), None, _shadow(path, held.get("ema")), config, other)
+    used = {"hyper_parameters", *(name for names in (key, *named) for name in names[:1])}
+    other = tuple(sorted(set(map(str, held)) - used - {"ema"})) if key else ()
+    shadow = None if named or key[:1] == ("ema",) else _shadow(path, held.get("ema"))
+    return Held(source, path, _only_tensors(path, state), None, shadow, config, other, average)
+
+
+def _state_dicts(held: Mapping[Any, Any], depth: int = DEEPEST) -> dict[tuple[str, ...], Mapping[Any, Any]]:
+    """The mappings of tensors below the keys of a file, by those keys; none at the top itself."""
+    found: dict[tuple[str, ...], Mapping[Any, Any]] = {}
+    for key, value in held.items():
+        if not isinstance(value, Mapping) or not value or BESIDE.search(str(key)):
+            continue
+        if all(isinstance(item, Tensor) for item in value.values()):
+            found[str(key),] = value
+        elif depth > 1:
+            found |= {(str(key), *more): state for more, state in _state_dicts(value, depth - 1).items()}
+    return found
+
+
+def _the_one(
+    path: Path, states: Mapping[tuple[str, ...], Mapping[Any, Any]]
+) -> tuple[tuple[str, ...], Mapping[Any, Any]]:
+    """The state dict of several: the only one, or the first under a usual key. Raises InputError otherwise."""
+    usual = [(key,) for key in STATE if (key,) in states] or [key for key in states if key[-1] in STATE]
+    if len(states) > 1 and not usual:
+        names = ", ".join(".".join(key) for key in states)
+        raise InputError(f"{path} holds several networks ({names}), and which is meant is not clear. Save one of them.")
+    chosen = usual[0] if usual else next(iter(states))
+    return chosen, states[chosen]
 
 
 def _shadow(path: Path, ema: Any) -> tuple[Tensor, ...] | None:
@@ -133,7 +168,7 @@ def _read_folder(path: Path, source: str) -> Held:
     named = [p for p in pickled if p.name == "pytorch_model.bin"] or pickled
     if len(named) == 1:
         held = _from_pickled(named[0], source)
-        return Held(source, path, held.tensors, discriminator, held.shadow, held.config or config, held.other)
+        return replace(held, path=path, discriminator=discriminator, config=held.config or config)
     found = ", ".join(p.name for p in sorted(path.iterdir())[:6]) or "nothing"
     raise InputError(
         f"{path} holds no single checkpoint (model.safetensors, pytorch_model.bin or one .ckpt); it holds {found}. "

@@ -88,7 +88,7 @@ def _chain(name: str, residues: Sequence[Any], before: int) -> Chain | None:
     for residue in residues:
         atoms, places = list(residue), range(before, before + len(residue))
         before += len(residue)
-        letter = LETTERS.get(residue.get_resname().strip())
+        letter = LETTERS.get(residue.get_resname().strip().upper())
         if letter is None and not (residue.id[0] == " " and "CA" in residue):
             continue  # water, a ligand
         kept += [(atom, len(letters), place) for atom, place in zip(atoms, places, strict=True)]
