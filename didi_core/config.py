@@ -182,7 +182,7 @@ def unknown_key(key: str, known: Iterable[str]) -> InputError:
     known = sorted(set(known))
     last = key.rsplit(".", 1)[-1]
     same = [other for other in known if other.rsplit(".", 1)[-1] == last]
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+    close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.85)
     similar = difflib.get_close_matches(last, {other.rsplit(".", 1)[-1] for other in known}, n=1, cutoff=0.75)
     related = [other for other in known if other.rsplit(".", 1)[-1] in similar]
     hints = (close or same or related or difflib.get_close_matches(key, known, n=1, cutoff=0.6))[:3]

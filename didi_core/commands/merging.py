@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -10,7 +12,7 @@ from omegaconf import OmegaConf
 from didi_core.commands import find
 from didi_core.commands.grammar import MISSING, annotation_of
 from didi_core.commands.setting import WISHES, Setting, read_setting
-from didi_core.config import flatten, unknown_key
+from didi_core.config import config_folder, flatten, unknown_key
 from didi_core.errors import InputError
 from didi_core.plugins import registry
 
@@ -63,7 +65,17 @@ class Merging:
         if others and group:
             words = " or ".join(f"{key.split('.')[0]}={name}" for name in others[:2])
             raise InputError(f"{key} is not a key of the chosen {key.split('.')[0]}. It is one with {words}.")
-        raise unknown_key(key, [*self.known, *self.wishes])
+        raise self._unknown(key)
+
+    def _unknown(self, key: str) -> InputError:
+        """The error for an unknown key: what it is most like of keys, groups, and keys that other choices have."""
+        known = [*self.known, *self.wishes, *groups_of(self.command)]
+        elsewhere = keys_of_group(key.split(".")[0])
+        near = difflib.get_close_matches(key, {*known, *elsewhere}, n=1, cutoff=0.85)
+        if not near or near[0] in known:
+            return unknown_key(key, known)
+        words = " or ".join(f"{key.split('.')[0]}={name}" for name in choices_with(near[0])[:2])
+        return InputError(f"unknown key {key!r}. Did you mean {near[0]!r}, a key of {words}?")
 
     def _is_open(self, key: str) -> bool:
         """Whether a group takes any key; the domain or plugin that owns it checks its keys."""
@@ -72,7 +84,7 @@ class Merging:
 
     def _take_out(self, key: str) -> None:
         if key not in self.known:
-            raise unknown_key(key, self.known)
+            raise unknown_key(key, [*self.known, *self.wishes, *groups_of(self.command)])
         group, _, last = key.rpartition(".")
         _leaf(self.config, group).pop(last, None)
 
@@ -98,6 +110,24 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
             config[name] = {}
         config = config[name]
     config[last] = value
+
+
+@cache
+def groups_of(command: str) -> tuple[str, ...]:
+    """The groups of which a command takes a file, by the defaults of its own."""
+    declared: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / f"{command}.yaml"))
+    names = [name for entry in declared.get("defaults", ()) if isinstance(entry, dict) for name in entry]
+    return tuple(name.removeprefix("optional ") for name in names)
+
+
+def keys_of_group(group: str) -> set[str]:
+    """Dotted keys of all files of a group that are below the group's own name."""
+    found: set[str] = set()
+    for folder in registry().config_folders:
+        for path in (folder / group).glob("*.yaml"):
+            declared: Any = OmegaConf.to_container(OmegaConf.load(path))
+            found |= {key for key in flatten(declared) if key.startswith(f"{group}.")}
+    return found
 
 
 def choices_with(key: str) -> list[str]:
