@@ -37,6 +37,7 @@ from didi_core.run import Run
 from didi_core.sampling.autoregressive import CausalGenerator, load_generator, same_weights
 from didi_core.sampling.generate import COMPARED, length_ranges, trained_with
 from didi_core.sampling.laying_out import check_reach
+from didi_core.storage.files import inside
 from didi_core.storage.run_dir import RECORD, read_record
 from didi_core.storage.sample_files import read_samples, read_sets
 from didi_core.types import Domain
@@ -247,7 +248,7 @@ def _cache_dir(model: Path, shared: str | None, out: Path) -> Path:
     if shared and os.access(shared, os.W_OK):
         return Path(shared)
     kept = run if (run / RECORD).is_file() and os.access(run, os.W_OK) else out
-    return kept / "evaluation"
+    return inside(kept, "evaluation")
 
 
 def _made_by(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from didi_core.errors import InputError
 from didi_core.evaluation.conclusion import notes, sentence
 from didi_core.evaluation.findings import Findings, compare
 from didi_core.evaluation.rows import Evaluation
-from didi_core.storage.files import parse_json
+from didi_core.storage.files import inside, parse_json
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def build_report(
 
 def read_training(folder: Path) -> list[dict[str, float]]:
     """Lines of a run's metrics.jsonl (none without the file), without an incomplete last line."""
-    path = folder / "metrics.jsonl"
+    path = inside(folder, "metrics.jsonl")
     lines: list[dict[str, float]] = []
     for text in path.read_bytes().splitlines() if path.is_file() else []:
         try:

@@ -9,7 +9,9 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from glob import escape
 from importlib import resources
 from pathlib import Path
@@ -18,7 +20,9 @@ from typing import Any
 from didi_core.errors import InputError
 
 _HALVES = re.compile(rb"\\u[dD][89a-fA-F]")  # how JSON writes halves of characters
-PART = ".part"  # ending of temporary names, which begin with a dot
+PART = ".part"
+_OURS = re.compile(r"\.(?P<name>.+?)(?P<number>\.[0-9a-f]{8})?\.part")  # folders of older versions have no number
+AGE = 24 * 3600.0  # seconds after which a temporary file is a leftover, on a file system without locks
 
 
 def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
@@ -30,13 +34,11 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
         content: bytes, text (UTF-8), or a function that writes a file at the given path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    partial = _temporary(path)
     handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # the user's umask applies
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # held while writing, so that no other process takes it for a leftover
-        for other in path.parent.glob(f".{escape(path.name)}.*{PART}"):
-            if other != partial:
-                _remove_leftover(other)
+        _hold(handle)
+        _remove_siblings(path)
         if callable(content):
             content(partial)
         else:
@@ -49,52 +51,105 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
     sync(path.parent)
 
 
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder with everything that ``fill`` writes into it; it is complete or absent."""
+def write_folder(path: Path, fill: Callable[[Path], None], *, replace: bool = False) -> None:
+    """Make a folder with everything that ``fill`` writes into it; it is complete or absent.
+
+    Args:
+        replace: remove the folder that has the name already; otherwise it must be absent or empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}{PART}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = _temporary(path)
     partial.mkdir()
+    handle = os.open(partial, os.O_RDONLY)
     try:
+        _hold(handle)
+        _remove_siblings(path)
         fill(partial)
         for one in (*partial.rglob("*"), partial):
             sync(one)
+        if replace and path.exists():
+            remove_folder(path)
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        os.close(handle)
     sync(path.parent)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder so that no incomplete folder ever has its name."""
-    leftover = path.with_name(f".{path.name}{PART}")
-    shutil.rmtree(leftover, ignore_errors=True)
-    path.rename(leftover)
-    shutil.rmtree(leftover)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        _hold(handle)
+        leftover = _temporary(path)
+        path.rename(leftover)
+        shutil.rmtree(leftover)
+    finally:
+        os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of killed writers from a folder whose lock the caller holds."""
-    for path in [*folder.rglob(f".*{PART}")]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove temporary files and folders of killed writers anywhere in a folder, and nothing else.
+
+    A writer that is at work holds a lock on its own. Links are not followed.
+    """
+    for root, folders, files in os.walk(folder):
+        for name in [name for name in (*folders, *files) if _OURS.fullmatch(name)]:
+            _remove_leftover(Path(root, name))
+        folders[:] = [name for name in folders if not _OURS.fullmatch(name)]
+
+
+def is_temporary(path: Path, of: str) -> bool:
+    """Whether a path is a temporary one of the file or folder that is called ``of``."""
+    found = _OURS.fullmatch(path.name)
+    return found is not None and found["name"] == of
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+
+
+def _hold(handle: int) -> None:
+    """Lock a temporary file or folder while it is written, so that no other process takes it for a leftover."""
+    with suppress(OSError):  # some network file systems have no locks, or none of folders: there its age decides
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_siblings(path: Path) -> None:
+    """Remove what killed writers of the same path have left."""
+    for other in path.parent.glob(f".{escape(path.name)}*{PART}"):
+        if is_temporary(other, path.name):
+            _remove_leftover(other)
 
 
 def _remove_leftover(path: Path) -> None:
-    """Remove a temporary file whose writer has ended."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:  # its writer has just finished with it
+    """Remove a temporary file or folder whose writer has ended."""
+    folder, found = path.is_dir() and not path.is_symlink(), _OURS.fullmatch(path.name)
+    if found is None or not (folder or found["number"]):
         return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except BlockingIOError:  # its writer is at work
+        handle = os.open(path, (os.O_RDONLY if folder else os.O_RDWR) | os.O_NOFOLLOW)
+    except OSError:  # its writer has just finished with it, or it is a link, which none of ours is
         return
+    try:
+        if _ended(handle):
+            if folder:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
     finally:
         os.close(handle)
+
+
+def _ended(handle: int) -> bool:
+    """Whether no process writes to a temporary file or folder any more."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return time.time() - os.fstat(handle).st_mtime > AGE
+    return True
 
 
 def write_json(path: Path, value: object) -> None:
@@ -132,6 +187,14 @@ def inside(folder: Path, name: str) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{path} is a link that leads out of {folder}. Put the file itself there.")
     return path
+
+
+def check_links(folder: Path) -> None:
+    """Raise InputError if a link anywhere in a folder leads out of it, where writing would change other files."""
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if os.path.islink(os.path.join(root, name)):
+                inside(folder, os.path.relpath(os.path.join(root, name), folder))
 
 
 def sync(path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from didi_core.config import flatten
 from didi_core.errors import InputError
-from didi_core.storage.files import PART, read_json, remove_leftovers, write_json
+from didi_core.storage.files import check_links, is_temporary, read_json, remove_leftovers, write_json
 
 RECORD, LOCK = "run.json", ".lock"
 # Keys that may differ when a run is continued: its place, how it continues, how often it writes to disk, and whether
@@ -64,7 +64,8 @@ class RunDirectory:
 
         Raises:
             InputError: the directory belongs to another configuration (the message names the keys that differ) or
-                another number of processes, another run works in it, or it holds something that is not a run.
+                another number of processes, another run works in it, it holds something that is not a run, or a link
+                in it leads out of it.
         """
         path = path.resolve()
         if path.exists() and not path.is_dir():
@@ -76,6 +77,7 @@ class RunDirectory:
                 "Name a new directory."
             )
         path.mkdir(parents=True, exist_ok=True)
+        check_links(path)
         lock = _take_lock(path / LOCK, key)
         try:
             record = _open_record(path / RECORD, config, command_line, world_size, key, upgraded, bound)
@@ -126,7 +128,7 @@ class RunDirectory:
 
 def _own(path: Path) -> bool:
     """Whether a file is the lock of a run directory, or an incomplete record of a killed process."""
-    return path.name == LOCK or (path.name.startswith(f".{RECORD}.") and path.name.endswith(PART))
+    return path.name == LOCK or is_temporary(path, RECORD)
 
 
 @contextmanager
@@ -167,7 +169,7 @@ def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _take_lock(path: Path, key: str) -> int:
     """A lock that ends with its process, so that kill -9 leaves nothing to clean up."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # the user's umask applies
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

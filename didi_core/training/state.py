@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +18,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, warn
 from didi_core.processes import Processes
-from didi_core.storage.files import read_json, remove_folder, sha256, sync, write_atomic, write_json
+from didi_core.storage.files import read_json, remove_folder, sha256, write_atomic, write_folder, write_json
 from didi_core.training.objective import Scalars
 
 MANIFEST = "manifest.json"
+STATES = (".safetensors", ".pt")  # endings of the files of states
 # What torch raises for a state that does not fit.
 FOREIGN = (
     RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, SafetensorError,
@@ -108,6 +108,8 @@ class FolderKeeper:
             raise InputError(
                 f"checkpoint {newest} is damaged: {damage}. To continue from {before}, repeat with resume=previous."
             )
+        if _is_older(newest):
+            warn(f"{newest} is of an older version and names no run: that it belongs to this one is not checked.")
         step = int(read_json(newest / MANIFEST)["step"])
         for name, part in state.items():
             try:
@@ -124,23 +126,15 @@ class FolderKeeper:
         """Write a checkpoint under a temporary name, sync it, rename it, and drop the oldest."""
         if not self.processes.first:
             return
-        root = self.folder / "checkpoints"
-        root.mkdir(parents=True, exist_ok=True)
-        partial, final = root / f".step_{step:07d}.part", root / f"step_{step:07d}"
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir()
-        for name, part in state.items():
-            _write(partial, name, part)
-        files = {p.name: sha256(p) for p in sorted(partial.iterdir())}
-        manifest = {"step": step, "run": self.run, "files": files}
-        write_json(partial / MANIFEST, {**manifest, "sha256": _digest(manifest)})
-        for path in (*partial.iterdir(), partial):
-            sync(path)
-        if final.exists():
-            remove_folder(final)
-        partial.rename(final)
-        sync(root)
+
+        def fill(folder: Path) -> None:
+            for name, part in state.items():
+                _write(folder, name, part)
+            files = {p.name: sha256(p) for p in sorted(folder.iterdir())}
+            manifest = {"step": step, "run": self.run, "files": files}
+            write_json(folder / MANIFEST, {**manifest, "sha256": _digest(manifest)})
+
+        write_folder(self.folder / "checkpoints" / f"step_{step:07d}", fill, replace=True)
         for old in self.checkpoints()[:-KEPT]:
             remove_folder(old)
 
@@ -192,7 +186,7 @@ def _read(folder: Path, name: str, wanted: Sequence[str]) -> dict:
             return load_file(tensors)
         if general.exists():
             return _unpickled(general)
-    there = sorted(path.stem for path in folder.iterdir() if path.suffix in (".safetensors", ".pt"))
+    there = sorted(path.stem for path in folder.iterdir() if path.suffix in STATES)
     raise InputError(
         f"checkpoint {folder} has no {name!r}: it holds {', '.join(there)}, and this run trains {', '.join(wanted)}. "
         "It belongs to another objective: use another run_dir."
@@ -221,7 +215,7 @@ def _damage(folder: Path, run: str) -> str:
     except InputError as error:
         return f"manifest.json cannot be read ({str(error).strip()})"
     digest, files = manifest.pop("sha256", None), manifest.get("files")
-    if digest not in (None, _digest(manifest)):
+    if digest != _digest(manifest) and not (digest is None and manifest.keys() == {"step", "files"}):
         return "manifest.json has changed since it was written"
     step = manifest.get("step")
     if not isinstance(files, dict) or type(step) is not int or folder.name != f"step_{step:0>7}":
@@ -233,4 +227,10 @@ def _damage(folder: Path, run: str) -> str:
             return f"{name} is missing"
         if sha256(folder / name) != written:
             return f"{name} does not match its recorded hash"
-    return ""
+    strange = sorted(p.name for p in folder.iterdir() if p.suffix in STATES and p.name not in files)
+    return f"{strange[0]} is not in manifest.json" if strange else ""
+
+
+def _is_older(folder: Path) -> bool:
+    """Whether a checkpoint is from a version whose manifests do not name their run and have no hash."""
+    return "sha256" not in read_json(folder / MANIFEST)

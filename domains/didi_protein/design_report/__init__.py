@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from didi_core.evaluation.wording import headed
-from didi_core.storage.files import write_atomic
+from didi_core.storage.files import check_links, write_atomic
 
 from .designs import Design, best_first, designs_frame, read_designs
 from .page import html
@@ -30,8 +30,9 @@ def write_design_report(
         order: the order of the file in words, if it is to stay; otherwise the most confident come first.
 
     Raises:
-        InputError: the folder is not an output of ``score``.
+        InputError: the folder is not an output of ``score``, or a link leads out of it.
     """
+    check_links(folder)
     designs = read_designs(folder, ranked=order is not None)
     order = order or best_first([design.scores for design in designs])[1]
     chosen = [design for design in designs if design.residues is not None][:best]
