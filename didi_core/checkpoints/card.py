@@ -1,15 +1,17 @@
 """Networks on disk: ``model.safetensors`` (and ``scorer.safetensors``) beside ``card.json``, which describes them.
 
-The card holds architecture, config, vocabulary and the SHA-256 of every weight file; all are checked on loading.
-Nothing is pickled. A folder of ``export`` is read like one with a card, and so is one on the Hugging Face hub.
+The card holds architecture, config, vocabulary, the SHA-256 of every weight file and one of its own; all are checked on
+loading. Nothing is pickled. A folder of ``export`` is read like one with a card, and so is one on the Hugging Face hub.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ from didi_core.checkpoints import exported
 from didi_core.checkpoints.hub import fetch, is_hub_id
 from didi_core.checkpoints.weights import check_sizes, read_weights, write_weights
 from didi_core.config import build
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, unknown, warn
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.esm import Esm, EsmConfig
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
@@ -58,7 +60,10 @@ SHAPE = {
     "data": (None, dict), "lengths": (None, Each(int, dict)), "scorer": (None, dict), "training": (None, dict),
 }  # fmt: skip
 # Entries of a card that describe its files; the others describe the model, and are copied with it.
-OF_THE_FILES = ("kind", "architecture", "config", "vocabulary", "sha256", "scorer")
+SEAL = "card_sha256"
+OF_THE_FILES = ("kind", "architecture", "config", "vocabulary", "sha256", "scorer", SEAL)
+# Entries on which results depend, and of which the seal is a hash; others may be added freely.
+SEALED = ("kind", "architecture", "config", "vocabulary", "sha256", "scorer", "domain", "data", "lengths", "training")
 
 
 def architecture_of(model: nn.Module) -> str | None:
@@ -68,8 +73,34 @@ def architecture_of(model: nn.Module) -> str | None:
 
 def amend_card(folder: Path, **entries: Any) -> None:
     """Add entries to the card of a folder."""
-    card = read_json(folder / CARD)
-    write_json(folder / CARD, {**card, **entries})
+    write_card(folder, {**read_json(folder / CARD), **entries})
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write a card with its own hash."""
+    write_json(folder / CARD, {**card, SEAL: _seal(card)})
+
+
+def _seal(card: Mapping[str, Any]) -> str:
+    """SHA-256 of what a card says of the network and how to sample it."""
+    said = json.loads(json.dumps({key: card[key] for key in SEALED if key in card}))
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def check_seal(path: Path, card: Mapping[str, Any]) -> None:
+    """Raise InputError for a card that has changed since it was written; for an older one without a hash, say so."""
+    if SEAL not in card:
+        _say_older(path)
+    elif card[SEAL] != _seal(card):
+        raise InputError(
+            f"{path} has changed since it was written: what it says of the network does not match its {SEAL}. Get the "
+            f"folder again; after a change of your own, remove the entry {SEAL}."
+        )
+
+
+@cache
+def _say_older(path: Path) -> None:
+    warn(f"{path} is of an older version, without a hash of its own: whether it has changed is not checked.")
 
 
 def save_model(folder: Path, model: Denoiser, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -90,7 +121,7 @@ def save_model(folder: Path, model: Denoiser, about: Mapping[str, Any] | None = 
         "sha256": {MODEL: digest},
         **(about or {}),
     }
-    write_json(folder / CARD, card)
+    write_card(folder, card)
     return card
 
 
@@ -100,7 +131,7 @@ def save_scorer(folder: Path, scorer: TokenScorer) -> None:
     digest = write_weights(folder / SCORER, scorer)
     card["scorer"] = {"normed": scorer.normed}
     card["sha256"] = {**card["sha256"], SCORER: digest}
-    write_json(folder / CARD, card)
+    write_card(folder, card)
 
 
 def load_denoiser(path: Path | str) -> Denoiser:
@@ -186,6 +217,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     strange = [length for length in card.get("lengths") or () if not re.fullmatch("[0-9]{1,9}", length)]
     if strange:
         raise InputError(f"{path} is not a model card: {strange[0][:40]!r} is no length. Get the folder again.")
+    check_seal(path, card)
     return card
 
 

@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from didi_core.checkpoints.card import read_vocabulary
+from didi_core.checkpoints.card import check_seal, read_vocabulary, write_card
 from didi_core.checkpoints.weights import check_sizes, read_weights, write_weights
 from didi_core.config import build
 from didi_core.errors import InputError
 from didi_core.models.judge import Judge, JudgeConfig
-from didi_core.storage.files import read_json, write_json
+from didi_core.storage.files import read_json
 
 LONGEST = 1024  # tokens of context in the published protocol
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")  # names that transformers' configurations have
@@ -34,7 +34,7 @@ def save_judge(folder: Path, judge: Judge, about: dict[str, object] | None = Non
         "vocabulary": asdict(judge.vocabulary),
         "sha256": {"model.safetensors": digest},
     }
-    write_json(folder / "card.json", {**card, **(about or {})})
+    write_card(folder, {**card, **(about or {})})
 
 
 def load_judge(folder: Path) -> Judge:
@@ -44,6 +44,7 @@ def load_judge(folder: Path) -> Judge:
     card, weights = read_json(folder / "card.json"), folder / "model.safetensors"
     if card.get("kind") != "judge":
         raise InputError(f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a judge.")
+    check_seal(folder / "card.json", card)
     try:
         tensors = read_weights(weights, card["sha256"]["model.safetensors"])
         config, vocabulary = build(JudgeConfig, card["config"], "config"), read_vocabulary(card["vocabulary"])

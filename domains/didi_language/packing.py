@@ -6,6 +6,7 @@ begin and end token. The stream does not depend on the length, so one cache serv
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,8 +20,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from didi_core.errors import InputError
-from didi_core.storage.files import write_atomic, write_json
+from didi_core.errors import InputError, warn
+from didi_core.storage.files import sha256, write_atomic, write_json
 from didi_core.streams import derive_seed, generator
 
 from .tokenizer import TextTokenizer
@@ -28,6 +29,7 @@ from .tokenizer import TextTokenizer
 SPLITS = ("train", "validation")
 CARD = "card.json"
 AT_ONCE = 256  # documents tokenised together
+CHECKED = 1 << 30  # bytes of tokens up to which their hash is checked at every start: a second or two
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,21 @@ class Packed:
             card = json.loads((folder / CARD).read_text(encoding="utf-8"))
             width = np.dtype(card["dtype"]).itemsize
             whole = all((folder / f"{s}.bin").stat().st_size == card["tokens"][s] * width for s in SPLITS)
+            changed = whole and cls(folder, card)._changed()
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return cls(folder, card) if whole else None
+        if changed:
+            warn(f"{folder / changed} has changed since it was written: the documents are tokenised again.")
+        return cls(folder, card) if whole and not changed else None
+
+    def _changed(self) -> str:
+        """The file that is not what was written; '' if there is none. Large ones are not read for it."""
+        if "sha256" not in self.card:
+            warn(f"{self.folder} is of an older version, without hashes: whether its tokens changed is not checked.")
+            return ""
+        files = {f"{split}.bin": self.card["sha256"][split] for split in SPLITS}
+        small = [name for name in files if (self.folder / name).stat().st_size <= CHECKED]
+        return next((name for name in small if sha256(self.folder / name) != files[name]), "")
 
     @classmethod
     def make(
@@ -88,6 +102,7 @@ class Packed:
         """
         dtype = np.dtype(np.uint16 if tokenizer.size <= 2**16 else np.uint32)
         documents_of, tokens_of = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+        hashes = {split: hashlib.sha256() for split in SPLITS}
         folder.mkdir(parents=True, exist_ok=True)
 
         def write(train: BinaryIO, validation: BinaryIO) -> None:
@@ -96,7 +111,9 @@ class Packed:
             marked = held.split(documents)
             while group := list(islice(marked, AT_ONCE)):
                 for (split, _), ids in zip(group, tokenizer.many([text for _, text in group]), strict=True):
-                    files[split].write(ids.astype(dtype).tobytes() + end)
+                    content = ids.astype(dtype).tobytes() + end
+                    files[split].write(content)
+                    hashes[split].update(content)
                     documents_of[split] += 1
                     tokens_of[split] += len(ids) + 1
                 if progress:
@@ -110,7 +127,8 @@ class Packed:
             write_atomic(folder / "validation.bin", inner)
 
         write_atomic(folder / "train.bin", both)
-        card = {"dtype": dtype.name, "documents": documents_of, "tokens": tokens_of, **about}
+        written = {split: digest.hexdigest() for split, digest in hashes.items()}
+        card = {"dtype": dtype.name, "documents": documents_of, "tokens": tokens_of, "sha256": written, **about}
         write_json(folder / CARD, card)
         return cls(folder, card)
 

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from didi_core.checkpoints.card import load_denoiser, load_scorer, model_folder, save_model, save_scorer
+from didi_core.checkpoints.card import (
+    SEALED,
+    load_denoiser,
+    load_scorer,
+    model_folder,
+    read_card,
+    save_model,
+    save_scorer,
+)
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.scorer import scorer_from_trunk
@@ -93,9 +101,44 @@ def test_flipped_byte_is_noticed(saved: tuple[Path, DiT, torch.nn.Module]) -> No
 )
 def test_card_of_another_model(saved: tuple[Path, DiT, torch.nn.Module], change: dict[str, object], told: str) -> None:
     path = saved[0] / "student/card.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    changed = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(InputError, match="card.json has changed since it was written"):
+        load_denoiser(saved[0])
+    del changed["card_sha256"]
+    path.write_text(json.dumps(changed))
     with pytest.raises(InputError, match=told):
         load_denoiser(saved[0])
+
+
+def test_a_flipped_bit_in_a_card_is_refused_or_changes_nothing(saved: tuple[Path, DiT, torch.nn.Module]) -> None:
+    folder = saved[0] / "student"
+    content, card = (folder / "card.json").read_bytes(), read_card(folder)
+    refused = 0
+    for at in range(0, len(content), 5):
+        (folder / "card.json").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        try:
+            found = read_card(folder)
+        except InputError as error:
+            assert str(folder / "card.json") in str(error)
+            refused += 1
+        else:
+            assert {key: found.get(key) for key in SEALED} == {key: card.get(key) for key in SEALED}
+    assert refused > 0.8 * len(content) / 5
+
+
+def test_a_card_may_be_added_to_and_an_older_one_is_read_with_a_word(
+    saved: tuple[Path, DiT, torch.nn.Module], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved[0] / "student/card.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({**card, "note": "mine"}))
+    load_denoiser(saved[0])
+    assert capsys.readouterr().err == ""
+    del card["card_sha256"]
+    path.write_text(json.dumps(card))
+    load_denoiser(saved[0])
+    assert f"{path} is of an older version" in capsys.readouterr().err
 
 
 def test_damaged_card(saved: tuple[Path, DiT, torch.nn.Module]) -> None:
