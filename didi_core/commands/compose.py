@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -244,7 +245,8 @@ def _followed(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
     references = [k for k, v in flatten(base).items() if isinstance(v, str) and "${" in v and now.get(k) is v]
     if not references:
         return config
-    tree = OmegaConf.create(config, flags={"allow_objects": True})
+    ours = {id(now[key]) for key in references}
+    tree = OmegaConf.create(_quoted(config, ours), flags={"allow_objects": True})
     try:
         for key in references:
             value = OmegaConf.select(tree, key)
@@ -252,6 +254,17 @@ def _followed(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
     except OmegaConfBaseException as error:
         raise InputError(f"the configuration cannot be composed: {' '.join(str(error).split())}") from None
     return config
+
+
+def _quoted(value: Any, references: set[int]) -> Any:
+    """A configuration in which ``${`` is a reference only in the texts with these identities."""
+    if isinstance(value, Mapping):
+        return {key: _quoted(inner, references) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_quoted(inner, references) for inner in value]
+    if isinstance(value, str) and id(value) not in references:
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    return value
 
 
 def _values(setting: Setting) -> list[Any]:

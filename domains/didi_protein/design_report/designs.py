@@ -115,7 +115,7 @@ def best_first(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], str]:
 
 def structure_name(name: str) -> str:
     """File name of a design's structure: its id, with what a file name cannot hold percent-encoded."""
-    safe = quote(name, safe="!#$&'()+,;=@[]^`{}~<>| \"")
+    safe = quote(name, safe="!#$&'()+,;=@[]^`{}~<>| ")  # no quotation mark, which would end a name in a script
     if len(safe) > LONGEST_NAME:
         safe = f"{safe[:LONGEST_NAME]}~{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
     return f"{'%2E' + safe[1:] if safe.startswith('.') else safe}.pdb"

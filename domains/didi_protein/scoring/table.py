@@ -20,7 +20,7 @@ TABLE = "scores.csv"
 FIRST = ("id", "status", "model", "steps", "length", PLDDT, PLDDT_CA, "ptm", "iptm", "pae", "ipae", PPPL)
 LAST = ("sequence",)
 NOT_IN_CSV = (RESIDUES,)
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed by spreadsheets
+FORMULA = (*"=+-@", "\t", "\r", "\n", *"\uff1d\uff0b\uff0d\uff20")  # a cell that begins so is computed by spreadsheets
 # What is better, for ordering: more (True) or less (False).
 BETTER = {
     "motif_rmsd": False, "motif_rmsd_ca": False, "ipae": False, "sc_rmsd": False, "sc_tm": True, "sc_plddt": True,
@@ -68,10 +68,14 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> Any:
-    """A value for a spreadsheet: a text that looks like a formula gets an apostrophe in front."""
-    if value is None:
-        return ""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    """A value for a spreadsheet: a text that looks like a formula gets an apostrophe in front.
+
+    A carriage return becomes a line feed, because csv leaves it without quotes and readers begin a row there.
+    """
+    if not isinstance(value, str):
+        return "" if value is None else value
+    whole = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{whole}" if value.startswith(FORMULA) else whole
 
 
 def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], table: str = TABLE, lines: bool = True) -> None:
@@ -81,6 +85,6 @@ def write_table(folder: Path, rows: Sequence[Mapping[str, Any]], table: str = TA
         write_atomic(folder / SCORES, text)
     written = io.StringIO()
     writer = csv.DictWriter(written, columns_of(rows), restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: _cell(name) for name in writer.fieldnames})
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     write_atomic(folder / table, written.getvalue())
