@@ -14,11 +14,11 @@ import torch
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache, StatisticsCache
 from didi_core.sampling.generate import Generated
+from didi_core.storage.journal import Journal
 from didi_core.training.state import FolderKeeper, _damage
 from didi_core.types import NFE, Sample
 from didi_language.packing import Held, Packed
 from didi_language.tokenizer import load_tokenizer
-from didi_core.storage.journal import Journal
 
 MAKING = {"domain": "toy", "model": "abc", "settings": {"steps": 2}}
 
