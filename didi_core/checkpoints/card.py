@@ -63,7 +63,7 @@ SHAPE = {
 SEAL = "card_sha256"
 OF_THE_FILES = ("kind", "architecture", "config", "vocabulary", "sha256", "scorer", SEAL)
 # Entries on which results depend, and of which the seal is a hash; others may be added freely.
-SEALED = ("kind", "architecture", "config", "vocabulary", "sha256", "scorer", "domain", "data", "lengths", "training")
+SEALED = (*OF_THE_FILES[:-1], "domain", "data", "lengths", "training", "compared")
 
 
 def architecture_of(model: nn.Module) -> str | None:

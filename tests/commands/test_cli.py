@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from didi_core import cli
+from didi_core.checkpoints.card import write_card
 from didi_core.cli import INTERRUPTED, WRONG, disk_trouble, guarded, main
 from didi_core.commands import COMMANDS
 from didi_core.commands.completion import candidates
@@ -323,7 +324,7 @@ def test_a_bare_evaluate_gives_the_numbers_of_the_runs_own_report(
     own, bare = (json.loads(text, parse_float=lambda word: round(float(word), 9)) for text in texts)  # sums may round
     assert [own[key] for key in keys] == [bare[key] for key in keys]
     del card["compared"]  # as in the cards of older runs, beside which run.json has it
-    (run / "student/card.json").write_text(json.dumps(card))
+    write_card(run / "student", card)
     assert main(["evaluate", f"run={run}", "steps=[1]", f"out={out}2"]) == 0
     rows = json.loads(Path(f"{out}2/report.json").read_text())["rows"]
     assert {r["method"]["steps"] for r in rows if r["model"] == "student"} == {1}

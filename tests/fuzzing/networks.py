@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from didi_core.checkpoints.card import load_denoiser, load_scorer, save_model, save_scorer
+from didi_core.checkpoints.card import load_denoiser, load_scorer, save_model, save_scorer, write_card
 from didi_core.checkpoints.exporters import export_hf
 from didi_core.checkpoints.importers import import_checkpoint
 from didi_core.checkpoints.judge import load_judge, save_judge
@@ -20,7 +21,7 @@ from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.report.record import read_training
 from didi_core.storage.files import sha256
-from didi_core.training.state import FolderKeeper
+from didi_core.training.state import FolderKeeper, _digest
 from didi_protein.vocabulary import VOCABULARY as PROTEIN
 from didi_toy.domain import ToyDomain
 from fuzzing.case import Case
@@ -43,7 +44,13 @@ def mend_card(folder: Path) -> None:
     """The hashes of the weights as they are now."""
     card = json.loads((folder / "card.json").read_text())
     card["sha256"] = {name: sha256(folder / name) for name in card["sha256"]}
-    (folder / "card.json").write_text(json.dumps(card))
+    write_card(folder, card)
+
+
+def sealed(folder: Path) -> None:
+    """With a hash of the card as it is now, so that its entries are read."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+        write_card(folder, json.loads((folder / "card.json").read_text()))
 
 
 def both(folder: Path) -> None:
@@ -132,22 +139,20 @@ def mend_manifest(folder: Path) -> None:
     (place / "manifest.json").write_text(json.dumps(manifest))
 
 
-def unhashed(folder: Path) -> None:
-    """Without the manifest's own hash, so that its other entries are read."""
-    try:
+def hashed(folder: Path) -> None:
+    """With a hash of the manifest as it is now, so that its other entries are read."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
         manifest = json.loads((folder / STEP / "manifest.json").read_text())
         manifest.pop("sha256", None)
-        (folder / STEP / "manifest.json").write_text(json.dumps(manifest))
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return
+        (folder / STEP / "manifest.json").write_text(json.dumps({**manifest, "sha256": _digest(manifest)}))
 
 
 NETWORKS = {
-    "card.json": Case("card.json", own, both, as_json),
+    "card.json": Case("card.json", own, both, as_json, sealed),
     "our safetensors": Case("model.safetensors", own, both, as_safetensors, mend_card),
     "a scorer's safetensors": Case("scorer.safetensors", own, both, as_safetensors, mend_card),
-    "card.json, imported": Case("card.json", own, imported(), as_json),
-    "a judge's card.json": Case("card.json", judge, load_judge, as_json),
+    "card.json, imported": Case("card.json", own, imported(), as_json, sealed),
+    "a judge's card.json": Case("card.json", judge, load_judge, as_json, sealed),
     "a judge's safetensors": Case("model.safetensors", judge, load_judge, as_safetensors, mend_card),
     "a .ckpt": Case("x.ckpt", peer(), imported("x.ckpt"), as_archive),
     "an old .ckpt": Case("x.ckpt", peer(_use_new_zipfile_serialization=False), imported("x.ckpt"), as_bytes),
@@ -160,7 +165,7 @@ NETWORKS = {
     "ESM's config.json": Case("config.json", esm, imported(vocabulary=PROTEIN), as_json),
     "ESM's bin": Case("pytorch_model.bin", esm, imported(vocabulary=PROTEIN), as_archive),
     "manifest.json": Case(f"{STEP}/manifest.json", trained, resumed, as_json),
-    "manifest.json without a hash": Case(f"{STEP}/manifest.json", trained, resumed, as_json, unhashed),
+    "manifest.json, hashed again": Case(f"{STEP}/manifest.json", trained, resumed, as_json, hashed),
     "a checkpoint's weights": Case(f"{STEP}/network.safetensors", trained, resumed, as_safetensors, mend_manifest),
     "a checkpoint's optimiser": Case(f"{STEP}/optimiser.pt", trained, resumed, as_archive, mend_manifest),
     "metrics.jsonl, resumed": Case("metrics.jsonl", trained, resumed, as_json),

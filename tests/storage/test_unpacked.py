@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from didi_core.checkpoints.card import load_denoiser, save_model
+from didi_core.checkpoints.card import load_denoiser, save_model, write_card
 from didi_core.checkpoints.importers import import_checkpoint
 from didi_core.checkpoints.judge import load_causal, load_judge, save_judge
 from didi_core.errors import InputError
@@ -99,7 +99,7 @@ def test_sizes_of_a_card_that_its_weights_do_not_have(tmp_path: Path, key: str) 
     save_model(tmp_path, DiT(TINY, WORDS))
     card = json.loads((tmp_path / "card.json").read_text())
     card["config"][key] = 10**7
-    (tmp_path / "card.json").write_text(json.dumps(card))
+    write_card(tmp_path, card)
     with pytest.raises(InputError, match="card.json (describes a network of 10,000,000|does not fit)"):
         load_denoiser(tmp_path)
 
