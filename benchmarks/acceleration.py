@@ -55,6 +55,7 @@ class Line:
     contender: Contender
     settings: SamplerSettings
     sets: int
+    temperatures: Sequence[float]
     found: dict[float, list[list[np.ndarray]]] = field(default_factory=dict)
 
     @property
@@ -63,7 +64,7 @@ class Line:
 
     def complete(self) -> int:
         """Sets that all temperatures have."""
-        return min((len(sets) for sets in self.found.values()), default=0)
+        return min((len(self.found.get(t, ())) for t in self.temperatures), default=0)
 
     def statistics(self, temperature: float, metric: int, sets: int) -> np.ndarray:
         """Of the first sets, one row a sample."""
@@ -98,7 +99,7 @@ class Measure:
             return {"sets": 0}
         taught = self.read(theirs, sets)
         told = {"sets": sets, **_over_seeds([(self.read(line, sets), taught) for line in ours])}
-        if self.variety is not None and len(theirs.found) > 1:
+        if self.variety is not None and all(len(line.found) > 1 for line in (theirs, *ours)):
             found = [self._at_variety(line, theirs, sets) for line in ours]
             told["at matched variety"] = _over_seeds([pair for pair in found if pair is not None], len(ours))
         return told
@@ -131,11 +132,14 @@ def draw(lines: Sequence[Line], domain: Domain, measure: Measure, given: argpars
     for number in range(max(line.sets for line in lines)):
         how = Measuring(SIZE, seeds=(number,), batch_size=SIZE, cache_dir=given.out / "samples")
         drawing = Drawing(Run(domain), how)
-        for temperature in given.temperatures:
+        for place in range(max(len(line.temperatures) for line in lines)):
             for line in lines:
+                if number >= line.sets or place >= len(line.temperatures):
+                    continue
+                temperature = line.temperatures[place]
                 settings = replace(line.settings, temperature=temperature)
                 here = line.found.setdefault(temperature, [])
-                if number >= line.sets or len(here) < number:
+                if len(here) < number:
                     continue
                 late = time.monotonic() - started > given.limit
                 if late and not drawing.kept(line.contender, settings):
@@ -146,9 +150,9 @@ def draw(lines: Sequence[Line], domain: Domain, measure: Measure, given: argpars
                     print(f"{line.label}, {line.calls} calls, {temperature:g}, set {number}", flush=True)
 
 
-def described(line: Line, measure: Measure, sweep: Sequence[float]) -> dict[str, object]:
+def described(line: Line, measure: Measure) -> dict[str, object]:
     """One row: samples, the metrics as sampled at temperature 1, and the quality at matched entropy."""
-    sets = line.complete()
+    sets, sweep = line.complete(), line.temperatures
     told: dict[str, object] = {"model": line.label, "law": line.settings.law, "grid": line.settings.grid}
     told |= {"calls": line.calls, "samples": sets * SIZE, "temperatures": list(sweep)}
     if not sets:
@@ -212,6 +216,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="under --law and --grid")
     parser.add_argument("--plain", type=int, nargs="+", default=[16, 32, 64, 128, 256], help="of the teacher, iid")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.8])
+    parser.add_argument("--student-temperatures", type=float, nargs="+", help="where they are others")
     parser.add_argument("--sets", type=int, default=16, help="of the teacher, 64 samples each")
     parser.add_argument("--student-sets", type=int, default=5, help="of each student")
     parser.add_argument("--sets-at", nargs="*", default=[], metavar="CALLS=SETS", help="of the plain teacher")
@@ -229,15 +234,16 @@ def main(words: Sequence[str] | None = None) -> int:
                 for run, card in zip(given.runs, cards, strict=True)}  # fmt: skip
     plain, best = SamplerSettings(), SamplerSettings(law=given.law, grid=given.grid)
     at = {int(one.partition("=")[0]): int(one.partition("=")[2]) for one in given.sets_at}
+    sweep, warmth = given.temperatures, given.student_temperatures or given.temperatures
     ours = {
         calls: [
-            Line(f"student, seed {seed}", made, replace(best, steps=calls), given.student_sets)
+            Line(f"student, seed {seed}", made, replace(best, steps=calls), given.student_sets, warmth)
             for seed, made in students.items()
         ]
         for calls in given.calls
     }
-    taught = [Line("teacher", teacher, replace(best, steps=calls), given.sets) for calls in given.calls]
-    many = [Line("teacher", teacher, replace(plain, steps=n), at.get(n, given.sets)) for n in given.plain]
+    taught = [Line("teacher", teacher, replace(best, steps=calls), given.sets, sweep) for calls in given.calls]
+    many = [Line("teacher", teacher, replace(plain, steps=n), at.get(n, given.sets), sweep) for n in given.plain]
     lines = [*(line for each in ours.values() for line in each), *taught, *many]
 
     variety = variety_metric(domain.metrics())
@@ -250,7 +256,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "domain": domain.name,
         "entropy": measure.at,
         "held out": {name: _numbers(found) for name, found in data.items()},
-        "rows": [described(line, measure, given.temperatures) for line in lines],
+        "rows": [described(line, measure) for line in lines],
         "student over plain teacher": {
             str(calls): {str(line.calls): measure.mean_ratio(each, line) for line in many}
             for calls, each in ours.items()
