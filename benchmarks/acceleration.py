@@ -175,14 +175,21 @@ def page(report: dict[str, object], quality: str) -> str:
         cells = [row["model"], f"{row['law']}, {row['grid']}", row["calls"], row["samples"]]
         cells += [_cell(row.get(quality)), _cell(row.get("entropy"))]
         lines.append(f"| {' | '.join(map(str, [*cells, _cell(matched_at.get('quality'))]))} |")
-    compared: dict[str, dict[str, dict[str, object]]] = report["student over plain teacher"]  # type: ignore[assignment]
-    for calls, against in compared.items():
-        lines += ["", f"student of {calls} calls against plain calls of the teacher, mean over seeds"]
-        for plain, told in against.items():
-            lines.append(f"- {plain}: {_sentence(told)} ({told['sets']} sets of {SIZE})")
-            varied: dict[str, object] = told.get("at matched variety", {})  # type: ignore[assignment]
-            lines += [f"  - at matched variety: {_sentence(varied)}"] if varied else []
+    titles = {"student over plain teacher": "student", "law and grid alone over plain teacher": "law and grid alone"}
+    for title, what in titles.items():
+        compared: dict[str, dict[str, dict[str, object]]] = report[title]  # type: ignore[assignment]
+        lines += [line for calls, against in compared.items() for line in _against(what, calls, against)]
     return "\n".join(lines) + "\n"
+
+
+def _against(what: str, calls: str, against: dict[str, dict[str, object]]) -> list[str]:
+    """One model at one number of calls beside each plain one."""
+    lines = ["", f"{what}, {calls} calls, against plain calls of the teacher; mean over seeds"]
+    for plain, told in against.items():
+        lines.append(f"- {plain}: {_sentence(told)} ({told['sets']} sets of {SIZE})")
+        varied: dict[str, object] = told.get("at matched variety", {})  # type: ignore[assignment]
+        lines += [f"  - at matched variety: {_sentence(varied)}"] if varied else []
+    return lines
 
 
 def _sentence(told: dict[str, object]) -> str:
@@ -260,6 +267,9 @@ def main(words: Sequence[str] | None = None) -> int:
         "student over plain teacher": {
             str(calls): {str(line.calls): measure.mean_ratio(each, line) for line in many}
             for calls, each in ours.items()
+        },
+        "law and grid alone over plain teacher": {
+            str(one.calls): {str(line.calls): measure.mean_ratio([one], line) for line in many} for one in taught
         },
         "student over teacher of equal calls": {
             str(line.calls): measure.mean_ratio(ours[line.calls], line) for line in taught
