@@ -91,9 +91,10 @@ class Shelf:
         found = self._ready(made, made.teacher(name), name)
         if name != BUNDLED:
             return Pair(made, found, found, (name, f"{name}, more calls"))
-        if isinstance(made, HasBundledStudent):
-            student = self._ready(made, load_denoiser(made.bundled_student), name)
-            return Pair(made, student, found, (STUDENT, TEACHER), read_card(made.bundled_student))
+        carried = made.bundled_student if isinstance(made, HasBundledStudent) else None
+        if carried is not None:
+            student = self._ready(made, load_denoiser(carried), name)
+            return Pair(made, student, found, (STUDENT, TEACHER), read_card(carried))
         return Pair(made, found, found, ("teacher, few calls", "teacher, more calls"))
 
     def _of_folder(self, domain: str, name: str, folder: Path) -> Pair:
