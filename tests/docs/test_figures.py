@@ -1,0 +1,53 @@
+"""Figures of the README come from the recipe, and those of the recipe's first row from the record of its run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+RECIPE = (ROOT / "docs" / "recipe.md").read_text()
+RECORD = json.loads((ROOT / "docs" / "results" / "protein_0.json").read_text())
+CLAIMS = README.partition("\n## How good is it\n")[2].partition("\n## ")[0]
+
+
+def percent(ratio: float) -> str:
+    """The change that a ratio of perplexities is, as the tables write it."""
+    return f"{100 * (ratio - 1):+.0f}".replace("-", "−")
+
+
+def test_rows_of_the_readme_are_rows_of_the_recipe() -> None:
+    rows = [line for line in CLAIMS.splitlines() if line.startswith("| ") and "[" in line]
+    assert len(rows) >= 3
+    assert not [row for row in rows if row not in RECIPE]
+
+
+def test_the_row_of_seed_0_is_that_of_its_run() -> None:
+    assert RECORD["command"] == "didi distill domain=protein seed=0"
+    cells = []
+    for found in sorted(RECORD["comparisons"], key=lambda each: each["steps"]):
+        value, low, high = (percent(found["ratio"][key]) for key in ("value", "low", "high"))
+        cells.append(f"{value} % [{low}, {high}]")
+    assert f"| protein, seed 0 | {' | '.join(cells)} |" in RECIPE
+
+
+def test_one_call_of_the_student_beside_the_teacher_is_that_of_its_run() -> None:
+    text = " ".join(CLAIMS.split())
+    said = re.search(r"perplexity (\S+) \[(\S+), (\S+)\] against (\S+) \[(\S+), (\S+)\] \(seed 0\)", text)
+    assert said, "the README compares one call of the student with the teacher"
+    at = {(row["model"], row["steps"]): row["perplexity"] for row in RECORD["as_sampled"]}
+    for model, steps, figures in (("student", 1, said.groups()[:3]), ("teacher", 32, said.groups()[3:])):
+        measured = at[model, steps]
+        assert [float(figure) for figure in figures] == pytest.approx(
+            [measured[key] for key in ("value", "low", "high")], abs=0.051
+        )
+
+
+def test_pictures_and_pages_that_the_readme_links_to_are_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert len(links) > 20
+    assert not [link for link in links if not (ROOT / link).exists()]
