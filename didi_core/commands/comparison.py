@@ -30,6 +30,7 @@ from didi_core.sampling.nll_curve import nll_curve
 from didi_core.types import Denoiser, Domain, Sample, Scorer
 
 AUTO = "auto"  # law and grid with which the model was trained
+STUDENT, MODEL = "student", "model"
 CURVE_SAMPLES = 128  # held-out sequences on which the NLL curve of grid=optimised is measured
 
 
@@ -118,13 +119,15 @@ class PlanSettings:
 class Compared:
     """The networks of a comparison. Without a teacher, only the student is measured.
 
-    autoregressive: a causal model for comparison.
+    autoregressive: a causal model for comparison. name: of the student in the tables; a model that is not known to have
+        a teacher is called ``MODEL``.
     """
 
     student: Denoiser
     scorer: Scorer | None
     teacher: Denoiser | None
     autoregressive: CausalGenerator | None = None
+    name: str = STUDENT
 
 
 def compare_models(
@@ -154,7 +157,7 @@ def contenders(run: Run, networks: Compared, settings: PlanSettings) -> dict[str
         plan = [SamplerSettings(autoregressive.NAME, temperature=temperature) for temperature in settings.temperatures]
         found[autoregressive.NAME] = Contender(networks.autoregressive, plan)
     plan = settings.plan(settings.steps, networks.scorer is not None)
-    found["student"] = Contender(networks.student, plan, networks.scorer)
+    found[networks.name] = Contender(networks.student, plan, networks.scorer)
     for model in found.values():
         for network in (model.denoiser, model.scorer):
             if network is not None:

@@ -23,7 +23,7 @@ from didi_core.commands.common import (
     note_machine,
     open_run,
 )
-from didi_core.commands.comparison import AUTO, Compared, PlanSettings, compare_models, publish
+from didi_core.commands.comparison import AUTO, MODEL, STUDENT, Compared, PlanSettings, compare_models, publish
 from didi_core.commands.compiling import Blocks, CompileSettings, sampling_calls
 from didi_core.commands.grammar import written
 from didi_core.config import Choice, build
@@ -175,6 +175,7 @@ class Opened:
             scorer=load_scorer(folder),
             teacher=load_teacher(domain, named) if named else None,
             autoregressive=_causal(settings.autoregressive, domain) if settings.autoregressive else None,
+            name=STUDENT if named or folder.name == STUDENT else MODEL,
         )
         machine = Machine.of(settings.device, settings.precision)
         current().check_device(machine.device)
@@ -213,7 +214,7 @@ def _print_plan(settings: Settings, plan: PlanSettings, card: Mapping[str, Any])
     trained = dict(zip(("laws", "grids"), ((choice,) for choice in trained_with(card)), strict=True))
     usual = {one.name: getattr(PlanSettings(), one.name) for one in fields(PlanSettings)} | dict.fromkeys(trained)
     names = [name for name in usual if name not in settings.given()]
-    found = {name: value for name in names if (value := getattr(plan, name)) != usual[name]}
+    found = {name: value for name in names if (value := getattr(plan, name)) not in (usual[name], FEWER)}
     by_training = {name: value for name, value in found.items() if trained.get(name) == value}
     if by_training and (card.get("training") or {}).get("rollout_law"):
         print(f"{_written(by_training)}: as the student was trained", flush=True)

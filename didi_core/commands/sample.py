@@ -29,6 +29,7 @@ from didi_core.diffusion.laws import law
 from didi_core.domain.abilities import HasBundledStudent
 from didi_core.domain.conditioning import Conditioning, index_map, verify
 from didi_core.errors import InputError
+from didi_core.evaluation.wording import counted
 from didi_core.plugins import registry
 from didi_core.processes import current
 from didi_core.progress import counting
@@ -232,7 +233,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             shutil.rmtree(opened.path / PARTS, ignore_errors=True)
         registry().notify("samples", run_dir=out.parent, samples=made.samples, record={"file": out.name})
         speed = settings.num / made.seconds if made.seconds else float("inf")
-        print(f"{len(made.samples)} samples, {made.nfe.total:g} network calls each, {speed:.1f} per second: {out}")
+        drawn, calls = counted(len(made.samples), "sample"), f"{made.nfe.total:g} network calls each"
+        print(f"{drawn}, {calls}, {speed:.1f} per second: {out}")
     return made
 
 

@@ -12,6 +12,7 @@ from didi_core.commands.common import CommonSettings, make_domain, make_reporter
 from didi_core.device import Machine
 from didi_core.domain.scoring import Job, Scored, SharesScoring, scoring_of
 from didi_core.errors import InputError
+from didi_core.evaluation.wording import counted
 from didi_core.processes import current
 from didi_core.types import Sample
 
@@ -43,7 +44,7 @@ class Settings(CommonSettings):
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Scored:
     """Score the designs, and print the folder of the table."""
     scored = score_designs(settings, config, command_line)
-    print(f"{len(scored.rows):,} designs scored: {scored.folder}")
+    print(f"{counted(len(scored.rows), 'design')} scored: {scored.folder}")
     return scored
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from didi_core.evaluation.differences import Difference
 from didi_core.evaluation.findings import Comparison, Findings
 from didi_core.evaluation.rows import Evaluation, Method, MetricInfo, Row, table_rows
-from didi_core.evaluation.wording import change, figure, listed, signed
+from didi_core.evaluation.wording import change, counted, figure, listed, signed
 
 CLAIM = 1000  # samples that a claim needs
 BY_ANOTHER = (
@@ -66,7 +66,7 @@ def _calls(method: Method | None) -> str:
     """``8 steps``; '' where the number of calls follows from the length or from the model."""
     if method is None or method.steps is None:
         return ""
-    return f"{method.steps} step{'s' * (method.steps != 1)}"
+    return counted(method.steps, "step")
 
 
 def _at(method: Method | None) -> str:

@@ -33,7 +33,7 @@ SHAPE = {
     "matched": Each({"model": str, "method": METHOD, "status": str, "quality": (None, INTERVAL)}),
 }  # fmt: skip
 
-NOT_REACHED = "No student reached the entropy of the data; see the values as sampled."
+NOT_REACHED = "No {} reached the entropy of the data; see the values as sampled."
 
 
 @dataclass(frozen=True)
@@ -146,24 +146,28 @@ def side_by_side(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]
 
 
 def _best_sentence(runs: Sequence[RunReport], names: Sequence[str], quality: Mapping[str, Any]) -> str:
-    """A sentence on the best student of all runs; a quality of which more is better is compared as sampled."""
+    """A sentence on the best student of all runs, or the best model where none has a student.
+
+    A quality of which more is better is compared as sampled.
+    """
     if _judges(runs) > 1:
         return "No best student: the runs have different judges, so their qualities do not compare."
     if not _close(_entropies(runs)):
         return "No best student: the runs are matched at different entropies, so their qualities do not compare."
     plain = quality["better"] == "higher"
+    model = "student" if any(run.table("student") for run in runs) else None  # None: runs of pretrain and the like
     found = [
         (value, name, row["method"]["steps"])
         for run, name in zip(runs, names, strict=True)
-        for row in run.table("student")
+        for row in run.table(model)
         if (value := _quality(run, row, quality["name"] if plain else None)) is not None
     ]
     if not found:
-        return "No run has rows of a student." if plain else NOT_REACHED
+        return f"No run has rows of a {model or 'model'}." if plain else NOT_REACHED.format(model or "model")
     where = "as sampled" if plain else "at matched entropy"
     value, name, steps = (max if plain else min)(found, key=lambda one: one[0])
     at = f" at {steps} step{'s' * (steps != 1)}" if steps is not None else ""
-    return f"Best {quality['label']} of a student {where}: {figure(value)}, {name}{at}."
+    return f"Best {quality['label']} of a {model or 'model'} {where}: {figure(value)}, {name}{at}."
 
 
 def _quality(run: RunReport, row: Mapping[str, Any], sampled: str | None) -> float | None:

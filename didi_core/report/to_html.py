@@ -9,7 +9,7 @@ from typing import Any
 from didi_core.domain.palette import colour_of_letters
 from didi_core.evaluation.conclusion import misjudged
 from didi_core.evaluation.rows import Films
-from didi_core.evaluation.wording import figure, headed, percent
+from didi_core.evaluation.wording import counted, figure, headed, percent
 from didi_core.report.page import Cell, Grid, Line, render
 from didi_core.report.pictures import SERIES, Plot
 from didi_core.report.record import Report
@@ -130,14 +130,11 @@ def _tiles(report: Report) -> list[Cell]:
     tiles = []
     for item in sorted(shown, key=lambda c: c.method.steps or 0)[:6]:
         if item.ratio is not None:
-            label = f"{report.evaluation.metrics[0].label} at {_calls(item.method.steps)} against the {item.baseline}"
+            at = counted(item.method.steps or 0, "step")
+            label = f"{report.evaluation.metrics[0].label} at {at} against the {item.baseline}"
             tone = item.verdict if item.verdict in TONES else ""
             tiles.append(Cell(percent(item.ratio.value), f"{label}, matched entropy", tone=tone))
     return tiles
-
-
-def _calls(steps: int | None) -> str:
-    return f"{steps} step{'s' * (steps != 1)}"
 
 
 def _matched(report: Report) -> Grid:

@@ -331,6 +331,13 @@ def test_a_bare_evaluate_gives_the_numbers_of_the_runs_own_report(
     assert {r["method"]["steps"] for r in rows if r["model"] == "teacher"} == {2, 4} and rows[-1]["n"] == 6
 
 
+def test_a_model_without_a_teacher_is_not_called_a_student(teacher: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", f"run={teacher}", "num=4", "steps=[1]", f"out={tmp_path / 'e'}"]) == 0
+    report = json.loads((tmp_path / "e/report.json").read_text())
+    assert {row["model"] for row in report["rows"] if row["kind"] == "model"} == {"model"}
+    assert re.match(r"model: NLL / symbol [\d.]+ at 1 step; nothing to compare with\.", report["sentence"])
+
+
 def test_sample_fills_a_template_and_keeps_the_rest(student: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.jsonl"
     assert main(["sample", f"run={student}", "num=4", "steps=2", "template=ab__c_", f"out={out}"]) == 0

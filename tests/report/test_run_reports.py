@@ -147,6 +147,15 @@ def test_the_best_of_a_quality_is_on_its_better_side(tmp_path: Path) -> None:
     assert ablation(runs)[0] == "At 8 steps the best ppl, as sampled, is that of 'a' (10.0)."
 
 
+def test_models_without_a_student_are_called_models(tmp_path: Path) -> None:
+    runs = []
+    for name, quality in (("a", 10.0), ("b", 8.0)):
+        path = write(tmp_path / name, quality=quality) / "report.json"
+        path.write_text(path.read_text().replace('"student"', '"model"').replace('"teacher"', '"other"'))
+        runs.append(read_run(path.parent))
+    assert side_by_side(runs)[0] == "Best ppl of a model at matched entropy: 8.50, b at 8 steps."
+
+
 def test_runs_that_do_not_compare_have_no_best(tmp_path: Path) -> None:
     runs = [write(tmp_path / name) for name in ("a", "b")]
     changed(runs[1], description="another judge")

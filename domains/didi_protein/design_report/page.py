@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from didi_core.evaluation.wording import counted
 from didi_core.report.page import Cell, render
 from didi_core.report.pictures import Plot
 
@@ -93,7 +94,7 @@ def html(
     return render(
         "designs.html",
         __package__,
-        title=f"{len(designs):,} designs",
+        title=counted(len(designs), "design"),
         kind="didi_core · protein designs",
         sentence=sentence(designs),
         tiles=_tiles(designs),
@@ -114,7 +115,7 @@ def sentence(designs: Sequence[Design]) -> str:
     """The summary of the whole set."""
     sure = {design.id: value for design in designs if (value := design.confidence) is not None}
     if not sure:
-        return f"{len(designs):,} designs, none of them folded: scores of the sequences only."
+        return f"{counted(len(designs), 'design')}, none of them folded: scores of the sequences only."
     first = max((design for design in designs if design.id in sure), key=lambda design: sure[design.id])
     label = confidence_label([design.scores for design in designs])
     ptm = first.number("ptm")
