@@ -1,6 +1,6 @@
-"""Public import path of our network as a transformers model: it loads without remote code, and samples by itself.
+"""Public import path of our networks as transformers models: they load without remote code, and sample by themselves.
 
-Importing this module registers it with ``AutoConfig`` and ``AutoModelForMaskedLM``, so that
+Importing this module registers them with ``AutoConfig`` and ``AutoModelForMaskedLM``, so that
 ``AutoModelForMaskedLM.from_pretrained(name)`` works for a folder of ``export`` or ``push``, and for its name
 on the hub.
 """
@@ -12,15 +12,20 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from didi_core.api import sample_networks
-from didi_core.checkpoints.exported import MODEL_TYPE
-from didi_core.checkpoints.huggingface import DiTHubConfig, DiTHubModel
+from didi_core.checkpoints.huggingface import (
+    DiTHubConfig,
+    DiTHubModel,
+    EsmHubConfig,
+    EsmHubModel,
+    HubModel,
+)
 from didi_core.sampling.generate import Generated
 
-__all__ = ["DiTForMaskedDiffusion", "DiTHubConfig"]
+__all__ = ["DiTForMaskedDiffusion", "DiTHubConfig", "EsmForMaskedDiffusion", "EsmHubConfig"]
 
 
-class DiTForMaskedDiffusion(DiTHubModel):
-    """A DiT and, if there is one, its scorer: logits of the clean token at every position, and samples."""
+class Sampling(HubModel):
+    """A model that samples by itself."""
 
     def generate(self, num: int = 10, steps: int = 16, **settings: Any) -> Generated:
         """Samples in ``steps`` network calls, with the texts, the number of calls, and the settings of each.
@@ -38,5 +43,14 @@ class DiTForMaskedDiffusion(DiTHubModel):
         return sample_networks(self.config.card, self.denoiser, self.scorer, name, how)
 
 
-AutoConfig.register(MODEL_TYPE, DiTHubConfig, exist_ok=True)
-AutoModelForMaskedLM.register(DiTHubConfig, DiTForMaskedDiffusion, exist_ok=True)
+class DiTForMaskedDiffusion(DiTHubModel, Sampling):
+    """A DiT and, if there is one, its scorer: logits of the clean token at every position, and samples."""
+
+
+class EsmForMaskedDiffusion(EsmHubModel, Sampling):
+    """The same of ESM-2's architecture: a student of DPLM."""
+
+
+for _config, _model in ((DiTHubConfig, DiTForMaskedDiffusion), (EsmHubConfig, EsmForMaskedDiffusion)):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForMaskedLM.register(_config, _model, exist_ok=True)

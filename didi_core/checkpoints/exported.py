@@ -15,14 +15,14 @@ from didi_core.checkpoints.weights import read_weights
 from didi_core.errors import InputError
 from didi_core.storage.files import read_json, sha256
 
-MODEL_TYPE = "didi_dit"
+MODEL_TYPES = {"didi_dit": "dit", "didi_esm": "esm"}  # of transformers, and the architecture of each
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 DENOISER, GUIDE = "denoiser.", "scorer."  # prefixes of the two networks' tensors
 
 
 def is_export(folder: Path) -> bool:
     """Whether a folder was written by ``export`` or ``push``."""
-    return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("model_type") == MODEL_TYPE
+    return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("model_type") in MODEL_TYPES
 
 
 def card_of(folder: Path) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def card_of(folder: Path) -> dict[str, Any]:
     return {
         **config["card"],
         "kind": "denoiser",
-        "architecture": "dit",
+        "architecture": MODEL_TYPES[config["model_type"]],
         "config": config["network"],
         "vocabulary": config["vocabulary"],
         "sha256": {WEIGHTS: digest, **({} if guide is None else {"scorer.safetensors": digest})},
@@ -50,4 +50,7 @@ def tensors_of(folder: Path, prefix: str) -> dict[str, Tensor]:
     """The tensors of one network of an exported folder, under their names in the network."""
     path = folder / WEIGHTS
     found = read_weights(path, sha256(path))
+    strange = [name for name in found if not name.startswith((DENOISER, GUIDE))]
+    if strange:
+        raise InputError(f"{path} holds tensors of no network of an export: {', '.join(strange[:3])}. Get it again.")
     return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
 
-from didi_core.checkpoints.card import CARD, load_denoiser, load_scorer, model_folder, read_card
+from didi_core.checkpoints.card import CARD, architecture_of, load_denoiser, load_scorer, model_folder, read_card
 from didi_core.checkpoints.importers.parts import HEAD, NORMED_HEAD
 from didi_core.checkpoints.importers.sources import DISCRIMINATOR
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT
 from didi_core.models.scorer import TokenScorer
 from didi_core.storage.files import write_atomic, write_folder
+from didi_core.types import Denoiser
 
-ONE_FILE = "1TB"  # of weights: no model is split
+PUBLIC = {"dit": "DiTForMaskedDiffusion", "esm": "EsmForMaskedDiffusion"}  # of didi_core.huggingface, by architecture
 
 
 def export_hf(run: Path, out: Path) -> str:
-    """Write ``config.json`` and ``model.safetensors`` for ``DiTForMaskedDiffusion.from_pretrained``.
+    """Write ``config.json`` and ``model.safetensors`` for ``from_pretrained`` of a class of ``didi_core.huggingface``.
 
     The scorer's weights are stored with the model's, and the card's other entries in the configuration, so that an
     import restores everything.
@@ -31,10 +31,11 @@ def export_hf(run: Path, out: Path) -> str:
         a message for the user.
     """
     write_folder(out, hub_files(run, out))
+    kind = public_class(read_card(out))
     return (
         f"Hugging Face folder: {out}\n"
-        "from didi_core.huggingface import DiTForMaskedDiffusion\n"
-        f"model = DiTForMaskedDiffusion.from_pretrained({str(out)!r})  # or push_to_hub(...)"
+        f"from didi_core.huggingface import {kind}\n"
+        f"model = {kind}.from_pretrained({str(out)!r})  # or push_to_hub(...)"
     )
 
 
@@ -47,11 +48,15 @@ def hub_files(run: Path, out: Path, card: Mapping[str, Any] | None = None) -> Ca
     Raises:
         InputError: the model cannot be exported, or ``out`` is in use.
     """
-    from didi_core.checkpoints.huggingface import DiTHubModel
+    from didi_core.checkpoints.huggingface import wrapped
 
     denoiser, scorer = _load(run, out)
-    made = DiTHubModel.of(denoiser, scorer, card or read_card(model_folder(run)))
-    return partial(made.save_pretrained, max_shard_size=ONE_FILE)
+    return wrapped(denoiser, scorer, card or read_card(model_folder(run))).save_pretrained
+
+
+def public_class(card: Mapping[str, Any]) -> str:
+    """The class of ``didi_core.huggingface`` that reads a model with that card."""
+    return PUBLIC[card["architecture"]]
 
 
 def export_didi(run: Path, out: Path) -> str:
@@ -64,6 +69,10 @@ def export_didi(run: Path, out: Path) -> str:
         InputError: a model with a table of positions or an input of noise, for which their network has no place.
     """
     denoiser, scorer = _load(run, out)
+    if not isinstance(denoiser, DiT):
+        raise InputError(
+            f"run={run} holds a {type(denoiser).__name__}, and DiDi-Instruct's network is a DiT. Set format=hf."
+        )
     if denoiser.config.positions:
         raise InputError(
             f"run={run}: the model has a table of {denoiser.config.positions} absolute positions, and DiDi-Instruct's "
@@ -102,14 +111,14 @@ def discriminator_tensors(scorer: TokenScorer) -> dict[str, Tensor]:
     return {theirs.get(name, name.removeprefix("network.")): value for name, value in scorer.state_dict().items()}
 
 
-def _load(run: Path, out: Path) -> tuple[DiT, TokenScorer | None]:
+def _load(run: Path, out: Path) -> tuple[Denoiser, TokenScorer | None]:
     """The networks to export. Raises InputError for a folder in use, or for networks of other architectures."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out={out} exists and is not empty. Name a new folder.")
     denoiser, scorer = load_denoiser(run), load_scorer(run)
-    if not isinstance(denoiser, DiT) or not (scorer is None or isinstance(scorer, TokenScorer)):
+    if architecture_of(denoiser) not in PUBLIC or not (scorer is None or isinstance(scorer, TokenScorer)):
         raise InputError(
-            f"run={run} holds a {type(denoiser).__name__}; only a DiT can be exported. Its own files are in "
+            f"run={run} holds a {type(denoiser).__name__}, which cannot be exported. Its own files are in "
             f"{model_folder(run)} ({CARD}, model.safetensors)."
         )
     return denoiser, scorer

@@ -1,13 +1,14 @@
-"""Our network as a transformers model, which ``from_pretrained`` reads and ``save_pretrained`` writes.
+"""Our networks as models of transformers, which ``from_pretrained`` reads and ``save_pretrained`` writes.
 
-``didi_core.huggingface`` has the class for users, which also samples; this one knows no domain.
+``didi_core.huggingface`` has the classes for users, which also sample; these know no domain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Self
+from os import PathLike
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,24 +17,23 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
-from didi_core.checkpoints.card import NOT_IN_CARD, OF_THE_FILES, read_vocabulary
-from didi_core.checkpoints.exported import MODEL_TYPE
-from didi_core.models.dit import DiT, DiTConfig
+from didi_core.checkpoints.card import ARCHITECTURES, NOT_IN_CARD, OF_THE_FILES, architecture_of, read_vocabulary
+from didi_core.checkpoints.exported import MODEL_TYPES
+from didi_core.checkpoints.exporters import PUBLIC
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
+from didi_core.types import Denoiser
 
-PUBLIC = "DiTForMaskedDiffusion"  # name of the class for users, in config.json
+ONE_FILE = "1TB"  # of weights: no model is split
 
 
-class DiTHubConfig(PreTrainedConfig):
-    """Sizes, vocabulary and card of a DiT.
+class HubConfig(PreTrainedConfig):
+    """Sizes, vocabulary and card of a network.
 
     Args:
-        network: the fields of ``DiTConfig``. vocabulary: those of ``Vocabulary``.
+        network: the fields of its configuration (``DiTConfig``, ``EsmConfig``). vocabulary: those of ``Vocabulary``.
         scorer: how the exported scorer reads the trunk, or None without a scorer.
         card: the entries of the model's card that are not about its files.
     """
-
-    model_type = MODEL_TYPE
 
     def __init__(
         self,
@@ -51,17 +51,32 @@ class DiTHubConfig(PreTrainedConfig):
         super().__init__(**{"vocab_size": size + 1, "mask_token_id": size, **kwargs})
 
 
-class DiTHubModel(PreTrainedModel):
-    """A DiT and, if there is one, its scorer; gives logits of the clean token at every position."""
+class DiTHubConfig(HubConfig):
+    """Of a DiT."""
 
-    config_class = DiTHubConfig
-    config: DiTHubConfig
+    model_type = "didi_dit"
+    __init__ = HubConfig.__init__  # transformers gives a class without one of its own another
+
+
+class EsmHubConfig(HubConfig):
+    """Of a network of ESM-2's architecture, such as DPLM and its students."""
+
+    model_type = "didi_esm"
+    __init__ = HubConfig.__init__
+
+
+class HubModel(PreTrainedModel):
+    """A denoiser and, if there is one, its scorer; gives logits of the clean token at every position."""
+
+    config_class = HubConfig
+    config: HubConfig
     base_model_prefix = "denoiser"
     main_input_name = "input_ids"
 
-    def __init__(self, config: DiTHubConfig) -> None:
+    def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
-        self.denoiser = DiT(DiTConfig(**config.network), read_vocabulary(config.vocabulary))
+        kind = ARCHITECTURES[MODEL_TYPES[config.model_type]]
+        self.denoiser = kind.build(config.network, read_vocabulary(config.vocabulary))
         self.scorer: TokenScorer | None = None
         if config.scorer is not None:
             self.scorer = scorer_from_trunk(self.denoiser, normed=bool(config.scorer["normed"]))
@@ -70,21 +85,11 @@ class DiTHubModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the network initialises itself."""
 
-    @classmethod
-    def of(cls, denoiser: DiT, scorer: TokenScorer | None, card: Mapping[str, Any]) -> Self:
-        """Wrap networks; they are shared, not copied."""
-        about = {key: value for key, value in card.items() if key not in OF_THE_FILES}
-        config = DiTHubConfig(
-            {key: value for key, value in asdict(denoiser.config).items() if key not in NOT_IN_CARD},
-            asdict(denoiser.vocabulary),
-            None if scorer is None else {"normed": scorer.normed},
-            about,
-            architectures=[PUBLIC],
-        )
-        with torch.device("meta"):
-            made = cls(config)
-        made.denoiser, made.scorer = denoiser, scorer
-        return made
+    def save_pretrained(self, save_directory: str | PathLike[str], **options: Any) -> None:
+        """As in transformers, into one file, with our names, and tied weights under both as in every file of ours."""
+        tensors = {name: value.detach().clone() for name, value in self.state_dict().items()}
+        own = {"state_dict": tensors, "max_shard_size": ONE_FILE, "save_original_format": False}
+        super().save_pretrained(save_directory, **{**own, **options})
 
     def forward(
         self,
@@ -96,6 +101,43 @@ class DiTHubModel(PreTrainedModel):
 
         noise: standard normal numbers, new at every call, for a student that reads some (``config.network["noise"]``).
         """
-        logits = self.denoiser(input_ids, noise)
+        logits = self.denoiser(input_ids) if noise is None else self.denoiser(input_ids, noise)
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
         return MaskedLMOutput(loss=loss, logits=logits)
+
+
+class DiTHubModel(HubModel):
+    """A DiT."""
+
+    config_class = DiTHubConfig
+
+
+class EsmHubModel(HubModel):
+    """A network of ESM-2's architecture, whose head is tied to its embedding."""
+
+    config_class = EsmHubConfig
+    _tied_weights_keys = {"denoiser.lm_head.decoder.weight": "denoiser.esm.embeddings.word_embeddings.weight"}
+
+
+MODELS: dict[str, type[HubModel]] = {"dit": DiTHubModel, "esm": EsmHubModel}
+
+
+def wrapped(denoiser: Denoiser, scorer: TokenScorer | None, card: Mapping[str, Any]) -> HubModel:
+    """Networks as one model of transformers; they are shared, not copied.
+
+    denoiser: of an architecture in ``MODELS``. card: that of the denoiser.
+    """
+    name = str(architecture_of(denoiser))
+    kind, about = MODELS[name], {key: value for key, value in card.items() if key not in OF_THE_FILES}
+    sizes: Any = denoiser.config
+    config = kind.config_class(
+        {key: value for key, value in asdict(sizes).items() if key not in NOT_IN_CARD},
+        asdict(denoiser.vocabulary),
+        None if scorer is None else {"normed": scorer.normed},
+        about,
+        architectures=[PUBLIC[name]],
+    )
+    with torch.device("meta"):
+        made = kind(config)
+    made.denoiser, made.scorer = denoiser, scorer
+    return made

@@ -128,6 +128,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     machine, processes = Machine.of(settings.device, settings.precision), current()
     processes.check_device(machine.device)
     settings.rules.check(settings.training, processes.size)
+    if settings.adapter is not None:
+        settings.adapter.check_installed()
     domain = make_domain(settings.domain, settings.data)
     teacher = load_teacher(domain, settings.teacher).to(machine.device).eval().requires_grad_(False)
     about = make_run(settings, domain, machine)

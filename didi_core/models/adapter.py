@@ -49,6 +49,9 @@ class AdapterSettings:
             raise InputError(f"adapter.alpha={self.alpha} is out of range: it must be positive.")
         if self.targets is not None and not self.targets:
             raise InputError("adapter.targets=[] adapts no layer: leave it out for all linear layers of the blocks.")
+
+    def check_installed(self) -> None:
+        """Raise InputError where peft is not installed."""
         if importlib.util.find_spec("peft") is None:
             raise InputError(f'adapter={self.kind} needs peft, which is not installed: pip install "didi-core[lora]".')
 

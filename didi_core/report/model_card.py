@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from didi_core.checkpoints.exporters import public_class
 from didi_core.evaluation.wording import figure, listed
 from didi_core.objectives.registry import OBJECTIVES
 from didi_core.report.card_results import curve_table, reported
@@ -139,10 +140,11 @@ def _use(model: Published) -> list[str]:
         lines = [f"    didi distill domain={domain} teacher={place}"] + (lines if place != BUNDLED else [])
     if place == BUNDLED:
         return ["\n".join(lines)]
+    kind = public_class(model.card)
     code = f"""```python
-from didi_core.huggingface import DiTForMaskedDiffusion  # no remote code
+from didi_core.huggingface import {kind}  # no remote code
 
-model = DiTForMaskedDiffusion.from_pretrained("{place}")
+model = {kind}.from_pretrained("{place}")
 made = model.generate(num=8, steps={calls})  # and the keys of `didi sample`: prompt=, contig=, temperature=
 for sample in made.samples:
     print(sample.text)

@@ -12,8 +12,10 @@ from tolerance import close
 from didi_core.checkpoints.card import load_denoiser, load_scorer, read_card, save_model, save_scorer
 from didi_core.cli import main
 from didi_core.models.dit import DiT, DiTConfig
+from didi_core.models.esm import Esm, EsmConfig
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.streams import seeded
+from didi_protein.vocabulary import VOCABULARY
 from didi_toy import ToyDomain
 
 TOKENS = ToyDomain().template([5, 9])
@@ -48,6 +50,40 @@ def test_out_and_back_is_exact(tmp_path: Path, layout: str, normed: bool, capsys
     if layout == "hf":
         assert read_card(back / "student")["training"] == {"steps": 3}
     assert main(["sample", f"run={back}", "num=2", "steps=2", f"out={tmp_path / 'made.jsonl'}"]) == 0
+
+
+def test_a_network_of_esms_architecture_goes_out_and_back(tmp_path: Path) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    from didi_core.huggingface import EsmForMaskedDiffusion
+
+    with seeded(0, "test"):
+        model = Esm(EsmConfig(16, 2, 2, 32), VOCABULARY).eval()
+        scorer = scorer_from_trunk(model, 1)
+    run, out, back = tmp_path / "run", tmp_path / "out", tmp_path / "back"
+    save_model(run / "student", model, {"domain": "protein", "data": {}, "lengths": {"8": 1}})
+    save_scorer(run / "student", scorer)
+    assert main(["export", f"run={run}", f"out={out}"]) == 0
+    assert main(["import", f"source={out}", f"run_dir={back}", "domain=protein"]) == 0
+    assert same_networks(run, back) and same_networks(run, out)
+    tokens = torch.tensor([[0, 32, 5, 32, 2], [0, 32, 32, 2, 1]])
+    read = AutoModelForMaskedLM.from_pretrained(out)
+    assert isinstance(read, EsmForMaskedDiffusion)
+    close(read(input_ids=tokens).logits, model(tokens))
+    made = read.generate(num=2, steps=2, contig="2/MKT/3")
+    assert all(sample.text[2:5] == "MKT" for sample in made.samples)
+    read.save_pretrained(tmp_path / "again")
+    assert same_networks(run, tmp_path / "again")
+    assert main(["push", f"run={run}", f"to={tmp_path / 'pushed'}"]) == 0
+    assert "import EsmForMaskedDiffusion" in (tmp_path / "pushed" / "README.md").read_text()
+
+
+def test_what_didi_instructs_layout_has_no_place_for_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "run" / "student", Esm(EsmConfig(16, 1, 2, 32), VOCABULARY), {"domain": "protein"})
+    assert main(["export", f"run={tmp_path / 'run'}", "format=didi", f"out={tmp_path / 'out'}"]) == 2
+    assert "holds a Esm" in capsys.readouterr().err
 
 
 def test_a_hugging_face_folder_loads_like_any_other(tmp_path: Path) -> None:
