@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -51,3 +53,22 @@ def test_pictures_and_pages_that_the_readme_links_to_are_there() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
     assert len(links) > 20
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+@pytest.fixture(scope="module")
+def plots() -> ModuleType:
+    """docs/site/plots.py."""
+    spec = importlib.util.spec_from_file_location("site_plots", ROOT / "docs" / "site" / "plots.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["main_jobs", "objectives", "laws"])
+def test_a_plot_shows_the_figures_of_its_table(plots: ModuleType, name: str) -> None:
+    series = plots.PLOTS[name][0]()
+    assert len(series) >= 6 and any(len(points) > 1 for points in series.values())
+    assert plots.shown(name) == series, "a table has changed: python docs/site/plots.py draws it again"
+    pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
+    assert any(f"(images/{name}.svg)" in page for page in pages)
