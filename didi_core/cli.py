@@ -10,7 +10,6 @@ import importlib.metadata
 import os
 import shlex
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,7 +27,9 @@ if TYPE_CHECKING:
 PROGRAM, MODULE = "didi", "python -m didi_core"
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 HELP, SWEEP, SHOW = ("--help", "-h"), ("--multirun", "-m"), ("--cfg", "-c")
-FLAGS = "--help, --cfg job, --multirun"
+CONFIG_DIR, CONFIG_NAME = "--config-dir", "--config-name"
+VALUED = (*SHOW, CONFIG_DIR, CONFIG_NAME)  # flags that are followed by a value
+FLAGS = "--help, --cfg job, --multirun, --config-dir FOLDER, --config-name NAME"
 UNUSABLE = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -99,6 +100,7 @@ def overview() -> str:
         f"{PROGRAM} COMMAND --help              its settings with their values, and the choices of each group",
         f"{PROGRAM} COMMAND ... --cfg job       the configuration that would run",
         f"{PROGRAM} COMMAND ... --multirun      one run for each combination of key=a,b",
+        f"{PROGRAM} COMMAND ... --config-dir FOLDER   configurations of your own beside those of the project",
         f"{PROGRAM} --completion bash|zsh|fish  a script that completes commands, keys and choices",
         f"{PROGRAM} --version",
         "",
@@ -116,40 +118,55 @@ def _dispatch(words: Sequence[str]) -> None:
         else:
             command.run(rest)
         return
-    flags, settings = _split(rest)
+    flags, settings, own = _split(rest)
+    from didi_core.commands.folders import flags_again, use_own
+
+    use_own(own.get(CONFIG_DIR), own.get(CONFIG_NAME))
     if any(flag in HELP for flag in flags):
         from didi_core.commands.explain import explained
 
         print(f"usage: {PROGRAM} {command.name} [key=value ...]\n\n{explained(command.name, settings)}")
         return
     from didi_core.commands.compose import compose_jobs
+    from didi_core.commands.sweeping import engines, launched
 
-    settings = command.spelled(settings)
-    jobs = compose_jobs(command.name, settings, any(flag in SWEEP for flag in flags))
-    if any(flag in SHOW for flag in flags):
+    sweep, show = (any(flag in which for flag in flags) for which in (SWEEP, SHOW))
+    found, settings = engines(command.spelled(settings), sweep)
+    if not found.ours and not show:
+        launched(command, found, settings, flags_again(), main)
+        return
+    jobs = compose_jobs(command.name, settings, sweep)
+    if show:
         print("\n---\n".join(_as_yaml(job) for job in jobs))
-    elif any(flag in SWEEP for flag in flags):
+    elif sweep:
         _run_many(command, jobs)
     else:
-        _run_one(command, jobs[0], (command.name, *jobs[0].words))
+        _run_one(command, jobs[0], (command.name, *jobs[0].words, *flags_again()))
 
 
-def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split words into flags and settings. Raises InputError for an unknown flag."""
-    flags, settings, waiting = [], [], False
+def _split(words: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
+    """Split words into flags, settings, and the flags that have a value. Raises InputError for an unknown flag."""
+    flags, settings, own, waiting = [], [], dict[str, str](), ""
     for word in words:
-        if waiting:
-            waiting = False
-            if word != "job":
-                raise InputError(f"--cfg {word}: write --cfg job, which shows the configuration of the command.")
+        name, equals, value = word.partition("=")
+        if waiting or (name in VALUED and equals):
+            own[waiting or name] = word if waiting else value
+            waiting = ""
+        elif word in VALUED:
+            waiting = word
         elif word.startswith("-"):
-            if word not in (*HELP, *SWEEP, *SHOW, "--cfg=job", "--resolve"):
+            if word not in (*HELP, *SWEEP, "--resolve"):
                 raise InputError(f"unknown flag {word}. Settings are written key=value; the flags are {FLAGS}.")
-            flags.append(word.partition("=")[0])
-            waiting = word in SHOW
+            flags.append(word)
         else:
             settings.append(word)
-    return flags, settings
+    if waiting:
+        raise InputError(f"{waiting} is given nothing: the flags are {FLAGS}.")
+    for flag in SHOW:
+        if own.pop(flag, "job") != "job":
+            raise InputError(f"{flag} shows the configuration of the command: write --cfg job.")
+        flags += [flag] if any(word.partition("=")[0] == flag for word in words) else []
+    return flags, settings, own
 
 
 def _as_yaml(job: Job) -> str:
@@ -171,23 +188,16 @@ def _run_many(command: Command, jobs: Sequence[Job]) -> None:
     """Run jobs one after another. A failed job does not stop the others; the highest exit code is kept."""
     from dataclasses import replace
 
-    keys = command.settings.__dataclass_fields__
-    outs = {str(job.config.get("out")) for job in jobs}
-    if "out" in keys and len(jobs) > 1 and len(outs) < len(jobs) and outs != {"None"}:
-        raise InputError(f"several jobs would write out={outs.pop()}: leave it out, or give one for each job.")
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    given = jobs[0].config.get("run_dir")
-    root = Path(given).expanduser() if given else Path("outputs") / command.name / f"multirun_{stamp}"
-    codes: list[int] = []
+    from didi_core.commands.folders import flags_again
+    from didi_core.commands.sweeping import check_places, place_of, placed, sweep_root
+
+    check_places(jobs)
+    root, codes = sweep_root(command.name, jobs[0].config.get("run_dir")), list[int]()
     for number, job in enumerate(jobs):
-        own = {"run_dir": str(root / str(number))} if "run_dir" in keys else {}
-        if "cache" in keys and job.config.get("cache") is None:
-            own["cache"] = str(root / "evaluation")
-        bare = [word for word in job.words if word.partition("=")[0] not in own]
-        made = replace(job, words=(*bare, *(f"{key}={value}" for key, value in own.items())))
-        made.config.update(own)
+        own = place_of(command, root, number, job.config)
+        made = replace(job, words=placed(job.words, own), config={**job.config, **own})
         print(f"job {number} of {len(jobs)}: {shlex.join(job.words)}", flush=True)
-        words = (command.name, *made.words)
+        words = (command.name, *made.words, *flags_again())
         codes.append(guarded(partial(_run_one, command, made, words), words))
         if codes[-1] == INTERRUPTED:
             raise KeyboardInterrupt

@@ -25,6 +25,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from didi_core.commands.folders import added_folders, config_folders, config_name
 from didi_core.commands.grammar import Unreadable, choices, quoted, written
 from didi_core.commands.merging import Merging, put
 from didi_core.commands.objective_default import FOUND_BY, default_objective, taken_out
@@ -41,12 +42,11 @@ NEEDED = ("domain", "objective", "model")  # groups of which one file is always 
 
 
 class PluginFolders(SearchPathPlugin):
-    """Adds the config folders of plugins to Hydra's search path."""
+    """Adds the config folders of plugins, and the user's, to Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in registry().config_folders:
-            if folder != config_folder():
-                search_path.append(provider="didi", path=f"file://{folder}")
+        for folder in added_folders():
+            search_path.append(provider="didi", path=f"file://{folder}")
 
 
 def use_plugin_folders() -> None:
@@ -58,7 +58,7 @@ def use_plugin_folders() -> None:
 
 def group_options(group: str) -> list[str]:
     """Choices of a config group, from all config folders and plugins; empty for an unknown group."""
-    found = {p.stem for folder in registry().config_folders for p in (folder / group).glob("*.yaml")}
+    found = {p.stem for folder in config_folders() for p in (folder / group).glob("*.yaml")}
     return sorted({*found, *unfiled(group)})
 
 
@@ -85,10 +85,10 @@ def compose_jobs(command: str, words: Sequence[str], sweep: bool = False) -> lis
     if not sweep:
         return [_job(command, words, settings)]
     given = {setting.key for setting in settings}
-    groups, _ = _apart([s for s in settings if len(_values(s)) == 1])
+    groups, _ = _apart([s for s in settings if len(sweep_values(s)) == 1])
     params = _compose(command, groups, whole=True).hydra.sweeper.params or {}
     settings += [parse(f"{key}={value}") for key, value in params.items() if key not in given]
-    combinations = itertools.product(*([replace(s, value=v) for v in _values(s)] for s in settings))
+    combinations = itertools.product(*([replace(s, value=v) for v in sweep_values(s)] for s in settings))
     return [_job(command, [s.word for s in each], each) for each in combinations]
 
 
@@ -158,8 +158,8 @@ def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
             raise InputError(f"{setting.key[:40]}...: no key has more than {LONGEST_KEY} characters. Write key=value.")
         if setting.key.split(".")[0].split("/")[0] == "hydra":
             raise InputError(
-                f"{setting.word}: settings of Hydra's own have no effect here. run_dir=<folder> (or out=) says where "
-                "results go, and --multirun runs one job after the other."
+                f"{setting.word}: this setting of Hydra's has no effect here. run_dir=<folder> (or out=) says where "
+                "results go. With --multirun there are hydra/launcher=, hydra/sweeper= and the keys below them."
             )
         if setting.delete and group_options(setting.key):
             raise InputError(f"~{setting.key}: a group cannot be removed. Write {setting.key}=null, or choose another.")
@@ -227,7 +227,7 @@ def _compose(command: str, groups: Sequence[Setting], whole: bool = False) -> Di
         words.append(f"{'+' * setting.add}{setting.key}={f'[{names}]' if isinstance(setting.value, list) else names}")
     try:
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(config_folder())):
-            return compose(command, words, return_hydra_config=whole)
+            return compose(config_name(command), words, return_hydra_config=whole)
     except (HydraException, OmegaConfBaseException) as error:
         problem = " ".join(str(error).split())
         absent = next((s for s in groups if f"override '{s.key}'" in problem or f"delete '{s.key}'" in problem), None)
@@ -267,7 +267,7 @@ def _quoted(value: Any, references: set[int]) -> Any:
     return value
 
 
-def _values(setting: Setting) -> list[Any]:
+def sweep_values(setting: Setting) -> list[Any]:
     """The values of a setting in a sweep; a text is split only where all values are in quotes."""
     if not setting.typed:
         return [setting.value]

@@ -68,6 +68,11 @@ FEATURES = (
     Feature("ESM C by name (pppl=esm:...)", ("esm.models.esmc",), 'pip install "didi-core[esm]"', python=(3, 12)),
     Feature("adapters in training (adapter=lora)", ("peft",), 'pip install "didi-core[lora]"'),
     Feature("samples and scores as DataFrames", ("pandas",), 'pip install "didi-core[frame]"'),
+    Feature(
+        "sweeps on many cores, on Slurm, by search",
+        tuple(f"hydra_plugins.hydra_{name}" for name in ("joblib_launcher", "submitit_launcher", "optuna_sweeper")),
+        'pip install "didi-core[sweep]"',
+    ),
     Feature("the page of demo", ("gradio",), 'pip install "didi-core[demo]"'),
     Feature("tests and the conformance kit", ("pytest", "hypothesis", "beartype"), 'pip install "didi-core[test]"'),
     Feature("TensorBoard", ("tensorboard", "didi_tensorboard"), "pip install ./plugins/didi_tensorboard"),

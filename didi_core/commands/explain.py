@@ -106,9 +106,9 @@ def _domain_comments(name: str | None) -> dict[str, str]:
     own = config_folder() / "domain" / f"{name}.yaml"
     if name is None or own.is_file():
         return comments_of(own) if name else {}
-    from didi_core.plugins import registry
+    from didi_core.commands.folders import config_folders
 
-    files = (folder / "domain" / f"{name}.yaml" for folder in registry().config_folders)
+    files = (folder / "domain" / f"{name}.yaml" for folder in config_folders())
     return next((comments_of(path) for path in files if path.is_file()), {})
 
 

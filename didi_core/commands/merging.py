@@ -10,11 +10,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from didi_core.commands import find
+from didi_core.commands.folders import config_folders
 from didi_core.commands.grammar import MISSING, annotation_of
 from didi_core.commands.setting import WISHES, Setting, read_setting
 from didi_core.config import config_folder, flatten, unknown_key
 from didi_core.errors import InputError
-from didi_core.plugins import registry
 
 OPEN = ("num_at", "each_reward")  # nodes with arbitrary keys
 
@@ -133,7 +133,7 @@ def keys_of_group(group: str) -> set[str]:
 def choices_with(key: str) -> list[str]:
     """The files of a key's group that hold the key: ``objective.reward`` is in ``objective/didi.yaml``."""
     found = []
-    for folder in registry().config_folders:
+    for folder in config_folders():
         for path in sorted((folder / key.split(".")[0]).glob("*.yaml")):
             declared: Any = OmegaConf.to_container(OmegaConf.load(path))
             if key in flatten(declared):
@@ -149,7 +149,7 @@ def wish_node(known: Iterable[Any]) -> str | None:
 def wish_values(node: str) -> dict[str, Any]:
     """Keys with values that domains declare in ``<node>/<domain>.yaml``, over all config folders."""
     found: dict[str, Any] = {}
-    for folder in registry().config_folders:
+    for folder in config_folders():
         for path in sorted((folder / node).glob("*.yaml")):
             declared: Any = OmegaConf.to_container(OmegaConf.load(path))
             found |= {str(key): value for key, value in declared.items()}

@@ -1,4 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP stop a training between two steps, after it has saved a checkpoint."""
+"""Ctrl-C, SIGTERM and SIGHUP stop a training between two steps, after it has saved a checkpoint.
+
+So does SIGUSR2, where whoever started the job listens to it, as submitit does to put a job back into Slurm's queue. It
+is handed on after the checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HANDED_ON = signal.SIGUSR2
 
 
 @contextmanager
@@ -27,12 +32,23 @@ def stopping() -> Iterator[Callable[[], bool]]:
             interrupt(number, frame)
         asked.set()
 
+    handed: list[int] = []
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        del frame
+        handed.append(number)
+        asked.set()
+
     before = {number: signal.signal(number, note) for number in catchable()}
+    if callable(signal.getsignal(HANDED_ON)):
+        before[HANDED_ON] = signal.signal(HANDED_ON, hand_on)
     try:
         yield asked.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if handed:
+            signal.raise_signal(HANDED_ON)
 
 
 def catchable() -> list[signal.Signals]:

@@ -196,8 +196,11 @@ def score_sequences(board: Board, settings: ProteinScoring, reference: Reference
 
 def score_pseudo(board: Board, settings: ProteinScoring, folder: Path | None, job: Job) -> None:
     """Pseudo-perplexity of every design."""
-    left = job.processes.mine(board.left(PPPL))
-    logits = load_pseudo(settings.pppl, folder, job.machine.device) if left else None
+    everything = board.left(PPPL)
+    if not everything:
+        return
+    left = job.processes.mine(everything)
+    logits = load_pseudo(settings.pppl, folder, job.machine.device)
 
     def one(design: Sample) -> dict[str, Any]:
         return {"pppl": plain(pseudo_perplexity(logits, design.text, settings.pppl_positions, job.seed))}

@@ -1,0 +1,271 @@
+"""Sweeps: where each job writes, Hydra's launchers and sweepers, a user's own folder of configurations."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from didi_core.cli import INTERRUPTED, main
+from didi_core.commands import find, sweeping
+from didi_core.commands.compose import compose_jobs
+from didi_core.commands.sweeping import Engines, _packed, _unpacked, check_places, engines, number_of, place_of
+from didi_core.errors import DidiError, InputError
+from didi_core.training import stopping as stops
+from didi_core.training.stopping import stopping
+
+TOY = [
+    "pretrain", "domain=toy", "model.hidden=16", "model.layers=1", "model.heads=2", "model.conditioning=8",
+    "training.batch_size=4", "validation_batches=1", "device=cpu",
+]  # fmt: skip
+SHORT = ["training.steps=2", "validate_every=2"]
+
+
+def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The message of a command line that is refused."""
+    assert main(words) == 2
+    return capsys.readouterr().err
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize("word", ["hydra/launcher=joblib", "hydra/sweeper=optuna", "hydra.launcher.n_jobs=2"])
+def test_an_engine_is_for_a_sweep(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{word} is for a sweep: add --multirun" in told([*TOY, word], capsys)
+
+
+@pytest.mark.parametrize("word", ["hydra/launcher=joblib", "hydra/launcher=submitit_slurm", "hydra/sweeper=optuna"])
+def test_an_engine_that_is_not_installed_names_the_extra(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweeping, "_installed", lambda kind: ["basic"])
+    message = told([*TOY, "seed=1,2", "--multirun", word], capsys)
+    assert f"{word} is not installed here: pip install 'didi-core[sweep]'" in message
+
+
+def test_an_unknown_engine_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    message = told([*TOY, "seed=1,2", "--multirun", "hydra/launcher=jobli"], capsys)
+    assert "unknown launcher 'jobli' (hydra/launcher). Did you mean 'joblib'?" in message
+    assert "submitit_slurm" in message
+
+
+@pytest.mark.parametrize("word", ["hydra.run.dir=x", "hydra.job.chdir=true", "hydra/output=x"])
+def test_other_settings_of_hydra_have_no_effect_and_say_so(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "has no effect here" in told([*TOY, "seed=1,2", "--multirun", word], capsys)
+
+
+def test_a_search_needs_a_number_and_something_to_vary(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweeping, "_installed", lambda kind: ["basic", "optuna"])
+    search = ["--multirun", "hydra/sweeper=optuna"]
+    message = told(["sample", "run=x", "seed=1,2", *search], capsys)
+    assert "needs a number to optimise, and sample reports none. It works with distill, evaluate, pretrain" in message
+    assert "has nothing to vary: write key=a,b or key='interval(low,high)'" in told([*TOY, *search], capsys)
+
+
+def test_a_sweep_in_several_processes_is_refused() -> None:
+    from didi_core.cli import check_parallel
+
+    with pytest.raises(InputError, match="pretrain --multirun runs in one process"):
+        check_parallel(["pretrain", "seed=1,2", "--multirun"])
+
+
+# --- which job writes where
+
+
+def test_every_job_has_a_place_of_its_own() -> None:
+    places = {
+        name: place_of(find(name), Path("root"), 3, {}) for name in ("distill", "sample", "evaluate", "score", "report")
+    }
+    assert places["distill"] == {"run_dir": "root/3", "cache": "root/evaluation"}
+    assert places["sample"] == {"run_dir": "root/3"}
+    assert places["evaluate"] == places["score"] == {"out": "root/3"} and places["report"] == {}
+    assert place_of(find("evaluate"), Path("root"), 3, {"out": "mine"}) == {}
+
+
+@pytest.mark.parametrize("outs", [["a", "a"], ["a", "./a"], ["a", "b", "c/../a"]])
+def test_two_jobs_in_one_place_are_refused(outs: list[str]) -> None:
+    jobs = [compose_jobs("sample", ["run=x", f"out={out}"])[0] for out in outs]
+    with pytest.raises(InputError, match="several jobs would write out=.*/a: leave it out, or give one for each"):
+        check_places(jobs)
+    check_places(compose_jobs("sample", ["run=x", "out=a,b"], sweep=True))
+
+
+def test_a_sweep_has_one_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "run_dir names the folder of the whole sweep" in told([*TOY, "run_dir=a,b", "--multirun"], capsys)
+
+
+# --- the way of words through a launcher
+
+
+@pytest.mark.parametrize("words", [[], ["a=b"], ["prompt=Ein \"Wort\", {und} [noch] eins = π\n", "x=$(y) '${z}'"]])
+def test_any_text_passes_through_hydra_unread(words: list[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override(_packed(words))
+    assert isinstance(override.value(), str) and _unpacked(f"+didi_words={override.value()}") == words
+
+
+def test_words_for_engines_are_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "_installed", lambda kind: ["basic", "joblib", "optuna"])
+    own = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/sweeper/sampler=random"]
+    found, rest = engines(["seed=1,2", *own, "steps=3"], sweep=True)
+    assert rest == ["seed=1,2", "steps=3"] and found == Engines("joblib", "basic", tuple(own)) and not found.ours
+    assert engines(["seed=1"], sweep=False) == (Engines(), ["seed=1"])
+
+
+def test_the_number_of_a_job(tmp_path: Path) -> None:
+    with pytest.raises(DidiError, match="neither a validation loss nor a student's quality"):
+        number_of(tmp_path)
+    rows = [{"model": "teacher", "values": {"nll": {"value": 1.0}}}, {"model": "student", "values": {}}]
+    rows += [{"model": "student", "values": {"other": {"value": 2.0}, "nll": {"value": 3.0}}}]
+    (tmp_path / "report.json").write_text(json.dumps({"quality": "nll", "rows": rows}))
+    assert number_of(tmp_path) == 3.0
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "card.json").write_text(json.dumps({"validation": {"1": 5.0, "2": 4.0}}))
+    assert number_of(tmp_path) == 4.0
+
+
+# --- a user's own configurations
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "own"
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "experiment" / "mine.yaml").write_text("# @package _global_\ntraining:\n  steps: 77\n")
+    (folder / "start.yaml").write_text("defaults:\n  - pretrain\n  - _self_\nseed: 9\n")
+    return folder
+
+
+@pytest.mark.parametrize("spelled", ["{0}={1}", "{0} {1}"])
+def test_own_choices_and_an_own_beginning(
+    spelled: str, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = spelled.format("--config-dir", own_folder).split(" ")
+    assert main([*TOY, "experiment=mine", *flags, "--cfg", "job"]) == 0
+    assert "steps: 77" in capsys.readouterr().out
+    assert main([*TOY, *flags, *spelled.format("--config-name", "start").split(" "), "--cfg", "job"]) == 0
+    assert "seed: 9" in capsys.readouterr().out
+    assert "experiment" in told([*TOY, "experiment=mine"], capsys), "it does not stay for the next command"
+
+
+def test_a_run_remembers_them(own_folder: Path, tmp_path: Path) -> None:
+    words = [*TOY, "validate_every=77", f"run_dir={tmp_path / 'run'}", f"--config-dir={own_folder}"]
+    assert main([*words, *SHORT, "--config-name", "start.yaml"]) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["seed"] == 9
+    assert record["command_line"][-2:] == [f"--config-dir={own_folder}", "--config-name=start"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
+        (["--config-dir={}", "--config-name=other"], "there is no other.yaml in .*own. There: start"),
+        (["--config-name", "other"], "there is no other.yaml without --config-dir. There: .*distill"),
+        (["--config-dir"], "--config-dir is given nothing"),
+        (["--config-file=x"], "unknown flag --config-file=x.*--config-dir FOLDER"),
+    ],
+)
+def test_a_wrong_place_of_configurations_is_refused(
+    flags: list[str], message: str, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    assert re.search(message, told([*TOY, *(flag.format(own_folder) for flag in flags)], capsys))
+
+
+# --- a job that is put back into the queue
+
+
+def test_a_signal_of_the_scheduler_is_handed_on_after_the_checkpoint() -> None:
+    seen: list[str] = []
+    before = signal.signal(stops.HANDED_ON, lambda number, frame: seen.append("scheduler"))
+    try:
+        with stopping() as asked:
+            os.kill(os.getpid(), stops.HANDED_ON)
+            assert asked() and not seen
+            seen.append("saved")
+        assert seen == ["saved", "scheduler"]
+    finally:
+        signal.signal(stops.HANDED_ON, before)
+
+
+def test_without_a_scheduler_the_signal_is_left_alone() -> None:
+    before = signal.signal(stops.HANDED_ON, signal.SIG_IGN)
+    try:
+        with stopping() as asked:
+            os.kill(os.getpid(), stops.HANDED_ON)
+            assert not asked()
+        assert signal.getsignal(stops.HANDED_ON) == signal.SIG_IGN
+    finally:
+        signal.signal(stops.HANDED_ON, before)
+
+
+# --- whole sweeps
+
+
+def weights(root: Path) -> list[bytes]:
+    return [(root / str(n) / "model" / "model.safetensors").read_bytes() for n in range(6)]
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def run(*words: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "didi_core", *words], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+@pytest.mark.slow
+def test_six_runs_by_launchers_are_those_of_a_plain_sweep(tmp_path: Path, one_thread: None) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    sweep = [*TOY, *SHORT, "seed=0,1,2", "training.lr=1e-3,1e-4", "--multirun"]
+    run(*sweep, f"run_dir={tmp_path / 'plain'}")
+    run(*sweep, f"run_dir={tmp_path / 'joblib'}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    run(*sweep, f"run_dir={tmp_path / 'submitit'}", "hydra/launcher=submitit_local")
+    assert len(set(weights(tmp_path / "plain"))) == 6
+    assert weights(tmp_path / "joblib") == weights(tmp_path / "plain") == weights(tmp_path / "submitit")
+
+
+@pytest.mark.slow
+def test_a_search_finds_the_best_of_its_runs(tmp_path: Path, one_thread: None) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    root = tmp_path / "search"
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
+    run(*TOY, *SHORT, "training.lr=interval(1e-4,1e-2)", "--multirun", f"run_dir={root}", *search)
+    found = [number_of(root / str(n)) for n in range(3)]
+    assert f"best_value: {min(found)}" in (root / "optimization_results.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_job_that_is_stopped_and_queued_again_ends_with_the_same_weights(tmp_path: Path, one_thread: None) -> None:
+    """The example of docs/scale.md, with submitit's local executor in the place of Slurm."""
+    submitit: Any = pytest.importorskip("submitit")
+    words = [*TOY, "training.steps=400", "validate_every=400", "training.checkpoint_every=400"]
+    again, executor = [*words, f"run_dir={tmp_path / 'queued'}"], submitit.LocalExecutor(folder=tmp_path / "jobs")
+    stopped = executor.submit(main, again)
+    until = time.monotonic() + 120
+    while "of 400" not in (stopped.stdout() or "") and time.monotonic() < until:
+        time.sleep(0.1)
+    stopped._process.send_signal(signal.SIGTERM)  # which the executor passes on to the job, as Slurm does
+    assert stopped.result() == INTERRUPTED
+    assert list((tmp_path / "queued" / "checkpoints").iterdir()), "it saved before it ended"
+    assert not (tmp_path / "queued" / "model").exists()
+    assert executor.submit(main, again).result() == 0
+    run(*words, f"run_dir={tmp_path / 'whole'}")
+    made = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("queued", "whole")]
+    assert made[0] == made[1]
