@@ -158,7 +158,7 @@ def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
             raise InputError(f"{setting.key[:40]}...: no key has more than {LONGEST_KEY} characters. Write key=value.")
         if setting.key.split(".")[0].split("/")[0] == "hydra":
             raise InputError(
-                f"{setting.word}: this setting of Hydra's has no effect here. run_dir=<folder> (or out=) says where "
+                f"{setting.word}: settings of Hydra's own have no effect here. run_dir=<folder> (or out=) says where "
                 "results go. With --multirun there are hydra/launcher=, hydra/sweeper= and the keys below them."
             )
         if setting.delete and group_options(setting.key):

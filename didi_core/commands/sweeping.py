@@ -52,7 +52,7 @@ def engines(words: Sequence[str], sweep: bool) -> tuple[Engines, list[str]]:
     Raises:
         InputError: an engine that is unknown or not installed, or one without ``--multirun``.
     """
-    own = [word for word in words if _for_engines(word)]
+    own = [word for word in words if for_engines(word)]
     if not own:
         return Engines(), list(words)
     chosen = {key: value for key, _, value in (word.partition("=") for word in own)}
@@ -67,7 +67,8 @@ def engines(words: Sequence[str], sweep: bool) -> tuple[Engines, list[str]]:
     return found, [word for word in words if word not in own]
 
 
-def _for_engines(word: str) -> bool:
+def for_engines(word: str) -> bool:
+    """Whether a word is for a launcher or a sweeper."""
     key = word.lstrip("+").partition("=")[0]
     return key in (*TAKEN, SAMPLERS) or key.startswith(("hydra.launcher.", "hydra.sweeper."))
 

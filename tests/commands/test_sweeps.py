@@ -59,7 +59,7 @@ def test_an_unknown_engine_is_refused_with_the_known_ones(capsys: pytest.Capture
 
 @pytest.mark.parametrize("word", ["hydra.run.dir=x", "hydra.job.chdir=true", "hydra/output=x"])
 def test_other_settings_of_hydra_have_no_effect_and_say_so(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "has no effect here" in told([*TOY, "seed=1,2", "--multirun", word], capsys)
+    assert "no effect here" in told([*TOY, "seed=1,2", "--multirun", word], capsys)
 
 
 def test_a_search_needs_a_number_and_something_to_vary(
@@ -255,11 +255,11 @@ def test_a_search_finds_the_best_of_its_runs(tmp_path: Path, one_thread: None) -
 def test_a_job_that_is_stopped_and_queued_again_ends_with_the_same_weights(tmp_path: Path, one_thread: None) -> None:
     """The example of docs/scale.md, with submitit's local executor in the place of Slurm."""
     submitit: Any = pytest.importorskip("submitit")
-    words = [*TOY, "training.steps=400", "validate_every=400", "training.checkpoint_every=400"]
+    words = [*TOY, "training.steps=1500", "validate_every=1500", "training.checkpoint_every=1500"]
     again, executor = [*words, f"run_dir={tmp_path / 'queued'}"], submitit.LocalExecutor(folder=tmp_path / "jobs")
     stopped = executor.submit(main, again)
     until = time.monotonic() + 120
-    while "of 400" not in (stopped.stdout() or "") and time.monotonic() < until:
+    while "of 1500" not in (stopped.stdout() or "") and time.monotonic() < until:
         time.sleep(0.1)
     stopped._process.send_signal(signal.SIGTERM)  # which the executor passes on to the job, as Slurm does
     assert stopped.result() == INTERRUPTED

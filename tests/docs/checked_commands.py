@@ -22,11 +22,12 @@ from command_lines import ROOT, Line
 from didi_core.cli import SWEEP, _split, check_parallel
 from didi_core.commands import COMMANDS, compose, find, new_plugin
 from didi_core.commands.completion import script
+from didi_core.commands.sweeping import for_engines
 from didi_core.config import build
 from didi_core.errors import InputError, unknown
 
 PLACEHOLDERS = ("1", "toy", "protein")  # what <...> stands for, in turn: a number or path, a name
-ELSEWHERE = {"cd", "pytest", "ruff", "mypy", "mkdocs", "pymol", "chimerax"}  # programs that are not this project's
+ELSEWHERE = {"cd", "pytest", "ruff", "mypy", "mkdocs", "pymol", "chimerax", "srun", "test", "scontrol"}  # programs that are not this project's
 ALONE = ("--help", "-h", "--version", "-V")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -80,7 +81,8 @@ def check_didi(words: Sequence[str], inline: bool) -> None:
         if rest not in ([], ["--json"]):
             raise InputError(f"{command.name} takes no argument but --json, got {rest}.")
         return
-    flags, settings = _split(rest)
+    flags, settings, _ = _split(rest)
+    settings = [word for word in settings if not for_engines(word) and not searched(word)]
     if inline and not settings:  # the command is only named
         return
     for config in configurations(command.name, command.spelled(settings), any(flag in SWEEP for flag in flags)):
@@ -89,6 +91,11 @@ def check_didi(words: Sequence[str], inline: bool) -> None:
             known = data_keys(config["domain"])
             for key in set(config["data"]) - set(known):
                 raise unknown("key", f"data.{key}", [f"data.{name}" for name in known])
+
+
+def searched(word: str) -> bool:
+    """Whether a sweeper chooses the value from a range, which composes to nothing before it does."""
+    return word.partition("=")[2].startswith(("interval(", "tag("))
 
 
 def configurations(command: str, words: Sequence[str], sweep: bool) -> list[dict[str, Any]]:
