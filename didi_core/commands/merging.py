@@ -123,7 +123,7 @@ def groups_of(command: str) -> tuple[str, ...]:
 def keys_of_group(group: str) -> set[str]:
     """Dotted keys of all files of a group that are below the group's own name."""
     found: set[str] = set()
-    for folder in registry().config_folders:
+    for folder in config_folders():
         for path in (folder / group).glob("*.yaml"):
             declared: Any = OmegaConf.to_container(OmegaConf.load(path))
             found |= {key for key in flatten(declared) if key.startswith(f"{group}.")}

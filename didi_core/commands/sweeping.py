@@ -55,7 +55,7 @@ def engines(words: Sequence[str], sweep: bool) -> tuple[Engines, list[str]]:
     own = [word for word in words if for_engines(word)]
     if not own:
         return Engines(), list(words)
-    chosen = {key: value for key, _, value in (word.partition("=") for word in own)}
+    chosen = {key: value for key, _, value in (word.lstrip("+").partition("=") for word in own)}
     found = Engines(chosen.get(TAKEN[0], "basic"), chosen.get(TAKEN[1], "basic"), tuple(own))
     if not sweep:
         raise InputError(f"{own[0]} is for a sweep: add --multirun. A single run needs no launcher.")
@@ -269,10 +269,9 @@ def _with_hydra(found: Engines, root: Path, task: Task, action: Callable[[Any], 
             words = [*quiet, *place, *found.words]
             config = loader.load_configuration(config_name=None, overrides=words, run_mode=RunMode.MULTIRUN)
             HydraConfig.instance().set_config(config)
-            given = {"hydra_context": HydraContext(loader, Callbacks(config)), "task_function": task, "config": config}
-            plugins = Plugins.instance()
-            made = plugins.instantiate_launcher if found.sweeper == "basic" else plugins.instantiate_sweeper
-            engine = made(**given)
+            plugins, context = Plugins.instance(), HydraContext(loader, Callbacks(config))
+            make = plugins.instantiate_launcher if found.sweeper == "basic" else plugins.instantiate_sweeper
+            engine = make(hydra_context=context, task_function=task, config=config)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(f"{' '.join(found.words)}: {' '.join(str(error).split())}") from None
     root.mkdir(parents=True, exist_ok=True)
