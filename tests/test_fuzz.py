@@ -7,6 +7,7 @@ DIDI_FUZZ_SECONDS, and prints how many.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import time
@@ -21,6 +22,12 @@ from fuzzing.networks import NETWORKS
 from fuzzing.records import RECORDS
 from fuzzing.texts import TEXTS, TYPED
 from fuzzing.whole import COMMAND_CASES
+
+from didi_core.commands import COMMANDS
+from didi_core.commands.compose import compose_jobs
+from didi_core.commands.merging import Merging
+from didi_core.commands.setting import parse
+from didi_core.config import build, flatten
 
 CASES = {**TEXTS, **NETWORKS, **RECORDS, **COMMAND_CASES}
 FEW, COSTLY, AT_ONCE = 6, 2, 25  # inputs of a case in the fast suite, of a costly one, and in a turn of the long one
@@ -81,3 +88,32 @@ def test_many_inputs_are_read_or_refused(tmp_path: Path) -> None:
         first += AT_ONCE
     print(f"{ends.total():,} inputs: {dict(ends)}")
     assert {*ends} <= {"read", "refused"}
+
+
+VALUES = [
+    "nan", "inf", "9" * 30, "9" * 5000, "", "null", "[1]", "{a: 1}", "1.5", "-1", "true", "x", "[]", "[[1]]", "{}",
+    "1e400",
+    "٣", "[x,y]", "{kind: x}", "[null]", "'", "[", "a,b", "~", "\u2028",
+]  # fmt: skip
+COMMAND_LINES = {
+    "distill": ["domain=toy", "objective=didi"], "pretrain": ["domain=toy"], "sample": ["run=x"], "score": ["input=x"],
+    "filter": ["input=x", "top=3"], "evaluate": ["run=x"], "import": ["source=x"], "report": ["compare=[a,b]"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMAND_LINES)
+def test_a_strange_value_of_any_key_fits_or_is_refused(command: str) -> None:
+    config = compose_jobs(command, COMMAND_LINES[command])[0].config
+    keys = [key for key in flatten(config) if key != "data"]
+
+    def make(random: np.random.Generator) -> Callable[[], object]:
+        word = f"{keys[int(random.integers(len(keys)))]}={VALUES[int(random.integers(len(VALUES)))]}"
+
+        def given() -> None:
+            merging = Merging(command, copy.deepcopy(config))
+            merging.apply(parse(word))
+            build(COMMANDS[command].settings, merging.config)
+
+        return given
+
+    assert {*tried(make, 60, 0)} <= {"read", "refused"}

@@ -78,12 +78,13 @@ def causal_network(name: str, key: str, otherwise: str) -> Any:
     folder = Path(name).expanduser()
     check_depth(folder, f"{key}={name}")
     try:
-        network, told = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # a configuration is checked by many libraries, each with errors of its own
         reason = " ".join(str(error).split("\n")[0].split())[:160] or type(error).__name__
         raise InputError(f"{key}={name} cannot be loaded: {reason.rstrip('.')}. {advice}") from None
+    network, told = loaded
     lacking = sorted(told["missing_keys"])
     if lacking:
         raise InputError(f"{key}={name} lacks the weights of {', '.join(lacking[:4])}: it is not whole. {advice}")
@@ -95,7 +96,7 @@ def check_depth(folder: Path, where: str) -> None:
     if not (folder / "config.json").is_file():
         return
     config = read_json(folder / "config.json")
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
     for name in LAYERS:
         if isinstance(config.get(name), int) and config[name] * BYTES_A_LAYER > size:
             raise InputError(

@@ -66,7 +66,7 @@ class Settings(RunSettings, CompileSettings):
         if self.validate_every < 1 or self.validation_batches < 1:
             raise InputError("validate_every and validation_batches must be at least 1.")
         wanted, given = self.rules.architecture, self.model.get("architecture")
-        if given not in CONFIGS:
+        if not isinstance(given, str) or given not in CONFIGS:
             raise unknown("architecture", str(given), CONFIGS, "model.architecture")
         if given != wanted:
             fix = "model=judge" if wanted == "gpt2" else "model=tiny"

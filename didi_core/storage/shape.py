@@ -6,7 +6,7 @@ used to their shapes, or ``Each`` of one shape. A key that is absent counts as n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,8 @@ def misfit(value: Any, shape: Any, where: str = "") -> str:
     if isinstance(shape, Mapping) and isinstance(value, Mapping):
         found = (misfit(value.get(key), inner, f"{where}.{key}".lstrip(".")) for key, inner in shape.items())
         return next(filter(None, found), "")
-    if isinstance(shape, Each) and isinstance(value, shape.kind):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
+    if isinstance(shape, Each) and isinstance(value, shape.kind) and isinstance(value, list | dict):
+        items: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
         return next(filter(None, (misfit(inner, shape.shape, f"{where}[{key}]") for key, inner in items)), "")
     fits = value is None if shape is None else isinstance(shape, type) and isinstance(value, shape)
     fits = fits and (shape is bool or not isinstance(value, bool))

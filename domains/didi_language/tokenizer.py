@@ -167,7 +167,7 @@ def _from_transformers(name: str) -> TextTokenizer:
 
     try:
         found = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged tokenizer can raise anything
         raise InputError(
             f"data.tokenizer={name} cannot be loaded: {first_line(error)} Give a folder on this machine that holds "
             f"its {FILE}, or data.tokenizer={BUNDLED}, which needs no network."

@@ -56,7 +56,7 @@ def _of_transformers(name: str) -> JudgePerplexity:
     model = load_causal(name, KEY)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(str(Path(name).expanduser()), trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged tokenizer can raise anything
         raise InputError(f"{KEY}={name} has no tokenizer: {' '.join(str(error).split())[:160]}") from None
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     begin = next((i for i in (tokenizer.bos_token_id, tokenizer.cls_token_id, end) if i is not None), None)

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from didi_core.checkpoints.judge import load_causal
 from didi_core.commands import COMMANDS
 from didi_core.commands.compose import compose_jobs, compose_mapping
 from didi_core.config import build
 from didi_core.models.judge import Judge, JudgeConfig
+from didi_language.tokenizer import END, load_tokenizer, train_tokenizer
 from didi_protein.vocabulary import VOCABULARY as PROTEIN
 from fuzzing.case import Case
 from fuzzing.mutations import as_bytes, as_json, as_safetensors
@@ -42,6 +45,15 @@ def judged(folder: Path) -> None:
     load_causal(str(folder), "data.judge")
 
 
+def tokens(folder: Path) -> None:
+    made = PreTrainedTokenizerFast(tokenizer_object=train_tokenizer(["one two"], 270), eos_token=END)
+    made.save_pretrained(folder)
+
+
+def tokenised(folder: Path) -> None:
+    load_tokenizer(str(folder)).many(["one two"])
+
+
 def words(folder: Path) -> None:
     (folder / "words").write_bytes(b"objective=didi\nobjective.reward=[{kind: scorer}]\ntraining.steps=3\nseed=1")
 
@@ -56,5 +68,6 @@ COMMAND_CASES = {
     "filter of scores.jsonl": Case("scores.jsonl", scores, filtered, as_json, costly=True),
     "a causal config.json": Case("config.json", causal, judged, as_json, costly=True),
     "a causal safetensors": Case("model.safetensors", causal, judged, as_safetensors, costly=True),
+    "tokenizer_config.json": Case("tokenizer_config.json", tokens, tokenised, as_json, costly=True),
     "a command line": Case("words", words, composed, as_bytes, costly=True),
 }  # fmt: skip

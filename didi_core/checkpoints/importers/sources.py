@@ -127,7 +127,8 @@ def _the_one(
     path: Path, states: Mapping[tuple[str, ...], Mapping[Any, Any]]
 ) -> tuple[tuple[str, ...], Mapping[Any, Any]]:
     """The state dict of several: the only one, or the first under a usual key. Raises InputError otherwise."""
-    usual = [(key,) for key in STATE if (key,) in states] or [key for key in states if key[-1] in STATE]
+    usual: list[tuple[str, ...]] = [(key,) for key in STATE if (key,) in states]
+    usual = usual or [key for key in states if key[-1] in STATE]
     if len(states) > 1 and not usual:
         names = ", ".join(".".join(key) for key in states)
         raise InputError(f"{path} holds several networks ({names}), and which is meant is not clear. Save one of them.")

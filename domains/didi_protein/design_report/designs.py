@@ -83,7 +83,9 @@ class Design:
 def number(scores: Mapping[str, Any], name: str) -> float | None:
     """A score of a row as a number; None where it is absent or undefined."""
     value = scores.get(name)
-    return float(value) if type(value) in NUMBER and abs(value) < LARGEST else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+        return None
+    return float(value)
 
 
 def confidence(scores: Mapping[str, Any]) -> float | None:

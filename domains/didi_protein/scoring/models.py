@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
+from didi_core.checkpoints.judge import check_depth
 from didi_core.errors import InputError
 from didi_core.storage.files import read_json
-
-# Exceptions of transformers for truncated files, missing weights, or weights of another model.
-DAMAGE = (
-    OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, EOFError, SafetensorError,
-    pickle.UnpicklingError,
-)  # fmt: skip
 
 
 def config_of(folder: Path, key: str) -> dict[str, Any]:
@@ -38,12 +30,13 @@ def load_strictly(kind: Any, folder: Path, unread: Sequence[str] = ()) -> Any:
     Raises:
         InputError: files are damaged, or the weights are not those of the model.
     """
+    check_depth(folder, str(folder))
     try:
         with quiet():
             model, told = kind.from_pretrained(
                 folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
             )  # tensors that do not fit are refused below, with their names
-    except DAMAGE as error:
+    except Exception as error:  # a configuration and weights are checked by many libraries, each with errors of its own
         short = " ".join(str(error).split())[:300]
         raise InputError(f"{folder}: the model cannot be loaded ({short}).") from error
     lacking = [str(name) for name in told["missing_keys"] if not any(part in str(name) for part in unread)]
