@@ -16,12 +16,12 @@ DARK = {
     "ink": "#e7e9ee",
     "muted": "#9aa3b2",
     "line": "#2c313c",
-    "series-0": "#7aa7e8",
-    "series-1": "#f28a55",
-    "series-2": "#5cc4a1",
-    "series-3": "#bd96e8",
-    "series-4": "#dbb85a",
-    "series-5": "#9aa3b2",
+    "series-0": "#3f94e6",
+    "series-1": "#f0703a",
+    "series-2": "#35c9a0",
+    "series-3": "#eaa0cc",
+    "series-4": "#f3d35a",
+    "series-5": "#d8dde6",
 }
 
 
@@ -69,7 +69,7 @@ def render(template: str, package: str = __package__, **values: Any) -> str:
 def _colours() -> str:
     """The variables of the page and of the pictures, light and dark."""
     light = {name: colour for colour, name in VARIABLES.items()}
-    light |= {"page": "#ffffff", "card": "#f5f6f8", "good": "#1c7a4f", "bad": "#b3261e"}
-    dark = {**DARK, "page": "#14161b", "card": "#1c1f26", "good": "#6ad19c", "bad": "#ff8a80"}
+    light |= {"page": "#ffffff", "card": "#f5f6f8", "shade": "#0000002e", "good": "#1c7a4f", "bad": "#b3261e"}
+    dark = {**DARK, "page": "#14161b", "card": "#1c1f26", "shade": "#ffffff3d", "good": "#6ad19c", "bad": "#ff8a80"}
     spelled = ["; ".join(f"--{name}: {colour}" for name, colour in scheme.items()) for scheme in (light, dark)]
     return f":root {{ {spelled[0]} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {spelled[1]} }} }}"

@@ -7,14 +7,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from didi_core.evaluation.findings import Findings
 from didi_core.evaluation.rows import Evaluation, Method, table_rows
 from didi_core.evaluation.wording import headed
-from didi_core.report.pictures import INK, MUTED, SERIES, Plot, finish, lay_out, log_axis, panels_of, styled
+from didi_core.report.pictures import (
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    Plot,
+    finish,
+    lay_out,
+    legend_below,
+    log_axis,
+    panels_of,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def evaluation_plots(evaluation: Evaluation, findings: Findings) -> list[Plot]:
@@ -50,7 +64,8 @@ def frontier_plot(evaluation: Evaluation) -> Plot:
                 values,
                 xerr=_bars(curve.entropy, curve.entropy_draws),
                 yerr=_bars(values, np.exp(curve.log_quality_draws)),
-                color=colour, alpha=strength, marker="o", markersize=3.5, linewidth=1.6, elinewidth=0.8,
+                color=colour, alpha=strength, marker=_marker(evaluation, model), markersize=3.5, linewidth=1.6,
+                elinewidth=0.8,
             )  # fmt: skip
             end = int(np.argmax(curve.entropy))
             figure = str(method.steps or method.law or "1/token")
@@ -65,7 +80,7 @@ def frontier_plot(evaluation: Evaluation) -> Plot:
         log_axis(axes.yaxis)
         axes.margins(x=0.1)
         named.append(ends)
-    _legend(panels[0], evaluation, {m for m, _ in evaluation.frontiers}, held_out="held-out data")
+    _legend(canvas, evaluation, {m for m, _ in evaluation.frontiers}, held_out="held-out data")
     lay_out(canvas)
     for axes, ends in zip(panels, named, strict=True):
         _end_labels(axes, ends)
@@ -117,7 +132,7 @@ def steps_plot(evaluation: Evaluation, findings: Findings) -> Plot:
         axes.xaxis.set_tick_params(which="minor", bottom=False)
         axes.set(title=title, xlabel="steps", ylabel=quality.label)
         log_axis(axes.yaxis)
-    _legend(panels[0], evaluation, {model for model, _ in sampled}, families=families if len(families) > 1 else ())
+    _legend(canvas, evaluation, {model for model, _ in sampled}, families=families if len(families) > 1 else ())
     return finish(canvas, "steps", f"{headed(quality.label)} over steps with 95 % intervals; dashed: held-out data.")
 
 
@@ -163,26 +178,46 @@ def _colour(evaluation: Evaluation, model: str) -> str:
     return SERIES[models.index(model) % len(SERIES)]
 
 
+def _marker(evaluation: Evaluation, model: str) -> str:
+    """The marker of a model, which says what its colour says."""
+    return MARKERS[SERIES.index(_colour(evaluation, model))]
+
+
 def _bars(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Distances to the ends of the 95 % intervals, [2, P]."""
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     return np.maximum(np.stack([values - low, high - values]), 0)
 
 
-def _end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: float = 10.0) -> None:
-    """Label curves at their right ends; labels nearer than ``apart`` points are moved up and down equally."""
+def _end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: float = 10.5) -> None:
+    """Label curves at their right ends, in one column, at least ``apart`` points from each other."""
     scale = axes.figure.dpi / 72
     ordered = sorted(ends, key=lambda end: end[1])
     places = np.array([axes.transData.transform(end[:2]) for end in ordered]).reshape(-1, 2) / scale
-    heights = places[:, 1].copy()
-    for _ in range(200):
-        push = np.maximum(apart - np.diff(heights), 0) / 2
-        heights[:-1] -= push
-        heights[1:] += push
-    column = places[:, 0].max(initial=0.0) + 8
+    column = places[:, 0].max(initial=0.0) + 12
+    heights = spread(places[:, 1], apart)
     for (x, y, text, colour), (left, own), height in zip(ordered, places, heights, strict=True):
-        offset = (column - left, height - own)
-        axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", color=colour, fontsize=8.5, va="center")
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.5, "shrinkA": 0, "shrinkB": 2}
+        axes.annotate(
+            text, (x, y), xytext=(column - left, height - own), textcoords="offset points", color=colour, fontsize=8.5,
+            va="center", arrowprops=line,
+        )  # fmt: skip
+
+
+def spread(places: Float[np.ndarray, "n"], apart: float) -> Float[np.ndarray, "n"]:
+    """Ascending places, moved as little as possible (in squares) so that neighbours are at least ``apart``.
+
+    Isotonic regression of places minus rank times ``apart``, by pooling neighbours that are too near.
+    """
+    ranks = apart * np.arange(len(places))
+    pools: list[tuple[float, int]] = []  # mean and size, ascending
+    for value in places - ranks:
+        mean, size = float(value), 1
+        while pools and pools[-1][0] >= mean:
+            before, more = pools.pop()
+            mean, size = (before * more + mean * size) / (more + size), more + size
+        pools.append((mean, size))
+    return np.repeat([mean for mean, _ in pools], [size for _, size in pools]) + ranks
 
 
 def _reference_line(axes: Axes, evaluation: Evaluation, metric: str) -> None:
@@ -192,16 +227,22 @@ def _reference_line(axes: Axes, evaluation: Evaluation, metric: str) -> None:
 
 
 def _legend(
-    axes: Axes, evaluation: Evaluation, models: set[str], *, held_out: str = "", families: Sequence[Method] = ()
+    canvas: Figure, evaluation: Evaluation, models: set[str], *, held_out: str = "", families: Sequence[Method] = ()
 ) -> None:
+    from matplotlib.lines import Line2D
+
+    made = []
     for model in dict.fromkeys(row.model for row in evaluation.rows if row.model in models):
-        axes.plot([], [], color=_colour(evaluation, model), linewidth=2, label=model)
+        marker = "" if families else _marker(evaluation, model)
+        made.append(Line2D([], [], color=_colour(evaluation, model), linewidth=2, marker=marker, label=model))
     for number, family in enumerate(families):
         style = ("-", "--", ":", "-.")[number % 4]
-        axes.plot([], [], color=MUTED, linestyle=style, marker="osD^v"[number % 5], markersize=4, label=family.label)
+        made.append(Line2D([], [], color=MUTED, linestyle=style, marker="osD^v"[number % 5], label=family.label))
     if held_out:
-        axes.plot([], [], color=INK, marker="D", linestyle="", label=held_out)
-    axes.legend(fontsize=9, loc="best")
+        made.append(Line2D([], [], color=INK, marker="D", linestyle="", label=held_out))
+    for line in made:
+        line.set_markersize(4.5)
+    legend_below(canvas, made)
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:

@@ -141,10 +141,16 @@ def _matched(report: Report) -> Grid:
     headers, cells = matched_table(report)
     lines = []
     for line in cells:
-        made = [Cell(line[0], dot=_colour(report, line[0])), *map(Cell.ranged, line[1:])]
+        made = [Cell(line[0], dot=_colour(report, line[0])), *map(_read, line[1:])]
         made[6] = Cell(line[6], tone=line[6] if line[6] in TONES else "")
         lines.append(Line(tuple(made)))
     return Grid(headers, lines, (0, 1, 6))
+
+
+def _read(text: str) -> Cell:
+    """A value with its interval, or why there is none, in a line below."""
+    what, bracket, why = text.partition(" (")
+    return Cell(what, why.rstrip(")")) if bracket and "[" not in text else Cell.ranged(text)
 
 
 def _main(report: Report) -> Grid:

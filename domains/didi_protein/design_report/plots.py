@@ -7,9 +7,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from didi_core.evaluation.intervals import Interval, interval, resampled_means
-from didi_core.report.pictures import INK, MUTED, SERIES, Plot, finish, panels_of, styled
+from didi_core.report.pictures import (
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    Plot,
+    finish,
+    lay_out,
+    legend_below,
+    panels_of,
+    styled,
+)
 
 from ..metrics.composition import UNIREF50
 from ..vocabulary import RESIDUES
@@ -73,7 +85,8 @@ def steps_plot(designs: Sequence[Design]) -> Plot:
         low, high = (np.array([getattr(p, end) for p in points.values()]) for end in ("low", "high"))
         axes.errorbar(
             list(points), values, yerr=np.nan_to_num([values - low, high - values]),
-            color=SERIES[number % len(SERIES)], marker="o", markersize=4.5, linewidth=1.6, elinewidth=1, label=model,
+            color=SERIES[number % len(SERIES)], marker=MARKERS[number % len(SERIES)], markersize=4.5, linewidth=1.6,
+            elinewidth=1, label=model,
         )  # fmt: skip
     ticks = sorted({float(d.scores[STEPS]) for d in designs if d.number(STEPS) is not None})
     axes.set_xscale("log", base=2)
@@ -82,7 +95,7 @@ def steps_plot(designs: Sequence[Design]) -> Plot:
     axes.margins(x=0.1)
     axes.set(xlabel="steps", ylabel="mean pLDDT")
     if len(groups) > 1:
-        axes.legend()
+        legend_below(canvas, axes.get_legend_handles_labels()[0])
     caption = f"Mean {_measure(designs)} against sampling steps, 95 % bootstrap intervals."
     return finish(canvas, "plddt_over_steps", caption)
 
@@ -108,9 +121,9 @@ def length_plot(designs: Sequence[Design]) -> Plot:
         axes.bar(edges[:-1], rest, np.diff(edges), bottom, align="edge", color=MUTED, label="not folded")
     axes.set(xlabel="length (residues)", ylabel="designs")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    handles, labels = axes.get_legend_handles_labels()
+    handles, _ = axes.get_legend_handles_labels()
     if len(handles) > 1:
-        canvas.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=len(handles), columnspacing=1)
+        legend_below(canvas, handles[::-1])
     caption = "Designs by length" + (f", coloured by the band of their mean {_measure(designs)}." if folded else ".")
     return finish(canvas, "lengths", caption)
 
@@ -124,17 +137,30 @@ def novelty_plot(designs: Sequence[Design]) -> Plot:
     for number, (model, members) in enumerate(groups.items()):
         points = [(d.number(IDENTITY), d.confidence) for d in members]
         kept = np.array([(100 * x, y) for x, y in points if x is not None and y is not None]).reshape(-1, 2)
-        colour = SERIES[number % len(SERIES)]
-        axes.scatter(kept[:, 0], kept[:, 1], s=16, color=colour, alpha=0.6, linewidths=0, label=model)
+        colour, mark = SERIES[number % len(SERIES)], MARKERS[number % len(SERIES)]
+        axes.scatter(kept[:, 0], kept[:, 1], s=16, color=colour, alpha=0.6, linewidths=0, marker=mark, label=model)
     axes.set(xlabel="identity to the nearest reference sequence (%)", ylabel="mean pLDDT")
     axes.set(xlim=(-2, 102), ylim=(0, 100))
     if len(groups) > 1:
-        axes.legend()
+        legend_below(canvas, axes.get_legend_handles_labels()[0])
     caption = (
         f"Confidence (mean {_measure(designs)}) against novelty. Upper left: confident and new. A high pLDDT far to "
         "the right is a protein that the reference already holds."
     )
     return finish(canvas, "novelty", caption)
+
+
+def lifts(places: Float[np.ndarray, "n 2"], width: float = 10.0, height: float = 12.5) -> list[float]:
+    """How far each label is raised, in points, so that none lies on another; the lowest stay where they are."""
+    taken: list[tuple[float, float]] = []
+    raised = [0.0] * len(places)
+    for number in np.argsort(places[:, 1], kind="stable"):
+        x, y = places[number]
+        for _, over in sorted(((a, b) for a, b in taken if abs(a - x) < width), key=lambda place: place[1]):
+            y = over + height if abs(over - y) < height else y
+        raised[number] = float(y - places[number, 1])
+        taken.append((float(x), float(y)))
+    return raised
 
 
 @styled
@@ -148,14 +174,17 @@ def composition_plot(designs: Sequence[Design]) -> Plot:
         made = np.array([counts[letter] for letter in RESIDUES], dtype=np.float64)
         made *= 100 / max(made.sum(), 1)
         highest = np.maximum(highest, made)
-        axes.scatter(natural, made, s=16, color=SERIES[number % len(SERIES)], label=model)
-    for letter, x, y in zip(RESIDUES, natural, highest, strict=True):
-        axes.annotate(letter, (x, y), (0, 4), textcoords="offset points", ha="center", fontsize=9.5)
+        colour, mark = SERIES[number % len(SERIES)], MARKERS[number % len(SERIES)]
+        axes.scatter(natural, made, s=16, color=colour, marker=mark, label=model)
     top = 1.12 * max(axes.get_xlim()[1], axes.get_ylim()[1])
     axes.plot([0, top], [0, top], color=MUTED, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
     axes.set(xlabel="UniRef50 (%)", ylabel="designs (%)", xlim=(0, top), ylim=(0, top), aspect="equal")
     if len(by_model(designs)) > 1:
-        axes.legend()
+        legend_below(canvas, axes.get_legend_handles_labels()[0])
+    lay_out(canvas)  # places are final only after the layout
+    places = axes.transData.transform(np.stack([natural, highest], axis=1)) * 72 / canvas.dpi
+    for letter, x, y, lift in zip(RESIDUES, natural, highest, lifts(places), strict=True):
+        axes.annotate(letter, (x, y), (0, 4 + lift), textcoords="offset points", ha="center", fontsize=9.5)
     return finish(canvas, "composition", "Amino-acid composition against UniRef50. On the dashed line: parity.")
 
 

@@ -219,3 +219,14 @@ def test_what_has_no_confidence_is_not_called_confident(scores: dict[str, float]
     (tmp_path / "scores.jsonl").write_text(json.dumps(row) + "\n")
     text = write_design_report(tmp_path).read_text()
     assert f"{said}; a click on a header sorts" in text and "ost confident" not in text
+
+
+def test_labels_of_residues_do_not_lie_on_each_other() -> None:
+    from didi_protein.design_report.plots import lifts
+
+    places = np.array([[0.0, 0], [4, 5], [8, 6], [40, 1], [2, 30]])
+    raised = places + np.stack([np.zeros(5), lifts(places)], axis=1)
+    for i, (x, y) in enumerate(raised):
+        assert not [j for j, (a, b) in enumerate(raised[:i]) if abs(a - x) < 10 and abs(b - y) < 12.5]
+    assert lifts(places)[0] == lifts(places)[3] == 0
+    assert lifts(np.array([[0.0, 0], [20, 0]])) == [0, 0]
