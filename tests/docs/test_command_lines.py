@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from checked_commands import examples, fault
 from command_lines import ROOT, Line, all_lines, of_markdown, of_notebook, of_python
 
+from didi_core.commands import compose
 from didi_core.plugins import discovery
 
 LINES = [*all_lines(), *examples()]
@@ -36,6 +39,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for place in (folder, *(ROOT / "plugins").iterdir()):
             patch.syspath_prepend(str(place))
         patch.chdir(folder)
+        patch.setattr(compose, "_compose", kept(compose._compose))
         patch.setattr(importlib.metadata, "entry_points", lambda group: [*real, *more])
         discovery.registry.cache_clear()
         yield
@@ -43,6 +47,19 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         sys.modules.pop(name, None)
     discovery.registry.cache_clear()
     discovery.registry()  # the catalogues forget what is no longer installed
+
+
+def kept(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function; what it makes of a choice of groups is kept, since hundreds of lines choose the same."""
+    made: dict[Any, Any] = {}
+
+    def cached(command: str, groups: Sequence[Any], whole: bool = False) -> Any:
+        key = (command, whole, *(group.word for group in groups))
+        if key not in made:
+            made[key] = function(command, groups, whole)
+        return copy.deepcopy(made[key])
+
+    return cached
 
 
 def test_pages_and_code_have_command_lines() -> None:
