@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +48,26 @@ def test_one_call_of_the_student_beside_the_teacher_is_that_of_its_run() -> None
         assert [float(figure) for figure in figures] == pytest.approx(
             [measured[key] for key in ("value", "low", "high")], abs=0.051
         )
+
+
+def change(logs: list[float]) -> str:
+    """A difference of logarithms with its interval, as the tables write it."""
+    value, low, high = (percent(math.exp(one)) for one in logs)
+    return f"{value} % [{low}, {high}]"
+
+
+def test_what_a_student_is_worth_is_that_of_its_record() -> None:
+    record = json.loads((ROOT / "docs" / "results" / "worth_protein.json").read_text())
+    assert record["command"] in RECIPE
+    kinds = {"student over plain teacher": "student", "law and grid alone over plain teacher": "law and grid alone"}
+    for kind, name in kinds.items():
+        for calls, against in record[kind].items():
+            cells = " | ".join(change(told["mean"]) for told in against.values())
+            assert f"| {name}, {calls} call{'s' * (calls != '1')} | {cells} |" in RECIPE
+    compared = record["student over plain teacher"]
+    assert all(seed[2] < 0 for told in compared.values() for one in told.values() for seed in one["seeds"])
+    assert change(compared["1"]["256"]["mean"]) in " ".join(CLAIMS.split())
+    assert all(abs(row["entropy"][0] / record["entropy"] - 1) < 0.01 for row in record["rows"])
 
 
 def test_pictures_and_pages_that_the_readme_links_to_are_there() -> None:
