@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 from didi_core.checkpoints.card import has_card, load_denoiser, model_folder, read_card
+from didi_core.checkpoints.hub import is_hub_id, locate, on_disk
 from didi_core.checkpoints.importers.parts import check_vocabulary
 from didi_core.device import Machine
 from didi_core.domain.abilities import HasBundledStudent
@@ -43,15 +44,21 @@ class Pair:
         return self.first is self.second
 
 
-def folder_of(name: str) -> Path | None:
-    """The folder of a model on this machine; None for anything else, such as a hub id."""
-    path = Path(name).expanduser()
+def folder_of(path: Path) -> Path | None:
+    """The folder with a card in a path; None where there is none."""
     return model_folder(path) if has_card(path) else None
+
+
+def fetched(name: str) -> Path | None:
+    """The folder with a card of a path or a hub id, fetched if it is not here; None for another program's model."""
+    path = Path(name).expanduser()
+    return folder_of(locate(name, "model") if not path.exists() and is_hub_id(name) else path)
 
 
 def domain_of(name: str) -> str | None:
     """The domain of a model by its card; None for one without a card on this machine, which may be of any domain."""
-    folder = folder_of(name)
+    path = on_disk(name)
+    folder = None if path is None else folder_of(path)
     return None if folder is None else str(read_card(folder).get("domain", ""))
 
 
@@ -84,7 +91,7 @@ class Shelf:
                     self._warm.add(id(network))
 
     def _load(self, domain: str, name: str) -> Pair:
-        folder = None if name == BUNDLED else folder_of(name)
+        folder = None if name == BUNDLED else fetched(name)
         if folder is not None:
             return self._of_folder(domain, name, folder)
         made = registry().domain(domain, {})

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from hub_server import served, use
 
 from didi_core.checkpoints.card import save_model
+from didi_core.cli import main
 from didi_core.device import Machine
 from didi_core.domain.palette import GROUP_COLOURS
 from didi_core.errors import InputError
@@ -68,6 +70,20 @@ def test_a_run_stands_beside_its_teacher(shelf: Shelf, run: Path) -> None:
     shown = views(shelf, model=str(run), calls=2, more_calls=2)[-1]
     assert [side.label for side in shown.sides] == ["student", "teacher"]
     assert shelf.find("toy", str(run)) is shelf.find("toy", str(run)), "it is loaded once"
+
+
+def test_a_model_of_the_hub_stands_beside_its_teacher(
+    shelf: Shelf, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served() as hub:
+        use(hub, tmp_path, monkeypatch, hub.token)
+        assert main(["push", f"run={run}", "to=someone/student", "report=none", f"out={tmp_path / 'a'}"]) == 0
+        assert offered(["toy", "protein"], ["someone/student"])["protein"][0] == "someone/student", "nothing is fetched"
+        shown = views(shelf, model="someone/student", calls=2, more_calls=2)[-1]
+        assert [side.label for side in shown.sides] == ["student", "teacher"]
+        assert "someone/student" not in offered(["toy", "protein"], ["someone/student"])["protein"], "it is here now"
+        with pytest.raises(InputError, match="model=someone/nothing"):
+            views(shelf, model="someone/nothing")
 
 
 def test_a_closed_reader_ends_the_sampling(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
