@@ -16,6 +16,7 @@ from didi_core.types import Sample
 
 _KINDS = {int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON writes a half of a character
 KEPT = ("id", "text", "tokens")  # keys of a row that are not the sample's info
 
 
@@ -75,14 +76,16 @@ def jsonl_records(path: Path, column: str | None = None, unpacked: int | None = 
 
 
 def _of_list(path: Path, column: str | None, unpacked: int | None) -> Iterator[Record]:
+    whole = read_whole(path, unpacked=unpacked)
     try:
-        rows = json.loads(read_whole(path, unpacked=unpacked))
+        rows = json.loads(whole)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno}).") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no JSON that can be read ({error}).") from None
+    doubtful = _ESCAPED.search(whole) is not None
     for number, row in enumerate(rows, start=1):
-        yield _of_row(row, number, column)  # the number of the row: its line is not known
+        yield _of_row(row, number, column, doubtful)  # the number of the row: its line is not known
 
 
 def _record(line: str, number: int, column: str | None) -> Record:
@@ -94,10 +97,11 @@ def _record(line: str, number: int, column: str | None) -> Record:
         return Record(number, "", problem=f"not JSON ({error.msg} at column {error.colno})")
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists nested too deep
         return Record(number, "", problem=f"no JSON that can be read ({error})")
-    return _of_row(row, number, column)
+    return _of_row(row, number, column, _ESCAPED.search(line) is not None)
 
 
-def _of_row(row: Any, number: int, column: str | None) -> Record:
+def _of_row(row: Any, number: int, column: str | None, doubtful: bool) -> Record:
+    """A row as a record; ``doubtful``: whether it may hold halves of characters."""
     if not isinstance(row, dict):
         return Record(number, "", problem=f"expected an object, got: {_shown(row)}")
     key = column or text_column(row)
@@ -109,7 +113,9 @@ def _of_row(row: Any, number: int, column: str | None) -> Record:
         problem = f"column {key!r} holds {_KINDS[type(text)]}, not text: {_shown(text)}"
         return Record(number, "", str(name), problem=problem)
     if not text.isascii() and _SURROGATE.search(text):
-        return Record(number, "", str(name), problem=f"column {key!r} holds half of a character (a lone surrogate)")
+        return Record(number, "", problem=f"column {key!r} holds half of a character (a lone surrogate)")
+    if doubtful and _SURROGATE.search(json.dumps([name, row], ensure_ascii=False)):
+        return Record(number, "", problem="a value beside the text holds half of a character (a lone surrogate)")
     if tokens is not None and not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):
         return Record(number, "", str(name), problem="'tokens' is not a list of whole numbers")
     return Record(number, text, str(name), row, None if tokens is None else tuple(tokens))

@@ -32,6 +32,11 @@ def table_records(path: Path, column: str | None = None, unpacked: int | None = 
     csv.field_size_limit(LONGEST_LINE)
     delimiter = max(DELIMITERS, key=first.count)
     names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter))]
+    if undecoded := undecoded_byte(first):
+        raise InputError(f"{path}, line 1: {undecoded}.")
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}, line 1: two columns are named {twice!r}. Rename one of them.")
     key = column or text_column(names)
     if key not in names:
         raise InputError(f"{path}, line 1: {no_column(column, names)}.")

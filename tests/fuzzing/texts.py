@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from didi_core.commands.setting import parse
 from didi_core.domain.conditioning import read_template
 from didi_core.sampling.generate import length_ranges
 from didi_core.sequences import AlphabetDomain
-from didi_core.storage.fasta import parse_header
+from didi_core.storage.fasta import parse_header, write_fasta
+from didi_core.storage.jsonl import write_jsonl
 from didi_core.storage.sample_files import read_file, read_sets
 from didi_language.conditioning import gapped
 from didi_language.sources import Source
@@ -63,7 +63,13 @@ def structure(path: Path) -> None:
     StructureFile(path).sequence(ResidueRange("A", 1, 3))
 
 
-skipping = partial(read_file, on_bad="skip")
+def skipping(path: Path) -> None:
+    """Samples are read, and can be written again."""
+    samples = read_file(path, on_bad="skip").samples
+    for write, name in ((write_jsonl, "out.jsonl"), (write_fasta, "out.fasta")):
+        write(path.with_name(name), samples)
+
+
 TEXTS = {
     "FASTA": text("x.fasta", FASTA, skipping),
     "FASTA strictly": text("x.fa", b">a x=1\nMKV\n>b\nMkVv\n", lambda path: Letters().read(path)),

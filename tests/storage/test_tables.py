@@ -62,3 +62,25 @@ def test_a_domain_reads_a_table_as_it_reads_fasta(tmp_path: Path) -> None:
     table = put(tmp_path, "id,aa\n" + "".join(f"p{i},{text.lower()}\n" for i, text in enumerate(sequences)))
     fasta = put(tmp_path, "".join(f">p{i}\n{text}\n" for i, text in enumerate(sequences)), "x.fasta")
     assert ProteinDomain(table, column="aa").samples == ProteinDomain(fasta).samples
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("x.csv", b"text,n\xff\nMKV,1\n", "line 1: byte 0xff is not UTF-8"),
+        ("x.csv", b"text,n,text\nMKV,1,A\n", "line 1: two columns are named 'text'"),
+        ("x.jsonl", b'{"id": "\\ud800", "text": "MKV"}\n', "line 1: a value beside the text holds half of a character"),
+        ("x.jsonl", b'{"text": "MKV", "a": {"b": ["\\uDFFF"]}}\n', "half of a character"),
+        ("x.jsonl", b'{"text": "MKV", "\\ud801": 1}\n', "half of a character"),
+        ("x.json", b'[{"text": "MKV"}, {"text": "A", "id": "\\ud800"}]', "line 2: .*half of a character"),
+    ],
+)
+def test_what_could_not_be_written_again_is_not_read(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        read_file(tmp_path / name)
+
+
+def test_two_halves_are_a_character(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b'{"text": "MKV", "a": "\\ud83d\\ude00"}\n')
+    assert read_file(tmp_path / "x.jsonl").samples[0].info == {"a": "\U0001f600"}
