@@ -34,9 +34,10 @@ class Journal:
         Raises:
             InputError: a line is damaged.
         """
-        if not self.path.exists():
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:  # none yet, or another run that shares the folder has just removed it
             return {}
-        content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if repair and len(whole) < len(content):
             os.truncate(self.path, len(whole))

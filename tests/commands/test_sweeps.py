@@ -253,19 +253,42 @@ def test_a_search_finds_the_best_of_its_runs(tmp_path: Path, one_thread: None) -
 
 @pytest.mark.slow
 def test_a_job_that_is_stopped_and_queued_again_ends_with_the_same_weights(tmp_path: Path, one_thread: None) -> None:
-    """The example of docs/scale.md, with submitit's local executor in the place of Slurm."""
+    """The example of docs/scale.md, with submitit's local executor in the place of Slurm: SIGTERM stops the job, and
+    the same command is submitted again; submitit's own signal makes it put the job back by itself."""
     submitit: Any = pytest.importorskip("submitit")
     words = [*TOY, "training.steps=1500", "validate_every=1500", "training.checkpoint_every=1500"]
-    again, executor = [*words, f"run_dir={tmp_path / 'queued'}"], submitit.LocalExecutor(folder=tmp_path / "jobs")
-    stopped = executor.submit(main, again)
-    until = time.monotonic() + 120
-    while "of 1500" not in (stopped.stdout() or "") and time.monotonic() < until:
-        time.sleep(0.1)
-    stopped._process.send_signal(signal.SIGTERM)  # which the executor passes on to the job, as Slurm does
-    assert stopped.result() == INTERRUPTED
-    assert list((tmp_path / "queued" / "checkpoints").iterdir()), "it saved before it ended"
-    assert not (tmp_path / "queued" / "model").exists()
-    assert executor.submit(main, again).result() == 0
+    executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
+
+    class Again:
+        """As a launcher's jobs: the same words after a stop. Here, in the test, so that it is pickled whole."""
+
+        def __call__(self, words: list[str]) -> int:
+            from didi_core.cli import main
+
+            return main(words)
+
+        def checkpoint(self, words: list[str]) -> Any:
+            return submitit.helpers.DelayedSubmission(self, words)
+
+    def interrupted(name: str, number: int) -> int:
+        """Exit code of a job that gets a signal in the middle of its training."""
+        job = executor.submit(Again(), [*words, f"run_dir={tmp_path / name}"])
+        until = time.monotonic() + 120
+        while "0 of 1500" not in (job.stderr() or "") and time.monotonic() < until:
+            time.sleep(0.05)
+        (task,) = subprocess.run(["pgrep", "-P", str(job._process.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(task), number)
+        code: int = job.result()
+        return code
+
+    def record(name: str) -> dict[str, Any]:
+        return json.loads((tmp_path / name / "run.json").read_text())
+
+    assert interrupted("term", signal.SIGTERM) == INTERRUPTED
+    assert list((tmp_path / "term" / "checkpoints").iterdir()) and not (tmp_path / "term" / "model").exists()
+    assert executor.submit(main, [*words, f"run_dir={tmp_path / 'term'}"]).result() == 0
+    assert interrupted("requeued", stops.HANDED_ON) == 0
     run(*words, f"run_dir={tmp_path / 'whole'}")
-    made = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("queued", "whole")]
-    assert made[0] == made[1]
+    assert len(record("term")["continued"]) == len(record("requeued")["continued"]) == 1
+    names = ("term", "requeued", "whole")
+    assert len({(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in names}) == 1
