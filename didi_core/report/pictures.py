@@ -180,7 +180,7 @@ def _inline(svg: str, label: str, boxes: Mapping[str, Box]) -> Markup:
         element.tag = element.tag.removeprefix(SVG)
         element.attrib = {name.rpartition("}")[2]: _coloured(value) for name, value in element.items()}
     groups = {element.get("id"): element for element in picture.iter("g")}
-    pieces = []
+    pieces: list[str] = []
     for key, (x, y, width, height) in boxes.items():
         kind = key.split("-")[-2]
         piece = ElementTree.Element("svg", {"viewBox": f"{x:.2f} {y:.2f} {width:.2f} {height:.2f}", "class": kind})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -29,6 +29,8 @@ from didi_core.report.pictures import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")  # of laws and grids
 
 
 def evaluation_plots(evaluation: Evaluation, findings: Findings) -> list[Plot]:
@@ -122,7 +124,7 @@ def steps_plot(evaluation: Evaluation, findings: Findings) -> Plot:
                 axes.errorbar(
                     x, y, yerr=np.maximum(np.stack([low, high]), 0), color=_colour(evaluation, model),
                     marker="osD^v"[number % 5],
-                    linestyle=("-", "--", ":", "-.")[number % 4],
+                    linestyle=DASHES[number % 4],
                     markersize=5, linewidth=1.7, elinewidth=1.1, capsize=2.5,
                 )  # fmt: skip
         _reference_line(axes, evaluation, quality.name)
@@ -236,7 +238,7 @@ def _legend(
         marker = "" if families else _marker(evaluation, model)
         made.append(Line2D([], [], color=_colour(evaluation, model), linewidth=2, marker=marker, label=model))
     for number, family in enumerate(families):
-        style = ("-", "--", ":", "-.")[number % 4]
+        style = DASHES[number % 4]
         made.append(Line2D([], [], color=MUTED, linestyle=style, marker="osD^v"[number % 5], label=family.label))
     if held_out:
         made.append(Line2D([], [], color=INK, marker="D", linestyle="", label=held_out))
