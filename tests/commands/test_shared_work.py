@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from process_group import alone, outcome
+from process_group import alone, outcome, start
 
 from didi_core.cli import main
 from didi_core.domain.scoring import Job
@@ -123,6 +124,30 @@ def test_samples_of_two_processes_are_those_of_one_and_a_stopped_command_goes_on
     assert (tmp_path / "stopped" / "samples.jsonl").read_bytes() == expected
     assert not (tmp_path / "stopped" / "parts").exists()
     assert json.loads((tmp_path / "stopped" / "run.json").read_text())["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_only_its_open_batch(tmp_path: Path, one_thread: None) -> None:
+    many = ["num=400", "batch_size=2", "steps=16"]
+    started, store = start(["-m", "didi_core", *sampled(tmp_path / "killed", *many)])
+
+    def journals() -> list[int]:
+        return [len(Journal(path).rows(repair=False)) for path in (tmp_path / "killed" / "parts").glob("*/*.jsonl")]
+
+    until = time.monotonic() + 60
+    while (len(journals()) < 2 or min(journals()) < 3) and time.monotonic() < until:
+        time.sleep(0.02)
+    started[1].kill()
+    told = [process.communicate(timeout=120) for process in started]
+    del store
+    assert [process.returncode for process in started] == [1, -9], told
+    assert "What was finished is kept: repeat the command" in told[0][1]
+    kept = sum(journals())
+    assert 6 <= kept < 200 and not (tmp_path / "killed" / "samples.jsonl").exists()
+    assert main(sampled(tmp_path / "killed", *many)) == 0
+    assert main(sampled(tmp_path / "whole", *many)) == 0
+    names = ("killed", "whole")
+    assert len({(tmp_path / name / "samples.jsonl").read_bytes() for name in names}) == 1
 
 
 # --- evaluate, and the comparison at the end of distill
