@@ -55,9 +55,11 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {"dit": Architecture(DiT, DiTConfig), "esm": Architecture(Esm, EsmConfig)}
 NOT_IN_CARD = ("attention",)  # chosen on the machine where the network runs
+CHOICES = (None, Each((str, dict)))
 SHAPE = {
     "architecture": str, "config": dict, "vocabulary": dict, "sha256": Each(str, dict), "domain": (None, str),
     "data": (None, dict), "lengths": (None, Each(int, dict)), "scorer": (None, dict), "training": (None, dict),
+    "compared": (None, {"laws": CHOICES, "grids": CHOICES, "power": (None, int, float)}),
 }  # fmt: skip
 # Entries of a card that describe its files; the others describe the model, and are copied with it.
 SEAL = "card_sha256"

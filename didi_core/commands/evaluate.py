@@ -105,7 +105,8 @@ class Settings(CommonSettings, CompileSettings):
             card: of the student, with that comparison where there was one.
         """
         law, grid = trained_with(card)
-        own = {"num_at": FEWER, "laws": [law], "grids": [grid], **(card.get(COMPARED) or {})}
+        compared, names = card.get(COMPARED) or {}, [one.name for one in fields(PlanSettings)]
+        own = {"num_at": FEWER, "laws": [law], "grids": [grid]} | {n: compared[n] for n in names if n in compared}
         if self.num is not None:
             own["num_at"] = FEWER
         made = replace(build(PlanSettings, own), **self.given())

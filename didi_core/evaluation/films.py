@@ -17,11 +17,11 @@ from didi_core.types import Denoiser, Domain
 
 CALLS = 4  # that a film has where the evaluation has such a row: enough to see something, and few
 LONGEST = 1024  # tokens; a longer sample has no film, since it would be larger than the rest of a page
-SHOWN = ("teacher", "student")
+SHOWN = ("teacher", "student", "model")
 
 
 def film_models(run: Run, models: Mapping[str, Contender], how: Measuring) -> Films | None:
-    """One sample of the teacher and one of the student, from one template, at the same number of calls.
+    """One sample of the teacher and one of the student (or of a model alone), from one template, at equal calls.
 
     None where the plan has no sampler with a given number of calls that can be watched, or samples are too long.
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import didi_core
-from didi_core.checkpoints.card import read_card
+from didi_core.checkpoints.card import read_card, write_card
 from didi_core.cli import main
 from didi_core.config import config_folder
 from didi_core.domain.abilities import HasBundledStudent
@@ -79,6 +80,15 @@ def test_one_seed_gives_the_same_samples_for_one_number_of_them(domain: str, giv
     assert first != more[:3]
     said = "num=3 is not the beginning of num=6"
     assert said in (config_folder() / "sample.yaml").read_text()
+
+
+@pytest.mark.parametrize("compared", [5, [], {"laws": "iid"}, {"grids": [1]}, {"power": "x"}])
+def test_a_card_with_another_comparison_is_refused(compared: object, tmp_path: Path) -> None:
+    shutil.copytree(registry().domain("toy", {}).bundled_student, tmp_path / "student")
+    card = read_card(tmp_path / "student")
+    write_card(tmp_path / "student", {**card, "compared": compared})
+    with pytest.raises(InputError, match="compared"):
+        read_card(tmp_path / "student")
 
 
 @pytest.mark.parametrize(
