@@ -39,15 +39,20 @@ def navigation(node: Any) -> list[str]:
     return [page for part in parts for page in navigation(part)]
 
 
-@pytest.fixture(scope="module")
-def build() -> ModuleType:
-    """docs/site/build.py."""
-    pytest.importorskip("mkdocs", reason="the site needs the extra: pip install -e '.[docs]'")
-    spec = importlib.util.spec_from_file_location("site_build", DOCS / "site" / "build.py")
+def script(name: str) -> ModuleType:
+    """A module of docs/site; skips where the site's extra is not installed."""
+    pytest.importorskip("mkdocstrings", reason="the site needs the extra: pip install -e '.[docs]'")
+    spec = importlib.util.spec_from_file_location(f"site_{name}", DOCS / "site" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    """docs/site/build.py."""
+    return script("build")
 
 
 PAGES = navigation(yaml.load((ROOT / "mkdocs.yml").read_text(), Plain)["nav"])
@@ -84,6 +89,14 @@ def test_links_out_of_docs_lead_to_the_repository_or_become_names(build: ModuleT
     )
     assert build.outward("[a](../LICENSE)", "page.md", "") == "a"
     assert build.outward("[a](docs/design.md#x)", "contributing.md", "") == "[a](design.md#x)"
+
+
+def test_tables_and_fields_of_docstrings_are_markdown() -> None:
+    table = "===  ===\na    b\n===  ===\n1    2\n===  ==="
+    text = f"Head.\n\n{table}\n\nname: of it,\n    two lines.\nlow, high: ends\n\nText: it."
+    assert script("docstrings").as_markdown(text) == (
+        f"Head.\n\n```text\n{table}\n```\n\n- `name`: of it,\n    two lines.\n- `low, high`: ends\n\nText: it."
+    )
 
 
 def test_notebooks_open_in_colab_where_the_project_has_an_address(build: ModuleType) -> None:
