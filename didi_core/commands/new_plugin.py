@@ -14,7 +14,7 @@ from string import Template
 from didi_core.errors import InputError, unknown
 from didi_core.plugins import registry
 from didi_core.plugins.kinds import KINDS
-from didi_core.storage.files import write_atomic
+from didi_core.storage.files import write_atomic, write_folder
 
 # Kinds of plugin to start from, and the kind of name that each takes; a tracker offers no name.
 SCAFFOLDS = {scaffold: kind.name for kind in KINDS.values() for scaffold in kind.scaffolds} | {"tracker": ""}
@@ -85,8 +85,14 @@ def run(words: Sequence[str] = ()) -> None:
         raise InputError(f"there is a {wish.kind} {wish.name!r} already (plugin {owner}): choose another name.")
     if wish.folder.exists() and any(wish.folder.iterdir()):
         raise InputError(f"{wish.folder} is not empty: name another folder with out=<folder>.")
-    for path, text in files(wish).items():
-        write_atomic(wish.folder / path, text)
+    made = files(wish)
+
+    def fill(folder: Path) -> None:
+        for path, text in made.items():
+            write_atomic(folder / path, text)
+
+    write_folder(wish.folder, fill)
+    for path in made:
         print(f"  {wish.folder / path}")
     print(f"\nA {wish.kind} to start from. Next:\n\n    cd {wish.folder} && pip install -e '.[test]' && pytest\n")
     print("README.md shows how to run it.")

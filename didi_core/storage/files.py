@@ -10,8 +10,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from glob import escape
 from importlib import resources
 from pathlib import Path
@@ -35,19 +35,17 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _temporary(path)
-    handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # the user's umask applies
-    try:
-        _hold(handle)
-        _remove_siblings(path)
-        if callable(content):
-            content(partial)
-        else:
-            partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        sync(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-        os.close(handle)
+    with _held(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)):  # the user's umask applies
+        try:
+            _remove_siblings(path)
+            if callable(content):
+                content(partial)
+            else:
+                partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            sync(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     sync(path.parent)
 
 
@@ -60,32 +58,26 @@ def write_folder(path: Path, fill: Callable[[Path], None], *, replace: bool = Fa
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _temporary(path)
     partial.mkdir()
-    handle = os.open(partial, os.O_RDONLY)
-    try:
-        _hold(handle)
-        _remove_siblings(path)
-        fill(partial)
-        for one in (*partial.rglob("*"), partial):
-            sync(one)
-        if replace and path.exists():
-            remove_folder(path)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        os.close(handle)
+    with _held(os.open(partial, os.O_RDONLY)):
+        try:
+            _remove_siblings(path)
+            fill(partial)
+            for one in (*partial.rglob("*"), partial):
+                sync(one)
+            if replace and path.exists():
+                remove_folder(path)
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     sync(path.parent)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder so that no incomplete folder ever has its name."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        _hold(handle)
+    with _held(os.open(path, os.O_RDONLY)):
         leftover = _temporary(path)
         path.rename(leftover)
         shutil.rmtree(leftover)
-    finally:
-        os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -109,10 +101,15 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
 
 
-def _hold(handle: int) -> None:
+@contextmanager
+def _held(handle: int) -> Iterator[None]:
     """Lock a temporary file or folder while it is written, so that no other process takes it for a leftover."""
-    with suppress(OSError):  # some network file systems have no locks, or none of folders: there its age decides
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        with suppress(OSError):  # some network file systems have no locks, or none of folders: there its age decides
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _remove_siblings(path: Path) -> None:
