@@ -37,7 +37,7 @@ from .folding import Folded, Folder, batches, fold_within_memory
 from .motifs import log_success, motif_columns, references
 from .pseudo import PACKAGE, check_package, kind_of, load_pseudo, pseudo_perplexity
 from .reading import Reference, read_reference
-from .selfconsistency import InverseFolding, log_consistency, refold, refolded_columns, with_structure, write_sequences
+from .selfconsistency import InverseFolding, consistency
 from .sequence import cluster_columns, plain, sequence_scores
 from .settings import AUTO, ESMFOLD2, NONE, ProteinScoring
 from .structures import read_structures, structure_columns
@@ -149,7 +149,8 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
                 board.computed[OTHERS] = structure_columns(folder, read, folds(settings), job)
         if program is not None or settings.refolded is not None:
             with job.run.stage(CONSISTENCY):
-                board.computed[CONSISTENCY] = consistency(board, settings, program, weights, job)
+                refolds = weights if folds(settings) else None
+                board.computed[CONSISTENCY] = consistency(folder, designs, settings, program, refolds, job)
         board.computed[MOTIFS] = motif_columns(folder, designs, motifs)
         log_success(board.rows(), job)
         write_views(folder, board.rows(), motifs, settings.mmcif)
@@ -252,27 +253,6 @@ def fold_all(board: Board, settings: ProteinScoring, weights: Path | None, job: 
             f"{len(failed)} designs could not be folded ({shown}): see the column status; "
             f"the same command tries those of status={OUT_OF_MEMORY} again"
         )
-
-
-def consistency(
-    board: Board, settings: ProteinScoring, program: InverseFolding | None, weights: Path | None, job: Job
-) -> dict[str, dict[str, Any]]:
-    """Columns of self-consistency, of the designs with a structure."""
-    there = with_structure(board.folder, board.designs)
-    if not there:
-        job.message("self-consistency: none, as no design has a structure")
-        return {}
-    if settings.refolded is not None:
-        rows = refolded_columns(board.folder, there, settings.refolded, settings.selfconsistency_num)
-    elif program is not None:
-        written = write_sequences(board.folder, there, program, job)
-        lengths = [joined_length(text, settings.linker or LINKER) for texts in written.values() for text in texts]
-        choice = Choice(None, "structures are given")
-        if folds(settings):
-            choice = choose(settings, weights, job.machine.device, lengths, job.seed)
-        rows = refold(board.folder, there, written, choice, settings.tokens, job)
-    log_consistency(rows, job)
-    return rows
 
 
 def _choice(settings: ProteinScoring, weights: Path | None, lengths: Sequence[int], job: Job) -> Choice:

@@ -33,9 +33,11 @@ from ..fasta import read_fasta, without_breaks, write_fasta
 from ..structures.atoms import read_chains
 from ..structures.folder import best_sample, find
 from ..structures.superposition import rmsd, tm_score
-from .choice import Choice
+from .choice import Choice, choose
+from .complexes import LINKER, joined_length
 from .folding import Folded, batches, fold_within_memory
 from .sequence import plain
+from .settings import ProteinScoring
 
 PDB, OUT, NUM, SEED = "{pdb}", "{out}", "{num}", "{seed}"
 SEQUENCES, FOLDER = "selfconsistency.fasta", "selfconsistency"
@@ -105,6 +107,37 @@ def _filled(word: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         word = word.replace(name, value)
     return word
+
+
+def consistency(
+    folder: Path,
+    designs: Sequence[Sample],
+    settings: ProteinScoring,
+    program: InverseFolding | None,
+    weights: Path | None,
+    job: Job,
+) -> Rows:
+    """Columns of the designs with a structure, from what the program writes or from structures of it.
+
+    Args:
+        weights: of the predictor; None where nothing is folded here.
+    """
+    there = with_structure(folder, designs)
+    if not there:
+        job.message("self-consistency: none, as no design has a structure")
+        return {}
+    rows: Rows = {}
+    if settings.refolded is not None:
+        rows = refolded_columns(folder, there, settings.refolded, settings.selfconsistency_num)
+    elif program is not None:
+        written = write_sequences(folder, there, program, job)
+        lengths = [joined_length(text, settings.linker or LINKER) for texts in written.values() for text in texts]
+        choice = Choice(None, "no weights of a predictor are used")
+        if weights is not None:
+            choice = choose(settings, weights, job.machine.device, lengths, job.seed)
+        rows = refold(folder, there, written, choice, settings.tokens, job)
+    log_consistency(rows, job)
+    return rows
 
 
 def with_structure(folder: Path, designs: Sequence[Sample]) -> list[Sample]:

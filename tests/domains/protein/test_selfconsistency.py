@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from predictor_files import chain, confidence, text_of
 
 from didi_core.cli import main
 from didi_core.errors import InputError
+from didi_core.storage.journal import Journal
 from didi_protein.fasta import read_fasta
 from didi_protein.scoring.selfconsistency import InverseFolding, columns
 from didi_protein.structures.atoms import read_chains
@@ -83,7 +83,7 @@ def test_designs_are_refolded_by_their_predictor(
         assert 0 < float(rows[name]["sc_tm"]) <= 1 and rows[name]["sc_sequences"] == "2"
     assert "scRMSD" in (out / "report.html").read_text()
     assert main(["score", *words, f"selfconsistency={program}"]) == 0 and rows_of(out) == rows  # nothing is done twice
-    assert len((out / "parts/inverse.jsonl").read_text().splitlines()) == 2
+    assert [*Journal(out / "parts/inverse.jsonl").rows()] == ["a", "ab"]
     assert main(["filter", f"input={out}", "max.sc_rmsd=100", f"out={tmp_path / 'short'}"]) == 0
 
 
@@ -158,10 +158,11 @@ def test_an_interrupted_inverse_folding_goes_on(program: str, tmp_path: Path) ->
         structure(given, name, text, 1)
     words = [f"input={designs}", f"structures={given}", f"selfconsistency={program}", f"out={tmp_path / 'out'}"]
     assert main(["score", *words]) == 0
-    journal = tmp_path / "out/parts/inverse.jsonl"
-    first, _ = journal.read_text().splitlines()
-    row = json.loads(first)
-    journal.write_text(json.dumps({**row, "sequences": ["W" * 16]}) + '\n{"id": "b", "sequ')
+    journal = Journal(tmp_path / "out/parts/inverse.jsonl")
+    journal.path.unlink()
+    journal.append([("a", {"sequences": ["W" * 16]})])
+    with journal.path.open("a") as file:
+        file.write('{"id": "b", "sequ')
     assert main(["score", *words]) == 0
     texts = [s.text for s in read_fasta(tmp_path / "out/selfconsistency.fasta").samples]
     assert texts[0] == "W" * 16 and len(texts) == 1 + 8
