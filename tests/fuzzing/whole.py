@@ -17,7 +17,7 @@ from didi_language.tokenizer import END, load_tokenizer, train_tokenizer
 from didi_protein.vocabulary import VOCABULARY as PROTEIN
 from fuzzing.case import Case
 from fuzzing.mutations import as_bytes, as_json, as_safetensors
-from fuzzing.networks import own
+from fuzzing.networks import own, sealed
 from fuzzing.records import scores
 
 
@@ -64,7 +64,7 @@ def composed(folder: Path) -> None:
 
 
 COMMAND_CASES = {
-    "sample with a card.json": Case("card.json", own, sampled, as_json, costly=True),
+    "sample with a card.json": Case("card.json", own, sampled, as_json, sealed, costly=True),
     "filter of scores.jsonl": Case("scores.jsonl", scores, filtered, as_json, costly=True),
     "a causal config.json": Case("config.json", causal, judged, as_json, costly=True),
     "a causal safetensors": Case("model.safetensors", causal, judged, as_safetensors, costly=True),
