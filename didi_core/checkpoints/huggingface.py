@@ -85,7 +85,9 @@ class HubModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the network initialises itself."""
 
-    def save_pretrained(self, save_directory: str | PathLike[str], **options: Any) -> None:
+    def save_pretrained(  # type: ignore[override]  # options are passed on
+        self, save_directory: str | PathLike[str], **options: Any
+    ) -> None:
         """As in transformers, into one file, with our names, and tied weights under both as in every file of ours."""
         tensors = {name: value.detach().clone() for name, value in self.state_dict().items()}
         own = {"state_dict": tensors, "max_shard_size": ONE_FILE, "save_original_format": False}
