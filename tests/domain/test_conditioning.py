@@ -253,7 +253,7 @@ def test_files_that_are_no_single_structure(tmp_path: Path) -> None:
         StructureFile(tmp_path / "absent.pdb")
     binary = tmp_path / "b.pdb"
     binary.write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(InputError, match="byte 0xff is not UTF-8 text"):
+    with pytest.raises(InputError, match="b.pdb: binary data, not a PDB or mmCIF file"):
         StructureFile(binary)
     cut = tmp_path / "c.pdb.gz"
     cut.write_bytes(gzip.compress(b"ATOM" * 500)[:20])
