@@ -2,7 +2,7 @@
 
 A good input of every kind is mutated: bytes are changed, pieces deleted, repeated and put in from a list of what has
 hurt parsers before, values of JSON replaced. The fast suite tries some of each; ``pytest -m heavy -s`` tries many, for
-DIDI_FUZZ_SECONDS, and prints how many.
+DIDI_FUZZ_SECONDS and with another DIDI_FUZZ_SEED, and prints how many.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from didi_core.config import build, flatten
 
 CASES = {**TEXTS, **NETWORKS, **RECORDS, **COMMAND_CASES}
 FEW, COSTLY, AT_ONCE = 6, 2, 25  # inputs of a case in the fast suite, of a costly one, and in a turn of the long one
-SECONDS = float(os.environ.get("DIDI_FUZZ_SECONDS", "180"))
+SECONDS, SEED = float(os.environ.get("DIDI_FUZZ_SECONDS", "180")), int(os.environ.get("DIDI_FUZZ_SEED", "1"))
 
 
 def try_files(name: str, folder: Path, count: int, seed: int, first: int = 0) -> Counter[str]:
@@ -51,7 +51,7 @@ def try_files(name: str, folder: Path, count: int, seed: int, first: int = 0) ->
         case.mended(used)
         return lambda: case.read(used)
 
-    return tried(make, count, seed, first)
+    return tried(name, make, count, seed, first)
 
 
 def try_typed(name: str, count: int, seed: int, first: int = 0) -> Counter[str]:
@@ -62,7 +62,7 @@ def try_typed(name: str, count: int, seed: int, first: int = 0) -> Counter[str]:
         text = as_bytes(random, good.encode()).decode("utf-8", "replace")
         return lambda: parse(text)
 
-    return tried(make, count, seed, first)
+    return tried(name, make, count, seed, first)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -82,9 +82,9 @@ def test_many_inputs_are_read_or_refused(tmp_path: Path) -> None:
     while time.monotonic() - started < SECONDS:
         for name in CASES:
             count = COSTLY if CASES[name].costly else AT_ONCE
-            ends += try_files(name, tmp_path / name.replace(" ", "_"), count, 1, first)
+            ends += try_files(name, tmp_path / name.replace(" ", "_"), count, SEED, first)
         for name in TYPED:
-            ends += try_typed(name, AT_ONCE, 1, first)
+            ends += try_typed(name, AT_ONCE, SEED, first)
         first += AT_ONCE
     print(f"{ends.total():,} inputs: {dict(ends)}")
     assert {*ends} <= {"read", "refused"}
@@ -116,4 +116,4 @@ def test_a_strange_value_of_any_key_fits_or_is_refused(command: str) -> None:
 
         return given
 
-    assert {*tried(make, 60, 0)} <= {"read", "refused"}
+    assert {*tried(command, make, 60, 0)} <= {"read", "refused"}

@@ -22,7 +22,7 @@ DENOISER, GUIDE = "denoiser.", "scorer."  # prefixes of the two networks' tensor
 
 def is_export(folder: Path) -> bool:
     """Whether a folder was written by ``export`` or ``push``."""
-    return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("model_type") in MODEL_TYPES
+    return (folder / CONFIG).is_file() and str(read_json(folder / CONFIG).get("model_type")) in MODEL_TYPES
 
 
 def card_of(folder: Path) -> dict[str, Any]:

@@ -166,9 +166,9 @@ def as_archive(random: np.random.Generator, data: bytes) -> bytes:
 
 
 def tried(
-    make: Callable[[np.random.Generator], Callable[[], object]], count: int, seed: int, first: int = 0
+    name: str, make: Callable[[np.random.Generator], Callable[[], object]], count: int, seed: int, first: int = 0
 ) -> Counter[str]:
-    """How inputs ended: read, refused, hung, or with another exception (its name and the number of the input)."""
+    """How inputs ended: read, refused, hung, or with another exception: the case, the number of the input, its name."""
     ends: Counter[str] = Counter()
     for number in range(first, first + count):
         go = make(np.random.default_rng((seed, number)))
@@ -179,7 +179,7 @@ def tried(
         except InputError:
             ends["refused"] += 1
         except Hung:
-            ends[f"hung: input {number}"] += 1
+            ends[f"{name}, input {number}: hung"] += 1
         except Exception as error:
-            ends[f"{type(error).__name__}: {str(error)[:60]} (input {number})"] += 1
+            ends[f"{name}, input {number}: {type(error).__name__}: {str(error)[:60]}"] += 1
     return ends

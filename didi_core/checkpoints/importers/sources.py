@@ -182,8 +182,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
     except FileNotFoundError:
         raise InputError(f"{path} is missing. Get the folder again.") from None
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged: {str(error).rstrip('.')}.") from None
     return without_wrappers(path, tensors)
 
 
@@ -217,7 +217,7 @@ def _indexed(index: Path) -> list[str]:
     named = read_json(index).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
         raise InputError(f"{index} is damaged: its weight_map names no files. Get the folder again.")
-    outside = [name for name in named.values() if Path(name).name != name]
+    outside = [name for name in named.values() if Path(name).name != name or not name]
     if outside:
         raise InputError(f"{index} names {outside[0]!r}, which is not in its folder. Get the folder again.")
     return sorted(set(named.values()))

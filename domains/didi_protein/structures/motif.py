@@ -70,7 +70,7 @@ def read_map(samples: Path) -> dict[str, dict[str, str]]:
         return {}
     try:
         return {str(name): motif_info(entry, path) for name, entry in read_json(path)["samples"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{path}: this is no index map of sample ({error!r}). Remove it, or sample again.") from None
 
 
