@@ -15,7 +15,8 @@ from didi_core.training.memory import TooLarge, advice, memory_advice
 from didi_core.training.settings import TrainingSettings
 
 CPU = Machine(torch.device("cpu"), "fp32")
-SHORT = ("training.steps=2", "training.batch_size=16", "training.warmup=0")  # two groups of the chain's default objective
+SHORT = ("training.steps=2", "training.batch_size=16", "training.warmup=0")
+# sixteen sequences: two groups of the chain's default objective
 
 
 def any_slices(training: TrainingSettings, processes: int) -> None:
