@@ -30,7 +30,7 @@ from didi_core.commands.setting import parse
 from didi_core.config import build, flatten
 
 CASES = {**TEXTS, **NETWORKS, **RECORDS, **COMMAND_CASES}
-FEW, COSTLY, AT_ONCE = 6, 2, 25  # inputs of a case in the fast suite, of a costly one, and in a turn of the long one
+FEW, COSTLY, AT_ONCE = 4, 1, 25  # inputs of a case in the fast suite, of a costly one, and in a turn of the long one
 SECONDS, SEED = float(os.environ.get("DIDI_FUZZ_SECONDS", "180")), int(os.environ.get("DIDI_FUZZ_SEED", "1"))
 
 
