@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -74,6 +75,13 @@ def test_pictures_and_pages_that_the_readme_links_to_are_there() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
     assert len(links) > 20
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_every_extra_is_named_in_the_readme() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    install = README.partition("\n## Install\n")[2].partition("\n## ")[0]
+    assert len(extras) >= 8
+    assert not [extra for extra in extras if not re.search(rf"\b{extra}\b", install)]
 
 
 @pytest.fixture(scope="module")
