@@ -110,6 +110,28 @@ def test_schema(folder: Path) -> None:
     assert all(a["factor"]["value"] >= 1 for a in found["acceleration"])
 
 
+def test_the_page_on_the_schema_has_every_field_and_no_other(folder: Path) -> None:
+    found = json.loads((folder / "report.json").read_text())
+    page = (Path(__file__).resolve().parents[2] / "docs" / "report_schema.md").read_text()
+    about = {
+        field: text
+        for cell, text in re.findall(r"^\| (`.+?`) \| (.+) \|$", page, re.M)
+        for field in re.findall(r"`(\w+)`", cell)
+    }
+    assert set(about) == set(found)
+    paragraphs = {name: text for name, text in re.findall(r"^An? \*\*(\w+)\*\* is (.+?)\n\n", page, re.M | re.S)}
+    first = found["rows"][3]
+    told = {
+        **{field: about[field] for field in found if isinstance(found[field], list) and field not in ("rows", "notes")},
+        **{"interval": paragraphs["interval"], "method": paragraphs["method"], "rows": paragraphs["row"]},
+    }
+    parts = {field: found[field] for field in told if field in found}
+    parts |= {"interval": [first["values"]["perplexity"]], "method": [first["method"]]}
+    for field, entries in parts.items():
+        for entry in entries:
+            assert not [key for key in entry if f"`{key}`" not in told[field]], field
+
+
 def test_numbers_that_are_none_become_null(report: Report) -> None:
     nan = float("nan")
     hollow = Row("m", "file", 3, {"perplexity": Interval(nan, nan, nan, 0, 3)})
