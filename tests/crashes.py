@@ -140,9 +140,9 @@ def play(words: list[str], folder: Path, kill: int = 0) -> tuple[int | None, int
 
 
 def into(words: list[str], folder: Path) -> list[str]:
-    """The words with the folder that they write to."""
+    """The words with the folder that they write to: at the end, and wherever they say FOLDER."""
     key, _, below = words[-1].partition("=")
-    return [*words[:-1], f"{key}={folder}{below}"]
+    return [*(word.replace("FOLDER", str(folder)) for word in words[:-1]), f"{key}={folder}{below}"]
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ class SampleCache:
                 for row in rows
             ]
             rates = tuple(float(rate) for rate in head.get("rates", ()))
+            shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)  # left where a command was killed
             return Generated(samples, NFE(**head["nfe"]), float(head["seconds"]), rates)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             warn(f"{path} is damaged ({error}): its samples are drawn again.")

@@ -137,9 +137,13 @@ class LanguageDomain(TokenDomain):
         bar.message(f"tokenising {', '.join(source.path)} into {folder} (once)")
         bar.start("documents", source.limit or 0)
         tally = Tally()
-        made = Packed.make(folder, source.read(tally), self.tokenizer, self.settings.held, making, counting(bar))
+
+        def report() -> None:
+            write_json(folder / REPORT, vars(tally))
+
+        held = self.settings.held
+        made = Packed.make(folder, source.read(tally), self.tokenizer, held, making, counting(bar), report)
         bar.stop()
-        write_json(folder / REPORT, vars(tally))
         return made
 
     def data_report(self) -> DataReport | None:

@@ -94,11 +94,13 @@ class Packed:
         held: Held,
         about: Mapping[str, Any],
         progress: Callable[[int], None] | None = None,
+        finished: Callable[[], None] = lambda: None,
     ) -> Packed:
         """Tokenise all documents into ``folder``. The card is written last, so an incomplete folder is made again.
 
         Args:
             progress: called with the number of documents finished.
+            finished: called after the last document, before the card makes the folder whole.
         """
         dtype = np.dtype(np.uint16 if tokenizer.size <= 2**16 else np.uint32)
         documents_of, tokens_of = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
@@ -127,6 +129,7 @@ class Packed:
             write_atomic(folder / "validation.bin", inner)
 
         write_atomic(folder / "train.bin", both)
+        finished()
         written = {split: digest.hexdigest() for split, digest in hashes.items()}
         card = {"dtype": dtype.name, "documents": documents_of, "tokens": tokens_of, "sha256": written, **about}
         write_json(folder / CARD, card)

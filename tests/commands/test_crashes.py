@@ -41,10 +41,12 @@ def commands(ready: Path) -> dict[str, list[str]]:
         "objective.critic.warmup=1",
     ]
     small = ["model=micro", "validation_batches=1"]
-    text = ["data.length=32", "data.documents=blank_lines", f"data.path={ready / 'texts.txt'}"]
+    text = ["data.length=32", "data.documents=blank_lines", "data.validation=2", "data.cache=FOLDER.cache"]
     return {
         "pretrain": ["pretrain", *TOY, *small, "run_dir="],
-        "pretrain text": ["pretrain", "domain=language", *TOY[1:], *small, *text, "run_dir="],
+        "pretrain text": [
+            "pretrain", "domain=language", *TOY[1:], *small, *text, f"data.path={ready / 'texts.txt'}", "run_dir="
+        ],
         "distill": ["distill", *TOY, *few, *reference, f"teacher={ready / 'teacher'}", "run_dir="],
         "sample": ["sample", f"run={ready / 'teacher'}", "num=8", "steps=2", "batch_size=4", "run_dir="],
         "sample to a file": ["sample", f"run={ready / 'teacher'}", "num=8", "steps=2", "out=/samples.jsonl"],
@@ -58,7 +60,7 @@ def commands(ready: Path) -> dict[str, list[str]]:
         "export": ["export", f"run={ready / 'teacher'}", "format=didi", "out=/exported"],
         "export hf": ["export", f"run={ready / 'teacher'}", "out=/exported"],
         "new-plugin": ["new-plugin", "dnx", "out=/plugin"],
-    }
+    }  # fmt: skip
 
 
 NAMES = [*commands(Path())]

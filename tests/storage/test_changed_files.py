@@ -76,6 +76,17 @@ def test_kept_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert found == made if found is not None else str(path) in told and "drawn again" in told
 
 
+def test_batches_of_a_set_that_is_whole_are_removed(tmp_path: Path) -> None:
+    cache = SampleCache(tmp_path)
+    parts = cache.parts(MAKING)
+    assert parts is not None
+    parts.mkdir()
+    (parts / "one.jsonl").write_text("{}")
+    assert cache.load(MAKING) is None and parts.is_dir()
+    cache.save(MAKING, Generated([Sample("a", "1")], NFE(1.0), 0.5))
+    assert cache.load(MAKING) is not None and not parts.exists()
+
+
 def test_older_samples_are_read_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = SampleCache(tmp_path)
     made = Generated([Sample("ab", "1", (0, 1))], NFE(2.0), 0.5)
