@@ -27,7 +27,7 @@ from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.esm import Esm, EsmConfig
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 from didi_core.storage.files import read_json, write_json
-from didi_core.storage.shape import Each, misfit
+from didi_core.storage.shape import Each, Maybe, misfit
 from didi_core.streams import seeded
 from didi_core.types import Denoiser, Vocabulary
 
@@ -55,11 +55,11 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {"dit": Architecture(DiT, DiTConfig), "esm": Architecture(Esm, EsmConfig)}
 NOT_IN_CARD = ("attention",)  # chosen on the machine where the network runs
-CHOICES = (None, Each((str, dict)))
+CHOICES = Maybe(Each((str, dict)))
 SHAPE = {
-    "architecture": str, "config": dict, "vocabulary": dict, "sha256": Each(str, dict), "domain": (None, str),
-    "data": (None, dict), "lengths": (None, Each(int, dict)), "scorer": (None, dict), "training": (None, dict),
-    "compared": (None, {"laws": CHOICES, "grids": CHOICES, "power": (None, int, float)}),
+    "architecture": str, "config": dict, "vocabulary": dict, "sha256": Each(str, dict), "domain": Maybe(str),
+    "data": Maybe(dict), "lengths": Maybe(Each(int, dict)), "scorer": Maybe(dict), "training": Maybe(dict),
+    "compared": Maybe({"laws": CHOICES, "grids": CHOICES, "power": Maybe((int, float))}),
 }  # fmt: skip
 # Entries of a card that describe its files; the others describe the model, and are copied with it.
 SEAL = "card_sha256"

@@ -18,7 +18,7 @@ from didi_core.report.tables import estimate
 from didi_core.report.to_json import SCHEMA
 from didi_core.storage.files import read_json
 from didi_core.storage.run_dir import RECORD, read_record
-from didi_core.storage.shape import NUMBER, Each, misfit
+from didi_core.storage.shape import NUMBER, Each, Maybe, misfit
 
 INTERVAL = {"value": (None, *NUMBER), "low": (None, *NUMBER), "high": (None, *NUMBER), "n": int}
 METHOD = {"sampler": str, "law": str, "grid": str, "steps": (None, int), "top_p": NUMBER}
@@ -27,7 +27,7 @@ MODEL_ROW = {"kind": str, "model": str, "method": METHOD, "temperature": NUMBER,
              "values": Each((None, INTERVAL), dict)}  # fmt: skip
 # What the comparisons here use of a report; docs/report_schema.md has all of it.
 SHAPE = {
-    "domain": str, "provenance": dict, "reference_entropy": (None, *NUMBER),
+    "domain": str, "provenance": dict, "reference_entropy": Maybe((None, *NUMBER)),
     "metrics": Each({"name": str, "label": str, "better": str}),
     "rows": Each({"kind": str, "model": str}),
     "matched": Each({"model": str, "method": METHOD, "status": str, "quality": (None, INTERVAL)}),

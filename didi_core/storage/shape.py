@@ -1,7 +1,7 @@
 """The shape that values of a JSON file must have before they are used.
 
 A shape is a type, a tuple of shapes of which one fits (``None`` among them for null), a mapping from the keys that are
-used to their shapes, or ``Each`` of one shape. A key that is absent counts as null; further keys do not matter.
+used to their shapes, ``Each`` of one shape, or ``Maybe`` one. Further keys do not matter.
 """
 
 from __future__ import annotations
@@ -21,11 +21,23 @@ class Each:
     kind: type = list
 
 
+@dataclass(frozen=True)
+class Maybe:
+    """A value of a shape, null, or no such key."""
+
+    shape: Any
+
+
 def misfit(value: Any, shape: Any, where: str = "") -> str:
     """Where a value has another shape, and what is there: ``rows[3].n is 'x'``; '' if it fits."""
+    if isinstance(shape, Maybe):
+        return "" if value is None else misfit(value, shape.shape, where)
     if isinstance(shape, tuple):
         return "" if any(not misfit(value, one, where) for one in shape) else f"{where} is {_shown(value)}"
     if isinstance(shape, Mapping) and isinstance(value, Mapping):
+        absent = next((k for k, inner in shape.items() if k not in value and not isinstance(inner, Maybe)), None)
+        if absent is not None:
+            return f"{where}.{absent} is absent".lstrip(".")
         found = (misfit(value.get(key), inner, f"{where}.{key}".lstrip(".")) for key, inner in shape.items())
         return next(filter(None, found), "")
     if isinstance(shape, Each) and isinstance(value, shape.kind) and isinstance(value, list | dict):
