@@ -115,8 +115,8 @@ MINIMAL = b"\n".join(
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("x.pdb", MMCIF), ("x.ent", b"# a comment\n\n" + MMCIF), ("x.cif", PLAIN), ("x", gzip.compress(MMCIF)),
-        ("x.pdb", gzip.compress(PLAIN)), ("x.pdb", PLAIN.replace(b"\n", b"\r\n")),
+        ("x.pdb", MMCIF), ("x.ent", b"# a comment\n\n" + MMCIF), ("x.cif", PLAIN), ("x", gzip.compress(MMCIF, mtime=0)),
+        ("x.pdb", gzip.compress(PLAIN, mtime=0)), ("x.pdb", PLAIN.replace(b"\n", b"\r\n")),
         ("x.pdb", PLAIN.replace(b"\n", b"\r")), ("x.pdb", b"\xef\xbb\xbf" + PLAIN),
         ("x.pdb", "REMARK Müller\n".encode("latin-1") + PLAIN), ("x.cif", MINIMAL),
         ("x.pdb", b"".join(line[:54] + b"\n" for line in PLAIN.splitlines())),
