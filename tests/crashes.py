@@ -181,6 +181,8 @@ def outcome(name: str, words: list[str], place: Path, kills: list[int], expected
         folder = place / f"k{kill}" / "x"
         folder.parent.mkdir(parents=True)
         killed, _, before = play(into(words, folder), folder, kill)
+        if killed == 0:  # it came to its end: libraries write a file more when they are used for the first time
+            continue
         again, _, after = play(into(words, folder), folder)
         taken = again == WRONG and words[0] in ("export", "new-plugin")  # it was complete: its place is taken
         left = [str(path) for path in folder.parent.rglob("*.part")]

@@ -77,7 +77,7 @@ def test_some_kills(name: str, ready: Path, tmp_path: Path) -> None:
     assert not found.wrong, "\n".join(found.wrong)
 
 
-@pytest.mark.heavy  # a few minutes
+@pytest.mark.heavy  # a quarter of an hour for all of them on a busy core
 @pytest.mark.parametrize("name", NAMES)
 def test_every_kill(name: str, ready: Path, tmp_path: Path) -> None:
     words = commands(ready)[name]
