@@ -100,7 +100,7 @@ def _comparison_sentence(evaluation: Evaluation, findings: Findings, usable: Seq
         bound = f"{found.bound} " if found.bound else ""
         text += (
             f". The {headline.baseline} needs {bound}{round(found.teacher_steps, 1):g} steps for that: "
-            f"{bound}{figure(found.factor.value)} times as many"
+            f"{bound}{found.factor.value:.3g} times as many"
         )
     return text + "."
 
