@@ -23,12 +23,19 @@ def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") 
 
 
 @contextmanager
-def seeded(seed: int, *names: str | int) -> Iterator[None]:
-    """Within, torch's global random state is a stream of this name (layers draw their initial weights from it).
+def seeded(seed: int, *names: str | int, device: torch.device | None = None) -> Iterator[None]:
+    """Within, torch's global random state is a stream of this name: layers draw their initial weights and their dropout
+    from it.
 
-    The previous state is restored afterwards. Only the state of the CPU changes: networks are made there and then
-    moved.
+    The previous state is restored afterwards.
+
+    Args:
+        device: one whose state changes beside the CPU's; None where networks are made, on the CPU, and then moved.
     """
-    with torch.random.fork_rng(devices=[]):
+    cuda = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.default_generator.manual_seed(derive_seed(seed, *names))
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(derive_seed(seed, *names))
         yield

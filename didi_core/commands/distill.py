@@ -36,6 +36,7 @@ from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import check_reference
 from didi_core.models.adapter import AdapterSettings, Network, adapt, merged
+from didi_core.models.dropout import without_dropout
 from didi_core.models.noise import with_noise
 from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.base import Adapting, Materials, ObjectiveSettings
@@ -131,7 +132,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     if settings.adapter is not None:
         settings.adapter.check_installed()
     domain = make_domain(settings.domain, settings.data)
-    teacher = load_teacher(domain, settings.teacher).to(machine.device).eval().requires_grad_(False)
+    teacher = without_dropout(load_teacher(domain, settings.teacher)).to(machine.device).eval().requires_grad_(False)
     about = make_run(settings, domain, machine)
     within = partial(memory_advice, settings.training, machine, processes.size, settings.rules.check)
     if settings.dry_run:
@@ -185,7 +186,7 @@ def compare(settings: Settings, about: Run, made: Distilled, teacher: Denoiser, 
 
 def make_student(settings: Settings, teacher: Denoiser) -> Denoiser:
     """A copy of the teacher that learns, in full or by an adapter, with the noise that it is to read."""
-    made = with_noise(teacher, settings.student.noise, settings.seed).requires_grad_(True)
+    made = without_dropout(with_noise(teacher, settings.student.noise, settings.seed)).requires_grad_(True)
     adapting = adapter(settings, teacher)
     return made if adapting is None else adapting(made, "student")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from didi_core.errors import InputError
 from didi_core.models.adapter import OwnState, is_adapted
 from didi_core.run import Run
+from didi_core.streams import seeded
 from didi_core.training.objective import Learner, Objective, Scalars, Slice, Validated, check_finite
 from didi_core.training.optimiser import EMA, adamw, apply_gradients
 from didi_core.training.settings import TrainingSettings
@@ -255,7 +256,7 @@ class Engine:
 
     def _gradients(self, learner: Learner, batch: Any, slice: Slice) -> Scalars:
         """Add the gradients of one slice to the learner's."""
-        with self.run.autocast(), torch.enable_grad():
+        with self._layers(slice, learner.name, slice.update), self.run.autocast(), torch.enable_grad():
             terms = self.objective.loss(learner.name, batch, slice)
         (terms.loss / self.training.accumulate).backward()
         return terms.scalars
@@ -267,8 +268,12 @@ class Engine:
         return [Slice(step, n, total, n == numbers[0], stream=self.stream(step, n)) for n in numbers]
 
     def _batch(self, slice: Slice, graph: bool) -> Any:
-        with self.run.autocast(), torch.set_grad_enabled(graph):
+        with self._layers(slice), self.run.autocast(), torch.set_grad_enabled(graph):
             return self.objective.batch(slice)
+
+    def _layers(self, slice: Slice, *names: str | int) -> AbstractContextManager[None]:
+        """What layers draw by themselves, as dropout does, from a stream of the slice."""
+        return seeded(self.run.seed, "layers", slice.step, slice.number, *names, device=self.run.device)
 
     def _again(self, held: dict[int, Any], slice: Slice) -> Any:
         """The batch of a slice with its graph: the kept one, or one drawn again from the same stream."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from didi_core.cli import INTERRUPTED, main
 from didi_core.training.engine import Engine
@@ -62,3 +63,27 @@ def test_a_stopped_training_is_saved_and_goes_on_by_the_line_that_is_printed(
     assert line is not None
     assert main(shlex.split(line[1])) == 0
     assert (folder / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
+
+
+def test_dropout_is_that_of_the_step_and_of_the_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, weights = [*TOY, "model.dropout=0.3"], "model/model.safetensors"
+    whole, again, stopped, cut, other = (tmp_path / name for name in ("whole", "again", "stopped", "cut", "other"))
+    assert main([*words, f"run_dir={whole}"]) == 0
+    torch.rand(7)  # a state that the program finds is not what it goes by
+    assert main([*words, f"run_dir={again}"]) == 0
+    own = Engine.step
+    with monkeypatch.context() as patched:
+
+        def step(engine: Engine, number: int) -> dict[str, float]:
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return own(engine, number)
+
+        patched.setattr(Engine, "step", step)
+        assert main([*words, f"run_dir={stopped}"]) == INTERRUPTED
+    torch.rand(3)
+    assert main([*words, f"run_dir={stopped}"]) == 0
+    assert main([*TOY, f"run_dir={cut}"]) == main([*words, f"run_dir={other}", "seed=1"]) == 0
+    found = [(folder / weights).read_bytes() for folder in (whole, again, stopped)]
+    assert found[0] == found[1] == found[2]
+    assert (cut / weights).read_bytes() != found[0] != (other / weights).read_bytes()
