@@ -18,5 +18,5 @@ def without_dropout(network: N) -> N:
         if isinstance(part, nn.Dropout):
             part.p = 0.0
         elif isinstance(getattr(part, "dropout", None), float):
-            part.dropout = 0.0
+            part.dropout = 0.0  # type: ignore[assignment]
     return network
