@@ -155,7 +155,8 @@ def test_a_killed_process_loses_only_its_open_batch(tmp_path: Path, one_thread: 
 
 @pytest.mark.slow
 def test_an_evaluation_by_two_processes_finds_what_one_finds(tmp_path: Path) -> None:
-    small = ["num=12", "num_at={}", "batch_size=5", "steps=[2]", "teacher_steps=[1]", "temperatures=[1.0]", "device=cpu"]
+    plan = ["steps=[2]", "teacher_steps=[1]", "temperatures=[1.0]"]
+    small = ["num=12", "num_at={}", "batch_size=5", *plan, "device=cpu"]
     distilled = [
         "distill", "domain=toy", "training.steps=2", "training.batch_size=8", "objective.reference=data",
         "objective=didi", "objective.baseline.group=4", *(f"evaluate.{word}" for word in small[:-1]), "device=cpu",

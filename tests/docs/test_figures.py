@@ -84,6 +84,13 @@ def test_pictures_and_pages_that_the_readme_links_to_are_there() -> None:
     assert not [link for link in links if not (ROOT / link).exists()]
 
 
+@pytest.mark.parametrize(
+    "line", ["pip install -e . && python -m didi_core distill domain=protein", 'pip install -e ".[test]" && pytest']
+)
+def test_the_two_commands_of_a_fresh_machine_stand_in_the_readme(line: str) -> None:
+    assert f"```bash\n{line}\n```" in README.partition("\n## ")[0]
+
+
 def test_every_extra_is_named_in_the_readme() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     install = README.partition("\n## Install\n")[2].partition("\n## ")[0]
