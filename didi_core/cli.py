@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PROGRAM, MODULE = "didi", "python -m didi_core"
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 HELP, SWEEP, SHOW = ("--help", "-h"), ("--multirun", "-m"), ("--cfg", "-c")
+RESOLVE = "--resolve"
 CONFIG_DIR, CONFIG_NAME = "--config-dir", "--config-name"
 VALUED = (*SHOW, CONFIG_DIR, CONFIG_NAME)  # flags that are followed by a value
 FLAGS = "--help, --cfg job, --multirun, --config-dir FOLDER, --config-name NAME"
@@ -155,7 +156,7 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
         elif word in VALUED:
             waiting = word
         elif word.startswith("-"):
-            if word not in (*HELP, *SWEEP, "--resolve"):
+            if word not in (*HELP, *SWEEP, RESOLVE):
                 raise InputError(f"unknown flag {word}. Settings are written key=value; the flags are {FLAGS}.")
             flags.append(word)
         else:
@@ -166,6 +167,8 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
         if own.pop(flag, "job") != "job":
             raise InputError(f"{flag} shows the configuration of the command: write --cfg job.")
         flags += [flag] if any(word.partition("=")[0] == flag for word in words) else []
+    if RESOLVE in flags and not any(flag in SHOW for flag in flags):
+        raise InputError(f"{RESOLVE} belongs to --cfg job, which shows the configuration, and does nothing without it.")
     return flags, settings, own
 
 

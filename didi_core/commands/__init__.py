@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from didi_core.errors import unknown
+from didi_core.errors import InputError, unknown
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,9 @@ COMMANDS = {
 
 def find(name: str) -> Command:
     """The command of that name."""
+    if "=" in name:
+        known = ", ".join(COMMANDS)
+        raise InputError(f"{name!r} stands where the command goes: didi <command> {name}. Commands: {known}.")
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     return COMMANDS[name]

@@ -123,6 +123,7 @@ def test_help_lists_the_commands(words: list[str], capsys: pytest.CaptureFixture
     ("words", "told"),
     [
         (["pretrian"], "unknown command 'pretrian'. Did you mean 'pretrain'?"),
+        (["domian=toy", "distill"], "stands where the command goes: didi <command> domian=toy"),
         (["distill", "domain=protien"], "unknown domain 'protien'. Did you mean 'protein'?"),
         (["distill", "--fast"], "unknown flag --fast"),
         (["plugins", "all"], "plugins takes no argument but --json"),

@@ -41,7 +41,7 @@ def test_domains_carry_the_student_of_their_main_job(name: str, tmp_path: Path) 
 def test_the_carried_student_is_sampled_as_it_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", "run=bundled", "domain=protein", "num=2", "steps=1", f"out={tmp_path / 'a.fasta'}"]) == 0
     said = capsys.readouterr().out
-    assert "law=stratified grid=power: as the model was trained" in said and "1 network calls each" in said
+    assert "law=stratified grid=power: as the model was trained" in said and "1 network call each" in said
 
 
 def test_settings_of_the_domain_count_for_the_carried_student() -> None:

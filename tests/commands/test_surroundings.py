@@ -73,6 +73,7 @@ def test_a_name_that_is_too_long_is_one_message(
     ("words", "told"),
     [
         (["distill", "--resolve"], None),
+        (["distill", "domain=toy", "--resolve", "run_dir=never"], "belongs to --cfg job"),
         (["distill", "--info"], "unknown flag --info"),
         (["distill", "--hydra-help"], "unknown flag --hydra-help"),
         (["distill", "--cfg", "hydra"], "write --cfg job"),
