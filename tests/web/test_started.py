@@ -20,12 +20,18 @@ MISSING = chromium.missing("gradio")
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 
 
+def heed_interrupts() -> None:
+    """What a shell starts behind ``&`` ignores Ctrl-C, and so does what that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_sample_is_drawn_soon_after_the_installation(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [sys.executable, "-m", "didi_core", "demo", f"port={port}", "domains=[protein]"]
-    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_interrupts}
+    with subprocess.Popen(words, cwd=tmp_path, text=True, **pipes) as served:
         try:
             assert served.stdout is not None
             line = served.stdout.readline()
@@ -38,7 +44,8 @@ def test_a_sample_is_drawn_soon_after_the_installation(tmp_path: Path) -> None:
                 wait_for(lambda: texts(driver, "#protein-file a"))
                 (text,) = texts(driver, "#protein-first .didi-text")
                 assert re.fullmatch("[ACDEFGHIKLMNPQRSTVWY]{30,300}", text)
-        finally:
             served.send_signal(signal.SIGINT)
-        assert served.wait(20) == 0
+            assert served.wait(20) == 0
+        finally:
+            served.kill()  # or the end of the block would wait for it
     assert not [*tmp_path.iterdir()], "nothing is left behind"
