@@ -27,7 +27,7 @@ from ..structure_file import parse
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SCORES, STRUCTURES = "scores.jsonl", "pdb"
+SCORES, STRUCTURES, PARTS = "scores.jsonl", "pdb", "parts"
 PLDDT, PLDDT_CA, RESIDUES, PPPL = "plddt", "plddt_ca", "plddt_per_residue", "pppl"
 BANDS = (  # lower end, name, colour: AlphaFold DB's
     (90.0, "very high", "#0053d6"),
@@ -97,6 +97,11 @@ def confidence(scores: Mapping[str, Any]) -> float | None:
 def confidence_label(rows: Iterable[Mapping[str, Any]]) -> str:
     """What ``confidence`` is in these rows."""
     return "pLDDT over CA atoms" if any(number(row, PLDDT_CA) is not None for row in rows) else "pLDDT"
+
+
+def confidence_of(designs: Sequence[Design]) -> str:
+    """What ``Design.confidence`` is in these designs."""
+    return confidence_label([design.scores for design in designs])
 
 
 def best_first(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], str]:

@@ -13,7 +13,7 @@ from didi_core.evaluation.wording import counted
 from didi_core.report.page import Cell, render
 from didi_core.report.pictures import Plot
 
-from .designs import BANDS, CONFIDENT, PLDDT, PLDDT_CA, STRUCTURES, Design, band, confidence_label
+from .designs import BANDS, CONFIDENT, PLDDT, PLDDT_CA, STRUCTURES, Design, band, confidence_of
 from .plots import IDENTITY, mean_plddt
 
 WIDE = ("plddt_per_residue",)  # pictures that take the whole width
@@ -117,7 +117,7 @@ def sentence(designs: Sequence[Design]) -> str:
     if not sure:
         return f"{counted(len(designs), 'design')}, none of them folded: scores of the sequences only."
     first = max((design for design in designs if design.id in sure), key=lambda design: sure[design.id])
-    label = confidence_label([design.scores for design in designs])
+    label = confidence_of(designs)
     ptm = first.number("ptm")
     said = f", pTM {ptm:.2f}" if ptm is not None else ""
     return (
@@ -129,7 +129,7 @@ def sentence(designs: Sequence[Design]) -> str:
 
 def _tiles(designs: Sequence[Design]) -> list[Cell]:
     """The set in a few large figures."""
-    mean, measure = mean_plddt(designs), confidence_label([design.scores for design in designs])
+    mean, measure = mean_plddt(designs), confidence_of(designs)
     tiles = [(f"{len(designs):,}", "designs"), (f"{len({d.sequence for d in designs}):,}", "distinct sequences")]
     if mean is not None:
         folded = np.array([d.confidence for d in designs if d.confidence is not None])

@@ -25,7 +25,7 @@ from didi_core.report.pictures import (
 
 from ..metrics.composition import UNIREF50
 from ..vocabulary import RESIDUES
-from .designs import BANDS, CONFIDENT, Design, band, confidence_label
+from .designs import BANDS, CONFIDENT, Design, band, confidence_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +96,7 @@ def steps_plot(designs: Sequence[Design]) -> Plot:
     axes.set(xlabel="steps", ylabel="mean pLDDT")
     if len(groups) > 1:
         legend_below(canvas, axes.get_legend_handles_labels()[0])
-    caption = f"Mean {_measure(designs)} against sampling steps, 95 % bootstrap intervals."
+    caption = f"Mean {confidence_of(designs)} against sampling steps, 95 % bootstrap intervals."
     return finish(canvas, "plddt_over_steps", caption)
 
 
@@ -124,8 +124,8 @@ def length_plot(designs: Sequence[Design]) -> Plot:
     handles, _ = axes.get_legend_handles_labels()
     if len(handles) > 1:
         legend_below(canvas, handles[::-1])
-    caption = "Designs by length" + (f", coloured by the band of their mean {_measure(designs)}." if folded else ".")
-    return finish(canvas, "lengths", caption)
+    bands = f", coloured by the band of their mean {confidence_of(designs)}" if folded else ""
+    return finish(canvas, "lengths", f"Designs by length{bands}.")
 
 
 @styled
@@ -144,8 +144,8 @@ def novelty_plot(designs: Sequence[Design]) -> Plot:
     if len(groups) > 1:
         legend_below(canvas, axes.get_legend_handles_labels()[0])
     caption = (
-        f"Confidence (mean {_measure(designs)}) against novelty. Upper left: confident and new. A high pLDDT far to "
-        "the right is a protein that the reference already holds."
+        f"Confidence (mean {confidence_of(designs)}) against novelty. Upper left: confident and new. A high pLDDT far "
+        "to the right is a protein that the reference already holds."
     )
     return finish(canvas, "novelty", caption)
 
@@ -186,10 +186,6 @@ def composition_plot(designs: Sequence[Design]) -> Plot:
     for letter, x, y, lift in zip(RESIDUES, natural, highest, lifts(places), strict=True):
         axes.annotate(letter, (x, y), (0, 4 + lift), textcoords="offset points", ha="center", fontsize=9.5)
     return finish(canvas, "composition", "Amino-acid composition against UniRef50. On the dashed line: parity.")
-
-
-def _measure(designs: Sequence[Design]) -> str:
-    return confidence_label([design.scores for design in designs])
 
 
 def by_model(designs: Sequence[Design]) -> dict[str, list[Design]]:

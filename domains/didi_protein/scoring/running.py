@@ -26,7 +26,7 @@ from didi_core.storage.journal import Journal
 from didi_core.types import Sample
 
 from ..design_report import write_design_report
-from ..design_report.designs import PLDDT, RESIDUES, STRUCTURES, structure_name
+from ..design_report.designs import PARTS, PLDDT, PLDDT_CA, RESIDUES, STRUCTURES, structure_name
 from ..fasta import CHAINS, without_breaks
 from ..nearest.choice import check_installed, make_search
 from ..nearest.neighbour import Search
@@ -45,7 +45,7 @@ from .table import merged, write_table
 from .views import write_views
 from .workers import FEWEST, mapped
 
-PARTS, ERRORS = "parts", "pae"
+ERRORS = "pae"
 SEQUENCE, PPPL, FOLD = "sequence", "pppl", "fold"
 CLUSTERS, OTHERS, MOTIFS, CONSISTENCY = "clusters", "structures", "motifs", "selfconsistency"
 OUT_OF_MEMORY = "oom"
@@ -280,7 +280,7 @@ def fold_row(folder: Path, name: str, made: Folded | None, folder_model: Folder,
         "status": "ok",
         "folded_by": folder_model.name,
         PLDDT: plain(made.plddt),
-        "plddt_ca": plain(made.plddt_ca),
+        PLDDT_CA: plain(made.plddt_ca),
         "ptm": plain(made.ptm),
         **({} if made.iptm is None else {"iptm": plain(made.iptm), "ipae": plain(made.ipae)}),
         "pae": plain(float(made.pae.mean())),

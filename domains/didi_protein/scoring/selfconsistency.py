@@ -24,13 +24,14 @@ from jaxtyping import Float
 
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError
+from didi_core.storage.files import write_atomic
 from didi_core.storage.journal import Journal
 from didi_core.storage.sample_files import FASTA, format_of
 from didi_core.types import Sample
 
-from ..design_report.designs import STRUCTURES, structure_name
+from ..design_report.designs import PARTS, STRUCTURES, structure_name
 from ..fasta import read_fasta, without_breaks, write_fasta
-from ..structures.atoms import read_chains
+from ..structures.atoms import ca_positions
 from ..structures.folder import best_sample, find
 from ..structures.superposition import rmsd, tm_score
 from .choice import Choice, choose
@@ -147,7 +148,7 @@ def with_structure(folder: Path, designs: Sequence[Sample]) -> list[Sample]:
 
 def write_sequences(folder: Path, designs: Sequence[Sample], program: InverseFolding, job: Job) -> dict[str, list[str]]:
     """Sequences for every design's structure, by id; they go into ``selfconsistency.fasta`` as ``<id>_sc1`` ..."""
-    journal = Journal(folder / "parts" / "inverse.jsonl")
+    journal = Journal(folder / PARTS / "inverse.jsonl")
     known = {name: row["sequences"] for name, row in journal.rows().items()}
     job.bar.start("score: inverse folding", len(designs), sum(design.id in known for design in designs))
     for design in designs:
@@ -189,7 +190,7 @@ def refold(
             "Fold them with any predictor, and score with refolded=<its folder>."
         )
         return {}
-    journal = Journal(folder / "parts" / "selfconsistency.jsonl")
+    journal = Journal(folder / PARTS / "selfconsistency.jsonl")
     rows = journal.rows()
     job.bar.start("score: self-consistency", len(designs), sum(design.id in rows for design in designs))
     for design in designs:
@@ -216,9 +217,8 @@ def _compared(folder: Path, design: str, made: Sequence[Folded | None]) -> dict[
         paths = [Path(name) / f"{i}.pdb" for i in range(len(whole))]
         for path, one in zip(paths, whole, strict=True):
             path.write_text(one.pdb)
-        row, best = columns(_atoms(_structure(folder, design)), paths)
-        (folder / FOLDER).mkdir(exist_ok=True)
-        shutil.copyfile(paths[best], folder / FOLDER / structure_name(design))
+        row, best = columns(ca_positions(_structure(folder, design)), paths)
+    write_atomic(folder / FOLDER / structure_name(design), whole[best].pdb)
     return {**row, "sc_plddt": plain(whole[best].plddt_ca)}
 
 
@@ -234,7 +234,7 @@ def refolded_columns(folder: Path, designs: Sequence[Sample], refolded: Path, mo
     for name, files in found.items():
         paths.setdefault(names[name], []).append(best_sample(files).path)
     return {
-        design.id: columns(_atoms(_structure(folder, design.id)), paths[design.id])[0]
+        design.id: columns(ca_positions(_structure(folder, design.id)), paths[design.id])[0]
         for design in designs
         if design.id in paths
     }
@@ -244,7 +244,7 @@ def columns(target: Float[np.ndarray, "L 3"], paths: Sequence[Path]) -> tuple[di
     """scRMSD, scTM and the number of structures, and which structure has the lowest RMSD."""
     distances, scores = [], []
     for path in paths:
-        atoms = _atoms(path)
+        atoms = ca_positions(path)
         if atoms.shape != target.shape:
             raise InputError(f"{path} has {len(atoms)} residues, its design {len(target)}.")
         distances.append(rmsd(atoms, target))
@@ -267,8 +267,3 @@ def log_consistency(rows: Rows, job: Job) -> None:
 
 def _structure(folder: Path, design: str) -> Path:
     return folder / STRUCTURES / structure_name(design)
-
-
-def _atoms(path: Path) -> Float[np.ndarray, "L 3"]:
-    """CA positions of all chains."""
-    return np.concatenate([chain.positions()[:, 0] for chain in read_chains(path)])

@@ -13,8 +13,8 @@ from didi_core.errors import InputError
 from didi_core.storage.files import write_atomic
 from didi_core.types import Sample
 
-from ..design_report.designs import PLDDT, RESIDUES, STRUCTURES, structure_name
-from ..structures.atoms import pdb_text, read_chains
+from ..design_report.designs import PLDDT, PLDDT_CA, RESIDUES, STRUCTURES, structure_name
+from ..structures.atoms import ca_positions, pdb_text
 from ..structures.folder import Predicted, Predictions, read_folder
 from ..structures.superposition import rmsd, tm_score
 from .sequence import plain
@@ -69,7 +69,7 @@ def scores(made: Predicted) -> dict[str, Any]:
     """Confidence in numbers, those that the predictor gave."""
     found: dict[str, Any] = {}
     if made.plddt:
-        found = {PLDDT: float(np.concatenate(made.plddt).mean()), "plddt_ca": float(made.residues.mean())}
+        found = {PLDDT: float(np.concatenate(made.plddt).mean()), PLDDT_CA: float(made.residues.mean())}
     found |= {name: value for name, value in (("ptm", made.ptm), ("iptm", made.iptm)) if value is not None}
     if made.pae is not None:
         found["pae"] = float(made.pae.mean())
@@ -86,10 +86,10 @@ def per_residue(made: Predicted) -> dict[str, Any]:
 
 def other_columns(folder: Path, label: str, made: Predicted) -> dict[str, Any]:
     """A second opinion on a design, and its agreement with the structure in ``pdb/``."""
-    row = {f"{label}_{name}": value for name, value in scores(made).items() if name != "plddt_ca"}
+    row = {f"{label}_{name}": value for name, value in scores(made).items() if name != PLDDT_CA}
     path = folder / STRUCTURES / structure_name(made.design)
     if path.is_file():
-        first = np.concatenate([chain.positions()[:, 0] for chain in read_chains(path)])
+        first = ca_positions(path)
         if first.shape != made.ca.shape:
             raise InputError(f"{path} has {len(first)} residues, {made.path} has {len(made.ca)}.")
         row |= {f"{label}_tm": plain(tm_score(made.ca, first)), f"{label}_rmsd": plain(rmsd(made.ca, first))}

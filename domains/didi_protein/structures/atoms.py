@@ -82,6 +82,11 @@ def read_chains(path: Path) -> list[Chain]:
     return chains
 
 
+def ca_positions(path: Path) -> Float[np.ndarray, "L 3"]:
+    """CA positions of all chains, in angstroms."""
+    return np.concatenate([chain.positions()[:, 0] for chain in read_chains(path)])
+
+
 def _chain(name: str, residues: Sequence[Any], before: int) -> Chain | None:
     """A chain of Biopython's, amino acids only; ``before``: atoms of the file that came earlier."""
     letters, numbers, kept = "", [], []
