@@ -164,9 +164,10 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
     if waiting:
         raise InputError(f"{waiting} is given nothing: the flags are {FLAGS}.")
     for flag in SHOW:
-        if own.pop(flag, "job") != "job":
-            raise InputError(f"{flag} shows the configuration of the command: write --cfg job.")
-        flags += [flag] if any(word.partition("=")[0] == flag for word in words) else []
+        if flag in own:
+            if own.pop(flag) != "job":
+                raise InputError(f"{flag} shows the configuration of the command: write --cfg job.")
+            flags.append(flag)
     if RESOLVE in flags and not any(flag in SHOW for flag in flags):
         raise InputError(f"{RESOLVE} belongs to --cfg job, which shows the configuration, and does nothing without it.")
     return flags, settings, own

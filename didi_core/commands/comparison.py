@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,14 @@ class PlanSettings:
         law = law if sampler(chosen).uses_law and law != AUTO else DEFAULT_LAW
         made = SamplerSettings(chosen, steps, law, DEFAULT_GRID if grid == AUTO else grid, self.power, temperature)
         return made if made.calls is not None else SamplerSettings(chosen, law=law, temperature=temperature)
+
+
+PLAN_KEYS = tuple(one.name for one in fields(PlanSettings))
+
+
+def plan_of(settings: Any) -> dict[str, Any]:
+    """The keys of a plan, and none that a command adds to them, as the settings have them."""
+    return {name: getattr(settings, name) for name in PLAN_KEYS}
 
 
 @dataclass(frozen=True, kw_only=True)

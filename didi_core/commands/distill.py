@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from didi_core.commands.common import (
     note_machine,
     open_run,
 )
-from didi_core.commands.comparison import Compared, PlanSettings, compare_models, publish
+from didi_core.commands.comparison import Compared, PlanSettings, compare_models, plan_of, publish
 from didi_core.commands.compiling import DISTILLED, Blocks, CompileSettings, training_calls
 from didi_core.device import Machine
 from didi_core.domain.abilities import HasSampleCache
@@ -312,7 +312,7 @@ def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirec
             **({} if settings.adapter is None else {"adapter": settings.adapter.record()}),
             "compile": opened.record["compile"],
         },
-        COMPARED: {one.name: getattr(settings.evaluate, one.name) for one in fields(PlanSettings)},
+        COMPARED: plan_of(settings.evaluate),
         "git_commit": opened.record["git_commit"],
     }
 

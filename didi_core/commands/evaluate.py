@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,17 @@ from didi_core.commands.common import (
     note_machine,
     open_run,
 )
-from didi_core.commands.comparison import AUTO, MODEL, STUDENT, Compared, PlanSettings, compare_models, publish
+from didi_core.commands.comparison import (
+    AUTO,
+    MODEL,
+    PLAN_KEYS,
+    STUDENT,
+    Compared,
+    PlanSettings,
+    compare_models,
+    plan_of,
+    publish,
+)
 from didi_core.commands.compiling import Blocks, CompileSettings, sampling_calls
 from didi_core.commands.grammar import written
 from didi_core.config import Choice, build
@@ -95,7 +105,7 @@ class Settings(CommonSettings, CompileSettings):
 
     def given(self) -> dict[str, Any]:
         """The keys of the plan that have a value of their own; ``auto`` is none."""
-        values = {one.name: getattr(self, one.name) for one in fields(PlanSettings)}
+        values = plan_of(self)
         return {name: value for name, value in values.items() if value not in (None, (AUTO,), FEWER)}
 
     def plan(self, card: Mapping[str, Any]) -> PlanSettings:
@@ -105,8 +115,8 @@ class Settings(CommonSettings, CompileSettings):
             card: of the student, with that comparison where there was one.
         """
         law, grid = trained_with(card)
-        compared, names = card.get(COMPARED) or {}, [one.name for one in fields(PlanSettings)]
-        own = {"num_at": FEWER, "laws": [law], "grids": [grid]} | {n: compared[n] for n in names if n in compared}
+        compared = card.get(COMPARED) or {}
+        own = {"num_at": FEWER, "laws": [law], "grids": [grid]} | {n: compared[n] for n in PLAN_KEYS if n in compared}
         if self.num is not None:
             own["num_at"] = FEWER
         made = replace(build(PlanSettings, own), **self.given())
@@ -161,7 +171,7 @@ class Opened:
         folder = model_folder(settings.run or Path())
         made_by = _made_by(folder)
         known = made_by.get("evaluate", {})
-        compared = {one.name: known[one.name] for one in fields(PlanSettings) if one.name in known}
+        compared = {name: known[name] for name in PLAN_KEYS if name in known}
         card = {COMPARED: compared} | read_card(folder)  # the cards of older runs do not have it
         name = domain_name(card, str(folder))
         if settings.domain not in (None, name):
@@ -213,7 +223,7 @@ def _evaluate_run(settings: Settings, config: Mapping[str, Any], command_line: t
 def _print_plan(settings: Settings, plan: PlanSettings, card: Mapping[str, Any]) -> None:
     """Print what the student's training and its own comparison decided."""
     trained = dict(zip(("laws", "grids"), ((choice,) for choice in trained_with(card)), strict=True))
-    usual = {one.name: getattr(PlanSettings(), one.name) for one in fields(PlanSettings)} | dict.fromkeys(trained)
+    usual = plan_of(PlanSettings()) | dict.fromkeys(trained)
     names = [name for name in usual if name not in settings.given()]
     found = {name: value for name in names if (value := getattr(plan, name)) not in (usual[name], FEWER)}
     by_training = {name: value for name, value in found.items() if trained.get(name) == value}

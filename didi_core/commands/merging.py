@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from didi_core.commands import find
+from didi_core.commands.explain import groups_of
 from didi_core.commands.folders import config_folders
 from didi_core.commands.grammar import MISSING, annotation_of
 from didi_core.commands.setting import WISHES, Setting, read_setting
-from didi_core.config import config_folder, flatten, unknown_key
+from didi_core.config import flatten, unknown_key
 from didi_core.errors import InputError
 
 OPEN = ("num_at", "each_reward")  # nodes with arbitrary keys
@@ -112,33 +112,14 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
     config[last] = value
 
 
-@cache
-def groups_of(command: str) -> tuple[str, ...]:
-    """The groups of which a command takes a file, by the defaults of its own."""
-    declared: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / f"{command}.yaml"))
-    names = [name for entry in declared.get("defaults", ()) if isinstance(entry, dict) for name in entry]
-    return tuple(name.removeprefix("optional ") for name in names)
-
-
 def keys_of_group(group: str) -> set[str]:
     """Dotted keys of all files of a group that are below the group's own name."""
-    found: set[str] = set()
-    for folder in config_folders():
-        for path in (folder / group).glob("*.yaml"):
-            declared: Any = OmegaConf.to_container(OmegaConf.load(path))
-            found |= {key for key in flatten(declared) if key.startswith(f"{group}.")}
-    return found
+    return {key for _, held in _declared(group) for key in flatten(held) if key.startswith(f"{group}.")}
 
 
 def choices_with(key: str) -> list[str]:
     """The files of a key's group that hold the key: ``objective.reward`` is in ``objective/didi.yaml``."""
-    found = []
-    for folder in config_folders():
-        for path in sorted((folder / key.split(".")[0]).glob("*.yaml")):
-            declared: Any = OmegaConf.to_container(OmegaConf.load(path))
-            if key in flatten(declared):
-                found.append(path.stem)
-    return found
+    return [name for name, held in _declared(key.split(".")[0]) if key in flatten(held)]
 
 
 def wish_node(known: Iterable[Any]) -> str | None:
@@ -148,9 +129,12 @@ def wish_node(known: Iterable[Any]) -> str | None:
 
 def wish_values(node: str) -> dict[str, Any]:
     """Keys with values that domains declare in ``<node>/<domain>.yaml``, over all config folders."""
-    found: dict[str, Any] = {}
+    return {str(key): value for _, held in _declared(node) for key, value in held.items()}
+
+
+def _declared(group: str) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Name and content of every file of a group, over all config folders."""
     for folder in config_folders():
-        for path in sorted((folder / node).glob("*.yaml")):
-            declared: Any = OmegaConf.to_container(OmegaConf.load(path))
-            found |= {str(key): value for key, value in declared.items()}
-    return found
+        for path in sorted((folder / group).glob("*.yaml")):
+            held: Any = OmegaConf.to_container(OmegaConf.load(path))
+            yield path.stem, held
