@@ -219,7 +219,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     strange = [length for length in card.get("lengths") or () if not re.fullmatch("[0-9]{1,9}", length)]
     if strange:
         raise InputError(f"{path} is not a model card: {strange[0][:40]!r} is no length. Get the folder again.")
-    check_seal(path, card)
+    if path.name == CARD:  # that of an export is made of its files, and has no seal
+        check_seal(path, card)
     return card
 
 
@@ -255,11 +256,12 @@ def _build(folder: Path, card: Mapping[str, Any]) -> Denoiser:
 
 def _loaded(folder: Path, card: Mapping[str, Any], file: str, make: Callable[[], Network]) -> Network:
     """A network with the weights of a file. Strictly: names, shapes and the recorded hash must agree."""
+    digest = card["sha256"].get(file)
     if (folder / CARD).is_file():
-        tensors, described = read_weights(folder / file, card["sha256"].get(file)), folder / CARD
+        tensors, described = read_weights(folder / file, digest), folder / CARD
     else:
         prefix = exported.DENOISER if file == MODEL else exported.GUIDE
-        tensors, described = exported.tensors_of(folder, prefix), folder / exported.CONFIG
+        tensors, described = exported.tensors_of(folder, prefix, digest), folder / exported.CONFIG
     layers = card["config"].get("layers", 0)
     check_sizes(make, layers if isinstance(layers, int) else 0, tensors, str(described))
     made = make()

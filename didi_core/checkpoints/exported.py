@@ -46,10 +46,13 @@ def card_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def tensors_of(folder: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors of one network of an exported folder, under their names in the network."""
+def tensors_of(folder: Path, prefix: str, digest: Any) -> dict[str, Tensor]:
+    """The tensors of one network of an exported folder, under their names in the network.
+
+    digest: SHA-256 of the weights, by ``card_of``.
+    """
     path = folder / WEIGHTS
-    found = read_weights(path, sha256(path))
+    found = read_weights(path, digest)
     strange = [name for name in found if not name.startswith((DENOISER, GUIDE))]
     if strange:
         raise InputError(f"{path} holds tensors of no network of an export: {', '.join(strange[:3])}. Get it again.")

@@ -31,7 +31,7 @@ def export_hf(run: Path, out: Path) -> str:
         a message for the user.
     """
     write_folder(out, hub_files(run, out))
-    kind = public_class(read_card(out))
+    kind = public_class(read_card(model_folder(run)))
     return (
         f"Hugging Face folder: {out}\n"
         f"from didi_core.huggingface import {kind}\n"
