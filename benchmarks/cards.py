@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from didi_core.checkpoints.weights import count_parameters
+from didi_core.evaluation.wording import headed
 from didi_core.report.model_card import Published, model_card
 from didi_core.storage.files import write_atomic
 
@@ -28,7 +29,7 @@ def readme(folder: Path) -> str:
     """The text that belongs beside a bundled model."""
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     name = f"{card['domain']} {folder.name}, bundled with didi_core"
-    return model_card(Published(name[:1].upper() + name[1:], card, count_parameters(folder / "model.safetensors")))
+    return model_card(Published(headed(name), card, count_parameters(folder / "model.safetensors")))
 
 
 def outdated(folder: Path) -> bool:

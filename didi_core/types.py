@@ -228,6 +228,11 @@ class NFE:
     def total(self) -> float:
         return self.denoiser + self.scorer
 
+    @property
+    def calls(self) -> str:
+        """The total in words: ``1 network call``, ``2.5 network calls``."""
+        return f"{self.total:g} network call{'s' * (self.total != 1)}"
+
     def __add__(self, other: NFE) -> NFE:
         return NFE(self.denoiser + other.denoiser, self.scorer + other.scorer)
 

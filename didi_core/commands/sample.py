@@ -233,8 +233,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             shutil.rmtree(opened.path / PARTS, ignore_errors=True)
         registry().notify("samples", run_dir=out.parent, samples=made.samples, record={"file": out.name})
         speed = settings.num / made.seconds if made.seconds else float("inf")
-        drawn, calls = counted(len(made.samples), "sample"), f"{made.nfe.total:g} network call"
-        calls += f"{'s' * (made.nfe.total != 1)} each"
+        drawn, calls = counted(len(made.samples), "sample"), f"{made.nfe.calls} each"
         print(f"{drawn}, {calls}, {speed:.1f} per second: {out}")
     return made
 

@@ -18,6 +18,7 @@ from didi_core.objectives.policy import Episode, PolicySettings, draw_episode, s
 from didi_core.objectives.reference import Reference
 from didi_core.objectives.rewards import Entry, Reward, make_rewards, read_rewards
 from didi_core.objectives.rewards.base import Context, CriticSettings
+from didi_core.objectives.rollout import for_card
 from didi_core.streams import generator
 from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
 from didi_core.training.settings import TrainingSettings
@@ -143,9 +144,7 @@ class DidiObjective(Objective[Episode]):
             "schedule": self.rules.schedule,
             "reference": self.rules.reference,
             "reward": [{"kind": entry.kind, "weight": entry.weight} for entry in self.rules.rewards],
-            "rollout_law": self.rules.rollout.law,
-            "rollout_grid": self.rules.rollout.grid,
-            "rollout_power": self.rules.rollout.power,
+            **for_card(self.rules.rollout),
         }
 
 

@@ -24,6 +24,7 @@ from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.few_calls import FewCalls, complete
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, drawn_nll, followed
 from didi_core.objectives.rewards.base import CriticSettings, corrupt
+from didi_core.objectives.rollout import for_card
 from didi_core.objectives.states import States, StateSettings
 from didi_core.training.objective import Slice
 
@@ -91,8 +92,5 @@ class IdlmObjective(RatioObjective):
         return drawn_nll(self.fake, batch, noised)
 
     def record(self) -> Mapping[str, Any]:
-        rollout = self.rules.rollout  # its law and grid are what a sampler goes by
-        if not rollout:
-            return self.rules.for_card()
-        trained = {f"rollout_{key}": getattr(rollout, key) for key in ("law", "grid", "power")}
-        return self.rules.for_card() | trained
+        rollout = self.rules.rollout
+        return self.rules.for_card() | (for_card(rollout) if rollout else {})

@@ -11,6 +11,7 @@ is k = 2.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +25,11 @@ from didi_core.diffusion.schedules import Schedule
 from didi_core.diffusion.walk import Call, follow, walk
 from didi_core.errors import InputError, unknown
 from didi_core.types import Denoiser
+
+
+def for_card(rollout: Any) -> dict[str, Any]:
+    """The law and the grid of an objective's rollouts, which a sampler goes by (``trained_with``)."""
+    return {f"rollout_{key}": getattr(rollout, key) for key in ("law", "grid", "power")}
 
 
 @dataclass(frozen=True)

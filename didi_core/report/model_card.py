@@ -16,6 +16,7 @@ from didi_core.checkpoints.exporters import public_class
 from didi_core.evaluation.wording import figure, listed
 from didi_core.objectives.registry import OBJECTIVES
 from didi_core.report.card_results import curve_table, reported
+from didi_core.sampling.generate import trained_with
 
 WIDTH = 110
 ARXIV = re.compile(r"arXiv[: ](\d{4}\.\d{5})")
@@ -164,8 +165,7 @@ def _sampling(model: Published) -> list[str]:
     """What a sample of this model is, so that figures can be reproduced."""
     if model.kind == JUDGE:
         return []
-    training = model.training
-    law, grid = training.get("rollout_law") or "iid", training.get("rollout_grid") or "uniform"
+    law, grid = trained_with(model.card)
     lines = [
         f"Law `{_named(law)}` and grid `{_named(grid)}`, which `law=auto` and `grid=auto` take from this card, at "
         "temperature 1."

@@ -139,8 +139,7 @@ class Generated:
 
     def __repr__(self) -> str:
         first = f", first={self.samples[0].text[:40]!r}" if self.samples else ""
-        calls = f"{self.nfe.total:g} network call{'s' * (self.nfe.total != 1)} each"
-        return f"Generated({len(self.samples)} samples, {calls}{first})"
+        return f"Generated({len(self.samples)} samples, {self.nfe.calls} each{first})"
 
     def _repr_html_(self) -> str:
         """The first samples, in a notebook."""

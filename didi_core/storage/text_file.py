@@ -64,9 +64,9 @@ def text_pieces(
         lines += raw.count(b"\n")
 
 
-def read_whole(path: Path, *, errors: str = "strict", unpacked: int | None = None) -> str:
+def read_whole(path: Path, *, unpacked: int | None = None) -> str:
     """A text file in one piece, line ends as they are. Arguments and errors are those of ``numbered_lines``."""
-    return "".join(text_pieces(path, errors=errors, unpacked=unpacked))
+    return "".join(text_pieces(path, unpacked=unpacked))
 
 
 def _raw_lines(path: Path, unpacked: int | None) -> Iterator[bytes]:

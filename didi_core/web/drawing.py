@@ -16,6 +16,7 @@ from didi_core.diffusion.laws import LAWS
 from didi_core.domain.abilities import HasForm
 from didi_core.domain.conditioning import Conditioning, Field, verify
 from didi_core.errors import InputError
+from didi_core.evaluation.intervals import defined
 from didi_core.evaluation.measure import all_metrics
 from didi_core.sampling.generate import DEFAULT_GRID, SamplerSettings, length_ranges, parse_length, trained_with
 from didi_core.sampling.laying_out import lay_out
@@ -112,7 +113,7 @@ def watch(shelf: Shelf, domain: str, model: str, asked: Asked, limits: Limits) -
         for i, states in enumerate(traces):
             if not sides[i].finished:
                 now = next(states, None)
-                sides[i] = _ended(sides[i]) if now is None else _after(sides[i], now)
+                sides[i] = replace(sides[i], finished=True) if now is None else _after(sides[i], now)
         view = View(pair.domain, templates, (sides[0], sides[1]))
         if not all(side.finished for side in sides):
             yield view
@@ -127,10 +128,6 @@ def _after(side: Side, now: Snapshot) -> Side:
         for rows in zip(now.rows, side.now.rows, side.since, strict=True)
     )
     return Side(side.label, now, since, side.total, now.call == side.total)
-
-
-def _ended(side: Side) -> Side:
-    return Side(side.label, side.now, side.since, side.total, True)
 
 
 def _samples(view: View, number: int, fixed: Conditioning, record: Mapping[str, Any]) -> tuple[Sample, ...]:
@@ -150,8 +147,7 @@ def scores(domain: Domain, samples: Sequence[Sample]) -> dict[str, tuple[str, fl
     found = {}
     for metric in all_metrics(domain):
         if metric.minimum <= len(samples):
-            rows = metric.statistics(samples)
-            usable = rows[~(rows != rows).any(1)]
+            usable, _ = defined(metric.statistics(samples))
             if len(usable) >= max(metric.minimum, 1):
                 found[metric.name] = (metric.label, float(metric.aggregate(usable.mean(0))))
     return found
@@ -236,7 +232,7 @@ def _laid_out(pair: Pair, wanted: _Wanted, limits: Limits, folder: Path) -> Cond
     files = {key: _file(form[key], value, folder) for key, value in wanted.conditioning.items() if form[key].suffix}
     given = {key: str(files.get(key, value)).strip() for key, value in wanted.conditioning.items()}
     try:
-        asked = lay_out(_Wanted(**{**vars(wanted), "conditioning": given}), pair.domain, pair.card)
+        asked = lay_out(replace(wanted, conditioning=given), pair.domain, pair.card)
     except InputError as error:
         text = str(error)
         for key, path in files.items():
@@ -252,7 +248,7 @@ def _laid_out(pair: Pair, wanted: _Wanted, limits: Limits, folder: Path) -> Cond
     if rows is None or longest > limits.length:
         raise InputError(f"a sequence of {longest} tokens is too long: this page writes {limits.length} at most.")
     chosen = [rows[i % len(rows)] for i in range(wanted.num)]
-    return Conditioning(chosen, asked.origin, asked.bias, asked.info, asked.maps)
+    return replace(asked, templates=chosen)
 
 
 def _file(asked: Field, value: Any, folder: Path) -> Path:

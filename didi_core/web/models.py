@@ -38,11 +38,6 @@ class Pair:
     labels: tuple[str, str]
     card: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def is_same(self) -> bool:
-        """Whether one network is on both sides."""
-        return self.first is self.second
-
 
 def folder_of(path: Path) -> Path | None:
     """The folder with a card in a path; None where there is none."""

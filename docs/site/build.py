@@ -21,6 +21,7 @@ from didi_core import hookspecs
 from didi_core.commands import COMMANDS
 from didi_core.commands.explain import explained
 from didi_core.config import config_folder
+from didi_core.evaluation.wording import headed
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
@@ -131,7 +132,7 @@ def commands_page() -> str:
         "",
     ]
     for command in COMMANDS.values():
-        lines += [f"## {command.name}", "", f"{command.about[:1].upper()}{command.about[1:]}.", ""]
+        lines += [f"## {command.name}", "", f"{headed(command.about)}.", ""]
         lines += ["```bash", f"didi {command.name} {command.example}".rstrip(), "```", ""]
         if command.configured:
             lines += tables(explained(command.name))
