@@ -10,10 +10,22 @@ from didi_core.errors import InputError
 from didi_core.evaluation.intervals import Interval
 from didi_core.evaluation.rows import Method
 from didi_core.evaluation.wording import change, figure, headed
-from didi_core.report.tables import estimate
+from didi_core.report import runs
 from didi_core.report.to_json import SCHEMA
 from didi_core.report.to_markdown import markdown_table
 from didi_core.storage.files import read_json
+from didi_core.storage.shape import NUMBER, Each, Maybe, misfit
+
+# What a model card uses of a report.
+SHAPE = {
+    **runs.SHAPE, "sentence": str, "notes": Each(str), "quality": str, "entropy": Maybe(str), "baseline": Maybe(str),
+    "provenance": {"hashes": Maybe(dict)},
+    "metrics": Each({"name": str, "label": str, "description": str}),
+    "rows": Each({"kind": str, "model": str, "n": int, "method": Maybe(runs.METHOD), "temperature": Maybe(NUMBER),
+                  "values": Each((None, runs.INTERVAL), dict)}),
+    "comparisons": Each({"model": str, "baseline": str, "method": runs.METHOD, "ratio": (None, runs.INTERVAL),
+                         "verdict": str}),
+}  # fmt: skip
 
 
 def read_report(path: Path, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,6 +36,12 @@ def read_report(path: Path, card: Mapping[str, Any]) -> dict[str, Any]:
             f"{path} is of schema {found.get('schema')!r}, and a model card is made from {SCHEMA}: evaluate the model "
             "again."
         )
+    wrong = misfit(found, SHAPE)
+    named = {metric["name"] for metric in found["metrics"]} if not wrong else set()
+    if not wrong and found["quality"] not in named:
+        wrong = f"quality is {found['quality']!r}, and no metric has that name"
+    if wrong:
+        raise InputError(f"{path} is damaged: {wrong}. Evaluate the model again.")
     hashes = (found.get("provenance") or {}).get("hashes") or {}
     digest = hashes.get("student")
     measured = digest.get("model.safetensors") if isinstance(digest, Mapping) else digest
@@ -61,16 +79,16 @@ def reported(report: Mapping[str, Any]) -> list[str]:
 
 
 def _as_sampled(report: Mapping[str, Any], labels: Mapping[str, str]) -> str:
-    shown = [name for name in (report["quality"], report.get("entropy")) if name]
+    names = [str(name) for name in (report["quality"], report.get("entropy")) if name in labels]
     cells = []
     for row in report["rows"]:
         if row["kind"] == "model" and row["temperature"] != 1:
             continue
         method = _method(row) if row["method"] else None
         calls = str(method.steps or "") if method else ""
-        values = [estimate(_interval(row["values"][name])) if name in row["values"] else "–" for name in shown]
+        values = [runs.shown(row["values"].get(name)) for name in names]
         cells.append([f"{row['model']}, {method.label}" if method else row["model"], calls, f"{row['n']:,}", *values])
-    return markdown_table(["", "calls", "samples", *(labels[name] for name in shown)], cells)
+    return markdown_table(["", "calls", "samples", *(labels[name] for name in names)], cells)
 
 
 def _method(one: Mapping[str, Any]) -> Method:
@@ -80,7 +98,7 @@ def _method(one: Mapping[str, Any]) -> Method:
 def _matched(one: Mapping[str, Any] | None) -> str:
     if one is None or one["status"] == "not reached":
         return "not reached"
-    return estimate(_interval(one["quality"])) + (" (near)" if one["status"] == "near" else "")
+    return runs.shown(one["quality"]) + (" (near)" if one["status"] == "near" else "")
 
 
 def _interval(written: Mapping[str, Any]) -> Interval:

@@ -275,3 +275,25 @@ def test_what_the_hub_lacks_is_told(
     words = [f"run={name}", "out=a.jsonl"] if command == "sample" else [f"source={name}", "run_dir=mine"]
     assert main([command, *words]) == 2
     assert message in capsys.readouterr().err and not Path("mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rows", [{"kind": "model"}], "rows[0].model is absent"),
+        ("comparisons", "none", "comparisons is 'none'"),
+        ("notes", [1], "notes[0] is 1"),
+        ("quality", "beauty", "no metric has that name"),
+        ("provenance", {"hashes": []}, "provenance.hashes is []"),
+        ("sentence", None, "sentence is None"),
+    ],
+)
+def test_a_damaged_report_is_told(
+    key: str, value: object, message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged, out = tmp_path / "report.json", tmp_path / "out"
+    damaged.write_text(json.dumps({**json.loads((run / "report.json").read_text()), key: value}))
+    assert main(["push", f"run={run}", f"to={out}", f"report={damaged}"]) == 2
+    said = capsys.readouterr().err
+    assert f"{damaged} is damaged: " in said and message in said
+    assert "Traceback" not in said and not out.exists()
