@@ -10,7 +10,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ SWEEPERS = ("basic", "optuna")
 TAKEN = ("hydra/launcher", "hydra/sweeper")  # and the keys below hydra.launcher. and hydra.sweeper.
 SAMPLERS = "hydra/sweeper/sampler"
 MEASURED = ("distill", "evaluate", "pretrain")  # commands whose report has a number to optimise
+PLACES = ("run_dir", "out", "cache")  # keys that say where a job writes
 CALLS = ("tag", "interval", "range", "choice", "shuffle", "int", "float")  # how Hydra spells what a sweeper varies
 
 Main = Callable[[Sequence[str]], int]
@@ -161,11 +162,25 @@ def _optimised(command: Command, found: Engines, settings: Sequence[str], flags:
             f"hydra/sweeper={found.sweeper} has nothing to vary: write key=a,b or key='interval(low,high)'."
         )
     (job,) = compose_jobs(command.name, fixed)
+    _check_searched(command, job, varied)
     root = sweep_root(command.name, job.config.get("run_dir")).resolve()
-    task = Task(main, command.name, str(root), tuple([*fixed, *flags]), measured=True)
+    given = {key: job.config.get(key) for key in PLACES}
+    task = Task(main, command.name, str(root), tuple([*fixed, *flags]), given, measured=True)
     arguments = [f"+{word.lstrip('+')}" for word in varied]
     _with_hydra(found, root, task, lambda sweeper: sweeper.sweep(arguments))
     print(f"the best values: {root / 'optimization_results.yaml'}", flush=True)
+
+
+def _check_searched(command: Command, job: Job, varied: Sequence[str]) -> None:
+    """Raise InputError where the jobs of a search would not each write to a folder of their own below the root."""
+    placing = next((word for word in varied if parse(word).key in PLACES), None)
+    if placing is not None:
+        raise InputError(f"{placing} says where results go, and a search has one folder: give one value of run_dir.")
+    if command.goes_on == "out" and job.config.get("out") is not None:
+        raise InputError(
+            f"out={job.config['out']} is one folder for all jobs of a search: leave it out. Job n writes into a folder "
+            "n of the sweep's own."
+        )
 
 
 def _varies(word: str) -> bool:
@@ -179,13 +194,15 @@ def _varies(word: str) -> bool:
 class Task:
     """What a launcher runs for each job, in whatever process: this program on the words of the job.
 
-    fixed: words that all jobs of a sweeper share. measured: whether its number is returned, and not its exit code.
+    fixed: words that all jobs of a sweeper share. given: their values of the keys that say where a job writes.
+    measured: whether its number is returned, and not its exit code.
     """
 
     main: Main
     command: str
     root: str
     fixed: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
     measured: bool = False
 
     def __call__(self, composed: Any) -> float:
@@ -199,9 +216,9 @@ class Task:
             return self.main([self.command, *_unpacked(overrides[0])])
         from didi_core.commands import find
 
-        command, words = find(self.command), [*self.fixed, *(word.lstrip("+") for word in overrides)]
-        config = compose_jobs(self.command, [word for word in words if not word.startswith("--")])[0].config
-        code = self.main([self.command, *placed(words, place_of(command, Path(self.root), number, config))])
+        words = [*self.fixed, *(word.lstrip("+") for word in overrides)]
+        own = place_of(find(self.command), Path(self.root), number, self.given)
+        code = self.main([self.command, *placed(words, own)])
         if code:
             raise DidiError(f"job {number} failed with exit code {code}")
         return number_of(Path(self.root) / str(number))

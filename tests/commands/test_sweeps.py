@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +71,21 @@ def test_a_search_needs_a_number_and_something_to_vary(
     message = told(["sample", "run=x", "seed=1,2", *search], capsys)
     assert "needs a number to optimise, and sample reports none. It works with distill, evaluate, pretrain" in message
     assert "has nothing to vary: write key=a,b or key='interval(low,high)'" in told([*TOY, *search], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pretrain", "domain=toy", "run_dir=a,b"], "run_dir=a,b says where results go"),
+        (["distill", "domain=toy", "cache=a,b"], "cache=a,b says where results go"),
+        (["evaluate", "run=x", "num=1,2", "out=a"], "out=a is one folder for all jobs of a search"),
+    ],
+)
+def test_a_search_has_one_folder_and_a_place_in_it_for_each_job(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweeping, "_installed", lambda kind: ["basic", "optuna"])
+    assert message in told([*words, "--multirun", "hydra/sweeper=optuna"], capsys)
 
 
 def test_a_sweep_in_several_processes_is_refused() -> None:
@@ -183,6 +199,22 @@ def test_a_wrong_place_of_configurations_is_refused(
     import re
 
     assert re.search(message, told([*TOY, *(flag.format(own_folder) for flag in flags)], capsys))
+
+
+def test_a_job_of_a_search_is_placed_before_its_own_folder_is_known(
+    own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher starts it in a new process, which learns of ``--config-dir`` only from the words that it runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    ran: list[list[str]] = []
+    about = SimpleNamespace(overrides=SimpleNamespace(task=["+training.lr=0.1"]), job=SimpleNamespace(num=3))
+    monkeypatch.setattr(HydraConfig, "get", lambda: about)
+    monkeypatch.setattr(sweeping, "number_of", lambda folder: float(folder.name))
+    fixed = ("domain=toy", "experiment=mine", f"--config-dir={own_folder}")
+    task = sweeping.Task(lambda words: bool(ran.append([*words])), "pretrain", str(tmp_path), fixed, measured=True)
+    assert task(None) == 3.0
+    assert ran == [["pretrain", *fixed, "training.lr=0.1", f"run_dir={tmp_path / '3'}"]]
 
 
 # --- a job that is put back into the queue
