@@ -31,7 +31,9 @@ from didi_protein.design_report import plots as design_plots
 
 WATCHED = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 CACHES = ("evaluation", "reference")
-SAME = (".safetensors", ".jsonl", ".fasta", ".csv", "card.json", ".toml", ".py", ".bin")  # must come out to the bit
+SAME = (  # must come out to the bit
+    ".safetensors", ".jsonl", ".fasta", ".csv", "card.json", ".toml", ".py", ".bin", "README.md", "config.json"
+)  # fmt: skip
 
 
 class Killed(BaseException):
@@ -184,7 +186,7 @@ def outcome(name: str, words: list[str], place: Path, kills: list[int], expected
         if killed == 0:  # it came to its end: libraries write a file more when they are used for the first time
             continue
         again, _, after = play(into(words, folder), folder)
-        taken = again == WRONG and words[0] in ("export", "new-plugin")  # it was complete: its place is taken
+        taken = again == WRONG and words[0] in ("export", "new-plugin", "push")  # it was complete: its place is taken
         left = [str(path) for path in folder.parent.rglob("*.part")]
         differ = sorted(k for k in {*expected, *content(folder)} if expected.get(k) != content(folder).get(k))
         found.tried += 1

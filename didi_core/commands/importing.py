@@ -13,7 +13,10 @@ from didi_core.checkpoints.card import MODEL, OF_THE_FILES, SCORER, save_model, 
 from didi_core.checkpoints.importers import WEIGHTS, Imported, import_checkpoint
 from didi_core.commands.common import CommonSettings, about_domain, make_domain, open_run
 from didi_core.errors import InputError, unknown
+from didi_core.storage.files import write_atomic
 from didi_core.types import Domain
+
+README = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +44,14 @@ class Settings(CommonSettings):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from, and the command that brings it."""
+    """Where a model comes from, and the command that brings it. readme: a page on it, which is put into the run."""
 
     command: str
     source: str
     run_dir: Path | None
     config: Mapping[str, Any]
     command_line: tuple[str, ...]
+    readme: Path | None = None
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
@@ -77,6 +81,8 @@ def write_run(found: Imported, domain: Domain, data: Mapping[str, Any], origin: 
             save_scorer(folder, found.scorer)
         else:
             (folder / SCORER).unlink(missing_ok=True)
+        if origin.readme is not None:
+            write_atomic(opened.path / README, origin.readme.read_bytes())
         opened.note(hashes={"model": card["sha256"]})
         _report(found)
         print(f"model: {folder / MODEL}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,8 @@ from didi_core.checkpoints.card import has_card, model_folder, read_card
 from didi_core.checkpoints.hub import locate
 from didi_core.checkpoints.importers import import_checkpoint
 from didi_core.commands.common import CommonSettings, make_domain
-from didi_core.commands.importing import Origin, write_run
+from didi_core.commands.importing import README, Origin, write_run
 from didi_core.errors import InputError
-
-README = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,6 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         raise InputError(f"source={source} has no domain in its card: use didi import source={source} domain=<name>.")
     domain, data = make_domain(card["domain"], card.get("data") or {}), card.get("data") or {}
     found = import_checkpoint(str(folder), domain.vocabulary)
-    place = write_run(found, domain, data, Origin("pull", source, settings.run_dir, config, command_line))
-    if (folder / README).is_file():
-        shutil.copyfile(folder / README, place / README)
-    return place
+    readme = folder / README
+    origin = Origin("pull", source, settings.run_dir, config, command_line, readme if readme.is_file() else None)
+    return write_run(found, domain, data, origin)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from didi_core.checkpoints.card import MODEL, domain_name, model_folder, read_card
@@ -19,7 +20,7 @@ from didi_core.domain.abilities import HasTokenizer
 from didi_core.errors import InputError
 from didi_core.report.card_results import read_report
 from didi_core.report.model_card import STUDENT, Published, model_card
-from didi_core.storage.files import write_atomic, write_folder
+from didi_core.storage.files import sha256, write_atomic, write_folder
 from didi_core.storage.run_dir import RECORD, read_record
 
 NONE, REPORT, README = "none", "report.json", "README.md"
@@ -67,15 +68,43 @@ class Settings(CommonSettings):
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:
-    """Write the folder and print how to load it; upload it where ``to`` is a name on the hub. Returns the folder."""
+    """Write the folder and print how to load it; upload it where ``to`` is a name on the hub. Returns the folder.
+
+    A folder that a command left behind which was stopped before its upload, or refused by the hub, is used again.
+    """
     del config, command_line  # a pushed model is a folder of files, not a run
-    source, out = settings.run or Path(), settings.folder
+    out = settings.folder
+    card = _write(settings, out)
+    print(f"folder: {out} (read {README} before others do)")
+    for key, value in _of_this_machine(card):
+        print(f"note: the card holds data.{key}={value}, a path of this machine, which others do not have.")
+    if settings.hosted:
+        print(f"uploaded: {upload(out, str(settings.to), settings.private)}", flush=True)
+    print(f"didi sample run={settings.to if settings.hosted else out} num=10")
+    return out
+
+
+def _write(settings: Settings, out: Path) -> dict[str, Any]:
+    """Write the folder, or compare it with the one that is there to be uploaded. Returns the model's card."""
+    if not settings.hosted or not (out / README).is_file():
+        return _filled(settings, out)
+    with TemporaryDirectory() as place:
+        again = Path(place, out.name)
+        card = _filled(settings, again)
+        if _hashes(again) != _hashes(out):
+            raise InputError(f"out={out} exists and is not what this command would write. Name a new folder.")
+    return card
+
+
+def _filled(settings: Settings, out: Path) -> dict[str, Any]:
+    """Write a new folder. Returns the model's card."""
+    source = settings.run or Path()
     model = model_folder(source)
     card = _card(settings, model)
     report = _report(settings, model, card)
     files = hub_files(source, out, card)
     domain = make_domain(domain_name(card, str(model)), card.get("data") or {})
-    name = settings.to if settings.hosted and settings.to else out.name
+    name = str(settings.to) if settings.hosted else out.name
 
     def fill(folder: Path) -> None:
         files(folder)
@@ -87,13 +116,12 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         write_atomic(folder / README, model_card(about))
 
     write_folder(out, fill)
-    print(f"folder: {out} (read {README} before others do)")
-    for key, value in _of_this_machine(card):
-        print(f"note: the card holds data.{key}={value}, a path of this machine, which others do not have.")
-    if settings.hosted:
-        print(f"uploaded: {upload(out, name, settings.private)}", flush=True)
-    print(f"didi sample run={name if settings.hosted else out} num=10")
-    return out
+    return card
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The hash of every file in a folder, by its path there."""
+    return {str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def _card(settings: Settings, model: Path) -> dict[str, Any]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from crashes import content, into, outcome, play
+from crashes import Killed, content, into, outcome, play
+from hub_server import served, use
 from predictor_files import WRITERS
 
 from didi_core.cli import main
+from didi_core.commands import push
 
 TOY = ["domain=toy", "training.batch_size=8", "training.checkpoint_every=1", "training.log_every=1", "training.steps=3"]
 ONE = "MKTAYIAKQRQISFVKSHFSRQLEERLG"
+NAME = "someone/chain"
 TEXT = "The cat sat on the mat and saw the dog. " * 30
 
 
@@ -27,6 +31,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "designs.fasta").write_text(f">a\n{ONE}\n>b\nMSDNGPQNQRNAPRITFGGPSDSTGSNQ\n")
     WRITERS["boltz"](folder / "boltz", "a", [ONE])
     assert main(["score", "fold=none", f"input={folder / 'designs.fasta'}", f"out={folder / 'scored'}"]) == 0
+    assert main(["push", f"run={folder / 'teacher'}", "report=none", f"to={folder / 'pushed'}"]) == 0
     (folder / "texts.txt").write_text("\n\n".join([TEXT] * 6))
     return folder
 
@@ -59,12 +64,16 @@ def commands(ready: Path) -> dict[str, list[str]]:
         "import": ["import", f"source={ready / 'teacher'}", "domain=toy", "run_dir="],
         "export": ["export", f"run={ready / 'teacher'}", "format=didi", "out=/exported"],
         "export hf": ["export", f"run={ready / 'teacher'}", "out=/exported"],
+        "push": ["push", f"run={ready / 'teacher'}", "report=none", "to=/pushed"],
+        "pull": ["pull", f"source={ready / 'pushed'}", "run_dir="],
         "new-plugin": ["new-plugin", "dnx", "out=/plugin"],
     }  # fmt: skip
 
 
 NAMES = [*commands(Path())]
-SAMPLED = {"pretrain": 4, "sample": 2, "score": 2, "filter": 1, "export": 2, "new-plugin": 2}  # kills in the fast tests
+SAMPLED = {  # kills in the fast tests
+    "pretrain": 4, "sample": 2, "score": 2, "filter": 1, "export": 2, "pull": 2, "new-plugin": 2
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SAMPLED)
@@ -75,6 +84,31 @@ def test_some_kills(name: str, ready: Path, tmp_path: Path) -> None:
     kills = sorted({round((i + 0.6) * operations / many) for i in range(many)})
     found = outcome(name, words, tmp_path, kills, content(tmp_path / "whole"))
     assert not found.wrong, "\n".join(found.wrong)
+
+
+def test_a_push_to_the_hub_that_was_killed_can_be_repeated(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any operation, and between its folder and the upload: the same words put the same files on the hub."""
+    words = ["push", f"run={ready / 'teacher'}", "report=none", f"to={NAME}", "out=/pushed"]
+    with served() as hub:
+        use(hub, tmp_path, monkeypatch, hub.token)
+        code, operations, said = play(into(words, tmp_path / "whole"), tmp_path / "whole")
+        assert code == 0, said
+        whole = hub.repositories.pop(NAME)
+        for kill in (1, operations // 2, operations - 1, operations, 0):
+            folder = tmp_path / f"k{kill}"
+            with monkeypatch.context() as patched:
+                if not kill:
+                    patched.setattr(push, "upload", gone)
+                assert play(into(words, folder), folder, kill)[0] is None and NAME not in hub.repositories
+            code, _, said = play(into(words, folder), folder)
+            assert code == 0 and hub.repositories.pop(NAME) == whole, said
+            assert not list(folder.rglob("*.part"))
+
+
+def gone(*given: Any) -> Any:
+    raise Killed
 
 
 @pytest.mark.heavy  # a quarter of an hour for all of them on a busy core
