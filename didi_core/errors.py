@@ -24,6 +24,16 @@ def warn(text: str) -> None:
     print(f"didi_core: {text}", file=sys.stderr, flush=True)
 
 
+def plural(noun: str, number: float) -> str:
+    """``call`` of one, ``calls`` of any other number, as every message and report writes it."""
+    return noun if number == 1 else f"{noun}s"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 design``, ``2,000 designs``."""
+    return f"{number:,} {plural(noun, number)}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
     """The error for a name that is not registered; it lists the known names and the one most like it."""
     known = sorted(known)

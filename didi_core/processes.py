@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from didi_core.errors import DidiError, InputError
+from didi_core.errors import DidiError, InputError, counted
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ class Processes:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
         if self.size > 1 and device.type == "cuda" and here > torch.cuda.device_count():
             raise InputError(
-                f"torchrun started {here} processes on a machine with {torch.cuda.device_count()} GPU(s): "
+                f"torchrun started {here} processes on a machine with {counted(torch.cuda.device_count(), 'GPU')}: "
                 f"use --nproc-per-node={torch.cuda.device_count()}, or device=cpu."
             )
 

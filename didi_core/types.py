@@ -56,6 +56,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from didi_core.errors import plural
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -231,7 +233,7 @@ class NFE:
     @property
     def calls(self) -> str:
         """The total in words: ``1 network call``, ``2.5 network calls``."""
-        return f"{self.total:g} network call{'s' * (self.total != 1)}"
+        return f"{self.total:g} {plural('network call', self.total)}"
 
     def __add__(self, other: NFE) -> NFE:
         return NFE(self.denoiser + other.denoiser, self.scorer + other.scorer)

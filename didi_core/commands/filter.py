@@ -10,8 +10,7 @@ from typing import Any
 from didi_core.commands.common import CommonSettings, make_domain, open_run
 from didi_core.device import Machine
 from didi_core.domain.scoring import Job, Scored, scoring_of
-from didi_core.errors import DidiError, InputError
-from didi_core.evaluation.wording import counted
+from didi_core.errors import DidiError, InputError, counted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,7 @@ from didi_core.device import Machine
 from didi_core.diffusion.laws import law
 from didi_core.domain.abilities import HasBundledStudent
 from didi_core.domain.conditioning import Conditioning, index_map, verify
-from didi_core.errors import InputError
-from didi_core.evaluation.wording import counted
+from didi_core.errors import InputError, counted
 from didi_core.plugins import registry
 from didi_core.processes import current
 from didi_core.progress import counting

@@ -11,8 +11,7 @@ from typing import Any
 from didi_core.commands.common import CommonSettings, make_domain, make_reporter, open_run
 from didi_core.device import Machine
 from didi_core.domain.scoring import Job, Scored, SharesScoring, scoring_of
-from didi_core.errors import InputError
-from didi_core.evaluation.wording import counted
+from didi_core.errors import InputError, counted
 from didi_core.processes import current
 from didi_core.types import Sample
 

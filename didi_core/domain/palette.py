@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from didi_core.domain.abilities import GroupsLetters
 from didi_core.types import Domain
@@ -18,6 +19,14 @@ GROUP_COLOURS = (
 )
 
 
+class Key(NamedTuple):
+    """A group of letters in the legend of coloured sequences. colour: its number among GROUP_COLOURS."""
+
+    colour: int
+    letters: str
+    name: str
+
+
 def letter_groups(domain: Domain) -> Mapping[str, Sequence[str]]:
     """The letters of each group by its name; empty for a domain without groups."""
     return domain.letter_groups if isinstance(domain, GroupsLetters) else {}
@@ -26,3 +35,9 @@ def letter_groups(domain: Domain) -> Mapping[str, Sequence[str]]:
 def colour_of_letters(groups: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Number of each letter's colour; further groups begin again with the first one."""
     return {letter: i % len(GROUP_COLOURS) for i, letters in enumerate(groups.values()) for letter in letters}
+
+
+def legend_of(groups: Mapping[str, Sequence[str]]) -> tuple[Key, ...]:
+    """What the colours mean: every group that has letters, in its order."""
+    colours = colour_of_letters(groups)
+    return tuple(Key(colours[own[0]], "".join(own), name) for name, own in groups.items() if own)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from didi_core.errors import counted, plural
 from didi_core.evaluation.differences import Difference
 from didi_core.evaluation.findings import Comparison, Findings
 from didi_core.evaluation.rows import Evaluation, Method, MetricInfo, Row, table_rows
-from didi_core.evaluation.wording import change, counted, figure, listed, signed
+from didi_core.evaluation.wording import change, figure, listed, signed
 
 CLAIM = 1000  # samples that a claim needs
 BY_ANOTHER = (
@@ -136,7 +137,7 @@ def _verdicts(found: Sequence[Comparison] | Sequence[Difference]) -> str:
     text = ""
     for verdict, phrase in (("better", "better"), ("no difference shown", "not distinguishable"), ("worse", "worse")):
         steps = sorted(one.method.steps for one in found if one.verdict == verdict and one.method.steps is not None)
-        text += f"; {phrase} at {listed(steps)} step{'s' * (steps != [1])}" if steps else ""
+        text += f"; {phrase} at {listed(steps)} {plural('step', steps[-1])}" if steps else ""
     return text
 
 
@@ -148,7 +149,7 @@ def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
         found.append("One training run per model: a claim about training needs at least three seeds.")
     quality = evaluation.metrics[0]
     said = [
-        f"{verb} the control{'s' * (len(names) > 1)} {listed(names)} {than} held-out data"
+        f"{verb} the {plural('control', len(names))} {listed(names)} {than} held-out data"
         for mark, verb, than in ((ALIKE, "does not distinguish", "from"), (ABOVE, "rates", "better than"))
         if (names := [f"'{name}'" for name, found in misjudged(evaluation, quality).items() if found == mark])
     ]

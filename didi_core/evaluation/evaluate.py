@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from didi_core.config import labelled
 from didi_core.diffusion.laws import PROTOCOL
-from didi_core.errors import InputError
+from didi_core.errors import InputError, counted
 from didi_core.evaluation.cache import StatisticsCache
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.drawing import Drawing
@@ -216,7 +216,7 @@ def _is_table(settings: SamplerSettings, plan: Sequence[SamplerSettings]) -> boo
 
 def _example_label(name: str, settings: SamplerSettings) -> str:
     method = method_of(settings)
-    steps = f", {method.steps} step{'s' * (method.steps != 1)}" if method.steps is not None else ""
+    steps = f", {counted(method.steps, 'step')}" if method.steps is not None else ""
     return f"{name}{steps} ({method.label})"
 
 

@@ -24,11 +24,6 @@ def figure(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{places}f}"
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 design``, ``2,000 designs``."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def headed(text: str) -> str:
     """The text with a capital first letter; other capitals stay."""
     return text[:1].upper() + text[1:]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from didi_core.diffusion.schedules import schedule
 from didi_core.domain.conditioning import draw_templates
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, counted, unknown
 from didi_core.objectives.base import Materials, check_entropy
 from didi_core.objectives.policy import Episode, PolicySettings, draw_episode, student_terms
 from didi_core.objectives.reference import Reference
@@ -79,7 +79,7 @@ class Didi(PolicySettings):
         if rows % group:
             raise InputError(
                 f"objective.baseline.group={group} must divide the batch: got {training.batch_size} samples in "
-                f"{training.accumulate * processes} slice(s) of {rows}. "
+                f"{counted(training.accumulate * processes, 'slice')} of {rows}. "
                 f"Set objective.baseline.group to a divisor of {rows}."
             )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from didi_core.checkpoints.exporters import public_class
+from didi_core.errors import plural
 from didi_core.evaluation.wording import figure, listed
 from didi_core.objectives.registry import OBJECTIVES
 from didi_core.report.card_results import curve_table, reported
@@ -171,7 +172,7 @@ def _sampling(model: Published) -> list[str]:
         "temperature 1."
     ]
     if calls := _calls(model):
-        lines.append(f"Trained on rollouts of {listed(calls)} call{'s' * (calls != (1,))}.")
+        lines.append(f"Trained on rollouts of {listed(calls)} {plural('call', max(calls))}.")
     lines.append(
         "Every call runs the network once for all positions and writes some of them; no written position is taken back "
         "by `sampler=ancestral`. One seed and one `batch_size` give the same samples."

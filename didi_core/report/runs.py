@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from didi_core.config import build
-from didi_core.errors import InputError
+from didi_core.errors import InputError, counted
 from didi_core.evaluation.frontier import NEAR
 from didi_core.evaluation.intervals import Interval
 from didi_core.evaluation.wording import figure
@@ -166,7 +166,7 @@ def _best_sentence(runs: Sequence[RunReport], names: Sequence[str], quality: Map
         return f"No run has rows of a {model or 'model'}." if plain else NOT_REACHED.format(model or "model")
     where = "as sampled" if plain else "at matched entropy"
     value, name, steps = (max if plain else min)(found, key=lambda one: one[0])
-    at = f" at {steps} step{'s' * (steps != 1)}" if steps is not None else ""
+    at = f" at {counted(steps, 'step')}" if steps is not None else ""
     return f"Best {quality['label']} of a {model or 'model'} {where}: {figure(value)}, {name}{at}."
 
 

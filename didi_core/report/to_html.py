@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from didi_core.domain.palette import colour_of_letters
+from didi_core.domain.palette import Key, colour_of_letters, legend_of
+from didi_core.errors import counted
 from didi_core.evaluation.conclusion import misjudged
 from didi_core.evaluation.rows import Films
-from didi_core.evaluation.wording import counted, figure, headed, percent
+from didi_core.evaluation.wording import figure, headed, percent
 from didi_core.report.page import Cell, Grid, Line, render
 from didi_core.report.pictures import SERIES, Plot
 from didi_core.report.record import Report
@@ -81,12 +82,16 @@ def html(report: Report, plots: Sequence[Plot]) -> str:
 
 @dataclass(frozen=True)
 class Shot:
-    """A film on the page: its models with their finished samples, the data of its script, and the colours' legend."""
+    """A film on the page: its models with their finished samples, the data of its script, and the colours' legend.
+
+    length: the number of calls in words.
+    """
 
     calls: int
+    length: str
     models: Sequence[tuple[str, str]]
     data: Mapping[str, Any]
-    legend: Sequence[tuple[int, str, str]]
+    legend: Sequence[Key]
 
 
 def _film(films: Films | None) -> Shot | None:
@@ -95,9 +100,10 @@ def _film(films: Films | None) -> Shot | None:
     colours = colour_of_letters(films.groups)
     return Shot(
         films.calls,
+        counted(films.calls, "call"),
         [(film.model, film.text) for film in films.films],
         {"colours": colours, "films": [{"start": film.start, "changes": film.changes} for film in films.films]},
-        [(colours[letters[0]], "".join(letters), name) for name, letters in films.groups.items() if letters],
+        legend_of(films.groups),
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from didi_core.device import Machine, out_of_memory
-from didi_core.errors import DidiError, InputError
+from didi_core.errors import DidiError, InputError, counted
 from didi_core.training.settings import TrainingSettings
 
 
@@ -50,14 +50,15 @@ def advice(
             check(smaller, processes)
             size = smaller.slice_size(processes)
             told = (
-                f"A slice of {rows} sequence(s) is too large: set training.accumulate={cut}. Slices of {size} add up "
-                f"to the same batch, with about {size / rows:.0%} of what is not weights, gradients and AdamW."
+                f"A slice of {counted(rows, 'sequence')} is too large: set training.accumulate={cut}. Slices of {size} "
+                f"add up to the same batch, with about {size / rows:.0%} of what is not weights, gradients and AdamW."
             )
             break
     else:
         told = (
-            f"A slice of {rows} sequence(s) is too large, and training.batch_size={training.batch_size} cannot be cut "
-            "further: choose shorter sequences (data.max_length or the domain's own key) or a smaller model."
+            f"A slice of {counted(rows, 'sequence')} is too large, and training.batch_size={training.batch_size} "
+            "cannot be cut further: choose shorter sequences (data.max_length or the domain's own key) or a smaller "
+            "model."
         )
     wide = machine.device.type == "cuda" and machine.precision == "fp32"
     return f"{told} precision=bf16 halves activations." if wide else told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, counted
 from didi_core.training.optimiser import OptimiserSettings, checked
 
 
@@ -75,7 +75,8 @@ class TrainingSettings:
         if self.batch_size % slices:
             raise InputError(
                 f"training.batch_size={self.batch_size} cannot be shared evenly by {processes} processes in "
-                f"{self.accumulate} slice(s) each: choose a multiple of {slices}. It is the batch of all of them."
+                f"{counted(self.accumulate, 'slice')} each: "
+                f"choose a multiple of {slices}. It is the batch of all of them."
             )
         return self.batch_size // slices
 

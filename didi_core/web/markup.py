@@ -9,7 +9,8 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from didi_core.domain.palette import GROUP_COLOURS, colour_of_letters, letter_groups
+from didi_core.domain.palette import GROUP_COLOURS, colour_of_letters, legend_of, letter_groups
+from didi_core.errors import counted, plural
 from didi_core.sampling.trace import spelled
 from didi_core.types import Domain, Sample
 from didi_core.web.drawing import Side, View, scores, written
@@ -47,13 +48,9 @@ def style() -> Markup:
 
 def legend(domain: Domain) -> Markup:
     """The groups of letters with their colours, and what the marks mean."""
-    colours = colour_of_letters(letter_groups(domain))
     parts = [Markup("<span><i>{}</i> not written yet</span>").format(MASKED)]
     parts.append(Markup('<span class="didi-text" style="margin:0"><i class="p">A</i> fixed from the start</span>'))
-    parts += [
-        Markup('<span><i class="g{}">{}</i> {}</span>').format(colours[letters[0]], "".join(letters), name)
-        for name, letters in letter_groups(domain).items()
-    ]
+    parts += [Markup('<span><i class="g{}">{}</i> {}</span>').format(*key) for key in legend_of(letter_groups(domain))]
     return Markup('<div class="didi-legend">{}</div>').format(Markup("").join(parts))
 
 
@@ -74,7 +71,7 @@ def _progress(shown: Side) -> str:
     """Calls so far and the seconds that they took."""
     of = f" of {shown.total}" if shown.total and not shown.finished else ""
     last = shown.total if of else shown.now.call
-    return f"{shown.now.call}{of} {'call' if last == 1 else 'calls'}, {shown.now.seconds:.3f} s"
+    return f"{shown.now.call}{of} {plural('call', last)}, {shown.now.seconds:.3f} s"
 
 
 def _sequence(view: View, shown: Side, number: int) -> Markup:
@@ -97,10 +94,10 @@ def score_table(view: View) -> Markup:
     """The metrics that so few samples allow, of both sides."""
     found = [scores(view.domain, samples) for samples in view.samples]
     names = dict.fromkeys(name for one in found for name in one)
-    heads = [f"{shown.label}, {shown.now.call} calls" for shown in view.sides]
+    heads = [f"{shown.label}, {counted(shown.now.call, 'call')}" for shown in view.sides]
     body = [_row("td", [_label(found, name), *(_figure(one, name) for one in found)]) for name in names]
-    num = len(view.samples[0])
-    about = f"Of {num} sample{'s' * (num > 1)} each: an impression, not a comparison. For that, use didi evaluate."
+    num = counted(len(view.samples[0]), "sample")
+    about = f"Of {num} each: an impression, not a comparison. For that, use didi evaluate."
     return Markup('<div class="didi-scores"><table>{}{}</table></div><p>{}</p>').format(
         _row("th", ["", *heads]), Markup("").join(body), about
     )
@@ -125,7 +122,7 @@ def download(domain: Domain, samples: Sequence[Sample]) -> Markup:
     """A link that holds the file itself, so nothing of a visitor is kept on the server."""
     content = base64.b64encode(written(domain, samples)).decode()
     return Markup('<a class="didi-file" download="samples{}" href="data:text/plain;base64,{}">{}</a>').format(
-        domain.suffix, content, f"Take away the {len(samples)} sequences ({domain.suffix.lstrip('.')})"
+        domain.suffix, content, f"Take away {counted(len(samples), 'sequence')} ({domain.suffix.lstrip('.')})"
     )
 
 

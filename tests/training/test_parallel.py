@@ -204,4 +204,4 @@ def test_a_wrong_setting_under_several_processes_is_one_message(tmp_path: Path) 
     assert sum(text.count("didi_core:") for text in err) == 1 and not any("Traceback" in text for text in err), err
     codes, _, err = outcome(["-m", "didi_core", *words(tmp_path / "run", "objective.baseline.group=16")])
     assert codes == [2, 2] and not (tmp_path / "run").exists()
-    assert "got 16 samples in 2 slice(s) of 8" in err[0] + err[1]
+    assert "got 16 samples in 2 slices of 8" in err[0] + err[1]

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from didi_core.evaluation.wording import counted
+from didi_core.errors import counted
 from didi_core.report.page import Cell, render
 from didi_core.report.pictures import Plot
 
