@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import re
@@ -16,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 RECIPE = (ROOT / "docs" / "recipe.md").read_text()
 RECORD = json.loads((ROOT / "docs" / "results" / "protein_0.json").read_text())
+SCRIPT = ROOT / "docs" / "site" / "plots.py"
+NAMES = re.findall(r'^    "(\w+)": Plot\(', SCRIPT.read_text(), re.M)
+PAGES = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 CLAIMS = README.partition("\n## How good is it\n")[2].partition("\n## ")[0]
 
 
@@ -101,17 +105,37 @@ def test_every_extra_is_named_in_the_readme() -> None:
 @pytest.fixture(scope="module")
 def plots() -> ModuleType:
     """docs/site/plots.py."""
-    spec = importlib.util.spec_from_file_location("site_plots", ROOT / "docs" / "site" / "plots.py")
+    spec = importlib.util.spec_from_file_location("site_plots", SCRIPT)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-@pytest.mark.parametrize("name", ["main_jobs", "objectives", "laws"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_plot_shows_the_figures_of_its_table(plots: ModuleType, name: str) -> None:
-    series = plots.PLOTS[name][0]()
-    assert len(series) >= 6 and any(len(points) > 1 for points in series.values())
-    assert plots.shown(name) == series, "a table has changed: python docs/site/plots.py draws it again"
-    pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
-    assert any(f"(images/{name}.svg)" in page for page in pages)
+    series = plots.PLOTS[name].read()
+    assert len(series) >= 2 and len({len(points) for points in series.values()}) == 1
+    assert sum(map(bool, itertools.chain(*series.values()))) >= 3, "hardly a cell has a figure"
+    assert plots.shown(name) == series, f"a table has changed: python docs/site/plots.py {name} draws it again"
+    assert any(f"(images/{name}.svg)" in page for page in PAGES.values())
+
+
+def test_every_plot_is_compared_with_its_table(plots: ModuleType) -> None:
+    assert set(plots.PLOTS) == set(NAMES) and len(NAMES) > 15
+    drawn = {path.stem for path in (ROOT / "docs" / "images").glob("*.svg")} - {"concept", "logo"}
+    assert drawn == set(NAMES)
+
+
+@pytest.mark.parametrize("page", ["recipe", "objectives", "ablation", "benchmarks", "precision", "evaluation"])
+def test_a_page_with_results_has_its_plots(page: str) -> None:
+    assert set(re.findall(r"\(images/(\w+)\.svg\)", PAGES[page])) & set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plot_fits_a_phone(name: str) -> None:
+    """Its letters have nine pixels or more where it is 358 wide, and nothing of it is left to colour alone."""
+    text = (ROOT / "docs" / "images" / f"{name}.svg").read_text()
+    width = float(re.findall(r'<svg[^>]* width="([\d.]+)pt"', text)[0]) * 4 / 3
+    sizes = {float(size) for size in re.findall(r"font(?:-size)?: ?(?:\d+ )?([\d.]+)px", text)}
+    assert sizes and min(sizes) * 4 / 3 * 358 / width > 9
