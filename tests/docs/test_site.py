@@ -135,7 +135,7 @@ def section_of(page: str, anchor: str) -> str:
 def test_a_page_of_results_begins_with_its_summary(page: str) -> None:
     title, gap, *lines = (DOCS / page).read_text().splitlines()
     assert title.startswith("# ") and not gap and lines[0].startswith("> **In short.** ")
-    assert len(list(itertools.takewhile(lambda line: line.startswith("> "), lines))) <= 10
+    assert len(list(itertools.takewhile(lambda line: line.startswith(">"), lines))) <= 10
 
 
 def test_lines_of_prose_are_at_most_160_characters_long() -> None:
