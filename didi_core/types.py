@@ -67,6 +67,9 @@ class Vocabulary:
     are never generated. ``bos``, ``eos`` and ``pad`` are forbidden, and also pinned, which means never masked.
     ``given`` ids are pinned too. They spell what a sequence is conditioned on (a puzzle's clues), so each sequence of
     data, of a rollout or of a reference says itself which of its positions are to be completed.
+
+    ``own_mask`` is the id that a tokenizer has for a mask of its own. A model with a row for it reads it there; texts
+    and states have ``mask`` in every case, and ``own_mask`` is never generated.
     """
 
     size: int
@@ -76,13 +79,15 @@ class Vocabulary:
     eos: int | None = None
     tokens: tuple[str, ...] | None = None  # spelling of each id, where the vocabulary is small enough to list
     given: tuple[int, ...] = ()
+    own_mask: int | None = None
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"a vocabulary needs at least one token, got size={self.size}")
         if self.tokens is not None and len(self.tokens) != self.size:
             raise ValueError(f"{len(self.tokens)} spellings for a vocabulary of {self.size} tokens")
-        outside = [i for i in (*self.forbidden, *self.pinned) if not 0 <= i < self.size]
+        own = () if self.own_mask is None else (self.own_mask,)
+        outside = [i for i in (*self.forbidden, *self.pinned, *own) if not 0 <= i < self.size]
         if outside:
             raise ValueError(f"special or forbidden ids {outside} are outside the vocabulary of {self.size} tokens")
         if len(self.generated) < 2:
@@ -106,7 +111,7 @@ class Vocabulary:
     @cached_property
     def generated(self) -> tuple[int, ...]:
         """Ids that a sampler may draw, ascending."""
-        never = {*self.forbidden, *self.pinned}
+        never = {*self.forbidden, *self.pinned, self.own_mask}
         return tuple(i for i in range(self.size) if i not in never)
 
     @property
@@ -158,6 +163,11 @@ class Denoiser(nn.Module, ABC):
     """
 
     vocabulary: Vocabulary
+
+    @property
+    def block_size(self) -> int:
+        """Positions of a block, for a model that has learnt to write blocks from left to right; 0 for any order."""
+        return 0
 
     @abstractmethod
     def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from didi_core.config import build
 from didi_core.errors import InputError, unknown, warn
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.esm import Esm, EsmConfig
+from didi_core.models.llama import Llama, LlamaConfig
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 from didi_core.storage.files import read_json, write_json
 from didi_core.storage.shape import Each, Maybe, misfit
@@ -43,17 +45,24 @@ class Architecture:
 
     network: a class whose instances have ``config`` (of class ``settings``, with a field ``attention``) and
         ``vocabulary``, and which can be a scorer's trunk (``didi_core.models.scorer.ScorerTrunk``).
+    in_place: its weights are those of the file, in their type; others are copied into a network in fp32. All of the
+        network's tensors must be in its state dict.
     """
 
     network: Callable[..., Denoiser]
     settings: type
+    in_place: bool = False
 
     def build(self, config: Mapping[str, Any], vocabulary: Vocabulary) -> Denoiser:
         """A network with arbitrary weights."""
         return self.network(build(self.settings, config, "config"), vocabulary)
 
 
-ARCHITECTURES: dict[str, Architecture] = {"dit": Architecture(DiT, DiTConfig), "esm": Architecture(Esm, EsmConfig)}
+ARCHITECTURES: dict[str, Architecture] = {
+    "dit": Architecture(DiT, DiTConfig),
+    "esm": Architecture(Esm, EsmConfig),
+    "llama": Architecture(Llama, LlamaConfig, in_place=True),
+}
 NOT_IN_CARD = ("attention",)  # chosen on the machine where the network runs
 CHOICES = Maybe(Each((str, dict)))
 SHAPE = {
@@ -264,6 +273,8 @@ def _loaded(folder: Path, card: Mapping[str, Any], file: str, make: Callable[[],
         tensors, described = exported.tensors_of(folder, prefix, digest), folder / exported.CONFIG
     layers = card["config"].get("layers", 0)
     check_sizes(make, layers if isinstance(layers, int) else 0, tensors, str(described))
-    made = make()
-    made.load_state_dict(tensors)
+    in_place = ARCHITECTURES[card["architecture"]].in_place and file == MODEL
+    with torch.device("meta") if in_place else nullcontext():
+        made = make()
+    made.load_state_dict(tensors, assign=in_place)
     return made

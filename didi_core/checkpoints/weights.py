@@ -51,12 +51,18 @@ def count_parameters(path: Path) -> int:
 
 
 def check_sizes(
-    build: Callable[[], nn.Module], layers: int, held: Mapping[str, Tensor], where: str, leave_out: tuple[str, ...] = ()
+    build: Callable[[], nn.Module],
+    layers: int,
+    held: Mapping[str, Tensor],
+    where: str,
+    leave_out: tuple[str, ...] = (),
+    named: Callable[[str], str] = str,
 ) -> None:
     """Raise InputError where ``build`` makes another network than the tensors are of, before it takes any memory.
 
     Args:
         layers: of the network. leave_out: names of its tensors that are not among those held.
+        named: the name that a tensor of the network has among those held.
     """
     if layers > len(held):
         raise InputError(
@@ -65,7 +71,7 @@ def check_sizes(
         )
     with torch.device("meta"):
         own = build().state_dict()
-    check_names({name: value for name, value in own.items() if name not in leave_out}, held, where)
+    check_names({named(name): value for name, value in own.items() if name not in leave_out}, held, where)
 
 
 def check_names(wanted: Mapping[str, Tensor], held: Mapping[str, Tensor], where: str) -> None:

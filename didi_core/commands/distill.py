@@ -37,6 +37,7 @@ from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import check_reference
 from didi_core.models.adapter import AdapterSettings, Network, adapt, merged
 from didi_core.models.dropout import without_dropout
+from didi_core.models.masters import with_master_weights
 from didi_core.models.noise import with_noise
 from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.base import Adapting, Materials, ObjectiveSettings
@@ -188,7 +189,7 @@ def make_student(settings: Settings, teacher: Denoiser) -> Denoiser:
     """A copy of the teacher that learns, in full or by an adapter, with the noise that it is to read."""
     made = without_dropout(with_noise(teacher, settings.student.noise, settings.seed)).requires_grad_(True)
     adapting = adapter(settings, teacher)
-    return made if adapting is None else adapting(made, "student")
+    return with_master_weights(made) if adapting is None else adapting(made, "student")
 
 
 def adapter(settings: Settings, teacher: Denoiser) -> Adapting | None:

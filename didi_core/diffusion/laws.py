@@ -264,6 +264,11 @@ def _check_block(size: int) -> None:
         raise InputError(f"block={size} is out of range: give a number of positions, or 0 for no blocks.")
 
 
+def block_size(law: Law) -> int:
+    """Positions of the blocks that a law writes from left to right; 0 for a law without blocks."""
+    return law.size if isinstance(law, Blocks) else int(getattr(law, "block", 0))
+
+
 BUILT_IN: tuple[Law, ...] = (*INSIDE.values(), Blocks(), Threshold(), EntropyBound())
 LAWS: Catalogue[Law] = Catalogue("unmasking law", {law.name: law for law in BUILT_IN})
 PROTOCOL = ("name", "sees_model")  # fields of a law that are not keys of its own

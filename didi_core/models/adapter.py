@@ -87,6 +87,8 @@ def adapt(network: Network, teacher: nn.Module, settings: AdapterSettings, seed:
     with seeded(seed, "adapter", name):
         inject_adapter_in_model(LoraConfig(**sizes, target_modules=layers, bias="none"), trunk, adapter_name=NAME)
     for key, parameter in trunk.named_parameters():
+        if "lora_" in key:  # peft gives them the type of the layer, in which small updates may round to none
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
         parameter.requires_grad_("lora_" in key or id(parameter) in learnt)
     return network
 

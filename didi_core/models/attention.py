@@ -187,12 +187,17 @@ def attention(
     layout: Layout,
     backend: str,
     scale: float | None = None,
+    block: int = 0,
 ) -> Float[Tensor, "N H E"]:
     """Bidirectional attention of each position to all positions of its own sequence: softmax(scale q k^T) v.
 
     Args:
         scale: factor of the scores; 1/sqrt(E) by default.
+        block: positions of a block, each of which attends to itself and to earlier blocks only; 0 for no blocks. Only
+            sdpa and eager can do it.
     """
+    if block and backend not in ("sdpa", "eager"):
+        raise InputError(f"attention={backend} cannot attend in blocks of {block}. Use attention=auto.")
     if backend == "xformers":
         from xformers.ops import memory_efficient_attention
 
@@ -206,6 +211,10 @@ def attention(
         return out if isinstance(out, Tensor) else out[0]
     q, k, v = (layout.unpack(part).transpose(1, 2) for part in (q, k, v))
     mask = None if layout.full else layout.real[:, None, None, :]
+    if block:
+        number = torch.arange(layout.width, device=q.device) // block
+        earlier = number[None, :] <= number[:, None]
+        mask = earlier if mask is None else earlier & mask
     if backend == "sdpa":
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     elif backend == "eager":

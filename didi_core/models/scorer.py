@@ -74,6 +74,8 @@ class TokenScorer(Scorer):
 
     def _logits(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L"]:
         read: Tensor = self.network.features(hidden) if self.normed else hidden  # type: ignore[operator]
+        if not torch.is_autocast_enabled(read.device.type):  # a trunk in half precision, under a head in fp32
+            read = read.to(self.main[0].bias.dtype)  # type: ignore[arg-type]
         logits: Tensor = self.main(read).squeeze(-1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

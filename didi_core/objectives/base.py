@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from didi_core.errors import InputError
 from didi_core.models.adapter import Network
+from didi_core.models.masters import with_master_weights
 from didi_core.objectives.reference import Batches, SampleReference
 from didi_core.run import Run
 from didi_core.streams import seeded
@@ -88,7 +89,7 @@ class Materials:
         return self._learning(made, "scorer")
 
     def _learning(self, network: Network, name: str) -> Network:
-        return network if self.adapter is None else self.adapter(network, name)
+        return with_master_weights(network) if self.adapter is None else self.adapter(network, name)
 
     def student_learner(self, warmup: int = 0) -> Learner:
         """The student as the run's result: it waits for ``warmup`` updates of the others and has an EMA."""

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from didi_core.config import Choice, own_keys, split_choice
 from didi_core.diffusion.grids import Curve, Grid, grid, shares_of
-from didi_core.diffusion.laws import PROTOCOL, Law, OpenLaw, law
+from didi_core.diffusion.laws import PROTOCOL, Law, OpenLaw, block_size, law
 from didi_core.domain.conditioning import own_templates
-from didi_core.errors import InputError
+from didi_core.errors import InputError, warn
 from didi_core.sampling.base import Sampler, SampleRequest, TokenRule, device_of
 from didi_core.sampling.catalogue import sampler
 from didi_core.sampling.sharing import Drawn, Sharing
@@ -223,6 +223,8 @@ def generate(
         raise InputError(f"batch_size={batch_size} is out of range: it must be at least 1.")
     model: Denoiser = denoiser  # type: ignore[assignment]
     device = device_of(denoiser)
+    if told := order_advice(model, settings):
+        warn(told)
     bias = None if bias is None else bias.to(device)
     if templates is not None and length is not None:
         raise InputError("length and template exclude each other: the template fixes the length.")
@@ -274,6 +276,18 @@ def generate(
         for i in range(num)
     ]
     return Generated(samples, nfe, seconds, tuple(rates))
+
+
+def order_advice(model: Denoiser, settings: SamplerSettings) -> str:
+    """What to set where a model of blocks is to write in another order than it has learnt; '' where it is not."""
+    own = getattr(model, "block_size", 0)
+    asked = block_size(settings.make_law()) if settings.make().uses_law else 0
+    if not own or (asked and own % asked == 0):
+        return ""
+    return (
+        f"the model has learnt to write blocks of {own} from left to right, and law={settings.law} takes it to states "
+        f"that it has never seen. Set law={{kind: blocks, size: {own}}} or law={{kind: threshold, block: {own}}}."
+    )
 
 
 def sample_request(

@@ -16,6 +16,8 @@ from .tokenizer import TextTokenizer
 
 _GAP = re.compile(r"\[\[(\d+|\*)\]\]")
 REST = "*"
+FRAME = 2  # begin and end token of a block
+ROLES = (("system", "system"), ("prompt", "user"))  # keys of a chat, in order, and the role of each
 FORM = (Field("prompt", "Beginning of the text", "The Zen of Python"), Field("suffix", "End of the text"))
 
 
@@ -24,10 +26,22 @@ class TextConditioning:
     """Keys of ``configs/conditioning/language.yaml``.
 
     prompt: the beginning of every sample. suffix: its end.
+    chat: the prompt is a user's turn, written in the tokenizer's chat template; the model writes the answer. system:
+        the turn before it.
     """
 
     prompt: str | None = None
     suffix: str | None = None
+    chat: bool = False
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.chat and self.prompt is None:
+            raise InputError("chat=true needs a prompt: give prompt=<text>, which is what the user says.")
+        if self.chat and self.suffix is not None:
+            raise InputError("chat=true and suffix exclude each other: the model writes the answer to its end.")
+        if self.system is not None and not self.chat:
+            raise InputError(f"system={shorten(self.system)!r} is a part of a chat: set chat=true.")
 
     def conditioning(
         self, tokenizer: TextTokenizer, request: Request, most: int, framed: Callable[[list[int]], list[int]]
@@ -37,19 +51,27 @@ class TextConditioning:
         Raises:
             InputError: a text is empty, or the texts leave nothing to write.
         """
-        given = {key: text for key, text in (("prompt", self.prompt), ("suffix", self.suffix)) if text is not None}
+        texts = {"prompt": self.prompt, "suffix": self.suffix, "system": self.system}
+        given = {key: text for key, text in texts.items() if text is not None}
         if not given:
             return Conditioning()
         for key, text in given.items():
             if not text:
                 raise InputError(f"{key} is empty: give a text, or leave {key} out.")
-        begin, end = tokenizer.ids(self.prompt or ""), tokenizer.ids(self.suffix or "")
+        if self.chat:
+            turns = [{"role": role, "content": given[key]} for key, role in ROLES if key in given]
+            begin, framed = tokenizer.chat(turns), list
+            most, frame = most + FRAME, FRAME  # the template has its own frame, and nothing is behind the answer
+        else:
+            begin, frame = tokenizer.ids(self.prompt or ""), 0
+        end = tokenizer.ids(self.suffix or "")
         shown = " and ".join(f"{key}={shorten(text)!r}" for key, text in given.items())
         mask, rows = tokenizer.vocabulary.mask, []
-        for length in self._lengths(request, most):
+        for length in self._lengths(request, most - frame):
+            length += frame
             free = length - len(begin) - len(end)
             if free < 1:
-                limit = f"the model, which writes {most} tokens" if length == most else f"length={length}"
+                limit = f"the model, which writes {most} tokens" if length == most else f"length={length - frame}"
                 raise InputError(
                     f"{shown} has {len(begin) + len(end)} tokens and is longer than {limit}: shorten the text."
                 )

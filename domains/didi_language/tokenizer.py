@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
@@ -21,11 +21,14 @@ from didi_core.types import Vocabulary
 from .assets import BUNDLED, asset
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END = "<|endoftext|>"  # end token of the tokenizers that we train, as in GPT-2
 BEGIN_NAMES = ("bos_token", "cls_token")
 END_NAMES = ("eos_token", "sep_token")
+COPIES = {"DreamTokenizer": "Qwen2TokenizerFast"}  # classes of remote code, and what they are copies of
+PROBE = "D1D1"  # an answer, to see what a chat template writes after one
+OWN_MASK = re.compile(r"\W*(mdm_)?mask\W*", re.IGNORECASE)  # a mask among the tokens that were added to a tokenizer
 MASK = "<mask>"  # of a published tokenizer: the row after the last token
 FILE = "tokenizer.json"
 LOOSE = ("normalized", "lstrip", "rstrip", "single_word")  # such a token matches more or less than its spelling
@@ -35,7 +38,8 @@ LOOSE = ("normalized", "lstrip", "rstrip", "single_word")  # such a token matche
 class TextTokenizer:
     """A tokenizer with the begin and end ids of a block; ``forbidden`` are other special tokens, never generated.
 
-    ``begin`` and ``end`` are the same token in a tokenizer with a single one (GPT-2).
+    ``begin`` and ``end`` are the same token in a tokenizer with a single one (GPT-2). ``own_mask`` is the mask that a
+    tokenizer has itself, and ``source`` the tokenizer of transformers, which has the chat template.
     """
 
     name: str
@@ -43,6 +47,8 @@ class TextTokenizer:
     begin: int
     end: int
     forbidden: tuple[int, ...] = ()
+    own_mask: int | None = None
+    source: PreTrainedTokenizerBase | None = None
 
     @property
     def size(self) -> int:
@@ -56,7 +62,48 @@ class TextTokenizer:
         The end token may be generated too, because a block holds several documents. Nothing is pinned by its id; the
         begin and end token of a block are pinned by their position.
         """
-        return Vocabulary(size=self.size, forbidden=tuple(i for i in self.forbidden if i not in (self.begin, self.end)))
+        never = tuple(i for i in self.forbidden if i not in (self.begin, self.end, *self.turn_ends))
+        return Vocabulary(size=self.size, forbidden=never, own_mask=self.own_mask)
+
+    @cached_property
+    def turn_ends(self) -> tuple[int, ...]:
+        """Special tokens that end an answer in the chat template, which a model must be able to write."""
+        if not self.has_chat:
+            return ()
+        turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": PROBE}]
+        _, _, after = self._rendered(turns, False).rpartition(PROBE)
+        return tuple(sorted({i for i in self.ids(after.strip()) if i in self.forbidden}))
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether there is a chat template."""
+        return bool(getattr(self.source, "chat_template", None))
+
+    def chat(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+        """Ids of a conversation in the tokenizer's own template, up to where the answer begins.
+
+        Args:
+            turns: each with ``role`` and ``content``.
+
+        Raises:
+            InputError: there is no template, or it does not take these turns.
+        """
+        if not self.has_chat:
+            raise InputError(
+                f"data.tokenizer={self.name} has no chat template. Leave chat out, or name the tokenizer of a model "
+                "that was trained on conversations."
+            )
+        return self.ids(self._rendered(turns, True))
+
+    def _rendered(self, turns: Sequence[Mapping[str, str]], answer: bool) -> str:
+        assert self.source is not None, "asked where there is a template"
+        try:
+            made = self.source.apply_chat_template(
+                [dict(turn) for turn in turns], tokenize=False, add_generation_prompt=answer
+            )
+        except Exception as error:  # noqa: BLE001  # a template is a program, and can raise anything
+            raise InputError(f"data.tokenizer={self.name}: its chat template fails: {first_line(error)}") from None
+        return str(made)
 
     @cached_property
     def digest(self) -> str:
@@ -158,15 +205,23 @@ def _from_file(name: str, path: Path) -> TextTokenizer:
             f"data.tokenizer={name}: no {END} among its tokens, and a bare {FILE} does not say which token ends a "
             "text. Give the folder with its tokenizer_config.json instead."
         )
-    special = [i for i, token in backend.get_added_tokens_decoder().items() if token.special]
-    return TextTokenizer(name, backend, end, end, tuple(sorted(special)))
+    return TextTokenizer(name, backend, end, end, tuple(sorted(_special(backend))), _own_mask(backend))
+
+
+def _special(backend: Tokenizer) -> set[int]:
+    """The tokens that a tokenizer marks as special."""
+    return {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
+
+
+def _own_mask(backend: Tokenizer) -> int | None:
+    """The mask among the added tokens, by its spelling; None where there is none, or more than one."""
+    found = [i for i, token in backend.get_added_tokens_decoder().items() if OWN_MASK.fullmatch(token.content)]
+    return found[0] if len(found) == 1 else None
 
 
 def _from_transformers(name: str) -> TextTokenizer:
-    from transformers import AutoTokenizer
-
     try:
-        found = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
+        found = _class_of(name).from_pretrained(name, use_fast=True, trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer can raise anything
         raise InputError(
             f"data.tokenizer={name} cannot be loaded: {first_line(error)} Give a folder on this machine that holds "
@@ -182,7 +237,19 @@ def _from_transformers(name: str) -> TextTokenizer:
             "document. Set one in its tokenizer_config.json, or choose another tokenizer."
         )
     backend: Tokenizer = found.backend_tokenizer
-    return TextTokenizer(name, backend, end if begin is None else begin, end, tuple(sorted(found.all_special_ids)))
+    own = _first_id(found, ("mask_token",))
+    special = {*found.all_special_ids, *_special(backend)}
+    mask = _own_mask(backend) if own is None else own
+    return TextTokenizer(name, backend, end if begin is None else begin, end, tuple(sorted(special)), mask, found)
+
+
+def _class_of(name: str) -> Any:
+    """The class of transformers that reads a tokenizer: by its folder, or the one that remote code is a copy of."""
+    import transformers
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    named = get_tokenizer_config(name, trust_remote_code=False).get("tokenizer_class")
+    return getattr(transformers, COPIES.get(str(named), "AutoTokenizer"))
 
 
 def _first_id(tokenizer: object, names: Iterable[str]) -> int | None:

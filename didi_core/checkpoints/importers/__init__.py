@@ -1,4 +1,5 @@
-"""Import of checkpoints: files and hub folders of MDLM, IDLM, SDTT, DiDi-Instruct and DPLM, and our own exports.
+"""Import of checkpoints: files and hub folders of MDLM, IDLM, SDTT, DiDi-Instruct, DPLM, LLaDA, Dream and
+SDAR, and our own exports.
 
 No code of a checkpoint is run: files are safetensors, or pickles read without making their objects. Loading is strict,
 and everything that is left out on purpose is reported.
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from didi_core.checkpoints.card import has_card, load_denoiser, load_scorer, model_folder, read_card
 from didi_core.checkpoints.hub import is_hub_id, locate
-from didi_core.checkpoints.importers import didi, esm, mdlm
+from didi_core.checkpoints.importers import didi, esm, llama, mdlm
 from didi_core.checkpoints.importers.parts import Imported, build_denoiser, build_scorer, check_vocabulary
 from didi_core.checkpoints.importers.refusals import looks_like, refuse_other_processes
 from didi_core.checkpoints.importers.sources import Held, read
@@ -45,6 +46,8 @@ def import_checkpoint(
     held = read(path, source)
     if esm.recognises(held):
         return esm.read_esm(held, vocabulary, key, weights)
+    if llama.recognises(held):
+        return llama.read_llama(held, vocabulary, key)
     refuse_other_processes(held)
     for layout in LAYOUTS:
         if layout.recognises(held):

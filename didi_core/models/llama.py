@@ -1,0 +1,257 @@
+"""The LLaMA-like transformer that large masked language models share, behind the trunk/head split.
+
+LLaDA (arXiv 2502.09992), Dream (arXiv 2508.15487) and SDAR (arXiv 2510.06303) are one network with few differences:
+RMS norms before attention and MLP, rotary positions, grouped keys and values, SwiGLU. Parameters have the names that
+transformers gives to its Llama, Qwen2 and Qwen3. It is time-independent, as all three were trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from didi_core.errors import InputError, unknown
+from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
+from didi_core.models.compiled import compilable
+from didi_core.models.dit import rotate
+from didi_core.types import Denoiser, Vocabulary
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Sizes. LLaDA-8B is hidden=4096, layers=32, heads=32, kv_heads=32, head_width=128, intermediate=12288.
+
+    rows: of the embedding, which may be more than the tokenizer has tokens. mask_row: the mask's, among these.
+    tied: the head is the embedding. qkv_bias, qk_norm: biases of queries, keys and values; norms of queries and keys.
+    shifted: the hidden state of a position gives the logits of the next one (Dream).
+    block: positions of a block; a position attends to its own block and to earlier ones (SDAR). 0: to all positions.
+    """
+
+    hidden: int = 4096
+    layers: int = 32
+    heads: int = 32
+    kv_heads: int = 32
+    head_width: int = 128
+    intermediate: int = 12288
+    rows: int = 126464
+    mask_row: int = 126336
+    tied: bool = False
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    shifted: bool = False
+    block: int = 0
+    norm_eps: float = 1e-5
+    rope_theta: float = 500_000.0
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        sizes = (self.hidden, self.layers, self.heads, self.kv_heads, self.head_width, self.intermediate)
+        if min(sizes) < 1:
+            raise InputError("model sizes must be at least 1.")
+        if not (self.norm_eps > 0 and self.rope_theta > 0):
+            raise InputError(f"norm_eps={self.norm_eps}, rope_theta={self.rope_theta}: both are positive.")
+        if self.heads % self.kv_heads:
+            raise InputError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}.")
+        if self.head_width % 2:
+            raise InputError(f"head_width={self.head_width} must be even, as rotary positions turn pairs.")
+        if self.block < 0:
+            raise InputError(f"block={self.block} is out of range: a number of positions, or 0 for no blocks.")
+        if not 0 <= self.mask_row < self.rows:
+            raise InputError(f"mask_row={self.mask_row} is outside the embedding of {self.rows} rows.")
+        if self.attention not in BACKENDS:
+            raise unknown("attention backend", self.attention, BACKENDS, "model.attention")
+        if self.block and self.attention not in ("auto", "sdpa", "eager"):
+            raise InputError(f"attention={self.attention} cannot attend in blocks of {self.block}. Use attention=auto.")
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm, in fp32 at least, in the order of rounding of LLaMA: cast, then times the weight."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * normed.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Projections of one layer."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        width, inner, keys = config.hidden, config.heads * config.head_width, config.kv_heads * config.head_width
+        self.q_proj = nn.Linear(width, inner, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(width, keys, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(width, keys, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(inner, width, bias=False)
+        self.head_width, self.groups = config.head_width, config.heads // config.kv_heads
+        if config.qk_norm:
+            self.q_norm = RMSNorm(config.head_width, config.norm_eps)
+            self.k_norm = RMSNorm(config.head_width, config.norm_eps)
+
+    def queries_and_more(
+        self, x: Float[Tensor, "N D"], cos: Float[Tensor, "N 1 E2"], sin: Float[Tensor, "N 1 E2"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys, and values [N, H, E]; keys and values repeated for their group of heads."""
+        q, k, v = (part(x).unflatten(-1, (-1, self.head_width)) for part in (self.q_proj, self.k_proj, self.v_proj))
+        if hasattr(self, "q_norm"):
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        if self.groups > 1:
+            k, v = k.repeat_interleave(self.groups, dim=1), v.repeat_interleave(self.groups, dim=1)
+        return q, k, v
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        made: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return made
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each with a norm before it."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
+        self.mlp = MLP(config.hidden, config.intermediate)
+
+
+@compilable
+def before_attention(
+    layer: Layer, x: Float[Tensor, "N D"], cos: Float[Tensor, "N 1 E2"], sin: Float[Tensor, "N 1 E2"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [N, H, E]."""
+    return layer.self_attn.queries_and_more(layer.input_layernorm(x), cos, sin)
+
+
+@compilable
+def after_attention(layer: Layer, x: Float[Tensor, "N D"], mixed: Float[Tensor, "N H E"]) -> Float[Tensor, "N D"]:
+    """The residual stream after attention's output, and after the MLP."""
+    x = x + layer.self_attn.o_proj(mixed.flatten(1))
+    made: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
+    return made
+
+
+class Stack(nn.Module):
+    """Embedding, layers and the last norm, under the names of transformers."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.rows, config.hidden)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm: nn.Module = RMSNorm(config.hidden, config.norm_eps)
+
+
+class Llama(Denoiser):
+    """A denoiser (``didi_core.types.Denoiser``) of LLaMA's architecture that is not causal.
+
+    The vocabulary's mask, id V, is looked up at ``config.mask_row``; tokens keep the ids of their tokenizer.
+
+    Args:
+        vocabulary: V tokens, at most ``config.rows``; head columns from V on belong to no token.
+    """
+
+    def __init__(self, config: LlamaConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        if vocabulary.size > config.rows:
+            raise InputError(f"{vocabulary.size} tokens do not fit into an embedding of {config.rows} rows.")
+        self.config, self.vocabulary = config, vocabulary
+        self.model = Stack(config)
+        self.lm_head: nn.Module | None = None
+        if not config.tied:
+            self.lm_head = nn.Linear(config.hidden, config.rows, bias=False)
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers, in order."""
+        return list(self.model.layers)
+
+    @property
+    def block_size(self) -> int:
+        """Positions of a block; 0 for any order."""
+        return self.config.block
+
+    def norms(self) -> list[nn.Module]:
+        """All norms."""
+        return [part for part in self.modules() if isinstance(part, RMSNorm)]
+
+    def drop_head(self, normed: bool) -> None:
+        """Remove what a scorer has no part in: the head, the shift to the next position, the last norm unless
+        ``normed``."""
+        self.lm_head, self.config = None, replace(self.config, shifted=False)
+        if not normed:
+            self.model.norm = nn.Identity()
+
+    def backend(self) -> Backend:
+        """The attention backend of a call under the current autocast state."""
+        if self.config.block and self.config.attention == "auto":
+            return Backend("sdpa", "auto: the packed kernels do not attend in blocks")
+        return current_backend(self.config.attention, self.model.embed_tokens.weight)
+
+    def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Hidden states before the last norm; zeros at padding."""
+        return self.encode(tokens, self.embed(tokens))
+
+    def embed(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Embeddings of tokens, the mask's from its own row."""
+        rows = torch.where(tokens == self.vocabulary.mask, self.config.mask_row, tokens)
+        embedded: Tensor = self.model.embed_tokens(rows)
+        return embedded
+
+    def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Run the layers on embeddings; ``tokens`` only marks the padding."""
+        layout = Layout.of(tokens, self.vocabulary)
+        x, backend = layout.pack(embedded), self.backend().name
+        cos, sin = rotation(layout.positions, self.config.head_width, self.config.rope_theta)
+        for layer in self.model.layers:
+            q, k, v = before_attention(layer, x, cos, sin)
+            x = after_attention(layer, x, attention(q, k, v, layout, backend, block=self.config.block))
+        hidden = layout.unpack(x)
+        return torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1) if self.config.shifted else hidden
+
+    def soft_embed(
+        self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
+    ) -> Float[Tensor, "B L D"]:
+        """Embeddings with those at ``where`` replaced by the weighted mean of token embeddings."""
+        table = self.model.embed_tokens.weight[: self.vocabulary.size]
+        with torch.autocast(table.device.type, enabled=False):  # in half, one-hot weights would not equal the token
+            soft = weights.to(table.dtype) @ table
+        return self.embed(tokens).masked_scatter(where[..., None], soft)
+
+    def features(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Hidden states as the head reads them: normalised."""
+        normed: Tensor = self.model.norm(hidden)
+        return normed
+
+    def head(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... K"]:
+        """Raw logits, one for each row of the embedding."""
+        read = self.features(hidden)
+        logits: Tensor = F.linear(read, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(read)
+        return logits
+
+
+def rotation(positions: Int[Tensor, "N"], width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [N, 1, E/2] of the angles of each position, in fp32."""
+    half = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
+    angles = positions[:, None].float() / theta ** (half / width)
+    return angles.cos()[:, None], angles.sin()[:, None]
