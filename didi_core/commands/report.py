@@ -29,6 +29,7 @@ class Settings(CommonSettings):
 
     compare: tuple[Path, ...] | None = None
     ablation: Path | None = None
+    reference: str | None = None
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -37,6 +38,10 @@ class Settings(CommonSettings):
             raise InputError("give either compare=[<run>,<run>,...] or ablation=<directory of a multirun>.")
         if self.compare is not None and not self.compare:
             raise InputError("compare=[] is empty: give the run directories to compare.")
+        if self.reference is not None and self.ablation is None:
+            raise InputError(
+                f"reference={self.reference} is an objective of ablation=<directory of a multirun>: give that."
+            )
 
 
 def spelled(words: Sequence[str]) -> list[str]:
@@ -56,7 +61,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     notes: list[str] = []
     if settings.ablation is not None:
         runs, notes = read_ablation(settings.ablation)
-        title, (sentence, more, tables) = "Ablation", ablation(runs)
+        title, (sentence, more, tables) = "Ablation", ablation(runs, settings.reference)
     else:
         runs = [read_run(path) for path in settings.compare or ()]
         title, (sentence, more, tables) = "Runs side by side", side_by_side(runs)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, unknown
 from didi_core.evaluation.intervals import Interval, over_runs
 from didi_core.evaluation.wording import figure, headed
-from didi_core.report.budget import CONTROL, Reading, costs, over_control
+from didi_core.report.budget import CONTROL, Reading, costs, over_at_one_variety, over_same_seed
 from didi_core.report.runs import RunReport, read_run, shown
 from didi_core.report.side_tables import Table
 from didi_core.report.tables import estimate
@@ -83,17 +83,23 @@ class Ablation:
         return Table(headed(title), about, headers, tuple(cells), words=(0,))
 
 
-def ablation(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
+def ablation(runs: Sequence[RunReport], reference: str | None = None) -> tuple[str, list[str], list[Table]]:
     """The content of an ablation's report.
+
+    Args:
+        reference: the objective that the others are compared with, seed by seed; by default the control, where there
+            are runs of it.
 
     Returns:
         a sentence about the order; caveats; and tables over seeds: quality as sampled, at matched entropy and against
-        the teacher, entropy, then every other metric with a direction.
+        the teacher, entropy, every other metric with a direction, then differences from the reference, and costs.
 
     Raises:
-        InputError: no run has a student's row.
+        InputError: no run has a student's row, or none is of the reference.
     """
     found = Ablation.of(runs)
+    if reference is not None and reference not in found.by_row:
+        raise unknown("objective", reference, list(found.by_row), "reference")
     if not found.steps:
         raise InputError("none of the runs has a student's row in its report: distil with evaluate.enabled=true.")
     quality, entropy, *others = runs[0].report["metrics"]
@@ -128,7 +134,7 @@ def ablation(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]]:
         for metric in others
         if metric["better"] != "neither"
     ]
-    tables += _beside_the_control(found, quality, others) + costs(found.by_row)
+    tables += _beside(reference or CONTROL, found, quality, others) + costs(found.by_row)
     return _sentence(found, quality), _seeds_notes(found.by_row), tables
 
 
@@ -139,20 +145,24 @@ def _lowest(runs: Sequence[RunReport], metric: Mapping[str, Any]) -> float | Non
     return 0.0 if metric["better"] == "lower" and min(ends, default=-1.0) >= 0 else None
 
 
-def _beside_the_control(
-    found: Ablation, quality: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
+def _beside(
+    reference: str, found: Ablation, quality: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
 ) -> list[Table]:
-    """Quality at matched entropy, and other metrics of which less is better, over those of plain training."""
-    controls = found.by_row.get(CONTROL)
-    if not controls or len(found.by_row) < 2:
+    """Quality at matched entropy, and other metrics of which less is better, over the reference's of the same seed."""
+    theirs = found.by_row.get(reference)
+    if not theirs or len(found.by_row) < 2:
         return []
-    about = "Below 1 is better than the teacher's own training for as long. Geometric mean, Student's t 95 % interval."
+    whose, than = f"{reference}'s", f"{reference} of the same seed"
+    if reference == CONTROL:
+        whose, than = "the control's", "the teacher's own training for as long"
+    about = f"Below 1 is better than {than}. Geometric mean, Student's t 95 % interval."
     readings = {f"{quality['label']} at matched entropy": _matched}
     readings |= {metric["label"]: _sampled(metric["name"]) for metric in others if metric["better"] == "lower"}
-    return [
-        found.over_seeds(f"{label}, over the control's", about, over_control(controls, read), geometric=True)
-        for label, read in readings.items()
-    ]
+    ratios = {label: over_same_seed(theirs, read) for label, read in readings.items()}
+    if variety := theirs[0].report.get("variety"):
+        label = f"{quality['label']} at matched {variety['label']}"
+        ratios[label] = over_at_one_variety(theirs, quality["name"], variety["name"])
+    return [found.over_seeds(f"{label}, over {whose}", about, read, geometric=True) for label, read in ratios.items()]
 
 
 def read_ablation(folder: Path) -> tuple[list[RunReport], list[str]]:

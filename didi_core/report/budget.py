@@ -1,9 +1,12 @@
-"""Costs of objectives, and their results relative to the control, plain training for the same time."""
+"""Costs of objectives, and their results over those of one of them, as of the control, plain training for as long."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import exp, log
 from typing import Any
+
+import numpy as np
 
 from didi_core.evaluation.intervals import over_runs
 from didi_core.report.record import read_training
@@ -41,16 +44,54 @@ def costs(by_row: Mapping[str, Sequence[RunReport]]) -> list[Table]:
     return [Table("Cost", "Means over training seeds, warm-up of critics included.", headers, tuple(cells), words=(0,))]
 
 
-def over_control(controls: Sequence[RunReport], read: Reading) -> Reading:
-    """The value that ``read`` gives for a run, over its value for the control with the same seed."""
-    by_seed = {run.config.get("seed"): run for run in controls}
+def over_same_seed(others: Sequence[RunReport], read: Reading) -> Reading:
+    """The value that ``read`` gives for a run, over its value for that of the others with the same seed."""
+    by_seed = {run.config.get("seed"): run for run in others}
 
     def ratio(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
-        control = by_seed.get(run.config.get("seed"))
-        if model != "student" or control is None:
+        other = by_seed.get(run.config.get("seed"))
+        if model != "student" or other is None:
             return None
-        values = [one["value"] for each in (run, control) if (one := read(each, model, steps)) and one["value"]]
+        values = [one["value"] for each in (run, other) if (one := read(each, model, steps)) and one["value"]]
         positive = len(values) == 2 and min(values) > 0
         return {"value": values[0] / values[1]} if positive else None
 
     return ratio
+
+
+def over_at_one_variety(others: Sequence[RunReport], quality: str, variety: str) -> Reading:
+    """The quality of a run over that of the others' run of the same seed, both at one value of a metric of variety.
+
+    It is the value nearest to that of held-out data which both sweeps of temperature reach; None where they have none
+    in common. Between temperatures the logarithm of the quality is linear in the variety.
+    """
+    by_seed = {run.config.get("seed"): run for run in others}
+
+    def ratio(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
+        other = by_seed.get(run.config.get("seed"))
+        wanted = _of_data(run, variety)
+        if model != "student" or other is None or wanted is None:
+            return None
+        both = [_sweep(each, model, steps, quality, variety) for each in (run, other)]
+        if not all(both):
+            return None
+        low, high = (end(end_of(x for x, _ in sweep) for sweep in both) for end, end_of in ((max, min), (min, max)))
+        at = min(max(wanted, low), high)
+        ours, theirs = (np.interp(at, *zip(*sweep, strict=True)) for sweep in both)
+        return {"value": exp(ours - theirs)} if low <= high else None
+
+    return ratio
+
+
+def _of_data(run: RunReport, metric: str) -> float | None:
+    """A metric's value of held-out data."""
+    found = (row["values"].get(metric) for row in run.report["rows"] if row["kind"] == "data")
+    return next((float(one["value"]) for one in found if one and one["value"] is not None), None)
+
+
+def _sweep(run: RunReport, model: str, steps: int, quality: str, variety: str) -> list[tuple[float, float]]:
+    """(variety, log quality) at every temperature, by rising variety."""
+    rows = [row["values"] for row in run.report["rows"] if row["kind"] == "model" and row["model"] == model
+            and row["method"]["steps"] == steps]  # fmt: skip
+    pairs = [(row[variety]["value"], row[quality]["value"]) for row in rows if row.get(variety) and row.get(quality)]
+    return sorted((float(x), log(y)) for x, y in pairs if x is not None and y)

@@ -197,6 +197,7 @@ def test_runs_may_follow_the_word_compare(tmp_path: Path) -> None:
         (["ablation"], "give either compare="),
         (["compare", "it's", "there"], "it's"),
         (["sideways"], "'sideways' is not a setting: write key=value"),
+        (["compare=[a,b]", "reference=didi"], "reference=didi is an objective of ablation="),
     ],
 )
 def test_what_is_wrong_is_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,3 +226,36 @@ def test_objectives_stand_beside_the_control_and_have_a_cost(tmp_path: Path) -> 
     bare = [write(tmp_path / "bare" / name, name) for name in ("didi", "mine")]
     _, _, few = ablation([read_run(path) for path in bare])
     assert not [table for table in few if table.title == "Cost" or "control" in table.title]
+
+
+def test_objectives_stand_beside_any_of_them(tmp_path: Path) -> None:
+    for seed, base in enumerate((10.0, 20.0, 40.0)):
+        for name, factor in (("cross_entropy", 1.0), ("didi", 2.0), ("mine", 0.5)):
+            write(tmp_path / f"{name}_{seed}", name, factor * base - 0.5, seed=seed)
+    run(Settings(ablation=tmp_path, reference="didi", out=tmp_path / "out"), {}, ("report",))
+    tables = json.loads((tmp_path / "out" / "runs.json").read_text())["tables"]
+    assert not [table for table in tables if "the control" in table["title"]]
+    (beside,) = [table for table in tables if table["title"] == "Ppl at matched entropy, over didi's"]
+    assert ["mine", "3", "0.250 [0.250, 0.250]"] in beside["cells"] and "didi of the same seed" in beside["about"]
+    with pytest.raises(InputError, match="unknown objective 'dido'.*Did you mean 'didi'"):
+        run(Settings(ablation=tmp_path, reference="dido", out=tmp_path / "out"), {}, ("report",))
+
+
+@pytest.mark.parametrize(
+    ("ours", "told"),
+    [((1.0, 2.0, 3.0), "0.500"), ((2.5, 3.0, 4.0), "0.420"), ((5.0, 6.0, 7.0), "–")],
+    ids=["at that of the data", "the nearest that both reach", "none in common"],
+)
+def test_objectives_are_compared_at_one_variety(tmp_path: Path, ours: tuple[float, ...], told: str) -> None:
+    """The quality is 2^variety for the one and the root of it for the other; held-out data have a variety of 2."""
+    for name, sweep, power in (("didi", (1.0, 2.0, 3.0), 1.0), ("mine", ours, 0.5)):
+        path = write(tmp_path / name, name) / "report.json"
+        report = json.loads(path.read_text())
+        row = report["rows"][0]
+        report["rows"] = [
+            {**row, "values": {**row["values"], "ppl": interval(2 ** (power * v)), "mix": interval(v)}} for v in sweep
+        ] + [{"model": "held-out", "kind": "data", "values": {"mix": interval(2.0)}}]
+        path.write_text(json.dumps({**report, "variety": {"name": "mix", "label": "mix"}}))
+    _, _, tables = ablation(read_ablation(tmp_path)[0], "didi")
+    (beside,) = [table for table in tables if table.title == "Ppl at matched mix, over didi's"]
+    assert beside.cells[-1] == ("mine", "1", told)
