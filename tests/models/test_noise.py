@@ -185,3 +185,18 @@ def test_every_objective_trains_a_student_with_noise(name: str) -> None:
         assert gradient is not None and float(gradient.norm()) > 0
         found.append(gradient.clone())
     assert torch.equal(*found)
+
+
+def test_noise_tells_sequences_apart_from_the_start_and_leaves_most_of_what_the_teacher_knows() -> None:
+    """Information of the tokens of one call about their vector, and what the student is off its teacher, in nats."""
+    domain = registry().domain("toy", {})
+    teacher = domain.teacher("bundled").eval()
+    student = with_noise(teacher, 32, 0).eval()
+    tokens = torch.full((256, 4), domain.vocabulary.mask)
+    with torch.no_grad():
+        noise = torch.randn(256, 32, generator=generator(0, "noise"))
+        known, ours = (each.log_softmax(-1) for each in (teacher(tokens), student(tokens, noise)))
+    p = ours.exp()
+    told = float((p * (ours - p.mean(0).log())).sum(-1).mean())
+    off = float((p * (ours - known)).sum(-1).mean())
+    assert 0.03 < told < off < 0.5
