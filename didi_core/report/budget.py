@@ -77,7 +77,7 @@ def over_at_one_variety(others: Sequence[RunReport], quality: str, variety: str)
             return None
         low, high = (end(end_of(x for x, _ in sweep) for sweep in both) for end, end_of in ((max, min), (min, max)))
         at = min(max(wanted, low), high)
-        ours, theirs = (np.interp(at, *zip(*sweep, strict=True)) for sweep in both)
+        ours, theirs = (float(np.interp(at, *np.array(sweep).T)) for sweep in both)
         return {"value": exp(ours - theirs)} if low <= high else None
 
     return ratio
