@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 MEANINGFUL = 3  # steps after the first that an estimate of the time left needs
 QUIET_SECONDS = 20.0  # between lines when the output is a file
+BAR_WIDTH, TIME_WIDTH = 20, 7  # columns of a live bar, and of its time left
 SHOWN = (
     "loss",
     "validation_loss",
@@ -66,7 +67,6 @@ class Bar:
     _done: int = 0
     _total: int = 0
     _last_line: float = 0.0
-    _started: float = 0.0
     _before: int = 0
     _before_pace: int = 0
     _first: float = 0.0  # end of the first step, which also sets things up and does not count for the pace
@@ -79,11 +79,12 @@ class Bar:
     def start(self, title: str, total: int, done: int = 0) -> None:
         """Begin a bar of ``total`` steps (0: unknown), of which ``done`` are finished."""
         self._title, self._total, self._done, self._before = title, total, done, done
-        self._last_line = self._started = time.monotonic()
+        self._last_line = time.monotonic()
         if not self.live:
             self.console.print(f"{title}: {done} of {total}" if total else title, highlight=False)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar = BarColumn(bar_width=BAR_WIDTH)
+        columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, TextColumn("{task.fields[scalars]}"), console=self.console)
         self._progress.start()
         self._task = self._progress.add_task(title, total=total or None, completed=done, scalars="")
@@ -94,13 +95,19 @@ class Bar:
             self._first, self._before_pace = time.monotonic(), self._done + by
         self._done += by
         if self._progress is not None and self._task is not None:
-            shown = {"scalars": shorten(scalars)} if scalars else {}
+            shown = {"scalars": shorten(scalars, self._room)} if scalars else {}
             self._progress.update(self._task, advance=by, **shown)  # type: ignore[arg-type]
         elif time.monotonic() - self._last_line > QUIET_SECONDS or self._done == self._total:
             self._last_line = time.monotonic()
             of = f"/{self._total}" if self._total else ""
             line = f"{self._title} {self._done}{of}{self._left()} {shorten(scalars or {})}".rstrip()
             self.console.print(line, highlight=False, soft_wrap=True)
+
+    @property
+    def _room(self) -> int:
+        """Columns beside the bar. Scalars take no more, so that the bar and its time left stay in sight."""
+        count = 2 * len(str(self._total or self._done)) + 1
+        return self.console.width - len(self._title) - BAR_WIDTH - count - TIME_WIDTH - 4  # 4 gaps
 
     def _left(self) -> str:
         """Time left at the pace so far, in words; empty before an estimate is possible."""
@@ -121,9 +128,15 @@ class Bar:
         self._progress = None
 
 
-def shorten(scalars: Mapping[str, float]) -> str:
-    """The most important scalars, in one short line."""
-    return " ".join(f"{name}={scalars[name]:.4g}" for name in SHOWN if name in scalars)
+def shorten(scalars: Mapping[str, float], room: int | None = None) -> str:
+    """The most important scalars, in one short line: as many as ``room`` columns hold; None for all."""
+    made = ""
+    for name in SHOWN:
+        longer = f"{made} {name}={scalars[name]:.4g}".lstrip() if name in scalars else made
+        if room is not None and len(longer) > room:
+            break
+        made = longer
+    return made
 
 
 def counting(bar: Reporter) -> Callable[[int], None]:

@@ -1,0 +1,66 @@
+"""What a person sees while something runs: a live bar in a terminal, plain lines in a file."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+
+import pytest
+from rich.console import Console
+
+from didi_core.progress import SHOWN, Bar, counting, shorten
+
+SCALARS = dict.fromkeys(SHOWN, -0.123456)
+
+
+def console(width: int, terminal: bool) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=terminal, markup=False, color_system=None)
+
+
+def written(bar: Bar) -> str:
+    assert isinstance(bar.console.file, io.StringIO)
+    return bar.console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 300])
+@pytest.mark.parametrize("total", [0, 9, 100_000])
+def test_scalars_leave_the_bar_its_room(width: int, total: int) -> None:
+    """In a line of any width the title, the count and the time left are whole, and so is every scalar shown."""
+    bar = Bar(console(width, terminal=True))
+    bar.start("distill: warm-up", total)
+    for _ in range(4):
+        bar.advance(SCALARS)
+    bar.stop()
+    last = re.sub(r"\x1b\[[?0-9]*[A-Za-z]", "", written(bar)).strip().rpartition("\r")[2]
+    assert re.search(rf"^distill: warm-up .* 4/{total} +[-:0-9]{{7}}" if total else "^distill: warm-up .* 4/[?]", last)
+    shown = [word for word in last.split() if "=" in word]
+    assert all(word.endswith("=-0.1235") for word in shown) and (len(shown) == len(SHOWN)) == (width == 300)
+
+
+@pytest.mark.parametrize(
+    ("room", "made"), [(None, "loss=2 kl=1"), (11, "loss=2 kl=1"), (10, "loss=2"), (5, ""), (-3, "")]
+)
+def test_scalars_are_whole_or_absent(room: int | None, made: str) -> None:
+    assert shorten({"kl": 1.0, "loss": 2.0, "unknown": 3.0}, room) == made
+
+
+def test_a_file_gets_few_lines_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count(step=5.0)
+    monkeypatch.setattr("didi_core.progress.time.monotonic", lambda: next(now))
+    bar = Bar(console(200, terminal=False))
+    bar.start("distill", 40)
+    for _ in range(40):
+        bar.advance({"loss": 1.0})
+    lines = written(bar).splitlines()
+    assert lines[0] == "distill: 0 of 40" and lines[-1] == "distill 40/40 loss=1"
+    assert 3 < len(lines) < 20 and any(" left loss=1" in line for line in lines[1:-1])
+
+
+def test_what_is_finished_together_counts_together() -> None:
+    bar = Bar(console(80, terminal=False))
+    bar.start("sample", 10)
+    progress = counting(bar)
+    for finished in (3, 3, 10):
+        progress(finished)
+    assert written(bar).splitlines()[-1] == "sample 10/10"
