@@ -11,7 +11,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.evaluation.intervals import Interval, over_runs
 from didi_core.evaluation.wording import figure, headed
 from didi_core.report.budget import CONTROL, Reading, costs, over_at_one_variety, over_same_seed
-from didi_core.report.runs import RunReport, read_run, shown
+from didi_core.report.runs import RunReport, check_domains, comparability, judges, read_run, shown
 from didi_core.report.side_tables import Table
 from didi_core.report.tables import estimate
 from didi_core.storage.run_dir import RECORD
@@ -95,8 +95,16 @@ def ablation(runs: Sequence[RunReport], reference: str | None = None) -> tuple[s
         the teacher, entropy, every other metric with a direction, then differences from the reference, and costs.
 
     Raises:
-        InputError: no run has a student's row, or none is of the reference.
+        InputError: no run has a student's row, none is of the reference, or the runs have no number in common: they
+            are of different domains, or their judges differ.
     """
+    check_domains(runs)
+    if len(judged := judges(runs)) > 1:
+        one, other, *_ = (run.path.name for run in judged.values())
+        raise InputError(
+            f"the judges of runs {one} and {other} differ, and qualities of two judges have no mean. Evaluate all runs "
+            "with one judge, or give the runs of each judge a folder of their own."
+        )
     found = Ablation.of(runs)
     if reference is not None and reference not in found.by_row:
         raise unknown("objective", reference, list(found.by_row), "reference")
@@ -135,7 +143,8 @@ def ablation(runs: Sequence[RunReport], reference: str | None = None) -> tuple[s
         if metric["better"] != "neither"
     ]
     tables += _beside(reference or CONTROL, found, quality, others) + costs(found.by_row)
-    return _sentence(found, quality), _seeds_notes(found.by_row), tables
+    notes = _seeds_notes(found.by_row) + comparability(runs, [run.path.name for run in runs])
+    return _sentence(found, quality), notes, tables
 
 
 def _lowest(runs: Sequence[RunReport], metric: Mapping[str, Any]) -> float | None:

@@ -110,10 +110,10 @@ def side_by_side(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]
     """
     if len(runs) < 2:
         raise InputError("compare=[...] needs at least two run directories.")
-    domains = {run.report["domain"]: run for run in runs}
-    if len(domains) > 1:
-        listed = ", ".join(f"{run.path}: {name}" for name, run in domains.items())
-        raise InputError(f"runs of different domains do not compare ({listed}).")
+    places = [run.path.resolve() for run in runs]
+    if twice := [run.path for run, place in zip(runs, places, strict=True) if places.count(place) > 1]:
+        raise InputError(f"compare=[...] names {twice[0]} more than once. Name each run once.")
+    check_domains(runs)
     quality = runs[0].report["metrics"][0]
     entropy = runs[0].report["metrics"][1]
     names = _short_names([run.path for run in runs])
@@ -140,9 +140,17 @@ def side_by_side(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]
     about = "As sampled at the temperature nearest to 1, and at matched entropy; 95 % intervals over samples."
     return (
         _best_sentence(runs, names, quality),
-        _comparability(runs, names),
+        comparability(runs, names),
         [Table("Runs side by side", about, headers, tuple(cells), words=(0, 1, 2))],
     )
+
+
+def check_domains(runs: Sequence[RunReport]) -> None:
+    """Raise InputError for runs of different domains, which have no number in common."""
+    domains = {run.report["domain"]: run for run in runs}
+    if len(domains) > 1:
+        listed = ", ".join(f"{run.path}: {name}" for name, run in domains.items())
+        raise InputError(f"runs of different domains do not compare ({listed}).")
 
 
 def _best_sentence(runs: Sequence[RunReport], names: Sequence[str], quality: Mapping[str, Any]) -> str:
@@ -150,7 +158,7 @@ def _best_sentence(runs: Sequence[RunReport], names: Sequence[str], quality: Map
 
     A quality of which more is better is compared as sampled.
     """
-    if _judges(runs) > 1:
+    if len(judges(runs)) > 1:
         return "No best student: the runs have different judges, so their qualities do not compare."
     if not _close(_entropies(runs)):
         return "No best student: the runs are matched at different entropies, so their qualities do not compare."
@@ -177,8 +185,12 @@ def _quality(run: RunReport, row: Mapping[str, Any], sampled: str | None) -> flo
     return value
 
 
-def _judges(runs: Sequence[RunReport]) -> int:
-    return len({json.dumps(run.report["metrics"][0]) for run in runs})
+def judges(runs: Sequence[RunReport]) -> dict[str, RunReport]:
+    """The first run of each judge, by what its report says of the quality."""
+    found: dict[str, RunReport] = {}
+    for run in runs:
+        found.setdefault(json.dumps(run.report["metrics"][0]), run)
+    return found
 
 
 def _entropies(runs: Sequence[RunReport]) -> list[float]:
@@ -191,10 +203,10 @@ def _close(entropies: Sequence[float]) -> bool:
     return not entropies or entropies[-1] - entropies[0] <= NEAR * entropies[-1]
 
 
-def _comparability(runs: Sequence[RunReport], names: Sequence[str]) -> list[str]:
+def comparability(runs: Sequence[RunReport], names: Sequence[str]) -> list[str]:
     """Reasons why numbers of the runs cannot be compared."""
     notes = []
-    if _judges(runs) > 1:
+    if len(judges(runs)) > 1:
         notes.append("The runs have different judges: their qualities do not compare.")
     entropies = _entropies(runs)
     if len(entropies) > 1:

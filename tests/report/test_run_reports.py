@@ -170,6 +170,26 @@ def test_runs_that_do_not_compare_have_no_best(tmp_path: Path) -> None:
         assert notes == [f"The runs are compared at different entropies (2.0, {at})."]
 
 
+def test_runs_that_do_not_compare_are_no_ablation(tmp_path: Path) -> None:
+    runs = [write(tmp_path / str(seed), "didi", seed=seed) for seed in range(3)]
+    changed(runs[1], description="another judge")
+    with pytest.raises(InputError, match="the judges of runs 0 and 1 differ, and qualities of two judges have no mean"):
+        ablation([read_run(path) for path in runs])
+    runs[1] = write(tmp_path / "protein", "didi", domain="protein")
+    with pytest.raises(InputError, match="different domains do not compare"):
+        ablation([read_run(path) for path in runs])
+    report = json.loads((runs[2] / "report.json").read_text())
+    (runs[2] / "report.json").write_text(json.dumps({**report, "reference_entropy": 2.5}))
+    notes = ablation([read_run(path) for path in (runs[0], runs[2])])[1]
+    assert "The runs are compared at different entropies (2.0, 2.5)." in notes
+
+
+def test_a_run_is_not_beside_itself(tmp_path: Path) -> None:
+    path = write(tmp_path / "a")
+    with pytest.raises(InputError, match="a more than once"):
+        side_by_side([read_run(one) for one in (path, path / ".." / "a")])
+
+
 def test_the_command_writes_all_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = tuple(write(tmp_path / name) for name in ("a", "b"))
     run(Settings(compare=paths, out=tmp_path / "out"), {}, ("report",))
