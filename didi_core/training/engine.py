@@ -151,9 +151,10 @@ class Engine:
         first = self.keeper.restore(state)
         if first:
             reporter.message(f"{self.title}: continuing after step {first} of {self.steps}")
-        for caution in [] if first else every.cautions():
-            reporter.message(f"{self.title}: {caution}")
         wait = self.result.learner.warmup
+        others = [trainee.learner for trainee in self.trainees[:-1]]
+        for caution in [] if first else [*every.cautions(), *unfinished_warmups(others, wait, every.steps)]:
+            reporter.message(f"{self.title}: {caution}")
         self._show(first, wait)
         done, over = first, self._over(self.clock.seconds)
         self.clock.start()
@@ -329,6 +330,16 @@ def total_updates(learner: Learner, wait: int, steps: int) -> int:
     """Length of the learner's schedule, in updates, if the result makes ``steps`` updates after its warm-up."""
     together = max(wait, learner.warmup)
     return together - learner.warmup + (wait + steps - together) * max(learner.updates, 1)
+
+
+def unfinished_warmups(learners: Sequence[Learner], wait: int, steps: int) -> list[str]:
+    """A sentence on each learner whose learning rate still rises when the run ends."""
+    return [
+        f"the learning rate of {learner.name} rises through the whole run: its warm-up has "
+        f"{learner.optimiser.warmup} updates and the run {made}. A critic's is objective.critic.lr_warmup."
+        for learner in learners
+        if learner.updates and learner.optimiser.warmup >= (made := total_updates(learner, wait, steps)) > 1
+    ]
 
 
 def mean_scalars(found: Sequence[Scalars]) -> dict[str, float]:

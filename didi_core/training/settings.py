@@ -58,8 +58,8 @@ class TrainingSettings:
         found = []
         if self.warmup >= self.steps > 1:
             found.append(
-                f"training.warmup={self.warmup} does not end within the {self.steps} steps: the learning rate never "
-                f"reaches training.lr={self.lr:g}."
+                f"training.warmup={self.warmup} does not end before the {self.steps} steps do: the learning rate "
+                "rises through the whole run."
             )
         if self.seconds and self.final < 1:
             found.append(

@@ -16,7 +16,7 @@ from didi_core.errors import InputError
 from didi_core.processes import Processes
 from didi_core.run import Run
 from didi_core.streams import generator
-from didi_core.training.engine import Clock, Engine, Trainee, due_updates, total_updates
+from didi_core.training.engine import Clock, Engine, Trainee, due_updates, total_updates, unfinished_warmups
 from didi_core.training.objective import Collapse, Learner, Objective, Scalars, Slice, Terms
 from didi_core.training.optimiser import EMA, OptimiserSettings
 from didi_core.training.settings import TrainingSettings
@@ -299,6 +299,24 @@ def test_an_average_that_is_longer_than_the_run_is_of_the_run() -> None:
     assert float(average.shadow["weight"]) > 0.99
     assert TrainingSettings(steps=20, warmup=0, ema=0.9999).cautions() == []
     assert "training.warmup=20" in TrainingSettings(steps=20, warmup=20).cautions()[0]
+
+
+@pytest.mark.parametrize(
+    ("critic", "warmup", "made"),
+    [
+        ({}, 6, 6),
+        ({}, 5, None),
+        ({"updates": 2}, 12, 12),
+        ({"updates": 2, "warmup": 2}, 8, 8),
+        ({"updates": 0}, 9, None),
+    ],
+)
+def test_a_rate_that_rises_to_the_end_is_told(critic: Mapping[str, int], warmup: int, made: int | None) -> None:
+    """Of every learner, by the number of its own updates; the engine's run has six steps."""
+    optimiser = OptimiserSettings(lr=0.5, warmup=warmup)
+    found = unfinished_warmups([Learner("critic", NET, optimiser, **critic)], 0, TRAINING.steps)
+    assert len(found) == (made is not None)
+    assert all(f"its warm-up has {warmup} updates and the run {made}." in said for said in found)
 
 
 # --- a budget of time
