@@ -12,6 +12,7 @@ from torch import Tensor
 from didi_core.checkpoints.card import CARD, architecture_of, load_denoiser, load_scorer, model_folder, read_card
 from didi_core.checkpoints.importers.parts import HEAD, NORMED_HEAD
 from didi_core.checkpoints.importers.sources import DISCRIMINATOR
+from didi_core.checkpoints.quiet import quiet
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT
 from didi_core.models.scorer import TokenScorer
@@ -51,7 +52,13 @@ def hub_files(run: Path, out: Path, card: Mapping[str, Any] | None = None) -> Ca
     from didi_core.checkpoints.huggingface import wrapped
 
     denoiser, scorer = _load(run, out)
-    return wrapped(denoiser, scorer, card or read_card(model_folder(run))).save_pretrained
+    made = wrapped(denoiser, scorer, card or read_card(model_folder(run)))
+
+    def save(folder: Path) -> None:
+        with quiet():
+            made.save_pretrained(folder)
+
+    return save
 
 
 def public_class(card: Mapping[str, Any]) -> str:
@@ -114,7 +121,9 @@ def discriminator_tensors(scorer: TokenScorer) -> dict[str, Tensor]:
 def _load(run: Path, out: Path) -> tuple[Denoiser, TokenScorer | None]:
     """The networks to export. Raises InputError for a folder in use, or for networks of other architectures."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"out={out} exists and is not empty. Name a new folder.")
+        raise InputError(
+            f"out={out} exists and is not empty: if it is an earlier export, it is whole. Name a new folder."
+        )
     denoiser, scorer = load_denoiser(run), load_scorer(run)
     if architecture_of(denoiser) not in PUBLIC or not (scorer is None or isinstance(scorer, TokenScorer)):
         raise InputError(

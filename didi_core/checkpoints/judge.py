@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from didi_core.checkpoints.card import check_seal, read_vocabulary, write_card
+from didi_core.checkpoints.quiet import quiet
 from didi_core.checkpoints.weights import check_sizes, read_weights, write_weights
 from didi_core.config import build
 from didi_core.errors import InputError
@@ -78,9 +79,14 @@ def causal_network(name: str, key: str, otherwise: str) -> Any:
     folder = Path(name).expanduser()
     check_depth(folder, f"{key}={name}")
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
+        with quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except Exception as error:  # a configuration is checked by many libraries, each with errors of its own
         reason = " ".join(str(error).split("\n")[0].split())[:160] or type(error).__name__
         raise InputError(f"{key}={name} cannot be loaded: {reason.rstrip('.')}. {advice}") from None

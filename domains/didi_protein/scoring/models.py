@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from didi_core.checkpoints.judge import check_depth
+from didi_core.checkpoints.quiet import quiet
 from didi_core.errors import InputError
 from didi_core.storage.files import read_json
 
@@ -48,19 +47,3 @@ def load_strictly(kind: Any, folder: Path, unread: Sequence[str] = ()) -> Any:
                 f"{folder} holds weights of another model: {len(names)} tensors {what} ({shown}). Get it again."
             )
     return model.float().eval()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress the bars and warnings of transformers; this package checks and reports what matters."""
-    from transformers.utils import logging as theirs
-
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity(logging.ERROR)
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(level)
-        if bars:
-            theirs.enable_progress_bar()
