@@ -101,9 +101,10 @@ def _filled(settings: Settings, out: Path) -> dict[str, Any]:
     source = settings.run or Path()
     model = model_folder(source)
     card = _card(settings, model)
+    named = domain_name(card, f"run={settings.run}")
     report = _report(settings, model, card)
     files = hub_files(source, out, card)
-    domain = make_domain(domain_name(card, str(model)), card.get("data") or {})
+    domain = make_domain(named, card.get("data") or {})
     name = str(settings.to) if settings.hosted else out.name
 
     def fill(folder: Path) -> None:
@@ -127,8 +128,6 @@ def _hashes(folder: Path) -> dict[str, str]:
 def _card(settings: Settings, model: Path) -> dict[str, Any]:
     """The model's card with what the settings add to it, and the command of its run."""
     card = read_card(model)
-    if "domain" not in card:
-        raise InputError(f"run={settings.run}: {model} has no domain in its card. Import it again: didi import.")
     added = {entry: getattr(settings, key) for key, entry in OF_THE_CARD.items() if getattr(settings, key) is not None}
     record = model.parent / RECORD
     if "command" not in card and record.is_file():
