@@ -18,6 +18,7 @@ from didi_core.commands.setting import WISHES
 from didi_core.config import config_folder, flatten
 
 COMMENT_AT = 44  # column
+OF_PRETRAIN = ("autoregressive", "nelbo")  # kinds of objectives that are for pretrain; all others are for distill
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:\s#\s(?P<comment>.*))?$")
 
 
@@ -69,13 +70,28 @@ def shown_config(command: str, words: Sequence[str] = ()) -> tuple[dict[str, Any
 
 
 def groups_of(command: str) -> dict[str, list[str]]:
-    """The groups in the defaults of a command's file, each with the core's own choices."""
+    """The groups in the defaults of a command's file, each with the core's own choices that are for this command."""
     found = {}
     for entry in _load(config_folder() / f"{command}.yaml").get("defaults", []):
         for name in entry if isinstance(entry, Mapping) else ():
             group = str(name).split()[-1]
-            found[group] = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+            paths = (config_folder() / group).glob("*.yaml")
+            found[group] = sorted(path.stem for path in paths if _serves(path, command))
     return {group: names for group, names in found.items() if names}
+
+
+def _serves(choice: Path, command: str) -> bool:
+    """Whether the file of a choice is for a command: by its name, by its kind of objective, or by its first comment."""
+    group = choice.parent.name
+    if group == "sizes":
+        return choice.stem.startswith(f"{command}_")
+    if group == "experiment":
+        return f"{command} experiment={choice.stem}" in choice.read_text(encoding="utf-8")
+    if group == "tuning":
+        choice = config_folder() / "objective" / f"{choice.stem.rpartition('_')[0]}.yaml"
+    elif group != "objective":
+        return True
+    return (_load(choice).get("objective", {}).get("kind") in OF_PRETRAIN) == (command == "pretrain")
 
 
 def _comments(command: str, config: Mapping[str, Any]) -> dict[str, str]:

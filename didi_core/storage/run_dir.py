@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from didi_core.config import flatten
 from didi_core.errors import InputError
 from didi_core.storage.files import check_links, is_temporary, read_json, remove_leftovers, write_json
 
@@ -153,7 +152,7 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     A key that an older record does not have counts as null.
     """
-    flat_old, flat_new = _leaves(old), _leaves(new)
+    flat_old, flat_new = (_leaves(json.loads(json.dumps(config, default=str))) for config in (old, new))
     differing = []
     for key in sorted({*flat_old, *flat_new} - {*HARMLESS}):
         before, after = flat_old.get(key, "absent"), flat_new.get(key, "absent")
@@ -162,9 +161,16 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return differing
 
 
-def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
-    plain = json.loads(json.dumps(config, default=str))
-    return {key: value for key, value in flatten(plain).items() if not isinstance(value, Mapping)}
+def _leaves(node: Any, where: str = "") -> dict[str, Any]:
+    """Dotted keys of all values. Those of groups in a list have their number in it: ``reward.0.clip``."""
+    grouped = isinstance(node, list) and node and all(isinstance(one, Mapping) for one in node)
+    if not isinstance(node, Mapping) and not grouped:
+        return {where: node}
+    inner = node.items() if isinstance(node, Mapping) else enumerate(node)
+    found: dict[str, Any] = {}
+    for name, value in inner:
+        found |= _leaves(value, f"{where}.{name}" if where else str(name))
+    return found
 
 
 def _take_lock(path: Path, key: str) -> int:

@@ -21,8 +21,10 @@ from didi_core.checkpoints.card import write_card
 from didi_core.cli import INTERRUPTED, WRONG, disk_trouble, guarded, main
 from didi_core.commands import COMMANDS
 from didi_core.commands.completion import candidates
-from didi_core.commands.explain import explained
+from didi_core.commands.compose import compose_jobs
+from didi_core.commands.explain import OF_PRETRAIN, explained, groups_of
 from didi_core.errors import DidiError, InputError
+from didi_core.objectives.registry import BUILT_IN
 from didi_core.storage.run_dir import RunDirectory, differing_keys
 
 TINY = ["domain=toy", "model=micro", "training.batch_size=8", "validation_batches=1"]
@@ -197,6 +199,26 @@ def test_harmless_keys_do_not_differ() -> None:
     before, after = {"run_dir": "a", "resume": "latest", "x": 1}, {"run_dir": "b", "resume": "previous", "x": 1}
     assert differing_keys(before, after) == []
     assert differing_keys({"a": {"b": 1}}, {"a": {"b": 2}, "c": 3}) == ["a.b: 1 -> 2", "c: absent -> 3"]
+
+
+def test_groups_in_a_list_differ_key_by_key() -> None:
+    before = {"reward": [{"kind": "scorer", "clip": 8.0}, {"kind": "log_ratio"}], "steps": [1, 2]}
+    after = {"reward": [{"kind": "scorer", "clip": 4.0}], "steps": [1, 4]}
+    assert differing_keys(before, after) == [
+        "reward.0.clip: 8.0 -> 4.0", "reward.1.kind: log_ratio -> absent", "steps: [1, 2] -> [1, 4]"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["pretrain", "distill"])
+def test_help_offers_the_choices_that_are_for_the_command(command: str) -> None:
+    """It imports no objective, so it knows by name which ones are for pretrain."""
+    offered = groups_of(command)
+    assert {*OF_PRETRAIN} == {kind for kind, known in BUILT_IN.items() if "pretrain" in known.commands}
+    for name in offered["objective"]:
+        (job,) = compose_jobs(command, [f"objective={name}"])
+        assert command in BUILT_IN[job.config["objective"]["kind"]].commands
+    assert {name.partition("_")[0] for name in offered["sizes"]} == {command}
+    assert {"pretrain" in name for name in offered["experiment"]} == {command == "pretrain"}
 
 
 def test_folder_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
