@@ -67,16 +67,27 @@ def _named(source: str) -> tuple[str, str | None]:
 
 def fetch(source: str, key: str) -> Path:
     """A hub folder's weights, configuration and card; no code. Raises InputError, with the key to change."""
+    for weights in WEIGHTS:
+        folder = _snapshot(source, key, [*BESIDE, weights])
+        if list(folder.glob(weights)):
+            return folder
+    raise InputError(f"{key}={source}: the hub folder holds neither safetensors nor bin files.")
+
+
+def fetch_config(source: str, key: str) -> Path:
+    """The path of a hub folder's ``config.json``, which is all that is fetched; it may not be there."""
+    return _snapshot(source, key, ["config.json"]) / "config.json"
+
+
+def _snapshot(source: str, key: str, patterns: list[str]) -> Path:
+    """A folder with those files of a hub folder that have such names. Raises InputError, with the key to change."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     name, revision = _named(source)
     away = f"Download it elsewhere and give {key}=<folder>."
     try:
-        for weights in WEIGHTS:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*BESIDE, weights]))
-            if list(folder.glob(weights)):
-                return folder
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except GatedRepoError:
         raise InputError(f"{key}={source} is gated: accept its terms on the hub and log in. {away}") from None
     except RevisionNotFoundError:
@@ -86,7 +97,6 @@ def fetch(source: str, key: str) -> Path:
     except (HfHubHTTPError, OSError) as error:
         why = f"the hub cannot be reached ({_reason(error)})"
         raise InputError(f"{key}={source} is not here, and {why}. {away}") from None
-    raise InputError(f"{key}={source}: the hub folder holds neither safetensors nor bin files.")
 
 
 def check_repository(name: str, key: str = "to") -> None:

@@ -28,6 +28,7 @@ from didi_core.commands.common import (
 )
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, plan_of, publish
 from didi_core.commands.compiling import DISTILLED, Blocks, CompileSettings, training_calls
+from didi_core.commands.sizing import Outline, plan_of_sizes
 from didi_core.device import Machine
 from didi_core.domain.abilities import HasSampleCache
 from didi_core.domain.conditioning import own_templates
@@ -54,8 +55,10 @@ from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import derive_seed, generator
 from didi_core.training.engine import Engine
 from didi_core.training.memory import memory_advice
+from didi_core.training.objective import Objective
 from didi_core.training.planning import Plan, Stage, components, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
+from didi_core.training.sizing import Sized
 from didi_core.types import Denoiser, Domain, Sample
 
 
@@ -121,11 +124,12 @@ class Distilled:
     scorer: TokenScorer | None
 
 
-def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path | Plan:
+def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path | Plan | Sized:
     """Distil, write ``student/``, and compare with the teacher unless ``evaluate.enabled=false``.
 
     Returns:
-        the run directory; with ``dry_run``, which writes nothing, the plan of memory and time that it prints.
+        the run directory; with ``dry_run``, which writes nothing, the plan of memory and time that it prints. For a
+        large teacher the plan is of memory alone, and computed.
     """
     machine, processes = Machine.of(settings.device, settings.precision), current()
     processes.check_device(machine.device)
@@ -133,8 +137,10 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     if settings.adapter is not None:
         settings.adapter.check_installed()
     domain = make_domain(settings.domain, settings.data)
-    teacher = without_dropout(load_teacher(domain, settings.teacher)).to(machine.device).eval().requires_grad_(False)
     about = make_run(settings, domain, machine)
+    if settings.dry_run and (computed := computed_plan(settings, about)) is not None:
+        return computed
+    teacher = without_dropout(load_teacher(domain, settings.teacher)).to(machine.device).eval().requires_grad_(False)
     within = partial(memory_advice, settings.training, machine, processes.size, settings.rules.check)
     if settings.dry_run:
         with within():
@@ -215,6 +221,21 @@ def materials(settings: Settings, about: Run, teacher: Denoiser, student: Denois
         settings.collapse,
         adapter(settings, teacher),
     )
+
+
+def computed_plan(settings: Settings, about: Run) -> Sized | None:
+    """What the run will hold, computed; None where the teacher is small enough to be tried."""
+
+    def prepare(run: Run, teacher: Denoiser) -> Objective[Any]:
+        given = materials(settings, run, teacher, make_student(settings, teacher))
+        domain, num = run.domain, settings.training.batch_size
+        masked = domain.template(domain.lengths(num, generator(settings.seed, "plan")))
+        return settings.rules.prepare(replace(given, teacher_samples=lambda *_: masked.clamp_max(1)))
+
+    outline = Outline(
+        settings.domain, settings.data, settings.teacher, settings.training, about.processes.size, prepare
+    )
+    return plan_of_sizes(outline, about.domain, about)
 
 
 def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:

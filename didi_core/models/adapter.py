@@ -129,11 +129,16 @@ def _share(trunk: nn.Module, teacher: nn.Module) -> Iterator[nn.Parameter]:
     theirs = dict(teacher.named_parameters(remove_duplicate=False))
     for name, parameter in list(trunk.named_parameters(remove_duplicate=False)):
         found = theirs.get(name)
-        if found is not None and found.shape == parameter.shape and torch.equal(found, parameter):
+        if found is not None and found.shape == parameter.shape and _equal(found, parameter):
             owner, _, last = name.rpartition(".")
             setattr(trunk.get_submodule(owner), last, found)
         else:
             yield parameter
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape are the same; on the meta device, where there are no values, they are."""
+    return one is other or (one.is_meta and other.is_meta) or torch.equal(one, other)
 
 
 def is_adapted(network: nn.Module) -> bool:

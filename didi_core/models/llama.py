@@ -7,7 +7,7 @@ transformers gives to its Llama, Qwen2 and Qwen3. It is time-independent, as all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -218,16 +218,32 @@ class Llama(Denoiser):
         embedded: Tensor = self.model.embed_tokens(rows)
         return embedded
 
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.model.layers)
+
+    def after_blocks(self, tokens: Int[Tensor, "B L"], layers: Sequence[int]) -> list[Float[Tensor, "B L D"]]:
+        """The residual stream after each of these layers, counted from 1; layers after the last one do not run."""
+        layout = Layout.of(tokens, self.vocabulary)
+        states = dict(enumerate(self._layers(layout, self.embed(tokens), max(layers)), start=1))
+        return [layout.unpack(states[layer]) for layer in layers]
+
     def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Run the layers on embeddings; ``tokens`` only marks the padding."""
         layout = Layout.of(tokens, self.vocabulary)
+        *_, last = self._layers(layout, embedded, self.depth)
+        hidden = layout.unpack(last)
+        return torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1) if self.config.shifted else hidden
+
+    def _layers(self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int) -> Iterator[Float[Tensor, "N D"]]:
+        """The packed residual stream after each of the first ``depth`` layers."""
         x, backend = layout.pack(embedded), self.backend().name
         cos, sin = rotation(layout.positions, self.config.head_width, self.config.rope_theta)
-        for layer in self.model.layers:
+        for layer in self.model.layers[:depth]:
             q, k, v = before_attention(layer, x, cos, sin)
             x = after_attention(layer, x, attention(q, k, v, layout, backend, block=self.config.block))
-        hidden = layout.unpack(x)
-        return torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1) if self.config.shifted else hidden
+            yield x
 
     def soft_embed(
         self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
@@ -255,3 +271,13 @@ def rotation(positions: Int[Tensor, "N"], width: int, theta: float) -> tuple[Ten
     half = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
     angles = positions[:, None].float() / theta ** (half / width)
     return angles.cos()[:, None], angles.sin()[:, None]
+
+
+def saved_bytes(config: LlamaConfig, adapted: bool) -> int:
+    """Bytes that a layer keeps of one position for the backward pass, in bf16 autocast and with fused attention.
+
+    adapted: whether the weights are frozen in bf16 below adapters, which read a copy of every input, or learn in fp32,
+        where norms keep their results too. Copies of fp32 weights in bf16 are not counted.
+    """
+    width, inner, mlp = config.hidden, config.heads * config.head_width, 8 * config.intermediate
+    return 18 * width + 10 * inner + mlp if adapted else 26 * width + 8 * inner + mlp

@@ -172,11 +172,7 @@ def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Two tables: memory by network, time by stage."""
     console = console or Console(markup=False)
-    headers = ("network", "size", "trained", "weights", "gradients", "AdamW", "EMA", "together")
-    memory = _table(f"memory in GiB ({plan.machine})", headers)
-    for one in plan.components:
-        sizes = (one.weights, one.gradients, one.optimiser, one.ema, one.bytes)
-        memory.add_row(one.name, _millions(one.parameters), _millions(one.trainable), *map(_gib, sizes))
+    memory = memory_table(f"memory in GiB ({plan.machine})", plan.components)
     known = sum(one.bytes for one in plan.components)
     memory.add_section()
     memory.add_row("the rest", *[""] * 6, _gib(max(plan.peak - known, 0)))
@@ -194,6 +190,16 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         f"{plan.batch} sequences, {plan.tokens:,.0f} tokens a step, {plan.tokens / step.seconds_each:,.0f} a second. "
         "Metrics and the first compilation of kernels are not counted. Nothing was written."
     )
+
+
+def memory_table(title: str, networks: Sequence[Component]) -> Table:
+    """Networks and what each holds, in GiB."""
+    headers = ("network", "size", "trained", "weights", "gradients", "AdamW", "EMA", "together")
+    memory = _table(title, headers)
+    for one in networks:
+        sizes = (one.weights, one.gradients, one.optimiser, one.ema, one.bytes)
+        memory.add_row(one.name, _millions(one.parameters), _millions(one.trainable), *map(_gib, sizes))
+    return memory
 
 
 def duration(seconds: float) -> str:

@@ -10,18 +10,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from didi_core.checkpoints.card import has_card, load_denoiser, load_scorer, model_folder, read_card
-from didi_core.checkpoints.hub import is_hub_id, locate
+from didi_core.checkpoints.exported import CONFIG
+from didi_core.checkpoints.hub import fetch_config, is_hub_id, locate
 from didi_core.checkpoints.importers import didi, esm, llama, mdlm
 from didi_core.checkpoints.importers.parts import Imported, build_denoiser, build_scorer, check_vocabulary
 from didi_core.checkpoints.importers.refusals import looks_like, refuse_other_processes
 from didi_core.checkpoints.importers.sources import Held, read
 from didi_core.errors import InputError, unknown
+from didi_core.models.llama import Llama
+from didi_core.storage.files import read_json
 from didi_core.types import Denoiser, Vocabulary
 
 LAYOUTS = (didi, mdlm)  # the first that recognises a checkpoint reads it
 WEIGHTS = ("auto", "ema", "raw")
 
-__all__ = ["WEIGHTS", "Imported", "import_checkpoint", "is_hub_id", "load_denoiser_from"]
+__all__ = ["WEIGHTS", "Imported", "import_checkpoint", "is_hub_id", "load_denoiser_from", "outline_of"]
 
 
 def import_checkpoint(
@@ -58,6 +61,20 @@ def import_checkpoint(
     denoiser = build_denoiser(found.denoiser, vocabulary, source, heads or _configured_heads(held), key)
     scorer = build_scorer(found.discriminator, denoiser, source) if found.discriminator else None
     return Imported(denoiser, scorer, found.layout, found.weights, found.ignored)
+
+
+def outline_of(source: str, vocabulary: Vocabulary, key: str = "teacher") -> Llama | None:
+    """A large teacher on the meta device, from its config.json alone; None for any other source."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        config = path / CONFIG
+    elif not path.exists() and is_hub_id(source):
+        config = fetch_config(source, key)
+    else:
+        return None
+    if has_card(path) or not config.is_file():
+        return None
+    return llama.outline(read_json(config), source, vocabulary, key)
 
 
 def load_denoiser_from(source: str | Path, vocabulary: Vocabulary, key: str = "teacher") -> Denoiser:

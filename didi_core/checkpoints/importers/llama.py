@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -160,6 +161,25 @@ def read_llama(held: Held, vocabulary: Vocabulary, key: str = "source") -> Impor
         denoiser = Llama(sizes, vocabulary)
     denoiser.load_state_dict({name: tensors[kind.named(name)] for name in denoiser.state_dict()}, assign=True)
     return Imported(denoiser.eval(), None, kind.label, _type(tensors), ignored)
+
+
+def outline(config: Mapping[str, Any], source: str, vocabulary: Vocabulary, key: str) -> Llama | None:
+    """The network of a configuration, without weights: on the meta device, in the type that the weights have.
+
+    None where the configuration is not one of these models'.
+    """
+    held, where = Held(source, Path(source), {}, config=config), f"{key}={source}"
+    kind = family(held)
+    if kind is None:
+        return None
+    sizes = sizes_of(held, kind, vocabulary, where)
+    check_mask(sizes, vocabulary, where)
+    named = str(held.setting("torch_dtype") or held.setting("dtype") or "bfloat16")  # LLaDA's names none
+    dtype = getattr(torch, named, None)
+    if dtype not in FLOATS:
+        raise InputError(f"{where}: config.json has torch_dtype={named}; only float types are read.")
+    with torch.device("meta"):
+        return Llama(sizes, vocabulary).to(dtype).eval()
 
 
 def sizes_of(held: Held, kind: Family, vocabulary: Vocabulary, where: str) -> LlamaConfig:

@@ -1,0 +1,69 @@
+"""``dry_run=true`` of ``distill`` for a large teacher: what the run will hold, from its config.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from didi_core.checkpoints.importers import outline_of
+from didi_core.commands.common import make_domain
+from didi_core.device import Machine
+from didi_core.models.llama import Llama
+from didi_core.run import Run
+from didi_core.streams import generator, seeded
+from didi_core.training.objective import Objective, Slice
+from didi_core.training.settings import TrainingSettings
+from didi_core.training.sizing import Sized, graph_layers, print_sized, shrunk, sized
+from didi_core.types import Denoiser, Domain
+
+SHORT = 32  # tokens of the sequences on which activations are counted
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The run whose size is asked for.
+
+    data: the keys of the domain. prepare: makes the objective of a run from a teacher, as the command does.
+    """
+
+    domain: str
+    data: Mapping[str, Any]
+    teacher: str
+    training: TrainingSettings
+    processes: int
+    prepare: Callable[[Run, Denoiser], Objective[Any]]
+
+
+def plan_of_sizes(asked: Outline, domain: Domain, about: Run) -> Sized | None:
+    """Print and return what the run will hold; None where the teacher is not a large one."""
+    teacher = outline_of(asked.teacher, domain.vocabulary)
+    if teacher is None:
+        return None
+    teacher.requires_grad_(False)
+    on_meta = replace(about, machine=Machine(torch.device("meta"), "bf16"))
+    learners = asked.prepare(on_meta, teacher).learners()
+    rows, width = asked.training.slice_size(asked.processes), _width(domain)
+    layers = _counted(asked, teacher, about) * width
+    planned = sized(teacher, learners, layers, rows, rows * width)
+    print_sized(planned, asked.teacher)
+    return planned
+
+
+def _counted(asked: Outline, teacher: Llama, about: Run) -> float:
+    """Sequences times layers that keep activations at once, by a small network on short sequences."""
+    short = make_domain(asked.domain, {**asked.data, "length": SHORT})
+    with seeded(0, "weights of a network that only counts"):
+        small = Llama(shrunk(teacher.config), short.vocabulary).to(next(teacher.parameters()).dtype)
+    run = replace(about, domain=short, machine=Machine(torch.device("cpu"), "bf16"))
+    objective = asked.prepare(run, small.eval().requires_grad_(False))
+    slice = Slice(total=asked.training.accumulate * asked.processes, stream=torch.Generator())
+    return graph_layers(objective, run, slice) / _width(short)
+
+
+def _width(domain: Domain) -> int:
+    """Positions of a sequence of the domain."""
+    lengths = domain.lengths(1, generator(0, "plan"))
+    return int(domain.template(lengths).shape[1])

@@ -1,0 +1,160 @@
+"""What a run will hold, computed from sizes: for teachers that are too large to try.
+
+Networks are on the meta device, so nothing of them is in memory. How many positions keep their activations at once is
+counted on a small network of as many layers, in the objective itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from didi_core.diffusion.heads import CLOSED_ELEMENTS
+from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
+from didi_core.run import Run
+from didi_core.training.objective import Learner, Objective, Slice
+from didi_core.training.planning import GIB, Component, memory_table
+
+SMALL = 8  # width of the network on which positions are counted
+ADAM_STATES, LOGITS = 2, 3  # numbers of AdamW for each that learns; arrays of logits that a gradient holds
+GPUS = (24, 40, 48, 80, 96, 141, 180)  # GB of one accelerator
+SPARE = 0.9  # of a GPU's memory that a run can count on: the rest is fragments, kernels and the CUDA context
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The plan. activations: bytes that the largest backward pass needs. logits: of the head's chunks, with gradients.
+    setting_up: bytes of the copy that exists while a network is made. positions: of one slice of a step.
+    """
+
+    components: tuple[Component, ...]
+    activations: int
+    logits: int
+    setting_up: int
+    rows: int
+    positions: int
+
+    @property
+    def networks(self) -> int:
+        return sum(one.bytes for one in self.components)
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment."""
+        return self.networks + max(self.activations + self.logits, self.setting_up)
+
+    def fits(self, gigabytes: int) -> bool:
+        """Whether it fits into one accelerator of so many GB."""
+        return self.peak <= SPARE * gigabytes * 10**9
+
+
+def shrunk(config: LlamaConfig) -> LlamaConfig:
+    """A narrow network of as many layers, with the same vocabulary."""
+    heads = {"heads": 1, "kv_heads": 1, "head_width": SMALL}
+    return replace(config, hidden=SMALL, intermediate=SMALL, **heads)
+
+
+def sized_components(teacher: nn.Module, learners: Sequence[Learner]) -> tuple[Component, ...]:
+    """The networks of a run with what their optimisers will hold. Parameters that they share count once."""
+    seen: set[int] = set()
+
+    def fresh(network: nn.Module) -> int:
+        own = [p for p in network.parameters() if id(p) not in seen]
+        seen.update(map(id, own))
+        return sum(p.nbytes for p in own)
+
+    made = [Component("teacher", sum(p.numel() for p in teacher.parameters()), 0, fresh(teacher), 0, 0, 0)]
+    for learner in learners:
+        learnt = [p for p in learner.network.parameters() if p.requires_grad]
+        size = sum(p.nbytes for p in learnt)
+        numbers = sum(p.numel() for p in learner.network.parameters()), sum(p.numel() for p in learnt)
+        average = size if learner.ema is not None else 0
+        made.append(Component(learner.name, *numbers, fresh(learner.network), size, ADAM_STATES * size, average))
+    return tuple(made)
+
+
+def graph_layers(objective: Objective[Any], run: Run, slice: Slice) -> int:
+    """Positions times layers that keep their activations in the largest backward pass of a slice.
+
+    Args:
+        objective: of networks that are ``Llama``, small enough to run.
+    """
+    most, result = 0, objective.learners()[-1].name
+    for learner in objective.learners():
+        slice.stream.manual_seed(run.seed)
+        with _counted([one.network for one in objective.learners()]) as counts, run.autocast():
+            with torch.set_grad_enabled(learner.name == result):
+                batch = objective.batch(slice)
+            with torch.enable_grad():
+                objective.loss(learner.name, batch, slice)
+        most = max(most, sum(counts))
+    return most
+
+
+@contextmanager
+def _counted(networks: Sequence[nn.Module]) -> Iterator[list[int]]:
+    """Positions of every call of a layer that autograd follows."""
+    counts: list[int] = []
+
+    def note(norm: nn.Module, given: Any, made: torch.Tensor) -> None:
+        if made.requires_grad:
+            counts.append(made.shape[0])
+
+    parts = [part for network in networks for part in network.modules() if isinstance(part, Llama)]
+    norms = [layer.post_attention_layernorm for part in parts for layer in part.model.layers]
+    hooks = [norm.register_forward_hook(note) for norm in norms]  # type: ignore[union-attr]
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def sized(teacher: Llama, learners: Sequence[Learner], layers: int, rows: int, positions: int) -> Sized:
+    """The plan of a run.
+
+    Args:
+        teacher, learners: on the meta device, in the types in which they will be.
+        layers: positions times layers with activations, of a slice. rows, positions: of a slice.
+    """
+    adapted = all(p.dtype != torch.float32 for p in teacher.parameters()) and any(
+        not p.requires_grad for learner in learners for p in learner.network.parameters()
+    )
+    halves = 0 if adapted else sum(p.numel() for p in learners[-1].network.parameters()) * 2
+    made = sized_components(teacher, learners)
+    return Sized(
+        made,
+        layers * saved_bytes(teacher.config, adapted) + halves,
+        LOGITS * CLOSED_ELEMENTS * 4,
+        made[0].weights,
+        rows,
+        positions,
+    )
+
+
+def print_sized(plan: Sized, teacher: str, console: Console | None = None) -> None:
+    """A table of memory by network, and the smallest accelerator that is large enough. teacher: its name."""
+    console = console or Console(markup=False)
+    memory = memory_table(f"memory in GiB, computed ({teacher}, bf16)", plan.components)
+    memory.add_section()
+    for name, size in (
+        ("layers", plan.activations),
+        ("logits", plan.logits),
+        ("at start", plan.setting_up),
+    ):
+        memory.add_row(name, *[""] * 6, f"{size / GIB:.2f}")
+    memory.add_row("peak", *[""] * 6, f"{plan.peak / GIB:.2f}", style="bold")
+    console.print(memory)
+    enough = next((size for size in GPUS if plan.fits(size)), None)
+    more = f"one accelerator of {enough} GB" if enough else f"none of {GPUS[-1]} GB or less: cut the batch, or adapt"
+    console.print(
+        f"Needs {more}. Layers and logits are activations of a slice of {plan.rows} sequences of "
+        f"{plan.positions // plan.rows} tokens, which training.accumulate cuts; at the start, while networks are made, "
+        "there is a copy of the teacher instead. Computed from config.json: nothing was loaded, timed or written."
+    )
