@@ -11,8 +11,9 @@ default quality and the negative controls. Any method can be overridden. Letters
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,11 +30,12 @@ from didi_core.domain.data_report import SHOWN, DataReport, kind_of
 from didi_core.errors import InputError
 from didi_core.letters import Letters, UnknownLetter, letters, spelled
 from didi_core.metrics.samples import DistinctFraction, KmerDivergence, TokenEntropy
-from didi_core.sequences.batches import SPLITS, epoch_batches, padded
+from didi_core.sequences.batches import epoch_batches, padded
 from didi_core.sequences.tokenizer import SpelledAsTokens
 from didi_core.sequences.tokens import BUNDLED, TokenDomain
 from didi_core.storage.records import Reading
 from didi_core.storage.sample_files import ON_BAD, read_file
+from didi_core.storage.sample_store import Chosen, Joined, first_of_each, texts_of
 from didi_core.types import Denoiser, Metric, Sample, Vocabulary
 
 
@@ -205,21 +207,21 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
             for path in self.paths
         }
 
-    def load(self) -> list[Sample]:
+    def load(self) -> Sequence[Sample]:
         """All natural sequences. Override it for sequences that do not come from files."""
         if not self.paths:
             raise InputError(f"domain {self.name} has no data: set data.path to a file of sequences.")
-        return [sample for reading in self.readings.values() for sample in reading.samples]
+        return Joined(reading.samples for reading in self.readings.values())
 
     @cached_property
-    def samples(self) -> tuple[Sample, ...]:
+    def samples(self) -> Sequence[Sample]:
         """The sequences within the length limits, each once. Raises InputError if most are left out."""
         return self._sorted_out[0]
 
     @cached_property
-    def _sorted_out(self) -> tuple[tuple[Sample, ...], DataReport]:
+    def _sorted_out(self) -> tuple[Sequence[Sample], DataReport]:
         """The usable sequences, and the report on all records."""
-        first: dict[str, Sample] = {}
+        fitting, digests = array("q"), bytearray()
         left_out: Counter[str] = Counter()
         examples: list[str] = []
         loaded = self.load()
@@ -227,15 +229,18 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
         for path, reading in readings.items():
             left_out.update(kind_of(skipped.reason) for skipped in reading.skipped)
             examples += [f"{path}, line {s.line} {s.id!r}: {s.reason}" for s in reading.skipped[:SHOWN]]
-        read, repeated = len(loaded) + left_out.total(), 0
-        for sample in loaded:
-            length = self.length(sample.text)
+        read = len(loaded) + left_out.total()
+        for number, text in enumerate(texts_of(loaded)):
+            length = self.length(text)
             if length < self.min_length:
                 left_out[f"shorter than data.min_length={self.min_length}"] += 1
             elif length > self.max_length:
                 left_out[f"longer than data.max_length={self.max_length}"] += 1
-            elif first.setdefault(self.identity(sample.text), sample) is not sample:
-                repeated += 1
+            else:
+                fitting.append(number)
+                digests += hashlib.blake2b(self.identity(text).encode(), digest_size=16).digest()
+        kept = np.array(fitting)[first_of_each(np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2))]
+        repeated = len(fitting) - len(kept)
         report = DataReport(
             tuple(map(str, self.paths)) or (self.name,),
             read,
@@ -245,7 +250,7 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
             examples=tuple(examples[:SHOWN]),
         )
         report.check_loss(self.allow_loss)
-        return tuple(first.values()), report
+        return Chosen(loaded, kept), report
 
     def data_report(self) -> DataReport | None:
         """The report on the records of ``data.path``; None without it."""
@@ -257,25 +262,24 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
         aside = {**report.set_aside, **({"relatives of held-out ones": apart} if apart > 0 else {})}
         return replace(report, splits=splits, set_aside=aside)
 
-    def divide(self, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    def divide(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Sample]]:
         """The samples of each split. The split of a sequence depends only on its content, and not on other data.
 
         Override it where relatives must stay together.
         """
-        splits: dict[str, list[Sample]] = {split: [] for split in SPLITS}
-        for sample in samples:
-            key = f"{self.split_seed}/{self.identity(sample.text)}"
+        held = np.zeros(len(samples), dtype=bool)
+        for number, text in enumerate(texts_of(samples)):
+            key = f"{self.split_seed}/{self.identity(text)}"
             digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-            held = int.from_bytes(digest, "little") / 2**64 < self.validation
-            splits["validation" if held else "train"].append(sample)
-        return splits
+            held[number] = int.from_bytes(digest, "little") / 2**64 < self.validation
+        return {"train": Chosen(samples, np.flatnonzero(~held)), "validation": Chosen(samples, np.flatnonzero(held))}
 
     @cached_property
-    def splits(self) -> dict[str, list[Sample]]:
+    def splits(self) -> Mapping[str, Sequence[Sample]]:
         """The samples of ``train`` and ``validation``. Raises InputError if one of them is empty."""
         splits = self.divide(self.samples)
         for split, samples in splits.items():
-            if not samples:
+            if not len(samples):
                 where = ", ".join(map(str, self.paths)) or self.name
                 raise InputError(
                     f"the {split} split of {where} is empty: {len(self.samples)} different sequences of "
@@ -286,13 +290,13 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
 
     def training_set(self) -> list[str]:
         """Texts of the training split of ``data.path``; an empty list without it."""
-        return [sample.text for sample in self.splits["train"]] if self.paths else []
+        return list(texts_of(self.splits["train"])) if self.paths else []
 
     @cached_property
     def _row_lengths(self) -> dict[str, Int[Tensor, "n"]]:
         """Letters of each sequence. Their ids are made batch by batch: of a million they would take gigabytes."""
         return {
-            split: torch.tensor([self.length(sample.text) for sample in samples])
+            split: torch.from_numpy(np.fromiter(map(self.length, texts_of(samples)), np.int64, len(samples)))
             for split, samples in self.splits.items()
         }
 
@@ -335,8 +339,7 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
 
     def quality(self) -> Metric:
         """What students are judged by, lower is better: here words of ``word`` letters against the training data."""
-        texts = (s.text for s in self.splits["train"])
-        return KmerDivergence.against(texts, self.alphabet, self.word, self.normalise)
+        return KmerDivergence.against(texts_of(self.splits["train"]), self.alphabet, self.word, self.normalise)
 
     def further_metrics(self) -> list[Metric]:
         """Metrics beside quality, entropy and distinctness: here the energy distance, where a teacher is bundled."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -27,13 +26,14 @@ _KEY = re.compile(r"[A-Za-z_][\w.\-]*")
 # A number has no leading zeros: 007 is a name.
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_TRUTH, _NUMBER = 1, 2
 NUMBERS = ("sample", "id")  # keys of a sample's number in ProteinMPNN and LigandMPNN
 
 
 def fasta_records(path: Path, unpacked: int | None = None) -> Iterator[Record]:
     """Records of a FASTA file: id (first word of the header), the words of its header, and its sequence.
 
-    Words are text; ``typed`` turns them into numbers. Raises InputError for text before the first ``>`` and for
+    Words are text; ``Kinds`` turns them into numbers. Raises InputError for text before the first ``>`` and for
     anything that ``numbered_lines`` refuses.
     """
     titled: tuple[int, str] | None = None
@@ -58,12 +58,16 @@ def fasta_records(path: Path, unpacked: int | None = None) -> Iterator[Record]:
 
 
 def _record(line: int, title: str, parts: Sequence[str], backbone: str) -> Record:
+    text = parts[0] if len(parts) == 1 else "".join(parts)
+    text = text.replace(" ", "") if " " in text else text
     name, info = parse_header(title)
+    if "T" not in info or name not in ("", backbone):
+        return Record(line, text, name, info)
     number = next((info[key] for key in NUMBERS if key in info), None)
-    if "T" in info and number is not None and name in ("", backbone):
+    if number is not None:
         info = {"sample": number, **{key: value for key, value in info.items() if key not in NUMBERS}}
         name = f"{backbone or 'design'}_T{info['T']}_sample_{number}"
-    return Record(line, "".join(parts).replace(" ", ""), name, info)
+    return Record(line, text, name, info)
 
 
 def parse_header(title: str) -> tuple[str, dict[str, str]]:
@@ -73,6 +77,8 @@ def parse_header(title: str) -> tuple[str, dict[str, str]]:
     on to the next key: ``OS=Homo sapiens OX=9606``.
     """
     name, rest = [*title.split(maxsplit=1), "", ""][:2]
+    if "=" not in rest and "=" not in name:
+        return name, {}
     if name.startswith(UNIPROT):
         found = re.split(rf" ({_KEY.pattern})=", f" {rest}")[1:]
         pairs = zip(found[::2], found[1::2], strict=True)
@@ -111,26 +117,36 @@ def _with_commas(title: str) -> list[str] | None:
     return words if fits else None
 
 
-def typed(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples of a FASTA file; values of a key become numbers if all headers with that key have numbers.
+class Kinds:
+    """What the words of each key are, learnt from one header after the other.
 
-    A gene named ``nan`` therefore stays text, and so do all genes of a file in which one is named ``1433``.
+    The values of a key become numbers if all headers with that key have numbers. A gene named ``nan`` therefore stays
+    text, and so do all genes of a file in which one is named ``1433``.
     """
-    columns: dict[str, list[str]] = {}
-    for sample in samples:
-        for key, word in sample.info.items():
-            columns.setdefault(key, []).append(word)
-    readers = {key: _reader(words) for key, words in columns.items()}
-    return [replace(s, info={key: readers[key](word) for key, word in s.info.items()}) for s in samples]
+
+    def __init__(self) -> None:
+        self._may_be: dict[str, int] = {}  # bits of _TRUTH and _NUMBER
+
+    def see(self, info: Mapping[str, str]) -> None:
+        """Take the words of a header into account."""
+        for key, word in info.items():
+            if known := self._may_be.get(key, _TRUTH | _NUMBER):
+                self._may_be[key] = known & _kind(word)
+
+    def typed(self, key: str, word: str) -> Any:
+        """The word of a key, by what all words of that key are."""
+        known = self._may_be.get(key, 0)
+        if known & _TRUTH:
+            return word == "True"
+        if known & _NUMBER:
+            return int(word) if _INTEGER.fullmatch(word) else float(word)
+        return word
 
 
-def _reader(words: Sequence[str]) -> Callable[[str], Any]:
-    """The function that reads the words of a column."""
-    if all(word in ("True", "False") for word in words):
-        return lambda word: word == "True"
-    if all(_INTEGER.fullmatch(word) or _is_float(word) for word in words):
-        return lambda word: int(word) if _INTEGER.fullmatch(word) else float(word)
-    return str
+def _kind(word: str) -> int:
+    if word in ("True", "False"):
+        return _TRUTH
+    return _NUMBER if _INTEGER.fullmatch(word) or _is_float(word) else 0
 
 
 def _is_float(word: str) -> bool:

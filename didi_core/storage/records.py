@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from didi_core.errors import unknown
 from didi_core.types import Sample
 
 COLUMNS = ("text", "sequence")  # default names of the text's column in a row or a table
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Record:
-    """One sample as it stands in a file.
+class Record(NamedTuple):
+    """One sample as it stands in a file; a tuple, because there are millions of them.
 
     line: 1-based number of its first line. info: its other values. tokens: token ids, if the file has them.
     problem: why it cannot be read; '' if it can. With a problem, the text is meaningless.
@@ -23,7 +24,7 @@ class Record:
     line: int
     text: str
     id: str = ""
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = NOTHING
     tokens: tuple[int, ...] | None = None
     problem: str = ""
 
@@ -41,7 +42,7 @@ class Skipped:
 class Reading:
     """The content of a file. ``renamed``: records with a repeated id (suffix ``_2``, ...) or none (``seq_1``, ...)."""
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     skipped: tuple[Skipped, ...] = ()
     renamed: int = 0
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from didi_core.errors import InputError
-from didi_core.storage.fasta import fasta_records, typed
+from didi_core.storage.fasta import Kinds, fasta_records
 from didi_core.storage.jsonl import jsonl_records
-from didi_core.storage.records import Reading, Record, Skipped, unique
+from didi_core.storage.records import Reading, Record, Skipped
+from didi_core.storage.sample_store import SampleStore
 from didi_core.storage.tables import table_records
 from didi_core.storage.text_file import numbered_lines
 from didi_core.types import Domain, Sample
@@ -107,12 +108,11 @@ def read_file(
     if on_bad not in ON_BAD:
         raise InputError(f"data.on_bad={on_bad!r}: choose 'skip' or 'error'.")
     path = Path(path)
-    samples: list[Sample] = []
     skipped: list[Skipped] = []
-    used: dict[str, int] = {}
     first: dict[str, int] = {}
-    renamed = 0
     kind = format_of(path) or sniffed(path, unpacked)
+    words = Kinds() if kind in (FASTA, TABLE) else None
+    samples = SampleStore(words.typed if words else None)
     for record in records_of(path, kind, column=column, unpacked=unpacked):
         if empty and not record.text and kind == TEXT:
             continue  # a blank line of plain text
@@ -129,14 +129,12 @@ def read_file(
                 f"{path}, line {record.line}: the id {name!r} is there already, in line {first[name]}. "
                 "Give each its own id."
             )
-        made = unique(name or f"seq_{len(samples) + 1}", used)
-        renamed += made != name
-        samples.append(Sample(text, made, record.tokens, record.info))
+        if words:
+            words.see(record.info)
+        samples.add(text, name, record.tokens, record.info)
     if not samples:
         raise InputError(_nothing_left(path, skipped))
-    if kind in (FASTA, TABLE):
-        samples = typed(samples)
-    return Reading(tuple(samples), tuple(skipped), renamed)
+    return Reading(samples, tuple(skipped), samples.number_repeated())
 
 
 def _checked(record: Record, check: Callable[[str], str], empty: str) -> tuple[str, str]:

@@ -13,8 +13,8 @@ import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 from didi_core.errors import InputError
 from didi_core.storage.unpacked import RATIO, Allowance
@@ -24,6 +24,7 @@ _UNDECODED = re.compile("[\udc80-\udcff]")
 BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 1 << 28  # bytes
 PIECE = 1 << 22  # bytes
+BLOCK = 1 << 18  # bytes of lines that are split together
 
 
 def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int | None = None) -> Generator[tuple[int, str]]:
@@ -38,13 +39,17 @@ def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int | None =
         InputError: with file and line: no such file, a folder, unreadable, binary, damaged gzip, or too large.
     """
     number = 0
-    for raw in _raw_lines(path, unpacked):
-        for part in raw.split(b"\r") if b"\r" in raw else (raw,):
-            number += 1
-            try:
-                yield number, part.decode("utf-8", errors)
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, number, part[error.start]) from None
+    for block in _blocks(path, unpacked):
+        try:
+            for line in block.decode("utf-8", errors).split("\n"):
+                number += 1
+                yield number, line
+        except UnicodeDecodeError as error:
+            before = block[: error.start].split(b"\n")
+            for line in before[:-1]:
+                number += 1
+                yield number, line.decode("utf-8")
+            raise _not_utf8(path, number + 1, block[error.start]) from None
 
 
 def text_pieces(
@@ -69,41 +74,48 @@ def read_whole(path: Path, *, unpacked: int | None = None) -> str:
     return "".join(text_pieces(path, unpacked=unpacked))
 
 
-def _raw_lines(path: Path, unpacked: int | None) -> Iterator[bytes]:
-    number = total = 0
+def _blocks(path: Path, unpacked: int | None) -> Iterator[bytes]:
+    """Some consecutive lines at a time, with ``\\n`` between them and none at the end; without a byte-order mark."""
+    number = total = held = 0  # lines and bytes read; bytes of a line that is not complete
+    begun: list[bytes] = []  # pieces of that line
     try:
-        with _opened(path, unpacked) as (file, allowed):
-            while line := _line(file, total, allowed, f"{path}, line {number + 1}"):
-                number += 1
-                total += len(line)
-                line = line.removeprefix(BOM) if number == 1 else line
-                yield line[: -2 if line.endswith(b"\r\n") else -1] if line.endswith((b"\n", b"\r")) else line
+        with opened(path, unpacked) as (file, allowed):
+            while piece := file.read1(BLOCK):  # one call of the system: of a damaged packed file all that is before it
+                total += len(piece)
+                allowed.check(total)
+                piece = piece.removeprefix(BOM) if total == len(piece) else piece
+                binary = piece.find(b"\0")
+                whole, end, rest = (piece if binary < 0 else piece[:binary]).rpartition(b"\n")
+                if end:
+                    block = _one_line_end(b"".join([*begun, whole]))
+                    yield block
+                    number += block.count(b"\n") + 1
+                    begun, held = [], 0
+                if binary >= 0:
+                    raise InputError(f"{path}, line {number + 1}: binary data, not text.")
+                begun.append(rest)
+                held += len(rest)
+                if held > LONGEST_LINE:
+                    place = f"{path}, line {number + 1}"
+                    raise InputError(f"{place}: longer than {LONGEST_LINE:,} bytes. Is it a text file?")
+            if last := b"".join(begun):
+                yield _one_line_end(last)
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error, number) from None
 
 
-def _line(file: IO[bytes], before: int, allowed: Allowance, place: str) -> bytes:
-    """The next line, read in pieces, after ``before`` bytes. Raises InputError for one that is too long or binary."""
-    pieces: list[bytes] = []
-    size = 0
-    while piece := file.readline(PIECE):
-        size += len(piece)
-        if b"\0" in piece:
-            raise InputError(f"{place}: binary data, not text.")
-        allowed.check(before + size)
-        if size > LONGEST_LINE:
-            raise InputError(f"{place}: longer than {LONGEST_LINE:,} bytes. Is it a text file?")
-        pieces.append(piece)
-        if piece.endswith(b"\n"):
-            break
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+def _one_line_end(block: bytes) -> bytes:
+    """The lines with ``\\n`` between them; of the last one's own end a carriage return may be left."""
+    if b"\r" not in block:
+        return block
+    return block.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def _raw_pieces(path: Path, unpacked: int | None, size: int, ratio: int) -> Iterator[bytes]:
     """Bytes of the file, unpacked and without a byte-order mark; the last piece is empty."""
     total, raw = 0, b" "
     try:
-        with _opened(path, unpacked, ratio) as (file, allowed):
+        with opened(path, unpacked, ratio) as (file, allowed):
             while raw:
                 raw = file.read(size)
                 allowed.check(total + len(raw))
@@ -114,7 +126,7 @@ def _raw_pieces(path: Path, unpacked: int | None, size: int, ratio: int) -> Iter
 
 
 @contextmanager
-def _opened(path: Path, unpacked: int | None, ratio: int = RATIO) -> Iterator[tuple[IO[bytes], Allowance]]:
+def opened(path: Path, unpacked: int | None, ratio: int = RATIO) -> Iterator[tuple[BufferedIOBase, Allowance]]:
     """Open a file for reading. Raises InputError where there is none, and at the end if it was written to, or replaced,
     meanwhile.
 

@@ -28,15 +28,18 @@ class Allowance:
     A small file that unpacks to gigabytes is therefore known after ``SMALL`` bytes, and not when they are in memory.
 
     raw: the packed file, None for one that is not packed. most: bytes that a user allows, in place of ``ratio``.
+    fixed: bytes that are allowed whatever was read, for a file that says itself what it unpacks to.
     """
 
     path: Path
     raw: IO[bytes] | None
     most: int | None = None
     ratio: int = RATIO
+    fixed: int | None = None
 
     def __post_init__(self) -> None:
-        self._now = math.inf if self.raw is None else SMALL if self.most is None else self.most
+        packed = SMALL if self.most is None else self.most
+        self._now = self.fixed if self.fixed is not None else math.inf if self.raw is None else packed
 
     def check(self, total: int) -> None:
         """Raise InputError where so many unpacked bytes are too many."""

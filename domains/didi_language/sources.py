@@ -11,6 +11,7 @@ from typing import Any
 
 from didi_core.domain.data_report import SHOWN, kind_of
 from didi_core.errors import InputError, unknown
+from didi_core.storage.parquet import parquet_texts
 from didi_core.storage.sample_files import FASTA, JSONL, ON_BAD, SUFFIXES, TABLE, TEXT, format_of, records_of, sniffed
 from didi_core.storage.text_file import text_pieces, undecoded_byte
 
@@ -135,7 +136,7 @@ class Source:
     def _read_file(self, file: Path, tally: Tally) -> Iterator[str]:
         suffix = file.suffix.lower()
         if suffix == PARQUET:
-            return self._read_table(str(file), "parquet", local=True, data_files=str(file))
+            return parquet_texts(file, self.column, self.unpacked_limit)
         kind = TEXT if suffix in PROSE else format_of(file) or sniffed(file, self.unpacked_limit)
         if kind == FASTA:
             raise InputError(f"data.path={file} is FASTA, and a domain of texts reads {READ}.")
@@ -167,34 +168,33 @@ class Source:
             raise InputError(f"data.path={name} does not exist.")
         if name.endswith((*PROSE, PARQUET)):
             raise InputError(f"data.path={name} does not exist.")
-        return self._read_table(name, name, name=self.subset)
+        return self._read_table(name)
 
-    def _read_table(self, shown: str, kind: str, local: bool = False, **how: Any) -> Iterator[str]:
-        """Rows of a table one by one; nothing is downloaded or converted as a whole."""
+    def _read_table(self, name: str) -> Iterator[str]:
+        """Rows of a data set one by one; nothing is downloaded or converted as a whole."""
         import datasets
 
-        way_out = "" if local else f" {WITHOUT_NETWORK}"
         try:
-            table = datasets.load_dataset(kind, split="train", streaming=True, **how)
+            table = datasets.load_dataset(name, split="train", streaming=True, name=self.subset)
             rows = iter(table)
             first = next(rows, None)
         except datasets.exceptions.DatasetNotFoundError as error:
             raise InputError(
-                f"data.path={shown}: no such file or folder is here, and the hub has no such data set, or it is gated, "
-                f"or was renamed ({first_line(error)}) Check the name; for a gated one log in with `hf auth login`."
-                f"{way_out}"
+                f"data.path={name}: no such file or folder is here, and the hub has no such data set, or it is gated, "
+                f"or was renamed ({first_line(error)}) Check the name; for a gated one log in with `hf auth login`. "
+                f"{WITHOUT_NETWORK}"
             ) from None
         except Exception as error:  # many libraries raise their own errors for a damaged file or a lost network
-            raise InputError(f"data.path={shown} cannot be read: {first_line(error)}{way_out}") from None
+            raise InputError(f"data.path={name} cannot be read: {first_line(error)} {WITHOUT_NETWORK}") from None
         if first is None:
             return
-        self._check_column(shown, first)
+        self._check_column(name, first)
         yield first[self.column] or ""
         try:
             for row in rows:
                 yield row[self.column] or ""
         except Exception as error:
-            raise InputError(f"data.path={shown} broke off: {first_line(error)}{way_out}") from None
+            raise InputError(f"data.path={name} broke off: {first_line(error)} {WITHOUT_NETWORK}") from None
 
     def _check_column(self, shown: str, row: dict[str, Any]) -> None:
         if self.column not in row:

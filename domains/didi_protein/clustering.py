@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from didi_core.progress import Reporter
 from didi_core.streams import derive_seed
 
 from .kmers import KmerIndex
 
+AT_ONCE = 1000  # sequences between two advances of a bar
 
 @dataclass(frozen=True)
 class Split:
@@ -27,39 +29,69 @@ class Split:
     by_similarity: bool
 
 
-def greedy_clusters(index: KmerIndex, threshold: float = 0.5) -> np.ndarray:
+def greedy_clusters(index: KmerIndex, threshold: float = 0.5, bar: Reporter | None = None) -> np.ndarray:
     """Label of each sequence, [n]: the index of its cluster's representative.
 
-    Sequences with more distinct k-mers come first, as in CD-HIT. Each becomes the representative of all later ones of
-    which it contains at least the share ``threshold`` of k-mers. Unlike connected components, this does not chain a
-    family into one cluster. For 5-mers and scattered differences, a containment c corresponds to an identity of about
+    Sequences with more distinct k-mers come first, as in CD-HIT. Each joins the first representative that contains at
+    least the share ``threshold`` of its k-mers, or becomes one itself. Unlike connected components, this does not chain
+    a family into one cluster. For 5-mers and scattered differences, a containment c corresponds to an identity of about
     c^(1/5): 0.5 to 87 %.
+
+    Args:
+        index: of all sequences, not filled. While it holds only representatives, a sequence is compared with no others;
+            at the end it holds all. bar: advances by one a sequence.
     """
     labels = np.full(len(index), -1, dtype=np.int64)
-    for representative in np.argsort(-index.sizes, kind="stable"):
-        if labels[representative] >= 0:
-            continue
-        near = index.close_to(index.words(representative), threshold)
-        labels[near[labels[near] < 0]] = representative
-        labels[representative] = representative
+    place = np.empty(len(index), dtype=np.int64)
+    order = np.argsort(-index.sizes, kind="stable")
+    place[order] = np.arange(len(order))
+    members = []
+    for done, number in enumerate(order.tolist(), start=1):
+        words = index.words(number)
+        leads = _leads(index, words, threshold)
+        if len(leads):
+            labels[number] = leads[np.argmin(place[leads])]
+            members.append(number)
+        else:
+            labels[number] = number
+            index.add(number, words)
+        if bar and (done % AT_ONCE == 0 or done == len(order)):
+            bar.advance(by=(done - 1) % AT_ONCE + 1)
+    for number in members:
+        index.add(number, index.words(number))
     return labels
 
 
+def _leads(index: KmerIndex, words: np.ndarray, threshold: float) -> np.ndarray:
+    """The representatives that have the share ``threshold`` of a sequence's words; none has fewer words than it."""
+    fewest = max(int(threshold * len(words)), 1)  # rounded down, so that no rounding loses one
+    if not len(words) or not index.may_share(words, fewest):
+        return words[:0]
+    names, counts = index.sharing(words, fewest)
+    return names[counts / len(words) >= threshold]
+
+
 def split_by_similarity(
-    sequences: Sequence[str], *, fraction: float = 0.05, threshold: float = 0.5, seed: int = 0, k: int = 5
+    sequences: Sequence[str],
+    *,
+    fraction: float = 0.05,
+    threshold: float = 0.5,
+    seed: int = 0,
+    k: int = 5,
+    bar: Reporter | None = None,
 ) -> Split:
     """Hold out whole clusters, about ``fraction`` of the sequences, and keep their relatives out of training.
 
     Clusters are drawn at random (``seed``). Every sequence outside them whose containment with *any* held-out one
     reaches the threshold is left out of training, so no pair across the split is above it. Neither a held-out cluster
     nor its relatives lost from training may exceed a tenth of the quota. Otherwise one big family would fill the
-    validation set, or a satellite of it would remove the family from training.
+    validation set, or a satellite of it would remove the family from training. ``bar`` advances by one a sequence.
     """
     n = len(sequences)
     quota = min(max(1, round(n * fraction)), n - 1)
     random = np.random.default_rng(derive_seed(seed, "protein split"))
-    index = KmerIndex(sequences, k)
-    labels = greedy_clusters(index, threshold)
+    index = KmerIndex(sequences, k, filled=False)
+    labels = greedy_clusters(index, threshold, bar)
     names, sizes = np.unique(labels, return_counts=True)
     if quota < 1 or len(names) < 2:
         return _by_sequence(n, quota, len(names), random)

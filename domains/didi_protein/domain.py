@@ -18,6 +18,7 @@ from didi_core.evaluation.held_out import load_reference
 from didi_core.progress import Bar
 from didi_core.sequences import AlphabetDomain
 from didi_core.storage.files import packaged
+from didi_core.storage.sample_store import Chosen, texts_of
 from didi_core.types import Metric, Sample, Vocabulary
 
 from .conditioning import FORM, ProteinConditioning, condition
@@ -148,23 +149,23 @@ class ProteinDomain(AlphabetDomain):
 
     # --- data
 
-    def load(self) -> list[Sample]:
+    def load(self) -> Sequence[Sample]:
         """The proteins of the files. No natural sequence is bundled."""
         if not self.paths:
             raise InputError("no proteins without data: set data.path to a FASTA file.")
         return super().load()
 
-    def divide(self, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    def divide(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Sample]]:
         """Relatives stay in one split; relatives of held-out proteins that cannot do so are in neither."""
         selection = {name: getattr(self, name) for name in ("min_length", "max_length", "on_bad", "column")}
         selection["files"] = [path.name for path in self.paths]
         split = kept_split(
-            [sample.text for sample in samples],
+            texts_of(samples),
             self.paths[0],
-            Bar().message,
+            Bar(),
             Splitting(self.validation, self.similarity, self.split_seed, selection, self.resplit),
         )
-        return {name: [samples[i] for i in getattr(split, name)] for name in ("train", "validation")}
+        return {name: Chosen(samples, getattr(split, name)) for name in ("train", "validation")}
 
     # --- single designs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from didi_core.errors import InputError
+from didi_core.progress import Reporter
 from didi_core.storage.files import write_atomic
 from didi_core.storage.unpacked import read_arrays
 
@@ -37,16 +38,24 @@ class Splitting:
     selection: Mapping[str, Any] = field(default_factory=dict)
     again: bool = False
 
-    def split(self, sequences: Sequence[str]) -> Split:
-        """The split of some sequences, computed."""
-        return split_by_similarity(sequences, fraction=self.fraction, threshold=self.threshold, seed=self.seed)
+    def split(self, sequences: Sequence[str], bar: Reporter | None = None) -> Split:
+        """The split of some sequences, computed. ``bar`` shows how far it is."""
+        if bar:
+            bar.start(f"split of {len(sequences):,} sequences by similarity", len(sequences))
+        try:
+            return split_by_similarity(
+                sequences, fraction=self.fraction, threshold=self.threshold, seed=self.seed, bar=bar
+            )
+        finally:
+            if bar:
+                bar.stop()
 
 
-def kept_split(sequences: Sequence[str], beside: Path, say: Callable[[str], None], how: Splitting) -> Split:
+def kept_split(sequences: Sequence[str], beside: Path, bar: Reporter, how: Splitting) -> Split:
     """``split_by_similarity``, from the folder ``.didi_splits`` beside the data if it was computed before.
 
-    It is kept under the hash of settings and sequences, so other data never get it. ``say`` is called where it is split
-    again, and where the folder cannot be written.
+    It is kept under the hash of settings and sequences, so other data never get it. ``bar`` shows how far a split
+    is, and says where it is made again, and where the folder cannot be written.
 
     Raises:
         InputError: the file was split before with the same settings, and holds other sequences now.
@@ -60,7 +69,7 @@ def kept_split(sequences: Sequence[str], beside: Path, say: Callable[[str], None
     if found is not None:
         return found
     if path.exists():
-        say(f"{path} is damaged: {beside} is split again.")
+        bar.message(f"{path} is damaged: {beside} is split again.")
     elif any(path.parent.glob(f"{glob.escape(stem)}-*.npz")):
         changed = (
             f"{beside} is not what it was when its split was kept in {path.parent}: it holds other sequences, "
@@ -68,12 +77,13 @@ def kept_split(sequences: Sequence[str], beside: Path, say: Callable[[str], None
         )
         if not how.again:
             raise InputError(f"{changed} Restore the file, or set data.resplit=true to split it again.")
-        say(f"{changed} It is split again (data.resplit=true).")
-    split = how.split(sequences)
+        bar.message(f"{changed} It is split again (data.resplit=true).")
+    split = how.split(sequences, bar)
     try:
         write_atomic(path, lambda part: _save(part, split, len(sequences)))
     except OSError as error:
-        say(f"the split of {beside} cannot be kept in {path.parent} ({error.strerror}): the next start makes it again.")
+        where = f"the split of {beside} cannot be kept in {path.parent}"
+        bar.message(f"{where} ({error.strerror}): the next start makes it again.")
     return split
 
 

@@ -13,6 +13,7 @@ from didi_core.errors import InputError
 from .vocabulary import FIRST_RESIDUE, residue_ids
 
 PIECE = 1 << 22  # residues indexed together while the index is built
+ALIKE = 4  # k-mers in common that make it worth while to count all
 
 
 def residue_index(sequence: str) -> np.ndarray:
@@ -33,26 +34,66 @@ def kmer_codes(sequence: str, k: int) -> np.ndarray:
 
 
 class KmerIndex:
-    """Distinct k-mers of each sequence, and for each k-mer the sequences that have it.
+    """For each k-mer the sequences that have it, and how many distinct ones each sequence has: ``sizes`` [n].
 
-    Memory is about 8 bytes per residue and 8 * 20^k for the table (26 MB for k=5); time to build grows with the
-    residues. ``sizes`` [n] counts distinct k-mers.
+    Memory is about 4 bytes per residue beside the sequences, 8 while it is built at once, and 12 * 20^k for the table
+    (38 MB for k=5); time to build grows with the residues.
+
+    filled: whether it holds the sequences from the beginning; otherwise they are added one by one.
     """
 
-    def __init__(self, sequences: Sequence[str], k: int = 5) -> None:
-        self.k = k
-        words, sizes = zip(*(_distinct_words(piece, k) for piece in _pieces(sequences)), strict=True)
+    def __init__(self, sequences: Sequence[str], k: int = 5, *, filled: bool = True) -> None:
+        self.k, self._sequences = k, sequences
+        words, sizes = [], []
+        self._offsets = np.zeros(20**k + 1, dtype=np.int64)
+        for piece in _pieces(sequences):
+            codes, counts = _distinct_words(piece, k)
+            self._offsets[1:] += np.bincount(codes, minlength=20**k)
+            sizes.append(counts)
+            words += [codes] if filled else []
+        np.cumsum(self._offsets, out=self._offsets)
         self.sizes = np.concatenate(sizes)
-        self._words = np.concatenate(words)
-        self._bounds = np.concatenate([[0], np.cumsum(self.sizes)])
-        self._offsets, self._owners = _posting_lists(words, sizes, 20**k)
+        self._owners = np.empty(self._offsets[-1], dtype=np.int32)
+        self._held = np.zeros(20**k, dtype=np.int32)  # owners of each k-mer so far
+        first = 0
+        for codes, counts in zip(words, sizes if filled else (), strict=True):
+            self._add_piece(codes, np.repeat(np.arange(first, first + len(counts)), counts))
+            first += len(counts)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def words(self, number: int) -> np.ndarray:
         """The distinct k-mers of a sequence, ascending."""
-        return self._words[self._bounds[number] : self._bounds[number + 1]]
+        codes = np.sort(kmer_codes(self._sequences[number], self.k))
+        return codes[np.diff(codes, prepend=-1) > 0]
+
+    def add(self, number: int, words: np.ndarray) -> None:
+        """Put a sequence into an index that was not filled; ``words``: its own."""
+        held = self._held[words]
+        self._owners[self._offsets[words] + held] = number
+        self._held[words] = held + 1
+
+    def _add_piece(self, codes: np.ndarray, owners: np.ndarray) -> None:
+        """Put many (k-mer, owner) pairs in; the owners of one k-mer ascend in ``owners``."""
+        keys = np.sort(codes.astype(np.int64) << 32 | owners)
+        codes, starts, lengths = np.unique(keys >> 32, return_index=True, return_counts=True)
+        places = self._offsets[codes] + self._held[codes]
+        self._owners[np.repeat(places - starts, lengths) + np.arange(len(keys))] = keys & 0xFFFFFFFF
+        self._held[codes] += lengths
+
+    def may_share(self, words: np.ndarray, least: int) -> bool:
+        """Whether some sequence may have ``least`` of a sequence's distinct k-mers; False is certain.
+
+        Whoever has so many of all has ALIKE of any that are ALIKE more than may be missing, so the rarest of them are
+        looked up.
+        """
+        wanted = min(ALIKE, least)
+        enough = len(words) - least + wanted
+        if enough < len(words):
+            words = words[np.argpartition(self._held[words], enough - 1)[:enough]]
+        found = np.sort(self._postings(words))
+        return bool((found[wanted - 1 :] == found[: max(len(found) - wanted + 1, 0)]).any())
 
     def shared(self, codes: np.ndarray) -> np.ndarray:
         """Number of the given *distinct* k-mers that each indexed sequence has, [n] int64."""
@@ -86,8 +127,7 @@ class KmerIndex:
 
     def _postings(self, codes: np.ndarray) -> np.ndarray:
         """The owners of all given k-mers, one list after the other."""
-        starts = self._offsets[codes]
-        counts = self._offsets[codes + 1] - starts
+        starts, counts = self._offsets[codes], self._held[codes]
         # One gather: position i of the output lies in posting list p at i - (start of p).
         before = np.cumsum(counts) - counts
         return self._owners[np.repeat(starts - before, counts) + np.arange(counts.sum())]
@@ -116,23 +156,3 @@ def _distinct_words(sequences: Sequence[str], k: int) -> tuple[np.ndarray, np.nd
     keys = np.sort(owners[whole] * 20**k + codes[whole])
     keys = keys[np.diff(keys, prepend=-1) > 0]
     return (keys % 20**k).astype(np.int32), np.bincount(keys // 20**k, minlength=len(sequences))
-
-
-def _posting_lists(
-    words: Sequence[np.ndarray], sizes: Sequence[np.ndarray], table: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the list of each k-mer starts, [table + 1], and the owners' numbers, ascending in each list; by counting,
-    piece by piece."""
-    offsets = np.zeros(table + 1, dtype=np.int64)
-    for piece in words:
-        offsets[1:] += np.bincount(piece, minlength=table)
-    np.cumsum(offsets, out=offsets)
-    owners, place, first = np.empty(offsets[-1], dtype=np.int32), offsets[:-1].copy(), 0
-    for piece, counts in zip(words, sizes, strict=True):
-        numbers = np.repeat(np.arange(first, first + len(counts)), counts)
-        keys = np.sort(piece.astype(np.int64) << 32 | numbers)
-        codes, starts, lengths = np.unique(keys >> 32, return_index=True, return_counts=True)
-        owners[np.repeat(place[codes] - starts, lengths) + np.arange(len(keys))] = keys & 0xFFFFFFFF
-        place[codes] += lengths
-        first += len(counts)
-    return offsets, owners

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -69,6 +71,56 @@ def test_what_the_user_allows_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="data.unpacked_limit=<bytes> allows more"):
         read_file(path)
     assert len(read_file(path, unpacked=1 << 19).samples[0].text) == 3 << 16
+
+
+def parquet(path: Path, texts: Sequence[str], dictionary: bool = True) -> Path:
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": texts, "n": range(len(texts))}), path, compression="zstd", use_dictionary=dictionary
+    )
+    return path
+
+
+def test_parquet_is_read_a_row_at_a_time(tmp_path: Path) -> None:
+    texts = [f"text {i // 3}" for i in range(3000)]
+    for dictionary in (True, False):
+        path = parquet(tmp_path / "x.parquet", texts, dictionary)
+        assert list(Source((str(path),)).read()) == texts
+
+
+@pytest.mark.parametrize(
+    ("texts", "dictionary"), [(["MKV" * 100_000] * 10, False), (["MKV" * 3000] * 1000, True), (["M" * 10**6], False)]
+)
+def test_parquet_that_is_small_unpacks_to_little(texts: list[str], dictionary: bool, tmp_path: Path) -> None:
+    path = parquet(tmp_path / "x.parquet", texts, dictionary)
+    assert 100 * path.stat().st_size < sum(map(len, texts))
+    with pytest.raises(InputError, match=r"x\.parquet: it unpacks to more than .* data.unpacked_limit=<bytes>"):
+        list(Source((str(path),)).read())
+    assert list(Source((str(path),), unpacked_limit=1 << 24).read()) == texts
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [("n", "data.column=n of data.path=.* holds int64, not text"), ("tex", "Did you mean 'text'"), ("l", "list<")],
+)
+def test_parquet_without_a_column_of_texts(column: str, said: str, tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "n": [1], "l": [["b"]]}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=said):
+        list(Source((str(tmp_path / "x.parquet"),), column=column).read())
+
+
+def test_parquet_that_is_cut_or_changes(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "x.parquet", [str(i) for i in range(5000)])
+    rows = Source((str(path),)).read()
+    next(rows)
+    with path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match="changed while it was read"):
+        list(rows)
+    whole = parquet(path, [str(i) for i in range(5000)]).read_bytes()
+    for damaged in (whole[:-50], whole[:40], whole[:100] + bytes(4000) + whole[4100:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"data\.path=.*x\.parquet cannot be read"):
+            list(Source((str(path),)).read())
 
 
 def test_archives(tmp_path: Path) -> None:

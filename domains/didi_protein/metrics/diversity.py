@@ -31,7 +31,7 @@ class ClusterFraction:
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
         """[n, 1]."""
-        labels = greedy_clusters(KmerIndex([sample.text for sample in samples]), self.threshold)
+        labels = greedy_clusters(KmerIndex([sample.text for sample in samples], filled=False), self.threshold)
         return (labels == np.arange(len(labels)))[:, None].astype(np.float64)
 
     def aggregate(self, means: np.ndarray) -> np.ndarray:

@@ -141,7 +141,7 @@ def test_tables_are_read_by_their_column(tmp_path: Path, kind: str) -> None:
     assert read(file, column="content") == ["one", "two"]
     with pytest.raises(InputError, match=r"unknown text column 'contents' \(data.column.*Did you mean 'content'"):
         read(file, column="contents")
-    with pytest.raises(InputError, match="holds int, not text|column 'n' holds a number, not text: 0"):
+    with pytest.raises(InputError, match="holds int64, not text|column 'n' holds a number, not text: 0"):
         read(file, column="n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from didi_core.cli import main
 from didi_core.errors import InputError
+from didi_core.progress import Silent
 from didi_core.types import Sample
 from didi_protein import kept_split as module
 from didi_protein.clustering import Split, split_by_similarity
@@ -30,9 +32,26 @@ def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_FROM", 30)
 
 
+class Heard(Silent):
+    """Keeps what is said, and how far a bar went."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.total = self.done = 0
+
+    def start(self, title: str, total: int, done: int = 0) -> None:
+        self.total, self.done = total, done
+
+    def advance(self, scalars: Mapping[str, float] | None = None, by: int = 1) -> None:
+        self.done += by
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+
 def made(sequences: list[str], path: Path, how: module.Splitting = HOW) -> tuple[Split, list[str]]:
-    said: list[str] = []
-    return module.kept_split(sequences, path, said.append, how), said
+    bar = Heard()
+    return module.kept_split(sequences, path, bar, how), bar.said
 
 
 def same(one: Split, other: Split) -> bool:
@@ -46,6 +65,13 @@ def test_a_kept_split_is_the_one_that_was_made(tmp_path: Path, monkeypatch: pyte
     assert same(first, split_by_similarity(sequences, fraction=0.2)) and not said
     monkeypatch.setattr(module, "split_by_similarity", lambda *_, **__: pytest.fail("made again"))
     assert same(made(sequences, tmp_path / "x.fasta")[0], first)
+
+
+@pytest.mark.parametrize("count", [30, 999, 1000, 1001])
+def test_a_bar_shows_how_far_a_split_is(count: int, tmp_path: Path) -> None:
+    bar = Heard()
+    module.kept_split(proteins(count), tmp_path / "x.fasta", bar, HOW)
+    assert bar.done == bar.total == count
 
 
 def test_small_data_leave_nothing_behind(tmp_path: Path) -> None:

@@ -134,15 +134,32 @@ def straightforward_clusters(index: KmerIndex, threshold: float) -> np.ndarray:
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5])
 def test_clusters_are_those_of_all_containments(threshold: float) -> None:
-    index = KmerIndex([*relatives(15, 6), "MK", ""])
-    assert greedy_clusters(index, threshold).tolist() == straightforward_clusters(index, threshold).tolist()
+    sequences = [*relatives(15, 6), "MK", ""]
+    index, filling = KmerIndex(sequences), KmerIndex(sequences, filled=False)
+    assert greedy_clusters(filling, threshold).tolist() == straightforward_clusters(index, threshold).tolist()
+    for number in range(len(index)):  # at the end it holds all
+        assert filling.shared(index.words(number)).tolist() == index.shared(index.words(number)).tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.text(alphabet="ACDE", max_size=25), min_size=1, max_size=9),
+    st.sampled_from([0.05, 0.3, 0.5, 0.77, 1.0]),
+    st.integers(1, 9),
+)
+def test_clusters_do_not_depend_on_what_is_looked_up_first(texts: list[str], threshold: float, alike: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kmers, "ALIKE", alike)
+        found = greedy_clusters(KmerIndex(texts, 3, filled=False), threshold)
+    assert found.tolist() == straightforward_clusters(KmerIndex(texts, 3), threshold).tolist()
 
 
 @pytest.mark.parametrize("name", ["train_amr_families", "train_pdb_chains", "train_swissprot"])
 def test_clusters_of_real_proteins_are_those_of_all_containments(data_dir, name: str) -> None:
     read = read_fasta(data_dir / "protein" / f"{name}.fasta", on_bad="skip").samples
-    index = KmerIndex([sample.text for sample in read if 30 <= len(sample.text) <= 300][:3000])
-    assert greedy_clusters(index).tolist() == straightforward_clusters(index, 0.5).tolist()
+    texts = [sample.text for sample in read if 30 <= len(sample.text) <= 300][:3000]
+    found = greedy_clusters(KmerIndex(texts, filled=False))
+    assert found.tolist() == straightforward_clusters(KmerIndex(texts), 0.5).tolist()
 
 
 def test_clusters_by_identity_are_those_of_all_pairs() -> None:
