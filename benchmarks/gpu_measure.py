@@ -15,19 +15,16 @@ there is one, what had been predicted from the code on a CPU. The file is rewrit
 from __future__ import annotations
 
 import argparse
-import gc
-import json
-import statistics
 import sys
 import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from gpu_language import PlainStep, Setting, engine
+from gpu_table import PEAK, Table
 from torch import Tensor
 
 from didi_core.commands.compose import compose_jobs
@@ -42,97 +39,6 @@ from didi_core.sampling.ancestral import Ancestral
 from didi_core.sampling.base import SampleRequest
 from didi_core.streams import generator
 from didi_core.types import Vocabulary
-
-SYNCS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
-PEAK = 989e12  # bf16 of an H100 SXM, dense, by its data sheet
-
-
-@dataclass
-class Table:
-    """Rows in a file, rewritten after each."""
-
-    out: Path
-    device: torch.device
-    quick: bool
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    peak: float = PEAK
-
-    def add(self, what: str, value: float | str, unit: str = "", predicted: str = "") -> None:
-        """One figure."""
-        shown = round(value, 4 if abs(value) < 10 else 1) if isinstance(value, float) else value
-        self.rows.append({"what": what, "value": shown, "unit": unit, "predicted": predicted})
-        self.out.write_text(json.dumps({"device": _name(self.device), "rows": self.rows}, indent=1) + "\n")
-        print(f"{what}: {shown} {unit} {predicted and f'(predicted {predicted})'}", flush=True)
-
-    @property
-    def cuda(self) -> bool:
-        return self.device.type == "cuda"
-
-    def milliseconds(self, action: Callable[[], object], repeats: int, warm: int = 2) -> float:
-        """Median of repeats after warm-up, by CUDA events (host time on a CPU)."""
-        times = []
-        for i in range(warm + repeats):
-            if not self.cuda:
-                started = time.perf_counter()
-                action()
-                elapsed = 1e3 * (time.perf_counter() - started)
-            else:
-                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                torch.cuda.synchronize()
-                begin.record()
-                action()
-                end.record()
-                torch.cuda.synchronize()
-                elapsed = begin.elapsed_time(end)
-            if i >= warm:
-                times.append(elapsed)
-        return statistics.median(times)
-
-    def peak_gigabytes(self, action: Callable[[], object]) -> float:
-        """Peak of the whole process while that runs, weights included."""
-        if not self.cuda:
-            action()
-            return 0.0
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        action()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() / 1e9
-
-    def attempt(self, label: str, action: Callable[[], object]) -> None:
-        """Run a stretch of measurements; what goes wrong there is a row, and the rest still runs."""
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001
-            traceback.print_exc()
-            self.add(label, f"failed: {(str(error).splitlines() or [repr(error)])[0][:200]}")
-        if self.cuda:
-            gc.collect()
-            torch.cuda.empty_cache()
-
-    def counts(self, action: Callable[[], object]) -> dict[str, float]:
-        """Kernels, host synchronisations, copies to the host, and milliseconds of kernels in one run."""
-        found = {"kernels": 0.0, "syncs": 0.0, "copies to the host": 0.0, "kernel ms": 0.0, "aten calls": 0.0}
-        kinds = [torch.profiler.ProfilerActivity.CPU]
-        kinds += [torch.profiler.ProfilerActivity.CUDA] if self.cuda else []
-        with torch.profiler.profile(activities=kinds) as profile:
-            action()
-            if self.cuda:
-                torch.cuda.synchronize()
-        for event in profile.key_averages():
-            on_device = event.self_device_time_total > 0 and event.device_type != torch.autograd.DeviceType.CPU
-            if on_device and "Memcpy" not in event.key and "Memset" not in event.key:
-                found["kernels"] += event.count
-                found["kernel ms"] += event.self_device_time_total / 1e3
-            if on_device and "Memcpy DtoH" in event.key:
-                found["copies to the host"] += event.count
-            found["syncs"] += event.count if event.key in SYNCS else 0
-            found["aten calls"] += event.count if event.key.startswith("aten::") else 0
-        return found
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def setting(table: Table) -> Setting:

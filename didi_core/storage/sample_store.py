@@ -61,9 +61,8 @@ class Chosen(Listed[T]):
 
     def __init__(self, source: Sequence[T], numbers: np.ndarray) -> None:
         numbers = np.asarray(numbers, dtype=np.int64)
-        if isinstance(source, Chosen):
-            source, numbers = source.source, source.numbers[numbers]
-        self.source, self.numbers = source, numbers
+        self.source: Sequence[T] = source.source if isinstance(source, Chosen) else source
+        self.numbers: np.ndarray = source.numbers[numbers] if isinstance(source, Chosen) else numbers
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -73,8 +72,9 @@ class Chosen(Listed[T]):
         return self.source[int(self.numbers[number])]
 
     def __iter__(self) -> Iterator[T]:
+        get = self.source.at if isinstance(self.source, Listed) else self.source.__getitem__
         for start in range(0, len(self), AT_ONCE):
-            yield from map(self.source.__getitem__, self.numbers[start : start + AT_ONCE].tolist())
+            yield from map(get, self.numbers[start : start + AT_ONCE].tolist())
 
 
 class Joined(Listed[T]):

@@ -45,10 +45,9 @@ def numbered_lines(path: Path, *, errors: str = "strict", unpacked: int | None =
                 number += 1
                 yield number, line
         except UnicodeDecodeError as error:
-            before = block[: error.start].split(b"\n")
-            for line in before[:-1]:
+            for line in block[: error.start].decode("utf-8").split("\n")[:-1]:
                 number += 1
-                yield number, line.decode("utf-8")
+                yield number, line
             raise _not_utf8(path, number + 1, block[error.start]) from None
 
 
@@ -141,7 +140,7 @@ def opened(path: Path, unpacked: int | None, ratio: int = RATIO) -> Iterator[tup
         before = os.fstat(raw.fileno())
         if raw.peek(2)[:2] == GZIP_MAGIC:
             with gzip.GzipFile(fileobj=raw) as file:
-                yield file, Allowance(path, raw, unpacked, ratio)  # type: ignore[misc]
+                yield file, Allowance(path, raw, unpacked, ratio)
         else:
             yield raw, Allowance(path, None)
         after = path.stat()
