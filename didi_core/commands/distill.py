@@ -10,9 +10,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from didi_core.checkpoints.card import save_model, save_scorer
 from didi_core.commands.common import (
@@ -28,13 +27,11 @@ from didi_core.commands.common import (
 )
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, plan_of, publish
 from didi_core.commands.compiling import DISTILLED, Blocks, CompileSettings, training_calls
+from didi_core.commands.reference import REFERENCE_BATCH, teacher_samples
 from didi_core.commands.sizing import Outline, plan_of_sizes
 from didi_core.device import Machine
-from didi_core.domain.abilities import HasSampleCache
-from didi_core.domain.conditioning import own_templates
 from didi_core.domain.data_report import describe
 from didi_core.errors import InputError
-from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.held_out import check_reference
 from didi_core.models.adapter import AdapterSettings, Network, adapt, merged
 from didi_core.models.dropout import without_dropout
@@ -46,17 +43,15 @@ from didi_core.objectives.older import upgraded
 from didi_core.objectives.registry import read_objective
 from didi_core.plugins import registry
 from didi_core.processes import current
-from didi_core.progress import counting
 from didi_core.run import Run
 from didi_core.sampling.generate import COMPARED, SamplerSettings, generate
-from didi_core.sampling.sharing import Sharing
 from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
-from didi_core.streams import derive_seed, generator
+from didi_core.streams import generator
 from didi_core.training.engine import Engine
 from didi_core.training.memory import memory_advice
 from didi_core.training.objective import Objective
-from didi_core.training.planning import Plan, Stage, components, print_plan, time_steps
+from didi_core.training.planning import Plan, Stage, components, forget_peak, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.sizing import Sized
 from didi_core.types import Denoiser, Domain, Sample
@@ -239,12 +234,16 @@ def computed_plan(settings: Settings, about: Run) -> Sized | None:
 
 
 def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
-    """Memory and time of the run, measured in a few steps on a reference made in one call. Nothing is written."""
+    """Memory and time of the run, measured in a few steps on one batch of the reference. Nothing is written.
+
+    The reference is made in two calls: all rows of the first are equal and computed once, the second is as any other.
+    """
     training, asked = settings.training, []
+    forget_peak(about.device)
 
     def few(num: int, steps: int) -> Int[Tensor, "S L"]:
         asked.append((num, steps))
-        return teacher_samples(about, teacher, training.batch_size, 1, None)
+        return teacher_samples(about, teacher, max(training.batch_size, min(num, REFERENCE_BATCH)), 2, None)
 
     student = make_student(settings, teacher)
     given = replace(materials(settings, about, teacher, student), teacher_samples=few)
@@ -259,6 +258,7 @@ def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
         f"{about.machine.label}, {about.machine.precision}",
         components({"teacher": teacher}, measured.trainees),
         measured.peak,
+        measured.before,
         training.batch_size,
         training.batch_size * sum(lengths) / len(lengths),
         tuple(stages),
@@ -271,51 +271,6 @@ def seconds_per_call(settings: Settings, about: Run, teacher: Denoiser) -> float
     with about.autocast():
         made = generate(about.domain, teacher, settings=SamplerSettings(steps=3), num=num, batch_size=num)
     return made.seconds / (2 * num)
-
-
-def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: Path | None) -> Int[Tensor, "S L"]:
-    """Samples of the teacher, drawn once and kept in a folder.
-
-    They belong to the teacher and not to the run: every seed sees the same ones, and a domain may ship those of its
-    bundled teacher.
-    """
-    domain, processes = about.domain, about.processes
-    sampler, seed, batch_size = SamplerSettings(steps=steps), derive_seed(0, "reference"), 64
-    templates = own_templates(domain, "train", num, generator(seed, "templates"))
-    cache = SampleCache(kept)
-    carried = SampleCache(domain.sample_cache if isinstance(domain, HasSampleCache) else None)
-    making = {
-        "domain": domain.name,
-        "model": model_hash(teacher),
-        "settings": sampler.record(),
-        "num": num,
-        "seed": seed,
-        "batch_size": batch_size,
-        **({} if templates is None else {"templates": templates}),
-    }
-    made = processes.broadcast((carried.load(making) or cache.load(making)) if processes.first else None)
-    if made is None:
-        sharing = Sharing(processes, cache.parts(making))
-        bar = about.reporter
-        bar.start(f"reference samples of the teacher ({steps} steps)", num)
-        with about.autocast():
-            made = generate(
-                domain,
-                teacher,
-                settings=sampler,
-                num=num,
-                templates=templates,
-                seed=seed,
-                batch_size=batch_size,
-                progress=counting(bar),
-                sharing=sharing,
-            )
-        bar.stop()
-        if processes.first:
-            cache.save(making, made)
-        sharing.forget()
-    rows, pad = [torch.tensor(sample.tokens) for sample in made.samples], domain.vocabulary.pad
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0 if pad is None else pad)
 
 
 def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirectory) -> dict[str, Any]:

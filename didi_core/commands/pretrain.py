@@ -38,7 +38,7 @@ from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import generator, seeded
 from didi_core.training.engine import Engine
 from didi_core.training.memory import memory_advice
-from didi_core.training.planning import Plan, Stage, components, print_plan, time_steps
+from didi_core.training.planning import Plan, Stage, components, forget_peak, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Domain
 
@@ -145,6 +145,7 @@ def materials(settings: Settings, about: Run, network: DiT | Judge) -> Materials
 def plan(settings: Settings, about: Run) -> Plan:
     """Memory and time of the run, measured in a few steps. Nothing is written."""
     training = settings.training
+    forget_peak(about.device)
     network = new_model(settings.sizes, about.domain, settings.seed).to(about.device)
     given = replace(materials(settings, about, network), validation_batches=1)
     measured = time_steps(settings.rules.prepare(given), about, training)
@@ -153,6 +154,7 @@ def plan(settings: Settings, about: Run) -> Plan:
         f"{about.machine.label}, {about.machine.precision}",
         components({}, measured.trainees),
         measured.peak,
+        measured.before,
         len(batch),
         batch.numel(),
         (Stage("training steps", measured.steps, measured.seconds),),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +27,7 @@ from didi_core.training.state import Stateful
 
 TIMED = 3  # steps that are timed, after a first one that is not
 GIB = 1 << 30
+GRADIENTS = "gradients, of one network at a time"
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,14 @@ class Component:
     ema: int
 
     @property
-    def bytes(self) -> int:
-        return self.weights + self.gradients + self.optimiser + self.ema
+    def kept(self) -> int:
+        """What it takes between updates; its gradients are there while it learns."""
+        return self.weights + self.optimiser + self.ema
+
+
+def largest_gradients(networks: Iterable[Component]) -> int:
+    """Bytes of gradients at one time: one network learns at a time, and they are freed after its update."""
+    return max((one.gradients for one in networks), default=0)
 
 
 @dataclass(frozen=True)
@@ -58,14 +68,61 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The measurements. peak: bytes on the accelerator, or of the whole process on a CPU."""
+    """The measurements.
+
+    peak: bytes on the accelerator, or of the whole process on a CPU. before: of the whole process when it held the
+    networks and their averages, before the first step; 0 on an accelerator, whose peak is of tensors alone.
+    """
 
     machine: str
     components: tuple[Component, ...]
     peak: int
+    before: int
     batch: int
     tokens: float  # positions of one optimiser step
     stages: tuple[Stage, ...]
+
+    @property
+    def process(self) -> int:
+        """What the process takes without networks and averages: Python, its libraries and the data."""
+        return max(self.before - sum(one.weights + one.ema for one in self.components), 0)
+
+    @property
+    def gradients(self) -> int:
+        return largest_gradients(self.components)
+
+    @property
+    def activations(self) -> int:
+        """What is left of the peak: activations, buffers, and what the allocator holds between the steps."""
+        return max(self.peak - self.process - self.gradients - sum(one.kept for one in self.components), 0)
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Memory of this process in bytes: now, and the most so far.
+
+    Linux counts both for the program. What ``getrusage`` gives elsewhere, the most alone, begins in a child of a large
+    process with what that one had.
+    """
+
+    now: int
+    most: int
+
+    @classmethod
+    def read(cls, status: Path = Path("/proc/self/status")) -> Resident:
+        found = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.is_file() else {}
+        if {"VmRSS", "VmHWM"} <= {*found}:
+            return cls(*(int(found[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM")))
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return cls(most, most)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let peaks be counted from now on, where the system can: what a file took while it was read is not of the run."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # only Linux has it, and not every container
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 @dataclass
@@ -76,8 +133,6 @@ class Stopwatch:
     marks: list[float] = field(default_factory=list)
 
     def restore(self, state: Mapping[str, Stateful]) -> int:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
         return 0
 
     def save(self, step: int, state: Mapping[str, Stateful]) -> None:
@@ -97,7 +152,7 @@ class Stopwatch:
         """Peak memory in bytes."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return Resident.read().most
 
 
 @dataclass
@@ -118,10 +173,14 @@ class DryRun(Objective[Batch]):
 
 @dataclass(frozen=True)
 class Measured:
-    """A few measured steps: seconds per step, peak memory in bytes, the trained networks, steps of the whole run."""
+    """A few measured steps: seconds per step, peak memory in bytes, the trained networks, steps of the whole run.
+
+    before: memory of the process before the first step, when it held the networks and their averages.
+    """
 
     seconds: float
     peak: int
+    before: int
     trainees: Sequence[Trainee]
     steps: int
 
@@ -131,11 +190,12 @@ def time_steps(objective: Objective[Any], run: Run, training: TrainingSettings) 
     watch, quiet = Stopwatch(run.device), replace(run, reporter=Silent())
     short = replace(training, steps=TIMED + 1, seconds=0.0, log_every=1)
     engine = Engine(DryRun(objective), quiet, short, watch, "dry run", lambda *names: run.stream("dry run", *names))
+    before = 0 if run.device.type == "cuda" else Resident.read().now
     engine.train()
     steps = objective.learners()[-1].warmup + training.steps
     if training.seconds:
         steps = min(steps, math.ceil(training.seconds / watch.seconds))
-    return Measured(watch.seconds, watch.peak(), engine.trainees, steps)
+    return Measured(watch.seconds, watch.peak(), before, engine.trainees, steps)
 
 
 def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> tuple[Component, ...]:
@@ -173,12 +233,18 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Two tables: memory by network, time by stage."""
     console = console or Console(markup=False)
     memory = memory_table(f"memory in GiB ({plan.machine})", plan.components)
-    known = sum(one.bytes for one in plan.components)
     memory.add_section()
-    memory.add_row("the rest", *[""] * 6, _gib(max(plan.peak - known, 0)))
-    memory.add_row("peak", *[""] * 6, _gib(plan.peak), style="bold")
+    beside = {
+        GRADIENTS: plan.gradients,
+        "activations and buffers": plan.activations,
+        "Python, libraries, data": plan.process,
+    }
+    for name, size in beside.items():
+        if size:
+            memory.add_row(name, *[""] * 5, _gib(size))
+    memory.add_row("peak", *[""] * 5, _gib(plan.peak), style="bold")
     console.print(memory)
-    console.print("The peak is measured. The rest is activations and buffers; on a CPU also Python and its libraries.")
+    console.print("The peak is measured, in a few steps. It does not count the comparison at the end.")
     stages = _table("time", ("stage", "units", "seconds each", "about"))
     for stage in plan.stages:
         stages.add_row(stage.name, f"{stage.units:,.0f}", f"{stage.seconds_each:.4g}", duration(stage.seconds))
@@ -194,10 +260,10 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
 
 def memory_table(title: str, networks: Sequence[Component]) -> Table:
     """Networks and what each holds, in GiB."""
-    headers = ("network", "size", "trained", "weights", "gradients", "AdamW", "EMA", "together")
+    headers = ("network", "size", "trained", "weights", "AdamW", "EMA", "together")
     memory = _table(title, headers)
     for one in networks:
-        sizes = (one.weights, one.gradients, one.optimiser, one.ema, one.bytes)
+        sizes = (one.weights, one.optimiser, one.ema, one.kept)
         memory.add_row(one.name, _millions(one.parameters), _millions(one.trainable), *map(_gib, sizes))
     return memory
 

@@ -19,7 +19,7 @@ from didi_core.diffusion.heads import CLOSED_ELEMENTS
 from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
 from didi_core.run import Run
 from didi_core.training.objective import Learner, Objective, Slice
-from didi_core.training.planning import GIB, Component, memory_table
+from didi_core.training.planning import GIB, GRADIENTS, Component, largest_gradients, memory_table
 
 SMALL = 8  # width of the network on which positions are counted
 ADAM_STATES, LOGITS = 2, 3  # numbers of AdamW for each that learns; arrays of logits that a gradient holds
@@ -42,7 +42,11 @@ class Sized:
 
     @property
     def networks(self) -> int:
-        return sum(one.bytes for one in self.components)
+        return sum(one.kept for one in self.components) + self.gradients
+
+    @property
+    def gradients(self) -> int:
+        return largest_gradients(self.components)
 
     @property
     def peak(self) -> int:
@@ -144,12 +148,13 @@ def print_sized(plan: Sized, teacher: str, console: Console | None = None) -> No
     memory = memory_table(f"memory in GiB, computed ({teacher}, bf16)", plan.components)
     memory.add_section()
     for name, size in (
+        (GRADIENTS, plan.gradients),
         ("layers", plan.activations),
         ("logits", plan.logits),
         ("at start", plan.setting_up),
     ):
-        memory.add_row(name, *[""] * 6, f"{size / GIB:.2f}")
-    memory.add_row("peak", *[""] * 6, f"{plan.peak / GIB:.2f}", style="bold")
+        memory.add_row(name, *[""] * 5, f"{size / GIB:.2f}")
+    memory.add_row("peak", *[""] * 5, f"{plan.peak / GIB:.2f}", style="bold")
     console.print(memory)
     enough = next((size for size in GPUS if plan.fits(size)), None)
     more = f"one accelerator of {enough} GB" if enough else f"none of {GPUS[-1]} GB or less: cut the batch, or adapt"

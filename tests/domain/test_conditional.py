@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from didi_core.commands.distill import teacher_samples
+from didi_core.commands.reference import teacher_samples
 from didi_core.diffusion.schedules import schedule
 from didi_core.domain.conditioning import draw_templates, own_templates, read_template
 from didi_core.evaluation.contenders import Contender, Measuring

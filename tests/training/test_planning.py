@@ -17,7 +17,7 @@ from didi_core.config import build
 from didi_core.training.engine import Trainee
 from didi_core.training.objective import Learner
 from didi_core.training.optimiser import OptimiserSettings
-from didi_core.training.planning import Component, Stage, components, duration
+from didi_core.training.planning import Component, Plan, Resident, Stage, components, duration, forget_peak
 
 
 def test_memory_is_counted_by_network() -> None:
@@ -28,7 +28,31 @@ def test_memory_is_counted_by_network() -> None:
     found = components({"teacher": frozen}, [trainee])
     # two fp32 moments of 110 numbers, and a step count for each of the two tensors
     assert found == (Component("teacher", 4, 0, 16, 0, 0, 0), Component("student", 110, 110, 440, 440, 888, 440))
-    assert found[1].bytes == 2208
+    assert found[1].kept == 1768
+
+
+def test_the_peak_is_shared_out() -> None:
+    """One network learns at a time, so that only the largest gradients count; the process is what was there before."""
+    networks = (Component("teacher", 1, 0, 100, 0, 0, 0), Component("fake", 1, 1, 40, 40, 80, 0))
+    plan = Plan("cpu", (*networks, Component("student", 1, 1, 60, 60, 120, 60)), 1000, 300, 1, 1.0, ())
+    assert plan.process == 300 - 260 and plan.gradients == 60
+    assert plan.activations == 1000 - 40 - 60 - (100 + 120 + 240)
+
+
+def test_memory_of_the_process_is_read_where_linux_counts_it(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text("Name:\tpython\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n")
+    assert Resident.read(status) == Resident(1024 * 1024, 2048 * 1024)
+    elsewhere = Resident.read(tmp_path / "absent")
+    assert elsewhere.now == elsewhere.most > 1 << 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts it")
+def test_a_peak_can_be_forgotten() -> None:
+    torch.ones(25_000_000)
+    high = Resident.read().most
+    forget_peak(torch.device("cpu"))
+    assert Resident.read().most < high - 50e6
 
 
 def test_time_in_words() -> None:
