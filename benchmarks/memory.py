@@ -76,7 +76,10 @@ class Live(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.most = 0
-        self.known = {storage._cdata for storage in map(storage_of, tensors_alive())}
+        self.known = set[int]()
+        for storage in map(storage_of, tensors_alive()):
+            self.known.add(storage._cdata)
+            weakref.finalize(storage, self.known.discard, storage._cdata)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -105,7 +108,7 @@ def storage_of(tensor: Tensor) -> torch.UntypedStorage:
 
 
 def tensors_alive() -> list[Tensor]:
-    return [found for found in gc.get_objects() if isinstance(found, Tensor)]
+    return [found for found in gc.get_objects() if issubclass(type(found), Tensor)]  # it asks no deprecated object
 
 
 def bytes_of(tensors: Iterable[Tensor | None], seen: set[int]) -> int:

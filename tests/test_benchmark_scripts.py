@@ -61,6 +61,30 @@ def test_peak_sees_what_was_freed(load) -> None:
     assert peak > 80e6
 
 
+def test_living_tensors_are_counted_until_they_are_freed(load) -> None:
+    weights = torch.zeros(1000)
+    with load("memory").Live() as live:
+        weights.add_(1.0)  # in place: there before
+        made = torch.ones(500)
+        assert live.now == live.most == 2000
+        view, more = made.view(5, 100), made * 2
+        assert live.now == 4000
+        del made, view, more
+        torch.ones(250)
+    assert (live.now, live.most) == (0, 4000)
+
+
+@pytest.mark.slow
+def test_memory_is_measured_beside_its_plan(load, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--hidden", "64", "--layers", "1", "--objectives", "cross_entropy", "--ways", "full"]
+    assert load("memory").main(["--out", str(tmp_path / "memory.json"), *small]) == 0
+    (row,) = json.loads((tmp_path / "memory.json").read_text())["rows"]
+    for part in ("weights", "gradients", "moments", "averages"):
+        assert row["planned"][part] == row["measured"][part] > 0
+    assert row["planned"]["peak"] == pytest.approx(row["measured"]["peak"], rel=0.15)
+    assert "| cross_entropy | full | 1 |" in capsys.readouterr().out
+
+
 def test_protein_costs_are_measured_in_every_part(load, tmp_path: Path) -> None:
     script, out = load("gpu_protein"), tmp_path / "out.json"
     assert script.main(["--quick", "--out", str(out)]) == 0
