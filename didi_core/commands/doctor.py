@@ -10,12 +10,14 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
+from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 
@@ -36,13 +38,17 @@ class Settings(CommonSettings):
 
 @dataclass(frozen=True)
 class Feature:
-    """An optional feature: the modules that it needs beyond the core's dependencies, and the command that adds them."""
+    """An optional feature: the modules that it needs beyond the core's dependencies, and the command that adds them.
+
+    release: of a distribution, where older ones do not do (``esm>=3.4``).
+    """
 
     name: str
     modules: tuple[str, ...]
     command: str
     cuda: bool = False
     python: tuple[int, int] = (3, 11)
+    release: str = ""
 
     def missing(self) -> str:
         """What is missing, in words; '' if the feature can be used."""
@@ -51,6 +57,11 @@ class Feature:
         absent = [name for name in self.modules if not _there(name)]
         if absent:
             return f"{', '.join(absent)} not installed"
+        if self.release:
+            wanted = Requirement(self.release)
+            found = version(wanted.name)
+            if not wanted.specifier.contains(found, prereleases=True):
+                return f"needs {self.release}, found {found}"
         return "no CUDA device" if self.cuda and not torch.cuda.is_available() else ""
 
 
@@ -65,7 +76,13 @@ def _there(module: str) -> bool:
 FEATURES = (
     Feature("fastest attention on GPUs", ("xformers",), 'pip install "didi-core[xformers]"', cuda=True),
     Feature("nearest known protein by exact alignment", ("pyopal",), 'pip install "didi-core[novelty]"'),
-    Feature("ESM C by name (pppl=esm:...)", ("esm.models.esmc",), 'pip install "didi-core[esm]"', python=(3, 12)),
+    Feature(
+        "ESM C by name (pppl=esm:...)",
+        ("esm.models.esmc",),
+        'pip install "didi-core[esm]"',
+        python=(3, 12),
+        release="esm>=3.4",
+    ),
     Feature("adapters in training (adapter=lora)", ("peft",), 'pip install "didi-core[lora]"'),
     Feature("samples and scores as DataFrames", ("pandas",), 'pip install "didi-core[frame]"'),
     Feature(

@@ -23,6 +23,9 @@ def test_it_tells_all_of_it(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 def test_missing_module_is_told_with_its_command() -> None:
     assert doctor.Feature("x", ("no_such_module",), "pip install x").missing() == "no_such_module not installed"
     assert doctor.Feature("x", ("json",), "pip install x").missing() == ""
+    assert doctor.Feature("x", ("pytest",), "pip install x", release="pytest>=1").missing() == ""
+    told = doctor.Feature("x", ("pytest",), "pip install x", release="pytest>=999").missing()
+    assert told.startswith("needs pytest>=999, found ")
     if not torch.cuda.is_available():
         assert doctor.Feature("x", ("json",), "pip install x", cuda=True).missing() == "no CUDA device"
 

@@ -30,6 +30,7 @@ from .models import config_of, load_strictly
 KINDS = {"esm": "EsmForMaskedLM", "esmc": "EsmcForMaskedLM"}
 PACKAGE, DISTRIBUTION = "esm:", "esm"
 OLDEST, PYTHON = (3, 4), (3, 12)  # release of the package, and the Python that it needs
+NAMED = {"esmc_300m": "biohub/ESMC-300M", "esmc_600m": "biohub/ESMC-600M", "esmc_6b": "biohub/ESMC-6B"}  # its names
 COMMAND = "pip install 'didi-core[esm]'"
 ROUND = 4096  # tokens of a call
 
@@ -131,11 +132,16 @@ def _release(text: str) -> tuple[int, ...]:
 
 
 def _of_the_package(name: str, device: torch.device) -> Logits:
-    """ESM C of EvolutionaryScale's package, by its short name."""
+    """ESM C of EvolutionaryScale's package, by its short name, a hub id or a folder."""
     check_package(f"{PACKAGE}{name}")
     module: Any = importlib.import_module("esm.models.esmc")
+    source = NAMED.get(name, str(Path(name).expanduser()))
     try:
-        model = module.ESMC.from_pretrained(name, device=device, use_flash_attn=False).float().eval()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"pppl={PACKAGE}{name} cannot be loaded: {' '.join(str(error).split())[:200]}.") from None
-    return lambda tokens: model(sequence_tokens=tokens.to(device)).sequence_logits
+        model = module.EsmcForMaskedLM.from_pretrained(source, device=device, attn_implementation="sdpa")
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"pppl={PACKAGE}{name} cannot be loaded: {' '.join(str(error).split())[:200]}. Its names are "
+            f"{', '.join(NAMED)}; a folder holds config.json and model.safetensors."
+        ) from None
+    model = model.float().eval()
+    return lambda tokens: model(input_ids=tokens.to(device)).logits

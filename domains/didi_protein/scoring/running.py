@@ -27,7 +27,7 @@ from didi_core.types import Sample
 
 from ..design_report import write_design_report
 from ..design_report.designs import PARTS, PLDDT, PLDDT_CA, RESIDUES, STRUCTURES, structure_name
-from ..fasta import CHAINS, without_breaks
+from ..fasta import without_breaks
 from ..nearest.choice import check_installed, make_search
 from ..nearest.neighbour import Search
 from .choice import Choice, choose, load, model_folder
@@ -39,7 +39,7 @@ from .pseudo import PACKAGE, check_package, kind_of, load_pseudo, pseudo_perplex
 from .reading import Reference, read_reference
 from .selfconsistency import InverseFolding, consistency
 from .sequence import cluster_columns, plain, sequence_scores
-from .settings import AUTO, ESMFOLD2, NONE, ProteinScoring
+from .settings import AUTO, NONE, ProteinScoring
 from .structures import read_structures, structure_columns
 from .table import merged, write_table
 from .views import write_views
@@ -116,8 +116,6 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     folder = job.run.path
     check_names(designs)
     check_package(settings.pppl)
-    if settings.fold == ESMFOLD2 and any(CHAINS in design.text for design in designs):
-        raise InputError("fold=esmfold2 predicts single chains, and designs have several: use fold=esmfold.")
     weights = model_folder(settings) if folds(settings) else None
     check_linker(settings.linker, [design.text for design in designs], None if weights is None else longest_of(weights))
     judge = None if settings.pppl == NONE or settings.pppl.startswith(PACKAGE) else locate(settings.pppl, "pppl")

@@ -49,6 +49,8 @@ class ProteinScoring:
             raise InputError(f"novelty={self.novelty} has no effect without reference=<FASTA of known proteins>.")
         if self.fold == NONE and self.fold_model is not None:
             raise InputError(f"fold_model={self.fold_model} has no effect with fold=none.")
+        if self.fold == ESMFOLD2 and self.linker is not None:
+            raise InputError(f"linker={self.linker} has no effect with fold=esmfold2, which knows chains.")
         if self.pppl == NONE and self.pppl_positions is not None:
             raise InputError(f"pppl_positions={self.pppl_positions} has no effect without pppl=<model>.")
         for name, lowest in LOWEST.items():

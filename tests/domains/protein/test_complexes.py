@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fold_files import fold_folder, random_fold
+from fold_files import fold2_folder, fold_folder, random_fold
 from predictor_files import WRITERS
 from tolerance import near
 
@@ -20,7 +20,7 @@ from didi_protein.design_report import read_designs
 from didi_protein.fasta import chains, read_fasta
 from didi_protein.scoring.complexes import GAP, LINKER, Joined, interface_tm, joined_length
 from didi_protein.scoring.esmfold import EsmFold
-from didi_protein.scoring.esmfold2 import EsmFold2
+from didi_protein.scoring.esmfold2 import features_of
 from didi_protein.structures.atoms import read_chains
 
 ONE, TWO = "MKTAYIAKQRQISFVK", "GSHMKKIAEELLRK"
@@ -147,12 +147,42 @@ def test_a_single_chain_is_as_before(folder: EsmFold) -> None:
     assert alone.residues == near(beside.residues) and alone.ptm == near(beside.ptm)
 
 
-def test_esmfold2_has_single_chains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match="predicts single chains"):
-        EsmFold2.fold(object.__new__(EsmFold2), [f"{ONE}:{TWO}"])
-    designs = write(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}"})
-    assert main(["score", f"input={designs}", "fold=esmfold2", f"out={tmp_path / 'out'}"]) == 2
-    assert "fold=esmfold2 predicts single chains" in capsys.readouterr().err
+# --- ESMFold2
+
+
+def test_features_of_a_complex_are_those_of_its_chains_in_a_row() -> None:
+    from transformers.models.esmfold2.protein_utils import prepare_protein_features
+
+    alone = prepare_protein_features(ONE)
+    assert all(torch.equal(value, alone[name]) for name, value in features_of(ONE).items())
+    made = {name: value[0] for name, value in features_of(f"{ONE}:{TWO}:{ONE}").items()}
+    assert made["asym_id"].tolist() == [0] * 16 + [1] * 14 + [2] * 16
+    assert made["entity_id"].tolist() == [0] * 16 + [1] * 14 + [0] * 16
+    assert made["sym_id"].tolist() == [0] * 30 + [1] * 16
+    assert made["residue_index"].tolist() == [*range(16), *range(14), *range(16)]
+    assert made["token_index"].tolist() == list(range(46)) and made["token_bonds"].shape == (46, 46, 1)
+    real = made["atom_attention_mask"]
+    assert len(real) % 32 == 0 and len(real) - int(real.sum()) < 32
+    assert made["atom_to_token"][real].unique().tolist() == list(range(46)) and not made["atom_to_token"][~real].any()
+    assert torch.equal(made["atom_to_token"][made["distogram_atom_idx"]], made["token_index"])
+    first = int(alone["atom_attention_mask"].sum())
+    assert torch.equal(made["ref_pos"][:first], alone["ref_pos"][0, :first])
+    assert torch.equal(made["ref_pos"][real][-first:], alone["ref_pos"][0, :first])
+
+
+def test_esmfold2_folds_complexes_without_a_linker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, designs = fold2_folder(tmp_path / "weights"), write(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}", "a": ONE})
+    words = [f"input={designs}", "fold=esmfold2", f"fold_model={weights}", f"out={tmp_path / 'out'}", "pae=true"]
+    assert main(["score", *words, "linker=5"]) == 2
+    assert "linker=5 has no effect with fold=esmfold2, which knows chains" in capsys.readouterr().err
+    assert main(["score", *words]) == 0
+    rows = rows_of(tmp_path / "out/scores.csv")
+    assert (rows["ab"]["chains"], rows["ab"]["folded_by"], rows["a"]["iptm"]) == ("2", "esmfold2", "")
+    pae = np.load(tmp_path / "out/pae/ab.npz")["pae"]
+    between = np.r_[pae[:16, 16:].ravel(), pae[16:, :16].ravel()]
+    assert float(rows["ab"]["ipae"]) == pytest.approx(between.mean(), abs=1e-3) and 0 <= float(rows["ab"]["iptm"]) <= 1
+    read = read_chains(tmp_path / "out/pdb/ab.pdb")
+    assert [(c.name, c.letters, c.numbers[0]) for c in read] == [("A", ONE, "1"), ("B", TWO, "1")]
 
 
 def test_the_linker_is_the_users(folder: EsmFold) -> None:

@@ -366,33 +366,21 @@ def test_an_absent_package_is_one_message_before_anything_is_computed(
     assert "needs this" in capsys.readouterr().err and not (tmp_path / "out" / "parts").exists()
 
 
-@pytest.mark.skipif(bool(pseudo.why_not()), reason=pseudo.why_not())
-def test_esm_c_of_the_package_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    from esm.models.esmc import ESMC, EsmcConfig, EsmcForMaskedLM
-
-    torch.manual_seed(0)
-    tiny = EsmcConfig(hidden_size=32, num_attention_heads=2, num_hidden_layers=2, intermediate_size=64)
-    model = ESMC(model=EsmcForMaskedLM(tiny))
-    monkeypatch.setattr(ESMC, "from_pretrained", lambda *_, **__: model)
-    found = pseudo_perplexity(load_pseudo("esm:esmc_300m", None, CPU), "MKTAYIAK")
-    assert math.isfinite(found) and found > 1
-
-
 def test_esm_c_of_the_package_is_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     class Uniform(torch.nn.Module):
         @classmethod
-        def from_pretrained(cls, name: str, device: torch.device, use_flash_attn: bool) -> Uniform:
-            assert name == "esmc_300m" and device == CPU and not use_flash_attn
+        def from_pretrained(cls, name: str, *, device: torch.device, attn_implementation: str) -> Uniform:
+            assert name == "biohub/ESMC-300M" and device == CPU and attn_implementation == "sdpa"
             return cls()
 
-        def forward(self, sequence_tokens: torch.Tensor) -> Any:
-            return types.SimpleNamespace(sequence_logits=torch.zeros(*sequence_tokens.shape, 64))
+        def forward(self, input_ids: torch.Tensor) -> Any:
+            return types.SimpleNamespace(logits=torch.zeros(*input_ids.shape, 64))
 
     monkeypatch.setattr(pseudo, "why_not", lambda: "")
     for name in ("esm", "esm.models"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     fake = types.ModuleType("esm.models.esmc")
-    fake.ESMC = Uniform  # type: ignore[attr-defined]
+    fake.EsmcForMaskedLM = Uniform  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "esm.models.esmc", fake)
     assert pseudo_perplexity(load_pseudo("esm:esmc_300m", None, CPU), "MKT") == near(64.0)
 
