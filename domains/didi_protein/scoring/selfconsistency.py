@@ -1,7 +1,8 @@
 """Self-consistency: a design's structure is given to an inverse-folding program, and what it writes is folded again.
 
 The program is a command of the user's in an environment of its own, such as ProteinMPNN's or ESM-IF's script. It gets
-the structure as ``{pdb}`` and writes FASTA files into the folder ``{out}``; ``{num}`` and ``{seed}`` may be used too.
+a structure as ``{pdb}``, or all in the folder ``{pdbs}`` so that it starts once, and writes FASTA files into the folder
+``{out}``, which are named after the structures where there are several; ``{num}`` and ``{seed}`` may be used too.
 Its sequences are folded by the predictor of the designs, or by any other whose structures are in ``refolded``.
 
 scTM is the highest TM-score of the refolded structures to the design's (Trippe et al. 2022, arXiv 2206.04119), scRMSD
@@ -40,7 +41,7 @@ from .folding import Folded, batches, fold_within_memory
 from .sequence import plain
 from .settings import ProteinScoring
 
-PDB, OUT, NUM, SEED = "{pdb}", "{out}", "{num}", "{seed}"
+PDB, PDBS, OUT, NUM, SEED = "{pdb}", "{pdbs}", "{out}", "{num}", "{seed}"
 SEQUENCES, FOLDER = "selfconsistency.fasta", "selfconsistency"
 DESIGNABLE = 2.0  # angstroms
 Rows = dict[str, dict[str, Any]]
@@ -59,14 +60,27 @@ class InverseFolding:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (PDB, OUT):
-            if name not in self.command:
-                raise InputError(
-                    f"selfconsistency={self.command!r} lacks {name}: write the command with {PDB} for the structure "
-                    f"file and {OUT} for the folder of its FASTA files ({NUM} and {SEED} if it takes them)."
-                )
+        if fault := self._fault():
+            raise InputError(
+                f"selfconsistency={self.command!r} {fault}: write the command with {PDB} for the structure file, or "
+                f"{PDBS} for a folder of all of them, and {OUT} for the folder of its FASTA files ({NUM} and {SEED} if "
+                "it takes them)."
+            )
         if shutil.which(self.words[0]) is None:
             raise InputError(f"selfconsistency={self.command!r}: there is no program {self.words[0]!r} on the PATH.")
+
+    def _fault(self) -> str:
+        """What is wrong with the places of the command, in words; '' where nothing is."""
+        if PDB in self.command and PDBS in self.command:
+            return f"has both {PDB} and {PDBS}"
+        if PDB not in self.command and PDBS not in self.command:
+            return f"lacks {PDB}"
+        return "" if OUT in self.command else f"lacks {OUT}"
+
+    @property
+    def together(self) -> bool:
+        """Whether one call is for all structures."""
+        return PDBS in self.command
 
     @property
     def words(self) -> list[str]:
@@ -75,26 +89,47 @@ class InverseFolding:
         except ValueError as error:
             raise InputError(f"selfconsistency={self.command!r} is no command line ({error}).") from None
 
-    def sequences(self, pdb: Path, length: int) -> list[str]:
-        """The sequences that the program writes for a structure of so many residues, at most ``num``.
+    def sequences(self, structures: Mapping[Path, int]) -> list[list[str]]:
+        """The sequences that the program writes for structures, at most ``num`` of each, from one call.
+
+        Args:
+            structures: files, and how many residues each has; one file for a command with ``{pdb}``.
 
         Raises:
-            InputError: the program fails, or writes no sequence of that length.
+            InputError: the program fails, or writes no sequence of that length for a structure.
         """
         with tempfile.TemporaryDirectory() as name:
-            known = {PDB: str(pdb.resolve()), OUT: name, NUM: str(self.num), SEED: str(self.seed)}
+            out, given = Path(name, "out"), Path(name, "structures")
+            out.mkdir()
+            first = next(iter(structures))
+            if self.together:
+                given.mkdir()
+                for path in structures:
+                    shutil.copy(path, given)
+            known = {PDB: str(first.resolve()), PDBS: str(given), OUT: str(out)}
+            known |= {NUM: str(self.num), SEED: str(self.seed)}
             words = [_filled(word, known) for word in self.words]
             done = subprocess.run(words, capture_output=True, text=True, errors="replace")
             if done.returncode:
                 told = (done.stderr.strip() or done.stdout.strip()).splitlines()
                 last = told[-1] if told else f"exit code {done.returncode}"
                 raise InputError(f"selfconsistency: {shlex.join(words)} failed ({last}).")
-            files = sorted(path for path in Path(name).rglob("*") if path.is_file() and format_of(path) == FASTA)
-            found = [sample for path in files for sample in read_fasta(path, complexes=True).samples]
-        numbered = [sample for sample in found if "sample" in sample.info]  # ProteinMPNN's first record is the design
-        texts = [sample.text for sample in numbered or found][: self.num]
-        if not texts:
+            files = sorted(path for path in out.rglob("*") if path.is_file() and format_of(path) == FASTA)
+            found = {path: read_fasta(path, complexes=True).samples for path in files}
+        if not found:
             raise InputError(f"selfconsistency: {shlex.join(words)} wrote no FASTA file into {OUT}.")
+        return [self._chosen(pdb, length, found) for pdb, length in structures.items()]
+
+    def _chosen(self, pdb: Path, length: int, found: Mapping[Path, Sequence[Sample]]) -> list[str]:
+        """The sequences of one structure, from what the program wrote by file."""
+        own = [s for path, samples in found.items() for s in samples if not self.together or path.stem == pdb.stem]
+        numbered = [sample for sample in own if "sample" in sample.info]  # ProteinMPNN's first record is the design
+        texts = [sample.text for sample in numbered or own][: self.num]
+        if not texts:
+            raise InputError(
+                f"selfconsistency: the program wrote nothing for {pdb.name}: with {PDBS} its FASTA files have the "
+                f"names of the structures, as {pdb.stem}.fa; it wrote {', '.join(p.name for p in list(found)[:4])}."
+            )
         for number, text in enumerate(texts, start=1):
             here = len(without_breaks(text))
             if here != length:
@@ -132,11 +167,7 @@ def consistency(
         rows = refolded_columns(folder, there, settings.refolded, settings.selfconsistency_num)
     elif program is not None:
         written = write_sequences(folder, there, program, job)
-        lengths = [joined_length(text, settings.linker or LINKER) for texts in written.values() for text in texts]
-        choice = Choice(None, "no weights of a predictor are used")
-        if weights is not None:
-            choice = choose(settings, weights, job.machine.device, lengths, job.seed)
-        rows = refold(folder, there, written, choice, settings.tokens, job)
+        rows = refold(folder, there, written, settings, weights, job)
     log_consistency(rows, job)
     return rows
 
@@ -150,13 +181,14 @@ def write_sequences(folder: Path, designs: Sequence[Sample], program: InverseFol
     """Sequences for every design's structure, by id; they go into ``selfconsistency.fasta`` as ``<id>_sc1`` ..."""
     journal = Journal(folder / PARTS / "inverse.jsonl")
     known = {name: row["sequences"] for name, row in journal.rows().items()}
-    job.bar.start("score: inverse folding", len(designs), sum(design.id in known for design in designs))
-    for design in designs:
-        if design.id not in known:
-            path = _structure(folder, design.id)
-            known[design.id] = program.sequences(path, len(without_breaks(design.text)))
-            journal.append([(design.id, {"sequences": known[design.id]})])
-            job.bar.advance()
+    left = [design for design in designs if design.id not in known]
+    job.bar.start("score: inverse folding", len(designs), len(designs) - len(left))
+    for some in [left] * bool(left) if program.together else [[design] for design in left]:
+        lengths = {_structure(folder, design.id): len(without_breaks(design.text)) for design in some}
+        rows = list(zip((design.id for design in some), program.sequences(lengths), strict=True))
+        journal.append([(name, {"sequences": texts}) for name, texts in rows])
+        known.update(rows)
+        job.bar.advance(by=len(some))
     job.bar.stop()
     write_fasta(
         folder / SEQUENCES,
@@ -178,32 +210,42 @@ def refold(
     folder: Path,
     designs: Sequence[Sample],
     sequences: Mapping[str, Sequence[str]],
-    choice: Choice,
-    tokens: int,
+    settings: ProteinScoring,
+    weights: Path | None,
     job: Job,
 ) -> Rows:
-    """Columns of every design, its sequences folded by the predictor; the best structure is kept."""
+    """Columns of every design, its sequences folded by the predictor; the best structure is kept.
+
+    The predictor is chosen, and loaded, where there is something left to fold.
+    """
+    journal = Journal(folder / PARTS / "selfconsistency.jsonl")
+    rows = journal.rows()
+    left = [design for design in designs if design.id not in rows]
+    if not left:
+        return rows
+    choice = Choice(None, "no weights of a predictor are used")
+    if weights is not None:
+        texts = [text for design in left for text in sequences[design.id]]
+        lengths = [joined_length(text, settings.linker or LINKER) for text in texts]
+        choice = choose(settings, weights, job.machine.device, lengths, job.seed)
     predictor = choice.folder
     if predictor is None:
         job.message(
             f"self-consistency: the sequences are in {folder / SEQUENCES} and are not folded here ({choice.reason}). "
             "Fold them with any predictor, and score with refolded=<its folder>."
         )
-        return {}
-    journal = Journal(folder / PARTS / "selfconsistency.jsonl")
-    rows = journal.rows()
-    job.bar.start("score: self-consistency", len(designs), sum(design.id in rows for design in designs))
-    for design in designs:
-        if design.id not in rows:
-            texts = sequences[design.id]
-            made: list[Folded | None] = [None] * len(texts)
-            for batch in batches(list(map(len, texts)), tokens):
-                folded = fold_within_memory(predictor, [texts[i] for i in batch], job.message)
-                for i, one in zip(batch, folded, strict=True):
-                    made[i] = one
-            rows[design.id] = _compared(folder, design.id, made)
-            journal.append([(design.id, rows[design.id])])
-            job.bar.advance()
+        return rows
+    job.bar.start("score: self-consistency", len(designs), len(designs) - len(left))
+    for design in left:
+        own = sequences[design.id]
+        made: list[Folded | None] = [None] * len(own)
+        for batch in batches(list(map(len, own)), settings.tokens):
+            folded = fold_within_memory(predictor, [own[i] for i in batch], job.message)
+            for i, one in zip(batch, folded, strict=True):
+                made[i] = one
+        rows[design.id] = _compared(folder, design.id, made)
+        journal.append([(design.id, rows[design.id])])
+        job.bar.advance()
     job.bar.stop()
     return rows
 

@@ -16,6 +16,7 @@ from didi_core.cli import main
 from didi_core.errors import InputError
 from didi_core.storage.journal import Journal
 from didi_protein.fasta import read_fasta
+from didi_protein.scoring import selfconsistency
 from didi_protein.scoring.selfconsistency import InverseFolding, columns
 from didi_protein.structures.atoms import read_chains
 from didi_protein.structures.superposition import rmsd, tm_score
@@ -129,13 +130,15 @@ def test_a_program_that_fails_is_told(code: str, told: str, tmp_path: Path) -> N
     structure(tmp_path, "a", ONE, 1)
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote('import sys; ' + code)} {{pdb}} {{out}}"
     with pytest.raises(InputError, match=told):
-        InverseFolding(command, 2).sequences(tmp_path / "a.pdb", 16)
+        InverseFolding(command, 2).sequences({tmp_path / "a.pdb": 16})
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["selfconsistency=true {pdb}"], "lacks {out}: write the command with {pdb} for the structure file"),
+        (["selfconsistency=true {pdb}"], "lacks {out}: write the command with {pdb} for the structure file, or"),
+        (["selfconsistency=true {pdb} {pdbs} {out}"], "has both {pdb} and {pdbs}"),
+        (["selfconsistency=true {out}"], "lacks {pdb}"),
         (["selfconsistency=no-such-program {pdb} {out}"], "there is no program 'no-such-program' on the PATH"),
         (["selfconsistency=true '{pdb} {out}"], "is no command line"),
         (["selfconsistency=true {pdb} {out}", "refolded=x"], "selfconsistency and refolded exclude each other"),
@@ -150,6 +153,54 @@ def test_bad_input(words: list[str], told: str, tmp_path: Path, capsys: pytest.C
     more = [] if "fold=none" in words else [f"structures={given}"]
     assert main(["score", f"input={designs}", *more, *words, f"out={tmp_path / 'out'}"]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_one_call_is_for_all_structures_that_are_left(tmp_path: Path) -> None:
+    calls, given = tmp_path / "calls", tmp_path / "given"
+    loop = (
+        "import sys, subprocess; from pathlib import Path; folder, out, num, seed = sys.argv[1:]; "
+        "names = sorted(path.name for path in Path(folder).iterdir()); "
+        f"Path({str(calls)!r}).open('a').write(' '.join(names) + '\\n'); "
+        "[Path(out, name[:-4] + '.fa').write_text('>s\\n' + 'K' * (16 if name[0] == 'a' else 14)) for name in names]"
+    )
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(loop)} {{pdbs}} {{out}} {{num}} {{seed}}"
+    for name, text in (("a", ONE), ("b", TWO)):
+        structure(given, name, text, 1)
+    designs = write(tmp_path / "x.fasta", {"a": ONE, "b": TWO})
+    words = [f"input={designs}", f"structures={given}", "report=false", f"out={tmp_path / 'out'}"]
+    assert main(["score", *words, f"selfconsistency={command}"]) == 0
+    journal = Journal(tmp_path / "out/parts/inverse.jsonl")
+    made = journal.rows()
+    assert {name: row["sequences"] for name, row in made.items()} == {"a": ["K" * 16], "b": ["K" * 14]}
+    journal.path.unlink()
+    journal.append([("a", made["a"])])
+    assert main(["score", *words, f"selfconsistency={command}"]) == 0 and journal.rows() == made
+    assert calls.read_text().splitlines() == ["a.pdb b.pdb", "b.pdb"]
+
+
+def test_a_structure_that_one_call_forgot_is_named(tmp_path: Path) -> None:
+    for name in ("a", "c"):
+        structure(tmp_path, name, ONE, 1)
+    code = "import sys; open(sys.argv[2] + '/a.fa', 'w').write('>s\\n' + 'K' * 16)"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {{pdbs}} {{out}}"
+    with pytest.raises(InputError, match=r"wrote nothing for c.pdb: .* as c.fa; it wrote a.fa"):
+        InverseFolding(command, 1).sequences({tmp_path / "a.pdb": 16, tmp_path / "c.pdb": 16})
+
+
+def test_no_predictor_is_loaded_where_every_design_is_done(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    designs, weights = write(tmp_path / "x.fasta", {"a": ONE}), fold_folder(tmp_path / "weights")
+    words = [f"input={designs}", "fold=esmfold", f"fold_model={weights}", f"selfconsistency={program}"]
+    words += ["selfconsistency_num=1", "report=false", f"out={tmp_path / 'out'}"]
+    assert main(["score", *words]) == 0
+    before = rows_of(tmp_path / "out")
+
+    def never(*_: object) -> None:
+        raise AssertionError("a predictor was chosen")
+
+    monkeypatch.setattr(selfconsistency, "choose", never)
+    assert main(["score", *words]) == 0 and rows_of(tmp_path / "out") == before
 
 
 def test_an_interrupted_inverse_folding_goes_on(program: str, tmp_path: Path) -> None:
