@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from didi_core import cli
-from didi_core.training.engine import Clock
+from didi_core.training.trainee import Clock
 
 OBJECTIVES = (
     "cross_entropy", "didi", "dmmd", "mmd", "few_calls", "few_calls_noise", "sdtt", "alpha", "idlm", "didi_paper"

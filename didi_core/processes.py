@@ -81,7 +81,7 @@ class Processes:
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.size
-        with _together():
+        with together():
             dist.all_gather_object(found, value, group=self.waiting)
         return found
 
@@ -123,7 +123,7 @@ class Processes:
         import torch.distributed as dist
 
         box = [value if self.first else None]
-        with _together():
+        with together():
             dist.broadcast_object_list(box, src=0, group=self.waiting)
         return box[0]  # type: ignore[return-value]
 
@@ -133,13 +133,25 @@ class Processes:
             self.broadcast(None)
             import torch.distributed as dist
 
-            with _together():
+            with together():
                 dist.barrier(group=self.waiting)
+
+    def least(self, number: int) -> int:
+        """The smallest of the numbers that the processes give."""
+        if self.size == 1:
+            return number
+        import torch
+        import torch.distributed as dist
+
+        found = torch.tensor(number, dtype=torch.int32)
+        with together():
+            dist.all_reduce(found, op=dist.ReduceOp.MIN)
+        return int(found)
 
     def _sum(self, values: Tensor) -> None:
         import torch.distributed as dist
 
-        with _together():
+        with together():
             dist.all_reduce(values)
 
 
@@ -237,7 +249,7 @@ def _meet() -> Processes:
 
 
 @contextlib.contextmanager
-def _together() -> Iterator[None]:
+def together() -> Iterator[None]:
     """Within, a RuntimeError means that another process has ended or cannot be reached. Raises DidiError."""
     try:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,8 @@ from didi_core.progress import Bar, Reporter, Silent
 from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory, named
 from didi_core.streams import generator
-from didi_core.training.objective import Scalars
+from didi_core.training.objective import Objective, Scalars
+from didi_core.training.parallel import AUTO, PARALLEL, SHARD, Parallel, chosen
 from didi_core.training.state import FolderKeeper, Keeper
 from didi_core.types import Denoiser, Domain
 
@@ -61,18 +62,25 @@ class CommonSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(CommonSettings):
-    """The keys of commands that train in a run directory."""
+    """The keys of commands that train in a run directory.
+
+    parallel: what several processes hold: ``replicate`` (all networks each), ``shard`` (a part each), or ``auto``
+        (``shard`` where it fits and ``replicate`` does not).
+    """
 
     domain: str
     data: dict[str, Any] = field(default_factory=dict)
     run_dir: Path | None = None
     resume: str = "latest"
     dry_run: bool = False
+    parallel: str = AUTO
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.resume not in RESUME:
             raise unknown("resume", self.resume, RESUME)
+        if self.parallel not in PARALLEL:
+            raise unknown("parallel", self.parallel, PARALLEL)
 
 
 def make_domain(name: str, data: Mapping[str, Any]) -> Domain:
@@ -168,6 +176,22 @@ def note_data(run: RunDirectory, domain: Domain) -> None:
             f"({'; '.join(changes)}). Restore them, or begin another run."
         )
     run.note(**{DATA_REPORT: found})
+
+
+def make_parallel(
+    wanted: str,
+    about: Run,
+    objective: Objective[Any],
+    frozen: Sequence[nn.Module] = (),
+    run: RunDirectory | None = None,
+) -> Parallel:
+    """How the processes share the networks of a run, which several processes are told and the run's record has."""
+    made, reason = chosen(wanted, about, objective.learners(), frozen)
+    if wanted == SHARD or about.processes.size > 1:
+        about.reporter.message(f"parallel={made.name} ({reason})")
+    if run is not None:
+        run.note(parallel=f"{made.name} ({reason})")
+    return made
 
 
 def make_keeper(run: RunDirectory, resume: str) -> Keeper:

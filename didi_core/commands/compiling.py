@@ -14,6 +14,7 @@ from didi_core.errors import InputError
 from didi_core.models.compiled import Compilation, compiling, try_on
 from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory
+from didi_core.training.parallel import SHARD
 from didi_core.training.settings import TrainingSettings
 
 PAYS = 200_000  # calls of a block: compiling takes a minute, and then saves 0.3 ms or more of each on a GPU
@@ -29,6 +30,16 @@ class CompileSettings:
     """
 
     compile: bool | Literal["auto"] = "auto"
+
+
+def check_compile(wanted: bool | str, parallel: str, training: TrainingSettings) -> None:
+    """Raise InputError where blocks are to be compiled that run in another way."""
+    for key, given in (
+        (f"parallel={SHARD}", parallel == SHARD),
+        ("training.activation_checkpointing=true", training.activation_checkpointing),
+    ):
+        if wanted is True and given:
+            raise InputError(f"compile=true and {key} cannot be used together: leave one of them out.")
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,11 @@ class Blocks:
                 yield
         finally:
             self._note(opened)
+
+    def stop(self, parallel: str, training: TrainingSettings) -> None:
+        """Go on without, where ``compile=auto`` has chosen it and blocks are gathered or computed twice."""
+        if self.compiled and self.compilation is not None and (parallel == SHARD or training.activation_checkpointing):
+            self.compilation.give_up("networks are sharded, or activations are recomputed")
 
     def _note(self, opened: RunDirectory | None) -> None:
         if opened is not None:

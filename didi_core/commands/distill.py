@@ -20,13 +20,14 @@ from didi_core.commands.common import (
     load_teacher,
     make_domain,
     make_keeper,
+    make_parallel,
     make_run,
     note_data,
     note_machine,
     open_run,
 )
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, plan_of, publish
-from didi_core.commands.compiling import DISTILLED, Blocks, CompileSettings, training_calls
+from didi_core.commands.compiling import DISTILLED, Blocks, CompileSettings, check_compile, training_calls
 from didi_core.commands.reference import REFERENCE_BATCH, teacher_samples
 from didi_core.commands.sizing import Outline, plan_of_sizes
 from didi_core.device import Machine
@@ -51,6 +52,7 @@ from didi_core.streams import generator
 from didi_core.training.engine import Engine
 from didi_core.training.memory import memory_advice
 from didi_core.training.objective import Objective
+from didi_core.training.parallel import SHARD
 from didi_core.training.planning import Plan, Stage, components, forget_peak, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.sizing import Sized
@@ -104,6 +106,12 @@ class Settings(RunSettings, CompileSettings):
         if not 0 <= self.collapse < 1:
             raise InputError(f"collapse={self.collapse} is out of range: it must be in [0, 1).")
         self.rules.check(self.training, 1)
+        check_compile(self.compile, self.parallel, self.training)
+        if self.parallel == SHARD and self.adapter is not None:
+            raise InputError(
+                "parallel=shard and adapter cannot be used together: adapters share one frozen trunk, which shards of "
+                "several networks cannot. Leave parallel out, or train in full without the adapter."
+            )
 
     @cached_property
     def rules(self) -> ObjectiveSettings:
@@ -160,12 +168,15 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         with opened.stage("reference"):
             objective = settings.rules.prepare(materials(settings, about, teacher, student))
         with opened.stage("training"), within():
-            keeper = make_keeper(opened, settings.resume)
-            engine = Engine(objective, about, settings.training, keeper, "distill", partial(about.stream, "distill"))
+            keeper, stream = make_keeper(opened, settings.resume), partial(about.stream, "distill")
+            parallel = make_parallel(settings.parallel, about, objective, [teacher], opened)
+            blocks.stop(parallel.name, settings.training)
+            engine = Engine(objective, about, settings.training, keeper, "distill", stream, parallel)
             engine.train()
         opened.note(updates=engine.updates)
+        teacher, student = parallel.whole(teacher), parallel.whole(student)
         networks = [trainee.learner.network for trainee in engine.trainees]
-        scorer = next((network for network in networks if isinstance(network, TokenScorer)), None)
+        scorer = next((parallel.whole(network) for network in networks if isinstance(network, TokenScorer)), None)
         made = Distilled(merged(student), merged(scorer) if scorer is not None else None)
         if processes.first:
             save_student(made, card(settings, engine, teacher, opened), opened)
@@ -247,7 +258,10 @@ def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
 
     student = make_student(settings, teacher)
     given = replace(materials(settings, about, teacher, student), teacher_samples=few)
-    measured = time_steps(settings.rules.prepare(given), about, training)
+    objective = settings.rules.prepare(given)
+    parallel = make_parallel(settings.parallel, about, objective, [teacher])
+    measured = time_steps(objective, about, training, parallel)
+    held, teacher = components({"teacher": teacher}, measured.trainees), parallel.whole(teacher)
     call = seconds_per_call(settings, about, teacher)
     stages = [Stage("training steps", measured.steps, measured.seconds)]
     stages[:0] = [Stage("reference, unless kept: calls x samples", num * steps, call) for num, steps in asked]
@@ -256,7 +270,7 @@ def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
     lengths = about.domain.lengths(1000, generator(settings.seed, "plan"))
     return Plan(
         f"{about.machine.label}, {about.machine.precision}",
-        components({"teacher": teacher}, measured.trainees),
+        held,
         measured.peak,
         measured.before,
         training.batch_size,

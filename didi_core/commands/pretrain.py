@@ -16,12 +16,13 @@ from didi_core.commands.common import (
     about_domain,
     make_domain,
     make_keeper,
+    make_parallel,
     make_run,
     note_data,
     note_machine,
     open_run,
 )
-from didi_core.commands.compiling import PRETRAINED, Blocks, CompileSettings, training_calls
+from didi_core.commands.compiling import PRETRAINED, Blocks, CompileSettings, check_compile, training_calls
 from didi_core.config import build
 from didi_core.device import Machine
 from didi_core.domain.data_report import describe
@@ -71,6 +72,7 @@ class Settings(RunSettings, CompileSettings):
         if given != wanted:
             fix = "model=judge" if wanted == "gpt2" else "model=tiny"
             raise InputError(f"objective={self.rules.name} trains a {wanted}, and the model is a {given}: set {fix}.")
+        check_compile(self.compile, self.parallel, self.training)
         self.sizes  # noqa: B018  # raises for wrong sizes before anything is made
 
     @cached_property
@@ -119,8 +121,11 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             )
             # Slices of pretraining draw from CPU streams on every machine.
             stream = partial(generator, settings.seed, "train")
-            engine = Engine(objective, about, settings.training, keeper, "pretrain", stream)
+            parallel = make_parallel(settings.parallel, about, objective, run=opened)
+            blocks.stop(parallel.name, settings.training)
+            engine = Engine(objective, about, settings.training, keeper, "pretrain", stream, parallel)
             curve = engine.train()
+            network = parallel.whole(network)
         opened.note(updates=engine.updates)
         if processes.first:
             folder = save(network, card(settings, engine, opened), opened)
@@ -148,7 +153,8 @@ def plan(settings: Settings, about: Run) -> Plan:
     forget_peak(about.device)
     network = new_model(settings.sizes, about.domain, settings.seed).to(about.device)
     given = replace(materials(settings, about, network), validation_batches=1)
-    measured = time_steps(settings.rules.prepare(given), about, training)
+    objective = settings.rules.prepare(given)
+    measured = time_steps(objective, about, training, make_parallel(settings.parallel, about, objective))
     batch = next(about.domain.batches("train", training.batch_size, settings.seed))
     return Plan(
         f"{about.machine.label}, {about.machine.precision}",

@@ -66,6 +66,11 @@ class Judge(nn.Module):
         )
 
     @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer layers, in order."""
+        return list(self.network.transformer.h)
+
+    @property
     def context(self) -> int:
         """Largest number of tokens of one sequence."""
         return self.config.context

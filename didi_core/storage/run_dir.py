@@ -10,7 +10,7 @@ import platform
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +21,12 @@ from didi_core.storage.files import check_links, is_temporary, read_json, remove
 
 RECORD, LOCK = "run.json", ".lock"
 # Keys that may differ when a run is continued: its place, how it continues, how often it writes to disk, and whether
-# blocks are compiled, which moves results less than another machine does.
+# blocks are compiled and networks sharded, which moves results less than another machine does.
 HARMLESS = (
-    "run_dir", "cache", "resume", "dry_run", "out", "compile", "training.log_every", "training.checkpoint_every"
+    "run_dir", "cache", "resume", "dry_run", "out", "compile", "parallel",
+    "training.activation_checkpointing", "training.log_every", "training.checkpoint_every",
 )  # fmt: skip
+SLICES = "training.accumulate"  # with another number of processes another, so that the batch is cut into as many slices
 PACKAGES = (
     "didi-core", "torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core", "safetensors", "biopython"
 )  # fmt: skip
@@ -57,13 +59,14 @@ class RunDirectory:
         """Create the directory, or continue in it.
 
         Args:
-            world_size: number of processes. bound: whether a run goes on with as many as it began with only.
+            world_size: number of processes. bound: whether a run goes on only where they cut a batch into as
+                many slices as before.
             key: the setting that names it, for messages.
             upgraded: converts the configuration of an older record to the current keys.
 
         Raises:
             InputError: the directory belongs to another configuration (the message names the keys that differ) or
-                another number of processes, another run works in it, it holds something that is not a run, or a link
+                another cut of the batch, another run works in it, it holds something that is not a run, or a link
                 in it leads out of it.
         """
         path = path.resolve()
@@ -147,14 +150,14 @@ def stopped_in(error: BaseException) -> Path | None:
     return found
 
 
-def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """``key: old -> new`` for every key whose value differs, without harmless ones.
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], allowed: Set[str] = frozenset()) -> list[str]:
+    """``key: old -> new`` for every key whose value differs, without harmless and allowed ones.
 
     A key that an older record does not have counts as null.
     """
     flat_old, flat_new = (_leaves(json.loads(json.dumps(config, default=str))) for config in (old, new))
     differing = []
-    for key in sorted({*flat_old, *flat_new} - {*HARMLESS}):
+    for key in sorted({*flat_old, *flat_new} - {*HARMLESS, *allowed}):
         before, after = flat_old.get(key, "absent"), flat_new.get(key, "absent")
         if before != after and (before, after) != ("absent", None):
             differing.append(f"{key}: {before} -> {after}")
@@ -208,22 +211,35 @@ def _open_record(
         }
     record = read_record(path, f"Name another {key}.")
     before = upgraded(record["config"])
-    differing = differing_keys(before, plain)
+    began = record.get("world_size", 1)
+    free = bound and began != world_size  # other processes may cut a batch into the same slices
+    differing = differing_keys(before, plain, {SLICES} if free else set())
     if differing:
         raise InputError(
             f"{path.parent} belongs to another configuration: {'; '.join(differing[:8])}"
             f"{f'; and {len(differing) - 8} more' if len(differing) > 8 else ''}. "
             f"Give the same settings to continue it, or name another {key}."
         )
-    began = record.get("world_size", 1)
-    if bound and began != world_size:
+    cut, now = began * _slices(before), world_size * _slices(plain)
+    if free and cut != now:
+        other = f"set {SLICES}={cut // world_size}, " if cut % world_size == 0 else ""
         raise InputError(
             f"{path.parent} was begun by {began} process(es), and {world_size} would continue it: the batch would be "
-            f"cut into other slices. Start {began} (torchrun --nproc-per-node), or name another {key}."
+            f"cut into {now} slices, not {cut}. Start {began} (torchrun --nproc-per-node), {other}or name "
+            f"another {key}."
         )
+    if free and "training" in plain:
+        before = {**before, "training": {**before["training"], "accumulate": _slices(plain)}}
     record["config"], record["world_size"] = dict(before), world_size
     record["continued"] = [*record.get("continued", []), time.strftime("%Y-%m-%dT%H:%M:%S%z")]
     return dict(record)
+
+
+def _slices(config: Mapping[str, Any]) -> int:
+    """Slices of a batch in each process."""
+    training = config.get("training")
+    found = training.get("accumulate", 1) if isinstance(training, Mapping) else 1
+    return found if isinstance(found, int) else 1
 
 
 def read_record(path: Path, fix: str = "Repeat the command that made it elsewhere.") -> dict[str, Any]:

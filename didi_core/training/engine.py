@@ -2,93 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import InitVar, dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from didi_core.errors import InputError
-from didi_core.models.adapter import OwnState, is_adapted
 from didi_core.run import Run
 from didi_core.streams import seeded
 from didi_core.training.objective import Learner, Objective, Scalars, Slice, Validated, check_finite
-from didi_core.training.optimiser import EMA, adamw, apply_gradients
+from didi_core.training.optimiser import apply_gradients
+from didi_core.training.parallel import Parallel, Replicated
+from didi_core.training.recomputing import recomputing
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.state import Keeper, Stateful
 from didi_core.training.stopping import stopping
+from didi_core.training.trainee import Clock, Curve, Trainee, averaged
 
 RESERVED = ("optimiser", "ema", "validation", "clock")  # states that belong to the run or its result
-
-
-@dataclass
-class Trainee:
-    """A learner with its optimiser and its EMA."""
-
-    learner: Learner
-    optimiser: torch.optim.Optimizer = field(init=False)
-    ema: EMA | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.optimiser = adamw(self.learner.network.parameters(), self.learner.optimiser)
-        self.ema = None if self.learner.ema is None else EMA(self.learner.network, self.learner.ema)
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.optimiser.param_groups for p in group["params"]]
-
-    def state(self, prefix: str) -> dict[str, Stateful]:
-        """Its states in a checkpoint, by name."""
-        network = self.learner.network
-        own: Stateful = OwnState(network) if is_adapted(network) else network
-        found: dict[str, Stateful] = {self.learner.name: own, f"{prefix}optimiser": self.optimiser}
-        return found if self.ema is None else found | {f"{prefix}ema": self.ema}
-
-
-@dataclass
-class Curve:
-    """Validation loss by step; the card and checkpoints hold it."""
-
-    values: dict[int, float] = field(default_factory=dict)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {
-            "steps": torch.tensor(list(self.values), dtype=torch.int64),
-            "values": torch.tensor(list(self.values.values()), dtype=torch.float64),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.values = dict(zip(state["steps"].tolist(), state["values"].tolist(), strict=True))
-
-
-@dataclass
-class Clock:
-    """Seconds in training, over all parts of a run that was interrupted and resumed.
-
-    now: the clock on the wall. On a machine that others use too, ``time.process_time`` is fair where that is not.
-    """
-
-    now: ClassVar[Callable[[], float]] = time.monotonic
-    before: float = 0.0
-    started: float | None = None
-
-    def start(self) -> None:
-        self.started = Clock.now()
-
-    @property
-    def seconds(self) -> float:
-        return self.before + (0.0 if self.started is None else Clock.now() - self.started)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"seconds": torch.tensor(self.seconds, dtype=torch.float64)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.before = float(state["seconds"])
 
 
 @dataclass
@@ -99,6 +34,7 @@ class Engine:
 
     updates: of the result, made so far. clock: time spent in training.
     title: of the progress bar. stream: (step, number of the slice) -> fresh random stream of that slice.
+    how: processes share the networks; None for all of them on each.
     """
 
     objective: Objective[Any]
@@ -107,14 +43,20 @@ class Engine:
     keeper: Keeper
     title: str
     stream: Callable[[int, int], torch.Generator]
+    how: InitVar[Parallel | None] = None
+    parallel: Parallel = field(init=False)
     trainees: list[Trainee] = field(init=False)
     curve: Curve = field(init=False, default_factory=Curve)
     clock: Clock = field(init=False, default_factory=Clock)
     updates: int = field(init=False, default=0)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, how: Parallel | None) -> None:
+        self.parallel = how or Replicated(self.run.processes)
         self.training.slice_size(self.run.processes.size)
-        self.trainees = [Trainee(learner) for learner in checked_learners(self.objective.learners())]
+        learners = checked_learners(self.objective.learners())
+        for learner in learners:
+            self.parallel.place(learner.network)
+        self.trainees = [Trainee(learner) for learner in learners]
         for trainee in self.trainees:
             trainee.learner.network.eval()
 
@@ -158,7 +100,7 @@ class Engine:
         self._show(first, wait)
         done, over = first, self._over(self.clock.seconds)
         self.clock.start()
-        with stopping() as asked:
+        with stopping() as asked, self._activations():
             while done < self.steps and not over:
                 scalars = self.step(done)
                 check_finite(done, scalars)
@@ -188,6 +130,12 @@ class Engine:
             self.result.ema.copy_to(self.result.learner.network)
         self.result.learner.network.eval()
         return self.curve.values
+
+    def _activations(self) -> AbstractContextManager[None]:
+        """Whether blocks keep their activations or compute them again."""
+        if not self.training.activation_checkpointing:
+            return nullcontext()
+        return recomputing([trainee.learner.network for trainee in self.trainees])
 
     def _over(self, seconds: float) -> bool:
         """Whether the time that the run may take is spent."""
@@ -248,7 +196,7 @@ class Engine:
         if not is_result:
             learner.network.eval()
         lr = learner.optimiser.rate(number, total_updates(learner, self.result.learner.warmup, self.training.steps))
-        self.run.processes.all_reduce_gradients(trainee.parameters)
+        self.parallel.reduce(trainee.parameters)
         norm = apply_gradients(trainee.optimiser, learner.optimiser, lr)
         if trainee.ema is not None:
             trainee.ema.update(learner.network)
@@ -257,9 +205,10 @@ class Engine:
 
     def _gradients(self, learner: Learner, batch: Any, slice: Slice) -> Scalars:
         """Add the gradients of one slice to the learner's."""
-        with self._layers(slice, learner.name, slice.update), self.run.autocast(), torch.enable_grad():
-            terms = self.objective.loss(learner.name, batch, slice)
-        (terms.loss / self.training.accumulate).backward()
+        with self.parallel.phase(learner.network):
+            with self._layers(slice, learner.name, slice.update), self.run.autocast(), torch.enable_grad():
+                terms = self.objective.loss(learner.name, batch, slice)
+            (terms.loss / self.training.accumulate).backward()
         return terms.scalars
 
     def _slices(self, step: int) -> list[Slice]:
@@ -269,7 +218,12 @@ class Engine:
         return [Slice(step, n, total, n == numbers[0], stream=self.stream(step, n)) for n in numbers]
 
     def _batch(self, slice: Slice, graph: bool) -> Any:
-        with self._layers(slice), self.run.autocast(), torch.set_grad_enabled(graph):
+        with (
+            self.parallel.phase(),
+            self._layers(slice),
+            self.run.autocast(),
+            torch.set_grad_enabled(graph),
+        ):
             return self.objective.batch(slice)
 
     def _layers(self, slice: Slice, *names: str | int) -> AbstractContextManager[None]:
@@ -288,7 +242,7 @@ class Engine:
         if not isinstance(self.objective, Validated):
             return {}
         if done not in self.curve.values:
-            with averaged(self.result):
+            with averaged(self.result), self.parallel.phase():
                 self.curve.values[done] = self.objective.validate()
         return {"validation_loss": self.curve.values[done]}
 
@@ -349,22 +303,3 @@ def mean_scalars(found: Sequence[Scalars]) -> dict[str, float]:
         for name, value in scalars.items():
             values[name].append(value)
     return {name: sum(each) / len(each) for name, each in values.items()}
-
-
-@contextmanager
-def averaged(trainee: Trainee) -> Iterator[None]:
-    """Within, the network has its averaged weights and is in eval mode; afterwards its own weights are restored."""
-    network, ema = trainee.learner.network, trainee.ema
-    network.eval()
-    if ema is None:
-        yield
-        return
-    present = {name: p.detach().clone() for name, p in network.named_parameters() if name in ema.shadow}
-    ema.copy_to(network)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if name in present:
-                    parameter.copy_(present[name])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from didi_core.errors import InputError
+from didi_core.processes import together
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,36 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimiserSettings) -> to
 def apply_gradients(optimiser: torch.optim.Optimizer, settings: OptimiserSettings, lr: float) -> float:
     """Clip the gradients, make one step, clear them. Returns the gradient norm before clipping."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+    norm = clip_gradients(parameters, settings.clip)
     for group in optimiser.param_groups:
         group["lr"] = lr
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return float(norm)  # last, because it waits for the device
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], bound: float) -> Tensor:
+    """Scale gradients down to a norm of ``bound``. Of sharded ones it is the norm over all shards, of all processes.
+
+    Returns:
+        the norm before.
+    """
+    mesh = getattr(parameters[0], "device_mesh", None)
+    if mesh is None:
+        return torch.nn.utils.clip_grad_norm_(parameters, bound)
+    gradients = [local(p.grad) for p in parameters if p.grad is not None]
+    squared = torch.nn.utils.get_total_norm(gradients).square()
+    with together():
+        torch.distributed.all_reduce(squared, group=mesh.get_group())
+    norm = squared.sqrt()
+    torch._foreach_mul_(gradients, (bound / (norm + 1e-6)).clamp(max=1.0))  # as clip_grad_norm_
+    return norm
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor, or a plain tensor itself."""
+    own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return own
 
 
 class EMA:

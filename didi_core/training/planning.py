@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ from torch import nn
 
 from didi_core.progress import Silent
 from didi_core.run import Run
-from didi_core.training.engine import Engine, Trainee
+from didi_core.training.engine import Engine
 from didi_core.training.objective import Batch, Learner, Objective, Scalars, Slice, Terms
+from didi_core.training.optimiser import local
+from didi_core.training.parallel import Parallel
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.state import Stateful
+from didi_core.training.trainee import Trainee
 
 TIMED = 3  # steps that are timed, after a first one that is not
 GIB = 1 << 30
@@ -185,11 +189,14 @@ class Measured:
     steps: int
 
 
-def time_steps(objective: Objective[Any], run: Run, training: TrainingSettings) -> Measured:
+def time_steps(
+    objective: Objective[Any], run: Run, training: TrainingSettings, parallel: Parallel | None = None
+) -> Measured:
     """Measure a few steps of an objective; nothing is written."""
     watch, quiet = Stopwatch(run.device), replace(run, reporter=Silent())
     short = replace(training, steps=TIMED + 1, seconds=0.0, log_every=1)
-    engine = Engine(DryRun(objective), quiet, short, watch, "dry run", lambda *names: run.stream("dry run", *names))
+    stream = partial(run.stream, "dry run")
+    engine = Engine(DryRun(objective), quiet, short, watch, "dry run", stream, parallel)
     before = 0 if run.device.type == "cuda" else Resident.read().now
     engine.train()
     steps = objective.learners()[-1].warmup + training.steps
@@ -205,7 +212,7 @@ def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> 
     def bytes_of(parameters: Sequence[nn.Parameter]) -> int:
         fresh = [p for p in parameters if id(p) not in seen]
         seen.update(map(id, fresh))
-        return sum(p.nbytes for p in fresh)
+        return sum(local(p).nbytes for p in fresh)
 
     for name, network in frozen.items():
         parameters = list(network.parameters())
@@ -221,9 +228,9 @@ def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> 
                 sum(p.numel() for p in parameters),
                 sum(p.numel() for p in learnt),
                 bytes_of(parameters),
-                sum(p.nbytes for p in learnt),
-                sum(value.nbytes for value in states if isinstance(value, torch.Tensor)),
-                sum(tensor.nbytes for tensor in shadow),
+                sum(local(p).nbytes for p in learnt),
+                sum(local(value).nbytes for value in states if isinstance(value, torch.Tensor)),
+                sum(local(tensor).nbytes for tensor in shadow),
             )
         )
     return tuple(made)

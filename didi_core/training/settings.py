@@ -17,6 +17,7 @@ class TrainingSettings:
         ``steps`` updates, whichever comes first; 0 for no such limit. Learning rates follow ``steps``.
     batch_size: sequences per update, over all processes.
     accumulate: slices into which a process cuts its rows; their gradients add up to those of the whole.
+    activation_checkpointing: blocks keep their inputs only, and are computed again in the backward pass.
     ema: decay of the moving average of the weights, which is the result at the end.
     """
 
@@ -24,6 +25,7 @@ class TrainingSettings:
     seconds: float = 0.0
     batch_size: int = 32
     accumulate: int = 1
+    activation_checkpointing: bool = False
     lr: float = 1e-3
     warmup: int = 100
     final: float = 0.0

@@ -1,7 +1,7 @@
 """Training checkpoints and metrics in a run directory: verified on reading, written atomically, resumed bit by bit.
 
-checkpoints/step_0000500/   one file per network, optimiser and EMA (safetensors; optimisers through torch.save), and
-                            manifest.json with their hashes
+checkpoints/step_0000500/   one file per network, optimiser and EMA (safetensors; optimisers through torch.save), or,
+                            of a sharded training, one file of shards per process; manifest.json with their hashes
 metrics.jsonl               one line per logged step
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from didi_core.training.objective import Scalars
 
 MANIFEST = "manifest.json"
 STATES = (".safetensors", ".pt")  # endings of the files of states
+SHARDS = ".distcp"  # ending of a process's shards of all states
 # What torch raises for a state that does not fit.
 FOREIGN = (
     RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, SafetensorError,
@@ -113,7 +115,7 @@ class FolderKeeper:
         step = int(read_json(newest / MANIFEST)["step"])
         for name, part in state.items():
             try:
-                part.load_state_dict(_read(newest, name, list(state)))
+                part.load_state_dict(_read(newest, name, part, list(state)))
             except FOREIGN as error:
                 reason = " ".join(str(error).split())[:300]
                 raise InputError(
@@ -123,20 +125,33 @@ class FolderKeeper:
         return step
 
     def save(self, step: int, state: Mapping[str, Stateful]) -> None:
-        """Write a checkpoint under a temporary name, sync it, rename it, and drop the oldest."""
+        """Write a checkpoint under a temporary name, sync it, rename it, and drop the oldest.
+
+        Process 0 writes it; of a sharded training every process writes its shards.
+        """
+        states = {name: part.state_dict() for name, part in state.items()}
+        shards = {name: one for name, one in states.items() if _has_shards(one)}
         if not self.processes.first:
+            if shards:
+                self._write_shards(self.processes.broadcast(self.folder), shards)
             return
 
         def fill(folder: Path) -> None:
-            for name, part in state.items():
-                _write(folder, name, part)
-            files = {p.name: sha256(p) for p in sorted(folder.iterdir())}
+            files = self._write_shards(self.processes.broadcast(folder), shards) if shards else {}
+            for name in states.keys() - shards.keys():
+                _write(folder, name, states[name])
+            files |= {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name not in files}
             manifest = {"step": step, "run": self.run, "files": files}
             write_json(folder / MANIFEST, {**manifest, "sha256": _digest(manifest)})
 
         write_folder(self.folder / "checkpoints" / f"step_{step:07d}", fill, replace=True)
         for old in self.checkpoints()[:-KEPT]:
             remove_folder(old)
+
+    def _write_shards(self, folder: Path, shards: Mapping[str, dict]) -> dict[str, str]:
+        from didi_core.training.sharded_state import write_shards
+
+        return write_shards(folder, shards, self.processes)
 
     def record(self, step: int, scalars: Scalars) -> None:
         """Append a line to metrics.jsonl."""
@@ -167,8 +182,16 @@ def _is_tensors(state: Mapping) -> bool:
     return all(isinstance(value, torch.Tensor) for value in state.values())
 
 
-def _write(folder: Path, name: str, part: Stateful) -> None:
-    state = part.state_dict()
+def _has_shards(state: Mapping) -> bool:
+    """Whether a state is of a sharded training."""
+    if "torch.distributed.tensor" not in sys.modules:  # nothing here is sharded, and it takes a second to import
+        return False
+    from didi_core.training.sharded_state import is_sharded
+
+    return is_sharded(state)
+
+
+def _write(folder: Path, name: str, state: dict) -> None:
     if _is_tensors(state):
         save_file(
             {key: value.detach().cpu().contiguous().clone() for key, value in state.items()},
@@ -178,8 +201,22 @@ def _write(folder: Path, name: str, part: Stateful) -> None:
         torch.save(state, folder / f"{name}.pt")
 
 
-def _read(folder: Path, name: str, wanted: Sequence[str]) -> dict:
-    """The state of that name, or of its former name in an older checkpoint."""
+def _read(folder: Path, name: str, part: Stateful, wanted: Sequence[str]) -> Mapping:
+    """The state of that name, or of its former name in an older checkpoint, as ``part`` holds it."""
+    if (folder / ".metadata").exists():
+        from didi_core.training.sharded_state import read_shards, stored_names
+
+        if name in stored_names(folder):
+            return read_shards(folder, name, part)
+    state = _read_whole(folder, name, wanted)
+    if "torch.distributed.tensor" not in sys.modules:
+        return state
+    from didi_core.training.sharded_state import as_held
+
+    return as_held(state, part)
+
+
+def _read_whole(folder: Path, name: str, wanted: Sequence[str]) -> dict:
     for known in (name, *([FORMER[name]] if name in FORMER else [])):
         tensors, general = folder / f"{known}.safetensors", folder / f"{known}.pt"
         if tensors.exists():
@@ -227,7 +264,7 @@ def _damage(folder: Path, run: str) -> str:
             return f"{name} is missing"
         if sha256(folder / name) != written:
             return f"{name} does not match its recorded hash"
-    strange = sorted(p.name for p in folder.iterdir() if p.suffix in STATES and p.name not in files)
+    strange = sorted(p.name for p in folder.iterdir() if p.suffix in (*STATES, SHARDS) and p.name not in files)
     return f"{strange[0]} is not in manifest.json" if strange else ""
 
 

@@ -16,10 +16,11 @@ from didi_core.errors import InputError
 from didi_core.processes import Processes
 from didi_core.run import Run
 from didi_core.streams import generator
-from didi_core.training.engine import Clock, Engine, Trainee, due_updates, total_updates, unfinished_warmups
+from didi_core.training.engine import Engine, due_updates, total_updates, unfinished_warmups
 from didi_core.training.objective import Collapse, Learner, Objective, Scalars, Slice, Terms
 from didi_core.training.optimiser import EMA, OptimiserSettings
 from didi_core.training.settings import TrainingSettings
+from didi_core.training.trainee import Clock, Trainee
 from didi_toy import ToyDomain
 
 ADAM = OptimiserSettings(lr=0.05, clip=1e9)

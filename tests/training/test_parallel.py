@@ -92,7 +92,7 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     assert training.slice_size(3) == 4
     with pytest.raises(InputError, match="batch_size=24 cannot be shared evenly by 5 processes in 2 slice.*of 10"):
         training.slice_size(5)
-    with pytest.raises(InputError, match=r"group=12 must divide the batch: got 24 samples in 4 slice\(s\) of 6"):
+    with pytest.raises(InputError, match=r"group=12 must divide the batch: got 24 samples in 4 slices of 6"):
         Didi(baseline=BaselineSettings(group=12)).check(training, 2)
 
 
@@ -112,7 +112,7 @@ def test_a_gpu_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     Processes(0, 2).check_device(torch.device("cpu"))
-    with pytest.raises(InputError, match=r"started 2 processes on a machine with 1 GPU\(s\): use --nproc-per-node=1"):
+    with pytest.raises(InputError, match=r"started 2 processes on a machine with 1 GPU: use --nproc-per-node=1"):
         Processes(0, 2).check_device(torch.device("cuda"))
 
 
@@ -153,13 +153,30 @@ def test_a_failure_ends_all_with_one_message(who: str, codes: list[int], message
     assert len(said) == 1 and re.search(message, said[0]), err
 
 
+def killed_after(words: list[str], run_dir: Path, step: int, size: int) -> None:
+    """Start a run in so many processes, and kill them all when a checkpoint is there."""
+    started, store = start(["-m", "didi_core", *words], size)
+    deadline = time.monotonic() + 240
+    while not (run_dir / "checkpoints" / f"step_{step:07d}").exists():
+        assert started[0].poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    for process in started:
+        process.kill()
+        process.communicate()
+    del store
+    assert not (run_dir / "student").exists()
+
+
 @pytest.mark.slow
-def test_two_processes_are_one_with_two_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+def test_two_processes_are_one_with_two_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: str) -> None:
     """Also that a run killed in the middle and repeated ends with the same bytes."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of all: only then do they add in one order
     one, two, cut = (tmp_path / name for name in ("one", "two", "cut"))
+    how = f"parallel={parallel}"
     alone(words(one, "training.accumulate=2"))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "didi_core", *words(two)]
+    command = ["-m", "didi_core", *words(two, how)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *command]
     done = subprocess.run(torchrun, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run directory:") == 1 and done.stderr.count(f"distill {STEPS}/{STEPS}") == 1
@@ -170,20 +187,27 @@ def test_two_processes_are_one_with_two_slices(tmp_path: Path, monkeypatch: pyte
     steps = [json.loads(line)["step"] for line in (two / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 2 + STEPS + 1))
 
-    started, store = start(["-m", "didi_core", *words(cut)])
-    deadline = time.monotonic() + 240
-    while not (cut / "checkpoints" / "step_0000004").exists():
-        assert started[0].poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    for process in started:
-        process.kill()
-        process.communicate()
-    del store
-    assert not (cut / "student").exists()
-    codes, _, err = outcome(["-m", "didi_core", *words(cut)])
+    killed_after(words(cut, how), cut, 4, 2)
+    codes, _, err = outcome(["-m", "didi_core", *words(cut, how)])
     assert codes == [0, 0] and "continuing after step" in err[0] + err[1], err
     for name in ("model.safetensors", "scorer.safetensors"):
         assert sha256(cut / "student" / name) == sha256(two / "student" / name)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_is_killed_and_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    """Begun by four, continued by two and then by one, which holds everything, and by two that replicate."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    alone(words(whole, "training.accumulate=4"))
+    killed_after(words(cut, "parallel=shard"), cut, 2, 4)
+    killed_after(words(cut, "parallel=shard", "training.accumulate=2"), cut, 4, 2)
+    newest = max((cut / "checkpoints").iterdir())
+    assert {p.name for p in newest.glob("*.distcp")} == {"__0_0.distcp", "__1_0.distcp"}
+    killed_after(words(cut, "parallel=shard", "training.accumulate=4"), cut, 6, 1)
+    codes, _, err = outcome(["-m", "didi_core", *words(cut, "parallel=replicate", "training.accumulate=2")])
+    assert codes == [0, 0] and "continuing after step" in err[0], err
+    for name in ("model.safetensors", "scorer.safetensors"):
+        same_weights(cut / "student" / name, whole / "student" / name)
 
 
 @pytest.mark.slow

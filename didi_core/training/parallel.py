@@ -1,0 +1,148 @@
+"""How the processes of a training share its networks: all hold all of them, or each holds a part.
+
+``Replicated`` is the rule (see ``didi_core.processes``); ``didi_core.training.sharding`` has the other. ``chosen`` says
+which one a run has, and why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from didi_core.processes import Processes
+from didi_core.run import Run
+from didi_core.training.objective import Learner
+
+REPLICATE, SHARD, AUTO = "replicate", "shard", "auto"
+PARALLEL = (AUTO, REPLICATE, SHARD)
+MEMORY_SHARE = 0.7  # share of a process's memory that networks, gradients and AdamW may take; activations need the rest
+GIB = 1 << 30
+N = TypeVar("N", bound=nn.Module)
+
+
+class Parallel(Protocol):
+    """What the engine asks of either way."""
+
+    @property
+    def name(self) -> str: ...
+
+    def place(self, network: nn.Module) -> None:
+        """Take charge of a network, in place, before it has an optimiser."""
+        ...
+
+    def phase(self, learner: nn.Module | None = None) -> AbstractContextManager[None]:
+        """Within, networks can be called, and a backward pass leaves gradients to those of the learner."""
+        ...
+
+    def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Make the gradients of an update the mean over all processes, where ``phase`` has not done so."""
+        ...
+
+    def whole(self, network: N) -> N:
+        """The network with all of its weights, on every process, after training."""
+        ...
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """``parallel=replicate``: every process holds all networks."""
+
+    processes: Processes
+    name: str = REPLICATE
+
+    def place(self, network: nn.Module) -> None:
+        """Nothing."""
+
+    def phase(self, learner: nn.Module | None = None) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.processes.all_reduce_gradients(parameters)
+
+    def whole(self, network: N) -> N:
+        return network
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The blocks of a network, or of the trunk that it wraps as ``network``; none where it has no ``blocks``."""
+    for one in (network, getattr(network, "network", None)):
+        found = getattr(one, "blocks", None)
+        if found is not None:
+            return list(found)
+    return []
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes of weights, gradients, AdamW and averages that one process holds in a step, either way."""
+
+    replicate: int
+    shard: int
+
+    @classmethod
+    def of(cls, learners: Sequence[Learner], frozen: Sequence[nn.Module], size: int) -> Needs:
+        """Of these networks in so many processes. Gradients are those of the largest learner: one learns at a time."""
+        networks = [*frozen, *(learner.network for learner in learners)]
+        weights = sum({id(p): p.nbytes for network in networks for p in network.parameters()}.values())
+        learnt = [_bytes(learner.network, learnt=True) for learner in learners]
+        adamw = sum(2 * each for each, learner in zip(learnt, learners, strict=True) if learner.updates)
+        average = sum(each for each, learner in zip(learnt, learners, strict=True) if learner.ema is not None)
+        together = weights + adamw + average + max(learnt)
+        outside = [_bytes(n) - sum(map(_bytes, blocks_of(n))) for n in networks]  # gathered for a phase
+        block = max((_bytes(block) for n in networks for block in blocks_of(n)), default=0)
+        return cls(together, together // size + sum(outside) + max(outside) + 2 * block)
+
+
+def shared(learners: Sequence[Learner], frozen: Sequence[nn.Module]) -> bool:
+    """Whether two networks have a parameter in common, as adapters have."""
+    ids = [id(p) for n in [*frozen, *(learner.network for learner in learners)] for p in n.parameters()]
+    return len({*ids}) < len(ids)
+
+
+def _bytes(module: nn.Module, learnt: bool = False) -> int:
+    return sum(p.nbytes for p in module.parameters() if p.requires_grad or not learnt)
+
+
+def chosen(wanted: str, run: Run, learners: Sequence[Learner], frozen: Sequence[nn.Module]) -> tuple[Parallel, str]:
+    """What the key ``parallel`` asks for, or what fits where it is ``auto``; frozen networks are sharded too.
+
+    Returns:
+        it, and the reason.
+    """
+    processes = run.processes
+    if processes.size == 1:
+        return Replicated(processes), "one process"
+    if wanted == AUTO and shared(learners, frozen):
+        wanted, reason = REPLICATE, "auto: networks share weights"
+    elif wanted == AUTO:
+        has = memory(run.device)
+        needs = Needs.of(learners, frozen, processes.size)
+        wanted = SHARD if needs.replicate > MEMORY_SHARE * has >= needs.shard else REPLICATE
+        reason = (
+            f"auto: weights, gradients, AdamW and averages take {needs.replicate / GIB:.2f} GiB a process replicated "
+            f"and {needs.shard / GIB:.2f} sharded, of {has / GIB:.1f}"
+        )
+    else:
+        reason = "asked for"
+    if wanted == REPLICATE:
+        return Replicated(processes), reason
+    from didi_core.training.sharding import Sharded
+
+    made = Sharded(processes, run.device)
+    for network in frozen:
+        made.place(network)
+    return made, reason
+
+
+def memory(device: torch.device) -> int:
+    """Bytes that one process may use: of its GPU, or its share of the machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // here

@@ -1,0 +1,143 @@
+"""Run by several processes: trainings of the toy domain, sharded and replicated, and what goes wrong in one of them.
+
+python tests/sharded_run.py MODE PARALLEL ...; a process prints what it found as its last line on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from memory_keeper import Memory
+from torch import nn
+
+from didi_core import processes as runtime
+from didi_core.cli import guarded
+from didi_core.commands.common import make_domain
+from didi_core.models.dit import DiT, DiTConfig
+from didi_core.models.noise import with_noise
+from didi_core.objectives.base import Materials
+from didi_core.objectives.registry import read_objective
+from didi_core.processes import Processes
+from didi_core.run import Run
+from didi_core.streams import seeded
+from didi_core.training.engine import Engine
+from didi_core.training.objective import Learner, Objective, Slice, Terms
+from didi_core.training.optimiser import OptimiserSettings
+from didi_core.training.parallel import blocks_of, chosen
+from didi_core.training.settings import TrainingSettings
+
+KINDS: dict[str, dict[str, Any]] = {
+    "didi": {"reference": "data", "baseline": {"group": 4}, "reward": [{"kind": "scorer", "warmup": 1}]},
+    "idlm": {"anchor": {"kl": 0.1}},
+    "sdtt": {"round_updates": 2},
+}
+
+
+def small_model(noise: int = 0) -> DiT:
+    with seeded(0, "small"):
+        made = DiT(DiTConfig(hidden=16, layers=2, heads=2, conditioning=8, noise=noise), DOMAIN.vocabulary)
+    return made.eval()
+
+
+def trained(kind: str, parallel: str, here: Processes) -> tuple[list[dict[str, float]], list[float]]:
+    """Scalars of four steps, and the weights at their end."""
+    run, teacher = Run(DOMAIN, processes=here), small_model().requires_grad_(False)
+    training = TrainingSettings(steps=4, batch_size=16, lr=1e-3, warmup=0, clip=0.5, ema=0.9, log_every=1, accumulate=2)
+    student = with_noise(teacher, 2 if kind == "idlm" else 0, 0).requires_grad_(True)
+
+    def samples(num: int, steps: int) -> torch.Tensor:
+        return torch.as_tensor(next(DOMAIN.batches("train", num, 0)))
+
+    objective = read_objective({"kind": kind, **KINDS[kind]}, "distill").prepare(
+        Materials(run, training, student, teacher, samples)
+    )
+    how, _ = chosen(parallel, run, objective.learners(), [teacher])
+    keeper = Memory()
+    Engine(objective, run, training, keeper, "test", partial(run.stream, "test"), how).train()
+    lines = [{k: v for k, v in scalars.items() if k != "seconds"} for _, scalars in keeper.lines]
+    whole = how.whole(student)
+    if parallel == "shard":
+        assert type(whole) is DiT and how.whole(teacher).state_dict().keys() == small_model().state_dict().keys()
+    return lines, torch.cat([p.detach().flatten() for p in whole.parameters()]).tolist()
+
+
+@dataclass
+class Uneven(Objective[Any]):
+    """Process ``rank`` makes rank + 1 calls with gradients and rank without, and process 0 no call of the head.
+
+    fault: what happens to process 1 in the second step.
+    """
+
+    rank: int
+    fault: str = ""
+    network: DiT = field(default_factory=small_model)
+    other: DiT = field(default_factory=small_model)
+
+    def learners(self) -> list[Learner]:
+        return [Learner("student", self.network.requires_grad_(True), OptimiserSettings(lr=1e-3), 0.9)]
+
+    def batch(self, slice: Slice) -> torch.Tensor:
+        with torch.no_grad():
+            for _ in range(self.rank):
+                self.other.trunk(torch.zeros(1, 3, dtype=torch.long))
+                self.network.trunk(torch.zeros(1, 3, dtype=torch.long))
+        return torch.randint(DOMAIN.vocabulary.size - 2, (2, 5), generator=slice.stream)
+
+    def loss(self, learner: str, batch: torch.Tensor, slice: Slice) -> Terms:
+        if self.rank == 1 and slice.step == 1:
+            if self.fault == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.fault == "stopped":
+                os.kill(os.getpid(), signal.SIGTERM)
+        hidden = [self.network.trunk(batch) for _ in range(self.rank + 1)]
+        loss = sum(one.square().mean() for one in hidden)
+        if self.rank:
+            loss = loss + self.network.head(hidden[0]).logsumexp(-1).mean()
+        if self.rank == 1 and slice.step == 1 and self.fault == "nan":
+            loss = loss * float("nan")
+        return Terms(loss, {"loss": float(loss.detach())})
+
+
+def uneven(parallel: str, here: Processes, fault: str = "") -> list[float]:
+    """The weights after two steps of ``Uneven``."""
+    run = Run(DOMAIN, processes=here)
+    objective = Uneven(here.rank, fault)
+    how, _ = chosen(parallel, run, objective.learners(), [objective.other.requires_grad_(False)])
+    training = TrainingSettings(steps=3, batch_size=2 * here.size, warmup=0)
+    Engine(objective, run, training, Memory(), "test", partial(run.stream, "test"), how).train()
+    whole: nn.Module = how.whole(objective.network)
+    assert len(blocks_of(whole)) == 2
+    return torch.cat([p.detach().flatten() for p in whole.parameters()]).tolist()
+
+
+def apart(one: tuple[Any, list[float]], other: tuple[Any, list[float]]) -> dict[str, float]:
+    """The largest differences of scalars and of weights."""
+    pairs = [(a[name], b[name]) for a, b in zip(one[0], other[0], strict=True) for name in a]
+    return {
+        "scalars": max((abs(a - b) for a, b in pairs), default=0.0),
+        "weights": max(abs(a - b) for a, b in zip(one[1], other[1], strict=True)),
+        "compared": len(pairs) + len(one[1]),
+    }
+
+
+def act() -> None:
+    mode, parallel = sys.argv[1:3]
+    with runtime.joined() as here:
+        if mode in KINDS:
+            print(json.dumps(apart(*(trained(mode, how, here) for how in ("replicate", "shard")))), file=sys.stderr)
+        else:
+            first, second = (uneven(how, here, mode) for how in (parallel, "shard"))
+            print(json.dumps(apart(({}, first), ({}, second))), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    DOMAIN = make_domain("toy", {})
+    runtime.leave(guarded(act, ["distill"]))
