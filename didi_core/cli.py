@@ -225,6 +225,9 @@ def guarded(action: Callable[[], None], words: Sequence[str]) -> int:
         trouble = disk_trouble(error, place)
         if trouble:
             return _fail(WRONG, f"{trouble} {_resume_hint(words, place)}")
+        lacking = memory_trouble(error)
+        if lacking:
+            return _fail(FAILED, f"{lacking} {_resume_hint(words, place)}")
         reports, code = first_failure(FAILED)
         if reports:
             traceback.print_exc()
@@ -254,6 +257,19 @@ def disk_trouble(error: BaseException, place: Path | None = None) -> str | None:
             return f"{shown}: {UNUSABLE[number]}. What was written before is whole. Make room, or name another place."
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def memory_trouble(error: BaseException) -> str | None:
+    """A message for memory that ran out outside a step of training, which has its own; None for any other error."""
+    from didi_core.device import out_of_memory
+
+    if not out_of_memory(error):
+        return None
+    first = (str(error).splitlines() or [type(error).__name__])[0].strip()
+    return (
+        f"out of memory: {first} What was written before is whole. Take fewer sequences at once (batch_size), shorter "
+        "ones or a smaller model."
+    )
 
 
 def _number_in_words(error: BaseException) -> int | None:

@@ -60,7 +60,6 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error reports a lack of memory, on a GPU or on the CPU."""
-    told = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "out of memory" in told or "not enough memory" in told or "can't allocate memory" in told
-    )
+    told = str(error).lower()
+    reports = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in told for words in reports)

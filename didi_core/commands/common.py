@@ -149,7 +149,17 @@ def open_run(
 
 
 def note_machine(run: RunDirectory, machine: Machine, model: nn.Module) -> None:
-    """Record device, precision and attention backend of the run."""
+    """Record device, precision and attention backend of the run.
+
+    Raises:
+        InputError: the run was begun in another precision, as where ``precision=auto`` means another on this machine.
+    """
+    before = run.record.get("precision", machine.precision)
+    if before != machine.precision:
+        raise InputError(
+            f"{run.path} was begun in {before}, and here, on {machine.label}, precision=auto is {machine.precision}. "
+            "Continue it on a device such as it began on (device=...), or name another place."
+        )
     run.note(
         device=machine.label,
         precision=machine.precision,

@@ -58,6 +58,8 @@ from didi_core.training.settings import TrainingSettings
 from didi_core.training.sizing import Sized
 from didi_core.types import Denoiser, Domain, Sample
 
+ADAPTED = "adapter=lora holds the weights once for all networks, with a fraction of the gradients and of AdamW."
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings(PlanSettings):
@@ -144,7 +146,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     if settings.dry_run and (computed := computed_plan(settings, about)) is not None:
         return computed
     teacher = without_dropout(load_teacher(domain, settings.teacher)).to(machine.device).eval().requires_grad_(False)
-    within = partial(memory_advice, settings.training, machine, processes.size, settings.rules.check)
+    lighter = "" if settings.adapter is not None else ADAPTED
+    within = partial(memory_advice, settings.training, machine, processes.size, settings.rules.check, lighter)
     if settings.dry_run:
         with within():
             planned = plan(settings, about, teacher)

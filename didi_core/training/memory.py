@@ -17,12 +17,17 @@ class TooLarge(DidiError):
 
 @contextmanager
 def memory_advice(
-    training: TrainingSettings, machine: Machine, processes: int, check: Callable[[TrainingSettings, int], None]
+    training: TrainingSettings,
+    machine: Machine,
+    processes: int,
+    check: Callable[[TrainingSettings, int], None],
+    lighter: str = "",
 ) -> Iterator[None]:
     """Say what to change where memory runs out inside.
 
     Args:
         check: raises InputError for settings of training that the objective cannot be run with.
+        lighter: a sentence on what makes the networks themselves smaller.
 
     Raises:
         TooLarge: in place of the error of torch or Python.
@@ -34,8 +39,8 @@ def memory_advice(
             raise
         first = (str(error).splitlines() or [type(error).__name__])[0].strip()
         raise TooLarge(
-            f"out of memory on {machine.label}: {first} {advice(training, machine, processes, check)} A checkpoint "
-            "that was saved is intact. dry_run=true measures what a run takes."
+            f"out of memory on {machine.label}: {first} {advice(training, machine, processes, check)} {lighter}"
+            f"{' ' * bool(lighter)}A checkpoint that was saved is intact. dry_run=true measures what a run takes."
         ) from error
 
 

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from didi_core.cli import WRONG, main
+from didi_core.commands.common import note_machine
+from didi_core.device import Machine
+from didi_core.errors import InputError
 from didi_core.processes import Processes
+from didi_core.storage.run_dir import RunDirectory
 from didi_core.training.state import FolderKeeper
 
 TOY = ["pretrain", "domain=toy", "model=micro", "training.batch_size=8", "validation_batches=1", "training.steps=3"]
@@ -54,6 +59,18 @@ def test_a_checkpoint_of_another_run_is_refused(runs: Path, tmp_path: Path, caps
     shutil.copytree(runs / "b/checkpoints", tmp_path / "run/checkpoints")
     assert again(tmp_path / "run") == WRONG
     assert "is damaged: it belongs to another run" in capsys.readouterr().err
+
+
+def test_a_run_of_another_precision_is_refused(runs: Path, tmp_path: Path) -> None:
+    """``precision=auto`` is fp32 on a CPU and bf16 on a GPU, and the run's words are the same on both."""
+    shutil.copytree(runs / "a", tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    network = nn.Linear(1, 1)
+    with RunDirectory.open(tmp_path / "run", record["config"], ()) as opened:
+        note_machine(opened, Machine(torch.device("cpu"), "fp32"), network)
+        with pytest.raises(InputError, match="begun in fp32, and here, on cpu.*, precision=auto is bf16"):
+            note_machine(opened, Machine(torch.device("cpu"), "bf16"), network)
+    assert json.loads((tmp_path / "run/run.json").read_text())["precision"] == "fp32"
 
 
 def test_a_checkpoint_under_another_number_is_refused(

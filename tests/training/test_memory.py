@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,3 +70,68 @@ def test_a_command_ends_with_the_message(
     assert main([*words, *(["dry_run=true"] if dry else [])]) == 1
     told = capsys.readouterr().err
     assert "out of memory on cpu" in told and "training.accumulate=" in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore"),
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_elsewhere_is_told_too(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*given: Any, **named: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("didi_core.commands.sample.generate", full)
+    assert main(["sample", "run=bundled", "domain=toy", f"out={tmp_path / 'a.jsonl'}"]) == 1
+    told = capsys.readouterr().err
+    assert "out of memory: " in told and "batch_size" in told and "Traceback" not in told and "More" not in told
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from didi_core.cli import main
+from didi_core.training.engine import Engine
+
+step = Engine.step
+
+def limited(engine, number):
+    if number == 2:  # a little more than is in use, and a batch that needs more than that
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), resource.RLIM_INFINITY))
+    return step(engine, number)
+
+if sys.argv[1] == "limited":
+    Engine.step = limited
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux counts it")
+def test_a_run_that_ran_out_of_memory_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """With the limit gone, it ends with the weights of a run that never had one."""
+    words = ["distill", "domain=toy", "objective=cross_entropy", "device=cpu", "evaluate.enabled=false"]
+    words += ["objective.states.samples=8", "objective.states.steps=2", "training.checkpoint_every=1"]
+    words += ["training.steps=3", "training.warmup=0", "training.batch_size=512"]
+
+    def run(how: str, name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", LIMITED, how, *words, f"run_dir={tmp_path / name}"]
+        alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=alone, timeout=500)
+
+    done = run("limited", "cut")
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    for word in ("out of memory on cpu", "set training.accumulate=2", "adapter=lora", "that was saved is intact"):
+        assert word in done.stderr
+    assert (tmp_path / "cut" / "checkpoints" / "step_0000002").is_dir()
+    again, whole = run("free", "cut"), run("free", "whole")
+    assert again.returncode == whole.returncode == 0, again.stderr + whole.stderr
+    assert "continuing after step 2 of 3" in again.stdout + again.stderr
+    weights = [(tmp_path / name / "student" / "model.safetensors").read_bytes() for name in ("cut", "whole")]
+    assert weights[0] == weights[1]
