@@ -19,6 +19,24 @@ class InputError(DidiError):
     exit_code = 2
 
 
+def at_least(least: float, where: str = "", **values: float) -> None:
+    """Check settings, by name. Raises InputError with the key and the value of the first one that is below ``least``.
+
+    Args:
+        where: what stands before the names: ``objective.``.
+    """
+    for name, value in values.items():
+        if not value >= least:
+            raise InputError(f"{where}{name}={value} is out of range: it must be at least {least:g}.")
+
+
+def positive(where: str = "", **values: float) -> None:
+    """Check settings, by name. Raises InputError with the key and the value of the first one that is not positive."""
+    for name, value in values.items():
+        if not value > 0:
+            raise InputError(f"{where}{name}={value} is out of range: it must be positive.")
+
+
 def warn(text: str) -> None:
     """Print a warning on stderr; the command continues."""
     print(f"didi_core: {text}", file=sys.stderr, flush=True)

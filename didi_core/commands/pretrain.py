@@ -26,7 +26,7 @@ from didi_core.commands.compiling import PRETRAINED, Blocks, CompileSettings, ch
 from didi_core.config import build
 from didi_core.device import Machine
 from didi_core.domain.data_report import describe
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.objectives.base import Materials, ObjectiveSettings
@@ -64,8 +64,7 @@ class Settings(RunSettings, CompileSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.validate_every < 1 or self.validation_batches < 1:
-            raise InputError("validate_every and validation_batches must be at least 1.")
+        at_least(1, validate_every=self.validate_every, validation_batches=self.validation_batches)
         wanted, given = self.rules.architecture, self.model.get("architecture")
         if not isinstance(given, str) or given not in CONFIGS:
             raise unknown("architecture", str(given), CONFIGS, "model.architecture")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -58,8 +57,3 @@ def divergence(name: str) -> Divergence:
     if name not in DIVERGENCES:
         raise unknown("divergence", name, DIVERGENCES)
     return DIVERGENCES[name]
-
-
-def weighted_mean(values: Float[Tensor, "N"], weights: Float[Tensor, "N"]) -> Float[Tensor, ""]:
-    """Sum of values * weights over the sum of weights; zero where there are no values."""
-    return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)

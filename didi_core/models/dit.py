@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
 from didi_core.models.compiled import compilable
 from didi_core.types import NoisyDenoiser, Vocabulary
@@ -45,9 +45,9 @@ class DiTConfig:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
-        sizes = (self.hidden, self.layers, self.heads, self.conditioning, self.mlp_ratio)
-        if min(sizes) < 1 or min(self.positions, self.noise) < 0:
-            raise InputError("model sizes must be at least 1 (positions and noise at least 0).")
+        sizes = ("hidden", "layers", "heads", "conditioning", "mlp_ratio")
+        at_least(1, "model.", **{name: getattr(self, name) for name in sizes})
+        at_least(0, "model.", positions=self.positions, noise=self.noise)
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
             raise InputError(
                 f"model.heads={self.heads} must divide model.hidden={self.hidden} into heads of even width (rotary)."

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
 from didi_core.models.compiled import compilable, is_compiling
 from didi_core.types import Denoiser, Vocabulary
@@ -43,8 +43,8 @@ class EsmConfig:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.layers, self.heads, self.intermediate) < 1:
-            raise InputError("model sizes must be at least 1.")
+        sizes = ("hidden", "layers", "heads", "intermediate")
+        at_least(1, "model.", **{name: getattr(self, name) for name in sizes})
         if not (self.layer_norm_eps > 0 and self.rope_theta > 0):
             raise InputError(f"layer_norm_eps={self.layer_norm_eps}, rope_theta={self.rope_theta}: both are positive.")
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
 from didi_core.models.compiled import compilable
 from didi_core.models.dit import rotate
@@ -50,9 +50,8 @@ class LlamaConfig:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
-        sizes = (self.hidden, self.layers, self.heads, self.kv_heads, self.head_width, self.intermediate)
-        if min(sizes) < 1:
-            raise InputError("model sizes must be at least 1.")
+        sizes = ("hidden", "layers", "heads", "kv_heads", "head_width", "intermediate")
+        at_least(1, **{name: getattr(self, name) for name in sizes})
         if not (self.norm_eps > 0 and self.rope_theta > 0):
             raise InputError(f"norm_eps={self.norm_eps}, rope_theta={self.rope_theta}: both are positive.")
         if self.heads % self.kv_heads:

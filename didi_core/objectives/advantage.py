@@ -36,6 +36,12 @@ class WeightingSettings:
     high: float = 10.0
     divide_by_density: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high:
+            raise InputError(
+                f"objective.weighting.low={self.low}, high={self.high}: need 0 <= low <= high, the bounds of omega."
+            )
+
 
 def integral_weight(times: Float[Tensor, "B"], schedule: Schedule, low: float, high: float) -> Float[Tensor, "B"]:
     """omega(t) = -dalpha_t / (1 - alpha_t), clipped to [low, high]: the weight of the divergence at time t."""
@@ -60,7 +66,7 @@ def grouped_advantage(
     if group < 2 or rewards.numel() % group:
         raise InputError(
             f"group={group} must be at least 2 and divide the batch: got {rewards.numel()} samples. "
-            "Set objective.group to a divisor of the batch."
+            "Set objective.baseline.group to a divisor of the batch."
         )
     grouped = rewards.view(-1, group)
     centred = grouped - grouped.mean(1, keepdim=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from didi_core.diffusion.schedules import schedule
 from didi_core.domain.conditioning import draw_templates
-from didi_core.errors import InputError, counted, unknown
+from didi_core.errors import InputError, at_least, counted, unknown
 from didi_core.objectives.base import Materials, check_entropy
 from didi_core.objectives.policy import Episode, PolicySettings, draw_episode, student_terms
 from didi_core.objectives.reference import Reference
@@ -53,8 +53,7 @@ class Didi(PolicySettings):
     def __post_init__(self) -> None:
         if self.reference not in REFERENCES:
             raise unknown("reference", self.reference, REFERENCES, "objective.reference")
-        if self.reference_samples < 1 or self.reference_steps < 1:
-            raise InputError("objective.reference_samples and reference_steps must be at least 1.")
+        at_least(1, "objective.", reference_samples=self.reference_samples, reference_steps=self.reference_steps)
         schedule(self.schedule)
         self.rewards  # noqa: B018  # raises for a wrong one before anything is made
 

@@ -19,7 +19,7 @@ from didi_core.diffusion.divergences import forward_kl
 from didi_core.diffusion.heads import draw_tokens, token_statistics
 from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
-from didi_core.errors import InputError
+from didi_core.errors import at_least, positive
 from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised
@@ -45,10 +45,9 @@ class Dmmd(ObjectiveSettings):
     anchor: AnchorSettings = field(default_factory=lambda: AnchorSettings(kl=0.0))
 
     def __post_init__(self) -> None:
-        if self.calls < 1:
-            raise InputError(f"objective.calls={self.calls} is out of range: at least one call.")
-        if not self.pull >= 0 or not self.clip > 0:
-            raise InputError("objective.pull must not be negative, and objective.clip must be positive.")
+        at_least(1, "objective.", calls=self.calls)
+        at_least(0, "objective.", pull=self.pull)
+        positive("objective.", clip=self.clip)
 
     def prepare(self, materials: Materials) -> DmmdObjective:
         fake = materials.copy_of_teacher("fake")

@@ -18,7 +18,7 @@ from torch import Tensor
 from didi_core.diffusion.heads import draw_tokens
 from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
-from didi_core.errors import InputError
+from didi_core.errors import InputError, positive
 from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.few_calls import FewCalls, complete
@@ -54,8 +54,7 @@ class Idlm(ObjectiveSettings):
     def __post_init__(self) -> None:
         if not 0 < self.low < 1:
             raise InputError(f"objective.low={self.low} is out of range: it must be between 0 and 1.")
-        if not self.clip > 0 or not self.weight_clip > 0:
-            raise InputError("objective.clip and objective.weight_clip must be positive.")
+        positive("objective.", clip=self.clip, weight_clip=self.weight_clip)
 
     def prepare(self, materials: Materials) -> IdlmObjective:
         fake = materials.copy_of_teacher("fake")

@@ -64,8 +64,9 @@ class Mmd(ObjectiveSettings):
             raise InputError(
                 f"objective.kernel={self.kernel} is out of range: it must be positive, or 0 for the median rule."
             )
-        if min(self.positions, self.block) < 0 or self.positions == 1 or self.block == 1:
-            raise InputError("objective.positions and block must be 0 or at least 2.")
+        for name in ("positions", "block"):
+            if (value := getattr(self, name)) < 0 or value == 1:
+                raise InputError(f"objective.{name}={value} is out of range: it must be 0 or at least 2.")
 
     def prepare(self, materials: Materials) -> MmdObjective:
         teacher = materials.frozen

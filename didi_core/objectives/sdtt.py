@@ -29,7 +29,7 @@ from didi_core.diffusion.divergences import DIVERGENCES, divergence
 from didi_core.diffusion.heads import draw_tokens, token_statistics
 from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.adapter import copied
 from didi_core.objectives.base import Materials, ObjectiveSettings, check_entropy
 from didi_core.objectives.states import State, States, StateSettings
@@ -59,8 +59,7 @@ class Sdtt(ObjectiveSettings):
     def __post_init__(self) -> None:
         if self.jump < 2:
             raise InputError(f"objective.jump={self.jump} is out of range: at least 2 steps of the teacher.")
-        if self.rounds < 1 or self.round_updates < 1:
-            raise InputError("objective.rounds and round_updates must be at least 1.")
+        at_least(1, "objective.", rounds=self.rounds, round_updates=self.round_updates)
         if self.jump**self.rounds > self.calls:
             raise InputError(
                 f"objective.calls={self.calls} cannot be divided by {self.jump} in {self.rounds} rounds: set "

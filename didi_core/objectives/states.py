@@ -13,7 +13,7 @@ from torch import Tensor
 
 from didi_core.diffusion.masking import forward_mask
 from didi_core.diffusion.schedules import Schedule, antithetic_times
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, at_least, unknown
 from didi_core.objectives.base import Materials
 from didi_core.objectives.reference import Reference, trim
 from didi_core.streams import generator
@@ -40,8 +40,7 @@ class StateSettings:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise unknown("source of states", self.source, SOURCES, "objective.states.source")
-        if self.samples < 1 or self.steps < 1:
-            raise InputError("objective.states.samples and steps must be at least 1.")
+        at_least(1, "objective.states.", samples=self.samples, steps=self.steps)
         if not 0 <= self.low < self.high <= 1:
             raise InputError(f"objective.states.low={self.low}, high={self.high}: need 0 <= low < high <= 1.")
 

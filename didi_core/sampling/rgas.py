@@ -13,7 +13,7 @@ from didi_core.diffusion.draws import draw
 from didi_core.diffusion.heads import chunk_rows, position_log_p, sharpen
 from didi_core.diffusion.masking import masked_mean
 from didi_core.diffusion.walk import Call
-from didi_core.errors import InputError
+from didi_core.errors import InputError, positive
 from didi_core.sampling.base import Sampled, SampleRequest, fill
 from didi_core.types import NFE, Scorer
 
@@ -47,6 +47,7 @@ class Rgas:
             raise InputError(f"candidates={self.candidates} is out of range: at least one candidate is drawn.")
         if min(self.scale) < 0:
             raise InputError(f"scale={list(self.scale)} is out of range: it must not be negative.")
+        positive(clip=self.clip)
         if not 0 <= self.gradient_share <= 1:
             raise InputError(f"gradient_share={self.gradient_share} is out of range: it must be in [0, 1].")
 

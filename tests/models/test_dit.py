@@ -249,7 +249,8 @@ def test_safetensors_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-de
     ("change", "message"),
     [
         ({"hidden": 20, "heads": 3}, "model.heads=3 must divide model.hidden=20"),
-        ({"layers": 0}, "must be at least 1"),
+        ({"layers": 0}, "model.layers=0 is out of range: it must be at least 1"),
+        ({"noise": -1}, "model.noise=-1 is out of range: it must be at least 0"),
         ({"dropout": 1.0}, "dropout=1.0 is out of range"),
         ({"attention": "sdpaa"}, "Did you mean 'sdpa'"),
     ],

@@ -91,7 +91,7 @@ def test_without_data_the_message_says_what_to_do() -> None:
     [
         ({"source": "corpus"}, "unknown source of states 'corpus' .objective.states.source"),
         ({"low": 0.5, "high": 0.5}, "need 0 <= low < high <= 1"),
-        ({"steps": 0}, "samples and steps must be at least 1"),
+        ({"steps": 0}, "objective.states.steps=0 is out of range: it must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changed: dict, said: str) -> None:

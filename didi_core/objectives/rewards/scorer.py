@@ -86,8 +86,8 @@ def scorer_loss(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Binary cross-entropy at masked positions, reference against student; every sequence has the same weight.
 
-    -[y log sigma(D_l) + (1 - y) log(1 - sigma(D_l))] with y = 1 - smoothing for the reference and y = smoothing for the
-    student, averaged over masked l and then over sequences (DiDi-Instruct, section 3.2).
+    -[y log sigma(D_l) + (1 - y) log(1 - sigma(D_l))] with y = 1 - smoothing / 2 for the reference and y = smoothing / 2
+    for the student, averaged over masked l and then over sequences (DiDi-Instruct, section 3.2).
 
     Returns:
         the loss, and the detached accuracy of the decision per sequence (sign of the mean logit).
