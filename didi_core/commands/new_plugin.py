@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 
 from didi_core.errors import InputError, unknown
+from didi_core.evaluation.wording import headed
 from didi_core.plugins import registry
 from didi_core.plugins.kinds import KINDS
 from didi_core.storage.files import write_atomic, write_folder
@@ -39,12 +40,18 @@ class Wish:
         return self.out or Path(f"didi_{self.name}")
 
     @property
+    def a_kind(self) -> str:
+        """The kind in a sentence: ``a law``, ``an objective``."""
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind.replace('_', ' ')}"
+
+    @property
     def words(self) -> dict[str, str]:
         """Replacements of the placeholders in the templates."""
         package = f"didi_{self.name}"
         return {
             "name": self.name,
             "kind": self.kind,
+            "a_kind": headed(self.a_kind),
             "package": package,
             "distribution": package.replace("_", "-"),
             "class_name": self.name.title().replace("_", ""),
@@ -94,7 +101,8 @@ def run(words: Sequence[str] = ()) -> None:
     write_folder(wish.folder, fill)
     for path in made:
         print(f"  {wish.folder / path}")
-    print(f"\nA {wish.kind} to start from. Next:\n\n    cd {wish.folder} && pip install -e '.[test]' && pytest\n")
+    print(f"\n{headed(wish.a_kind)} to start from. Next:\n")
+    print(f"    cd {wish.folder} && pip install -e '.[test]' && pytest\n")
     print("README.md shows how to run it.")
 
 

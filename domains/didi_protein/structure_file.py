@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from Bio.Data.PDBData import protein_letters_3to1
+from Bio.Data.PDBData import protein_letters_3to1, protein_letters_3to1_extended
 from Bio.PDB.MMCIFParser import MMCIFParser
 from Bio.PDB.PDBExceptions import PDBConstructionException
 from Bio.PDB.PDBParser import PDBParser
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, warn
 from didi_core.storage.text_file import text_pieces
 
 # Residues whose protonation or bond force fields put into their name: AMBER's, CHARMM's, OPLS's.
@@ -27,6 +27,12 @@ FORCE_FIELDS = {
     "ASH": "D", "GLH": "E", "LYN": "K", "LSN": "K", "LYP": "K", "ARN": "R", "TYM": "Y", "CYN": "C",
 }  # fmt: skip
 LETTERS = {**{name.strip(): letter for name, letter in protein_letters_3to1.items()}, "MSE": "M", **FORCE_FIELDS}
+# Modified residues of the PDB by the amino acid that they are made of: phosphoserine (SEP) is a serine.
+PARENTS = {
+    name: letter
+    for name, letter in protein_letters_3to1_extended.items()
+    if letter in protein_letters_3to1.values() and name not in LETTERS
+}
 WATER = "W"
 LONGEST = 10_000  # residues of a range: beyond any model here
 RATIO = 20  # times its packed size that a file may unpack to; mmCIF packs to a tenth
@@ -89,9 +95,10 @@ class StructureFile:
         """The residues of a range as letters.
 
         Selenomethionine (MSE) is read as methionine, and a force field's name (HIE, HSD, CYX, ASH ...) as its residue.
+        Another modified residue is read as the amino acid that it is made of, with a warning: a design has only the 20.
 
         Raises:
-            InputError: no such chain, residues that are missing, insertion codes, other residues than the 20.
+            InputError: no such chain, residues that are missing, insertion codes, residues made of none of the 20.
         """
         if len(wanted) > LONGEST:
             raise InputError(f"{self._place(wanted)} is {len(wanted):,} residues long; {LONGEST:,} are the most.")
@@ -115,7 +122,12 @@ class StructureFile:
                 f"{self._place(wanted)} lacks {_numbers(wanted.chain, missing)}: a motif must be whole. "
                 f"Chains: {self._summary()}. Write the parts as ranges of their own, with free positions between."
             )
-        return "".join(self._letter(residue, wanted) for residue in inside)
+        letters = "".join(self._letter(residue, wanted) for residue in inside)
+        if changed := [r for r in inside if r.name in PARENTS]:
+            read = ", ".join(f"{wanted.chain}{r.number} {r.name} as {PARENTS[r.name]}" for r in changed[:5])
+            more = ", ..." if len(changed) > 5 else ""
+            warn(f"{self._place(wanted)} modified residues are read as what they are made of: {read}{more}.")
+        return letters
 
     def _letter(self, residue: _Residue, wanted: ResidueRange) -> str:
         if len(residue.variants) > 1:
@@ -123,12 +135,13 @@ class StructureFile:
                 f"{self._place(wanted)} {wanted.chain}{residue.number} is {' or '.join(residue.variants)} "
                 "(alternative locations). Keep one of them in the file."
             )
-        if residue.name not in LETTERS:
+        letter = LETTERS.get(residue.name) or PARENTS.get(residue.name)
+        if letter is None:
             raise InputError(
                 f"{self._place(wanted)} {wanted.chain}{residue.number} is {residue.name}, "
                 "not one of the 20 amino acids."
             )
-        return LETTERS[residue.name]
+        return letter
 
     def _place(self, wanted: ResidueRange) -> str:
         return f"{self.path}, range {wanted}:"
@@ -187,7 +200,7 @@ def parse(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return parser.get_structure("structure", io.StringIO(text if mmcif else _with_occupancy(text)))
+            return parser.get_structure("structure", io.StringIO(text if mmcif else _as_biopython_reads(text)))
     except KeyError as error:
         raise InputError(f"{path}: cannot be read as a structure (there is no {error.args[0]} in it).") from error
     except DAMAGE as error:
@@ -208,10 +221,19 @@ def _text(path: Path) -> str:
     return "".join(pieces).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _with_occupancy(text: str) -> str:
-    """A PDB file in which every atom has an occupancy: without one, Biopython cannot compare alternative locations."""
+def _as_biopython_reads(text: str) -> str:
+    """A PDB file in which every atom has an occupancy, and names of residues have three letters.
+
+    Without occupancies Biopython cannot compare alternative locations. Of a name of four letters it reads three, and
+    the first letter of AMBER's names at the ends of a chain (NALA, CGLY) is the one that is too much.
+    """
     lines = text.split("\n")
     for i, line in enumerate(lines):
-        if line.startswith(("ATOM  ", "HETATM")) and not line[54:60].strip():
-            lines[i] = f"{line[:54]:<54}  1.00{line[60:]}"
+        if not line.startswith(("ATOM  ", "HETATM")):
+            continue
+        if not line[54:60].strip():
+            line = f"{line[:54]:<54}  1.00{line[60:]}"
+        if line[17] in "NC" and line[18:21] in LETTERS:
+            line = f"{line[:17]}{line[18:21]} {line[21:]}"
+        lines[i] = line
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -61,6 +62,8 @@ def test_scaffold_has_every_file_and_no_name_left_open(kind: str) -> None:
             compile(text, str(path), "exec")
             assert max(map(len, text.splitlines())) <= 120, path
     assert ("configs" in " ".join(map(str, made))) == (kind == "domain")
+    described = re.search('description = "(An?) (.)', made[Path("pyproject.toml")])
+    assert described is not None and (described[1] == "An") == (described[2] in "aeiou")
 
 
 @pytest.mark.parametrize("words", [["dna", "kind=metric"], ["--kind", "metric", "dna"], ["dna", "--kind=metric"]])

@@ -229,7 +229,7 @@ def test_ranges_absent_from_the_file(structure: Path, wanted: ResidueRange, told
     ("lines", "told"),
     [
         ([atom(1, "ALA", "A", 1), atom(2, "GLY", "A", 2), atom(3, "GLY", "A", 2, "A")], r"insertion codes \(A2A\)"),
-        ([atom(1, "ALA", "A", 1), atom(2, "SEP", "A", 2, het=True)], "A2 is SEP, not one of the 20"),
+        ([atom(1, "ALA", "A", 1), atom(2, "SEC", "A", 2, het=True)], "A2 is SEC, not one of the 20"),
         ([atom(1, "ALA", "A", 1), atom(2, "DG", "A", 2)], "A2 is DG, not one of the 20"),
         (
             [atom(1, "ALA", "A", 1), atom(2, "SER", "A", 2, alt="A"), atom(3, "THR", "A", 2, alt="B")],

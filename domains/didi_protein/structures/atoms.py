@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from didi_core.errors import InputError
 
-from ..structure_file import LETTERS, parse
+from ..structure_file import LETTERS, PARENTS, parse
 
 BACKBONE = ("N", "CA", "C")
 UNKNOWN = "X"
@@ -87,13 +87,14 @@ def ca_positions(path: Path) -> Float[np.ndarray, "L 3"]:
     return np.concatenate([chain.positions()[:, 0] for chain in read_chains(path)])
 
 
-def _chain(name: str, residues: Sequence[Any], before: int) -> Chain | None:
+def _chain(chain: str, residues: Sequence[Any], before: int) -> Chain | None:
     """A chain of Biopython's, amino acids only; ``before``: atoms of the file that came earlier."""
     letters, numbers, kept = "", [], []
     for residue in residues:
         atoms, places = list(residue), range(before, before + len(residue))
         before += len(residue)
-        letter = LETTERS.get(residue.get_resname().strip().upper())
+        name = residue.get_resname().strip().upper()
+        letter = LETTERS.get(name) or (PARENTS.get(name) if "CA" in residue else None)
         if letter is None and not (residue.id[0] == " " and "CA" in residue):
             continue  # water, a ligand
         kept += [(atom, len(letters), place) for atom, place in zip(atoms, places, strict=True)]
@@ -102,7 +103,7 @@ def _chain(name: str, residues: Sequence[Any], before: int) -> Chain | None:
     if not letters:
         return None
     return Chain(
-        name, letters, tuple(numbers),
+        chain, letters, tuple(numbers),
         tuple(atom.get_name() for atom, _, _ in kept),
         tuple((atom.element or atom.get_name()[:1]).strip() for atom, _, _ in kept),
         np.array([owner for _, owner, _ in kept]),

@@ -74,8 +74,9 @@ def test_a_chain_break_in_a_contig_is_told(text: str) -> None:
 
 
 def pdb(*names: str, chain: str = "A") -> str:
+    """A chain of CA atoms. A name of four letters takes the blank column after it."""
     return "".join(
-        f"ATOM  {i:5d}  CA {name:>4s} {chain}{i:4d}    {i:8.3f}{0:8.3f}{0:8.3f}{1:6.2f}{50:6.2f}           C  \n"
+        f"ATOM  {i:5d}  CA  {name:<4s}{chain}{i:4d}    {i:8.3f}{0:8.3f}{0:8.3f}{1:6.2f}{50:6.2f}           C  \n"
         for i, name in enumerate(names, start=1)
     )
 
@@ -87,12 +88,31 @@ def pdb(*names: str, chain: str = "A") -> str:
         (("HSD", "HSE", "HSP", "LSN"), "HHHK"),  # CHARMM
         (("CYX", "CYM", "ASH", "GLH", "LYN"), "CCDEK"),
         (("ala", "Gly", "mse"), "AGM"),
+        (("NALA", "LYSH", "HISA", "CASP"), "AKHD"),  # GROMACS, and AMBER's ends of a chain
     ],
 )
 def test_names_of_force_fields(tmp_path: Path, names: tuple[str, ...], letters: str) -> None:
     (tmp_path / "x.pdb").write_text(pdb(*names))
     assert StructureFile(tmp_path / "x.pdb").sequence(ResidueRange("A", 1, len(names))) == letters
     assert read_chains(tmp_path / "x.pdb")[0].letters == letters
+
+
+@pytest.mark.parametrize(
+    ("names", "letters", "read"),
+    [
+        (("ALA", "SEP", "HYP"), "ASP", "A2 SEP as S, A3 HYP as P."),
+        (("PTR",) * 7, "Y" * 7, "A5 PTR as Y, ..."),
+        (("ALA", "MSE"), "AM", ""),
+    ],
+)
+def test_modified_residues_are_read_as_their_parents_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...], letters: str, read: str
+) -> None:
+    (tmp_path / "x.pdb").write_text(pdb(*names))
+    assert StructureFile(tmp_path / "x.pdb").sequence(ResidueRange("A", 1, len(names))) == letters
+    assert read_chains(tmp_path / "x.pdb")[0].letters == letters
+    told = capsys.readouterr().err
+    assert bool(told) == bool(read) and read in told and ("read as what they are made of" in told) == bool(read)
 
 
 @pytest.mark.parametrize("name", ["A", "1", "AA", "B1", "A_1", "A-2"])
