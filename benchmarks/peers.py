@@ -1,11 +1,13 @@
 """Released samplers of other code beside ours, on the same network: their update steps as they are, our weights.
 
-    python benchmarks/peers.py --mdlm FOLDER --duo FOLDER [--steps 8,64,256] [--repeats 3] [--quick] [--out FILE]
+    python benchmarks/peers.py --mdlm FOLDER --duo FOLDER [--steps 8,64,256] [--length 256] [--repeats 3]
+        [--quick] [--out FILE]
 
 The folders are checkouts of github.com/kuleshov-group/mdlm and github.com/s-sahoo/duo; nothing of them is in this
 project. Only what their sampling needs is loaded: the libraries around training are replaced by empty modules. MDLM
 computes in fp32 with its cache (``ddpm_cache``), Duo's code samples the same masked process in fp64
-(``ancestral_cache``). Both make one more call at the end, which writes what is still masked. 50,258 rows.
+(``ancestral_cache``). Both make one more call at the end, which writes what is still masked. 50,258 rows. Peaks are
+measured at the first number of steps; they hardly depend on it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,9 +137,9 @@ def ours(model: DiT, batch: int, length: int, steps: int) -> Tensor:
     return Ancestral().sample(SampleRequest(model, template, Uniform().shares(steps), law("iid"), stream)).tokens
 
 
-def beside(theirs: Sampling, steps: int, quick: bool) -> Case:
-    """Both samplers on one untrained network."""
-    batch, length, hidden, layers = (1, 32, 16, 1) if quick else (1, 256, 256, 4)
+def beside(theirs: Sampling, steps: int, length: int, quick: bool) -> Case:
+    """Both samplers on one untrained network, one sequence."""
+    batch, hidden, layers = (1, 16, 1) if quick else (1, 256, 4)
     model = network(TEXT, hidden, layers).requires_grad_(False)
     with torch.no_grad():  # uneven, so that equality of the two laws can fail
         model.output_layer.linear.bias.copy_(torch.arange(TEXT.size + 1) % GROUPS * 0.3)
@@ -150,16 +152,17 @@ def beside(theirs: Sampling, steps: int, quick: bool) -> Case:
     return Case(lambda: run(theirs), lambda: run(ours), lambda a, b: same_law(a, b, TEXT))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mdlm", type=Path)
     parser.add_argument("--duo", type=Path)
     parser.add_argument("--steps", default="8,64,256")
+    parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if not (given.mdlm or given.duo):
         parser.error("give --mdlm FOLDER, --duo FOLDER or both: there is nothing to compare with.")
     rows = []
@@ -167,12 +170,12 @@ def main() -> None:
         if folder is None:
             continue
         theirs = load(folder)
-        beside(theirs, 2, True).ours()  # torch loads some of itself late
-        for steps in map(int, given.steps.split(",")):
-            case = beside(theirs, steps, given.quick)
-            own, plain = (peak_bytes(way) / 1e6 for way in (case.ours, case.plain))  # what is freed is not held back
+        beside(theirs, 2, 32, True).ours()  # torch loads some of itself late
+        for number, steps in enumerate(map(int, given.steps.split(","))):
+            case = beside(theirs, steps, given.length, given.quick)
+            peaks = [peak_bytes(way) / 1e6 for way in (case.plain, case.ours)] if number == 0 else []
             row = compare(f"{name}, {steps} steps", case, given.repeats)
-            rows.append(replace(row, plain_megabytes=plain, our_megabytes=own))
+            rows.append(replace(row, plain_megabytes=peaks[0], our_megabytes=peaks[1]) if peaks else row)
             print(rows[-1], flush=True)
     told = {"threads": torch.get_num_threads(), "torch": torch.__version__, "load": round(os.getloadavg()[0], 1)}
     Console().print(table("their sampler / ours, 50,258 rows", rows, told))

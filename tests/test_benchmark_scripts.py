@@ -123,6 +123,52 @@ def test_too_little_memory_is_a_row_and_growth_is_that_of_one_sequence(load, mon
     assert script.growth(timed, 64) is None
 
 
+MDLM = """
+import lightning as L
+import torch
+import torchmetrics
+import transformers
+
+
+class Metric(torchmetrics.aggregation.MeanMetric):
+    pass
+
+
+class Diffusion(L.LightningModule):
+    @torch.no_grad()
+    def _sample(self, num_steps=None, eps=1e-5):
+        assert self.sampler == "ddpm_cache" and self.noise.ready and num_steps
+        x = torch.full((self.config.loader.eval_batch_size, self.config.model.length), self.mask_index)
+        return self.backbone(x, None)[..., : self.mask_index].softmax(-1)[0].multinomial(1).T
+"""
+
+
+def test_a_released_sampler_runs_beside_ours_without_the_rest_of_its_code(
+    load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "diffusion.py").write_text(MDLM)
+    (tmp_path / "noise_schedule.py").write_text("class LogLinearNoise:\n    ready = True\n")
+    script, out, before = load("peers"), tmp_path / "out.json", {*sys.modules}
+    words = ["--mdlm", str(tmp_path), "--quick", "--length", "32", "--steps", "2,3", "--repeats", "1"]
+    script.main([*words, "--out", str(out)])
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["name"] for row in rows] == ["MDLM, 2 steps", "MDLM, 3 steps"]
+    assert all(row["time_ratio"] > 0 for row in rows) and rows[0]["plain_megabytes"] is not None
+    for name in ("diffusion", "noise_schedule"):
+        monkeypatch.delitem(sys.modules, name)
+    assert not {name for name in {*sys.modules} - before if name.split(".")[0] in ("lightning", "hydra", "dataloader")}
+    with pytest.raises(SystemExit):
+        script.main(["--quick"])
+
+
+def test_a_million_proteins_are_taken_to_the_first_batch(load, tmp_path: Path) -> None:
+    script, path = load("million"), tmp_path / "x.fasta"
+    script.write(path, 60)
+    assert path.read_text().count("UniRef50") == 60
+    told = script.to_first_batch(path)
+    assert (told["rows"], told["proteins"]) == (32, 60) and told["peak_gb"] > 0
+
+
 def test_the_released_recipe_runs_beside_ours(load, tmp_path: Path) -> None:
     script, out = load("gpu_language"), tmp_path / "out.json"
     assert script.main(["--quick", "--out", str(out)]) == 0
@@ -265,7 +311,9 @@ def test_each_tree_runs_its_own_code_in_its_own_words(tmp_path: Path) -> None:
     assert deaf.returncode == 1 and "FAILED after: exit code 2: nothing was said" in deaf.stdout, deaf.stdout
 
 
-@pytest.mark.parametrize("name", ["card", "language", "update", "protein"])
+@pytest.mark.parametrize(
+    "name", ["card", "language", "update", "protein", pytest.param("compile", marks=pytest.mark.slow)]
+)
 def test_every_cost_is_measured(name: str, load, tmp_path: Path) -> None:
     script, out = load("gpu_measure"), tmp_path / "out.json"
     assert script.main([name, "--out", str(out), "--device", "cpu", "--quick"]) == 0
@@ -273,7 +321,7 @@ def test_every_cost_is_measured(name: str, load, tmp_path: Path) -> None:
     assert rows and not [row for row in rows if "failed" in str(row["value"])]
 
 
-@pytest.mark.parametrize("name", ["attention", "draw"])
+@pytest.mark.parametrize("name", ["attention", "draw", pytest.param("sampling", marks=pytest.mark.slow)])
 def test_checks_pass_where_they_run(name: str, load, tmp_path: Path) -> None:
     assert load("gpu_checks").main([name, "--out", str(tmp_path / "out.json"), "--device", "cpu", "--quick"]) == 0
     assert json.loads((tmp_path / "out.json").read_text())["ok"]
