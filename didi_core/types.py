@@ -70,6 +70,9 @@ class Vocabulary:
 
     ``own_mask`` is the id that a tokenizer has for a mask of its own. A model with a row for it reads it there; texts
     and states have ``mask`` in every case, and ``own_mask`` is never generated.
+
+    With ``given_copies`` every token has a second id behind the mask, ``size + 1 + token``, by which it is given:
+    pinned, and read by networks as the token. A prompt of ordinary tokens is spelled with these (``as_given``).
     """
 
     size: int
@@ -80,6 +83,7 @@ class Vocabulary:
     tokens: tuple[str, ...] | None = None  # spelling of each id, where the vocabulary is small enough to list
     given: tuple[int, ...] = ()
     own_mask: int | None = None
+    given_copies: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -135,7 +139,26 @@ class Vocabulary:
 
     def maskable(self, tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
         """True where the forward process may put a mask: everywhere but at BOS, EOS, padding and what is given."""
-        return _none_of(tokens, self.pinned)
+        found = _none_of(tokens, self.pinned)
+        return found & (tokens <= self.mask) if self.given_copies else found
+
+    @property
+    def ids(self) -> int:
+        """Number of ids: of tokens, the mask, and the copies by which tokens are given."""
+        return self.size + 1 + self.size * self.given_copies
+
+    def is_given(self, tokens: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """True at what a sequence is conditioned on."""
+        found = torch.isin(tokens, torch.tensor(self.given, dtype=tokens.dtype, device=tokens.device))
+        return found | (tokens > self.mask) if self.given_copies else found
+
+    def as_given(self, tokens: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """The ids by which tokens are given, in a vocabulary with ``given_copies``."""
+        return tokens + self.size + 1
+
+    def as_read(self, tokens: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """Tokens, and the mask, as a network looks them up: what is given under its ordinary id."""
+        return torch.where(tokens > self.mask, tokens - self.size - 1, tokens) if self.given_copies else tokens
 
     def inside(self, tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
         """True at the text: everywhere but at BOS, EOS and padding."""

@@ -33,6 +33,7 @@ LENGTHS_IN_CARD = 2000
 TRAINING = ("distill", "pretrain")  # commands whose batches are cut into slices for so many processes
 RESUME = ("latest", "previous")
 DATA_REPORT = "data_report"  # entry of a run's record
+FILES = ("path", "prompts")  # keys of ``data`` that name files, which a model's card does not keep
 NOTHING: Any = None  # placeholder that receiving processes pass to a broadcast
 
 
@@ -232,7 +233,7 @@ def about_domain(domain: Domain, data: Mapping[str, Any]) -> dict[str, Any]:
     drawn = Counter(domain.lengths(LENGTHS_IN_CARD, generator(0, "lengths in card")))
     return {
         "domain": domain.name,
-        "data": {key: value for key, value in data.items() if key != "path"},
+        "data": {key: value for key, value in data.items() if key not in FILES},
         "lengths": {str(length): drawn[length] for length in sorted(drawn)},
         **({} if report is None else {"data_report": report.record()}),
     }

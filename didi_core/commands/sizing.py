@@ -46,7 +46,7 @@ def plan_of_sizes(asked: Outline, domain: Domain, about: Run) -> Sized | None:
     on_meta = replace(about, machine=Machine(torch.device("meta"), "bf16"))
     learners = asked.prepare(on_meta, teacher).learners()
     rows, width = asked.training.slice_size(asked.processes), _width(domain)
-    layers = _counted(asked, teacher, about) * width
+    layers = round(_counted(asked, teacher, about) * width)
     planned = sized(teacher, learners, layers, rows, rows * width)
     print_sized(planned, asked.teacher)
     return planned

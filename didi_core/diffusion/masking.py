@@ -54,7 +54,7 @@ def full_log_p_x0(
     masked = log_p_x0(logits, vocabulary)
     visible = tokens != vocabulary.mask
     copied = torch.full_like(masked, -torch.inf)
-    copied.scatter_(-1, torch.where(visible, tokens, 0)[..., None], 0.0)
+    copied.scatter_(-1, torch.where(visible, vocabulary.as_read(tokens), 0)[..., None], 0.0)
     return torch.where(visible[..., None], copied, masked)
 
 

@@ -298,7 +298,7 @@ class DiT(NoisyDenoiser):
 
     def embed(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Embeddings of tokens, those of the mask moved by the noise."""
-        embedded: Tensor = self.vocab_embed(tokens)
+        embedded: Tensor = self.vocab_embed(self.vocabulary.as_read(tokens))
         if self.noise_map is None:
             return embedded
         return embedded + self._shift(noise)[:, None] * (tokens == self.vocabulary.mask)[..., None]

@@ -213,7 +213,8 @@ class Llama(Denoiser):
 
     def embed(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """Embeddings of tokens, the mask's from its own row."""
-        rows = torch.where(tokens == self.vocabulary.mask, self.config.mask_row, tokens)
+        read = self.vocabulary.as_read(tokens)
+        rows = torch.where(read == self.vocabulary.mask, self.config.mask_row, read)
         embedded: Tensor = self.model.embed_tokens(rows)
         return embedded
 

@@ -56,13 +56,14 @@ class CausalGenerator(nn.Module):
             )
         first = int(free.any(0).int().argmax())
         last = int(free.any(0).nonzero().max()) + 1
-        forced = ForcedTokens(template, self.vocabulary, rule, progress)
+        read = self.vocabulary.as_read(template)
+        forced = ForcedTokens(read, self.vocabulary, rule, progress)
         devices = [template.device] if template.is_cuda else []
         with torch.random.fork_rng(devices=devices):  # ``generate`` takes no generator: it reads the global one
             torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator, device=generator.device)))
             written = self.network.generate(  # type: ignore[operator]
-                template[:, :first],
-                attention_mask=torch.ones_like(template[:, :first]),
+                read[:, :first],
+                attention_mask=torch.ones_like(read[:, :first]),
                 max_new_tokens=last - first,
                 min_new_tokens=last - first,
                 do_sample=True,

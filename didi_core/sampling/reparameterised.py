@@ -119,9 +119,10 @@ def redraw(
     vocabulary = denoiser.vocabulary
     counts = torch.zeros(whole.shape[0], vocabulary.size + 1, device=whole.device)
     real = torch.ones_like(whole) if vocabulary.pad is None else (whole != vocabulary.pad).long()
-    counts.scatter_add_(1, whole, real.float())
+    read = vocabulary.as_read(whole)
+    counts.scatter_add_(1, read, real.float())
     overused = counts > share * vocabulary.lengths(whole)[:, None]
-    again = overused.gather(1, whole) & free
+    again = overused.gather(1, read) & free
     rows = again.any(1).nonzero().squeeze(1)
     if not rows.numel():
         return whole, scores, 0

@@ -262,5 +262,10 @@ class LanguageDomain(TokenDomain):
 
 
 def create(**data: Any) -> LanguageDomain:
-    """The domain from the keys of the ``data`` config group."""
-    return LanguageDomain(build(LanguageSettings, data, "data"))
+    """The domain from the keys of the ``data`` config group: of texts, or of answers where ``prompts`` are given."""
+    settings = build(LanguageSettings, data, "data")
+    if settings.prompts is None:
+        return LanguageDomain(settings)
+    from .prompted import PromptedDomain
+
+    return PromptedDomain(settings)

@@ -20,7 +20,10 @@ HELD_OUT_SHARE = 0.05
 class LanguageSettings:
     """``configs/domain/language.yaml``.
 
-    path: source of documents; without it only the bundled assets are available. column, subset, documents, limit,
+    path: source of documents; without it only the bundled assets are available.
+    prompts: JSON lines of prompts and responses, instead of documents. chat: whether they are written in the
+        tokenizer's chat template; by default where it has one.
+    column, subset, documents, limit,
         on_bad, unpacked_limit: how they are read (see ``Source``).
     allow_loss: whether more than half of the documents may be left out.
     validation: share of documents held out (below 1), or the number of last documents (1 and more). By default the last
@@ -31,6 +34,8 @@ class LanguageSettings:
     """
 
     path: tuple[str, ...] | None = None
+    prompts: tuple[str, ...] | None = None
+    chat: bool | None = None
     column: str = "text"
     subset: str | None = None
     documents: str = "three_breaks"
@@ -46,6 +51,10 @@ class LanguageSettings:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.prompts is not None and (self.path is not None or not self.prompts):
+            raise InputError("data.prompts names at least one file, in the place of data.path: leave one of them out.")
+        if self.chat is not None and self.prompts is None:
+            raise InputError(f"data.chat={self.chat} is how data.prompts are written: set data.prompts too.")
         if self.length < 4:
             raise InputError(f"data.length={self.length} is out of range: at least 4, two of which frame the block.")
         if self.validation is not None and not 0 < self.validation < float("inf"):

@@ -66,13 +66,18 @@ class TextTokenizer:
         return Vocabulary(size=self.size, forbidden=never, own_mask=self.own_mask)
 
     @cached_property
-    def turn_ends(self) -> tuple[int, ...]:
-        """Special tokens that end an answer in the chat template, which a model must be able to write."""
+    def after_answer(self) -> tuple[int, ...]:
+        """What the chat template writes behind an answer; empty without a template."""
         if not self.has_chat:
             return ()
         turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": PROBE}]
         _, _, after = self._rendered(turns, False).rpartition(PROBE)
-        return tuple(sorted({i for i in self.ids(after.strip()) if i in self.forbidden}))
+        return tuple(self.ids(after.strip()))
+
+    @property
+    def turn_ends(self) -> tuple[int, ...]:
+        """Special tokens that end an answer in the chat template, which a model must be able to write."""
+        return tuple(sorted({i for i in self.after_answer if i in self.forbidden}))
 
     @property
     def has_chat(self) -> bool:
