@@ -298,4 +298,6 @@ def _with_hydra(found: Engines, root: Path, task: Task, action: Callable[[Any], 
         raise
     except Exception as error:
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DidiError(f"{' '.join(found.words)}: {type(error).__name__}: {told}") from error
+        raise DidiError(
+            f"{' '.join(found.words)}: {type(error).__name__}: {told} The same command goes on: what is finished stays."
+        ) from error
