@@ -12,7 +12,7 @@ from didi_core.types import Domain
 GROUP_COLOURS = (
     ("#f0e442", "#000"),
     ("#e69f00", "#000"),
-    ("#009e73", "#fff"),
+    ("#009e73", "#000"),
     ("#0072b2", "#fff"),
     ("#d55e00", "#000"),
     ("#b8bcc4", "#000"),

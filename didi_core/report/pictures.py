@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Each colour of a figure is one CSS variable of the page: the SVG is drawn in these and then renamed.
-INK, MUTED, GRID = "#1f2430", "#6b7280", "#e3e6eb"
+INK, MUTED, GRID = "#1f2430", "#646b78", "#e3e6eb"
 # Distinct in pairs for every kind of colour vision (tests/report/test_colours.py); the marker says it too.
 SERIES = ("#0a6ab4", "#d55e00", "#12a182", "#c95fa0", "#dba100", "#40475a")
 MARKERS = "osD^vP"  # of the series

@@ -192,7 +192,10 @@ def _bars(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 def _end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: float = 10.5) -> None:
-    """Label curves at their right ends, in one column, at least ``apart`` points from each other."""
+    """Label curves at their right ends, in one column, at least ``apart`` points from each other.
+
+    The line to a label has the curve's colour, the label one that can be read.
+    """
     scale = axes.figure.dpi / 72
     ordered = sorted(ends, key=lambda end: end[1])
     places = np.array([axes.transData.transform(end[:2]) for end in ordered]).reshape(-1, 2) / scale
@@ -201,7 +204,7 @@ def _end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart
     for (x, y, text, colour), (left, own), height in zip(ordered, places, heights, strict=True):
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.5, "shrinkA": 0, "shrinkB": 2}
         axes.annotate(
-            text, (x, y), xytext=(column - left, height - own), textcoords="offset points", color=colour, fontsize=8.5,
+            text, (x, y), xytext=(column - left, height - own), textcoords="offset points", color=INK, fontsize=8.5,
             va="center", arrowprops=line,
         )  # fmt: skip
 
