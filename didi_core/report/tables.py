@@ -10,6 +10,11 @@ from didi_core.evaluation.rows import Row, diversity, table_rows
 from didi_core.evaluation.wording import change, figure, headed
 from didi_core.report.record import Report
 
+COLUMNS = {  # what a reader is not expected to know, of the columns that any domain may have
+    "entropy": "variety within a sample, nats",
+    "distinct": "share of samples that copy no earlier one",
+    "clusters": "groups of relatives over samples, 1 where none are related",
+}
 BOUNDS = {"": "", "at least": "≥ ", "at most": "≤ "}
 
 
@@ -93,6 +98,8 @@ def estimate(value: Interval | None) -> str:
 
 
 def described(report: Report) -> str:
-    """The description of the quality metric (with its judge) as a sentence and a space; '' without one."""
-    quality = report.evaluation.metrics[0]
-    return f"{headed(quality.label)}: {quality.description}. " if quality.description else ""
+    """What the columns of the main table are, the quality with its judge first: sentences with a space after each."""
+    quality, *others = report.evaluation.metrics
+    shown = (*others[:1], *diversity(report.evaluation.metrics))
+    told = [(quality.label, quality.description), *((m.label, COLUMNS.get(m.name, "")) for m in shown)]
+    return "".join(f"{headed(label)}: {about}. " for label, about in told if about)
