@@ -59,7 +59,7 @@ def test_texts_can_be_read_and_pages_look_as_before(pages: dict[str, Path], look
     ("change", "why"),
     [
         ("document.querySelectorAll('style').forEach(it => it.remove())", "without its style"),
-        ("document.querySelector('p.lead').remove()", "without its first words"),
+        ("document.querySelectorAll('p.lead, .tiles').forEach(it => it.remove())", "without its key figures"),
         ("document.body.style.background = '#000'", "on another ground"),
         ("document.querySelector('main').style.marginTop = '500px'", "with a gap"),
     ],
