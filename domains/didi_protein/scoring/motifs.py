@@ -13,6 +13,7 @@ from didi_core.errors import InputError
 from didi_core.types import Sample
 
 from ..design_report.designs import CONFIDENT, STRUCTURES, structure_name
+from ..fasta import without_breaks
 from ..structures.atoms import BACKBONE, read_chains
 from ..structures.motif import MOTIF, MOTIF_FILE, Reference, pieces_in_header, pieces_of, within
 from .sequence import plain
@@ -27,7 +28,7 @@ def references(designs: Sequence[Sample], motif: Path | None) -> dict[str, Refer
         motif: structure file, in place of the one that the index map names.
 
     Raises:
-        InputError: no structure file, or residues that are not in it.
+        InputError: no structure file, residues that are not in it, or a design that does not hold them.
     """
     found: dict[str, Reference] = {}
     known: dict[tuple[str, str], Reference] = {}
@@ -44,6 +45,7 @@ def references(designs: Sequence[Sample], motif: Path | None) -> dict[str, Refer
                     "index map beside the designs."
                 )
             known[pieces, file] = Reference.read(pieces_of(pieces), Path(file))
+        known[pieces, file].check(design.id, without_breaks(design.text))
         found[design.id] = known[pieces, file]
     if motif is not None and not found:
         raise InputError(f"motif={motif} has no effect: no design has a contig with a range such as A12-30.")

@@ -57,6 +57,12 @@ class ProteinScoring:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise InputError(f"{name}={value} is out of range: it must be at least {lowest}.")
+        folders = [folder.expanduser().resolve() for folder in self.structures or ()]
+        for number, folder in enumerate(folders):
+            if folder in folders[:number]:
+                raise InputError(
+                    f"structures has {folder} twice. Side by side stand two predictors, each with a folder of its own."
+                )
         if self.selfconsistency is not None and self.refolded is not None:
             raise InputError(
                 "selfconsistency and refolded exclude each other: refolded holds structures of what an earlier "

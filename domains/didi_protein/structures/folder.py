@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, counted
 from didi_core.types import Sample
 
 from ..fasta import CHAINS
@@ -103,7 +103,8 @@ def find(
         key: the setting that names the folder, for messages.
     """
     if not folder.is_dir():
-        raise InputError(f"{key}={folder}: no such folder. Give the folder that the predictor wrote.")
+        what = "this is a file" if folder.is_file() else "no such folder"
+        raise InputError(f"{key}={folder}: {what}. Give the folder that the predictor wrote.")
     written: dict[str, list[str]] = defaultdict(list)
     for name in ids:
         written[plain_key(name)].append(name)
@@ -120,9 +121,10 @@ def find(
         else:
             strange.append(path)
     if not found:
-        seen = f"{len(strange):,} structure files, such as {strange[0].name}," if strange else "no PDB or mmCIF file"
+        files = counted(len(strange), "structure file")
+        seen = f"{files}, such as {strange[0].name}," if strange else "no PDB or mmCIF file"
         raise InputError(
-            f"{key}={folder}: there are {seen} and none is named after a design, such as {ids[0]}. "
+            f"{key}={folder} holds {seen} and none is named after a design, such as {ids[0]}. "
             "Name the predictor's jobs by the designs' ids."
         )
     return found, strange

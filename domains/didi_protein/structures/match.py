@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, counted, plural
 
 from .atoms import Chain
 
@@ -22,8 +22,10 @@ def chains_of(found: Sequence[Chain], wanted: Sequence[str], design: str, path: 
     for number, sequence in enumerate(wanted, start=1):
         match = next((chain for chain in left if chain.letters == sequence), None)
         if match is None:
-            part = f"{design!r}" if len(wanted) == 1 else f"{design!r}, chain {number},"
-            raise InputError(f"{path}: this is not the structure of design {part}: {_difference(left, sequence)}.")
+            part = "" if len(wanted) == 1 else f"chain {number} of "
+            raise InputError(
+                f"{path}: this is not the structure of {part}design {design!r}: {_difference(left, sequence)}."
+            )
         _check_whole(match, path)
         left.remove(match)
         chosen.append(match)
@@ -39,7 +41,12 @@ def _difference(chains: Sequence[Chain], sequence: str) -> str:
         return sum(a == b for a, b in zip(chain.letters, sequence, strict=False)) - abs(len(chain) - len(sequence))
 
     chain = max(chains, key=same)
+    lacking = len(sequence) - len(chain)
     for place, (one, other) in enumerate(zip(chain.letters, sequence, strict=False)):
+        if one != other and chain.letters == sequence[:place] + sequence[place + max(lacking, 0) :]:
+            lost = sequence[place : place + lacking]
+            where = f"{place + 1}-{place + lacking}" if lacking > 1 else f"{place + 1}"
+            return f"chain {chain.name} lacks {plural('residue', lacking)} {where} of the design ({lost})"
         if one != other:
             return (
                 f"residue {place + 1} of chain {chain.name} ({chain.numbers[place]} in the file) is {one}, the design "
@@ -54,6 +61,6 @@ def _check_whole(chain: Chain, path: Path) -> None:
     if len(lacking):
         first = int(lacking[0])
         raise InputError(
-            f"{path}: {len(lacking)} residues of chain {chain.name} have no CA atom, the first is "
+            f"{path}: {counted(len(lacking), 'residue')} of chain {chain.name} without a CA atom, the first is "
             f"{chain.letters[first]}{chain.numbers[first]}."
         )

@@ -121,6 +121,16 @@ class Reference:
         there = ~np.isnan(made + known).any(axis=1)
         return superpose(made[there], known[there])
 
+    def check(self, design: str, sequence: str) -> None:
+        """Raise InputError where a design does not hold the motif's residues."""
+        for piece, letters in zip(self.pieces, self.letters, strict=True):
+            there = sequence[piece.first - 1 : piece.first - 1 + len(letters)]
+            if there != letters:
+                raise InputError(
+                    f"design {design!r} does not hold its motif: residues {piece} are {there or 'not there'} in the "
+                    f"design, {letters} in the structure file. Is the index map of other designs?"
+                )
+
     def columns(self, design: str, sequence: str, atoms: Float[np.ndarray, "L K 3"]) -> dict[str, float | None]:
         """RMSD of backbone (N, CA, C) and CA: all pieces superposed together, and each alone where there are several.
 
@@ -130,13 +140,7 @@ class Reference:
         Raises:
             InputError: the design does not hold the motif's residues.
         """
-        for piece, letters in zip(self.pieces, self.letters, strict=True):
-            there = sequence[piece.first - 1 : piece.first - 1 + len(letters)]
-            if there != letters:
-                raise InputError(
-                    f"design {design!r} does not hold its motif: residues {piece} are {there or 'not there'} in the "
-                    f"design, {letters} in the structure file. Is the index map of other designs?"
-                )
+        self.check(design, sequence)
         whole = np.concatenate(self.atoms)
         made = atoms[self.residues()]
         columns = {RMSD: _rmsd(made, whole), RMSD_CA: _rmsd(made[:, 1:2], whole[:, 1:2])}

@@ -146,6 +146,10 @@ def test_a_motif_without_its_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"structure file .*gone\.pdb is not there"):
         references([design], None)
     assert references([Sample("GGG", "d", info={"contig": "5/A1-3/5"})], None) == {}
+    write_native(tmp_path)
+    strange = Sample("G" * 13, "d", info={"motif": "6-8=A1-3", "motif_pdb": str(tmp_path / "motif.pdb")})
+    with pytest.raises(InputError, match="design 'd' does not hold its motif: residues 6-8=A1-3 are GGG"):
+        references([strange], None)  # before anything is computed
     assert references([Sample("GGG", "d", info={"contig": "whatever else"})], None) == {}
     path, _ = write_native(tmp_path)
     with pytest.raises(InputError, match="has no effect: no design has a contig"):

@@ -162,6 +162,25 @@ def test_a_structure_of_another_sequence_is_refused_where_it_differs(tmp_path: P
     assert "chain A has 20 residues, the design 22" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        (SEQUENCES["d1"][:6] + SEQUENCES["d1"][7:], "chain A lacks residue 7 of the design (A)"),
+        (SEQUENCES["d1"][:6] + SEQUENCES["d1"][9:], "chain A lacks residues 7-9 of the design (AKQ)"),
+        (SEQUENCES["d1"][2:], "chain A lacks residues 1-2 of the design (MK)"),
+    ],
+)
+def test_residues_that_a_structure_lacks_are_named(kept: str, told: str, tmp_path: Path) -> None:
+    write_structure(tmp_path / "d1.pdb", [kept])
+    assert told in refused(tmp_path)
+
+
+def test_a_chain_that_a_complex_lacks_is_named(tmp_path: Path) -> None:
+    write_structure(tmp_path / "ab.pdb", [SEQUENCES["d1"]])
+    said = refused(tmp_path, [Sample(f"{SEQUENCES['d1']}:{SEQUENCES['d2']}", "ab")])
+    assert "this is not the structure of chain 2 of design 'ab': there are fewer chains in it" in said
+
+
 def test_several_models_are_refused(tmp_path: Path) -> None:
     lines = text_of([chain(SEQUENCES["d1"])], [confidence(SEQUENCES["d1"])]).replace("END\n", "")
     (tmp_path / "d1.pdb").write_text(f"MODEL        1\n{lines}ENDMDL\nMODEL        2\n{lines}ENDMDL\nEND\n")
@@ -171,17 +190,18 @@ def test_several_models_are_refused(tmp_path: Path) -> None:
 def test_a_residue_without_its_ca_is_refused(tmp_path: Path) -> None:
     lines = text_of([chain(SEQUENCES["d1"])], [confidence(SEQUENCES["d1"])]).splitlines()
     (tmp_path / "d1.pdb").write_text("\n".join(line for line in lines if " CA  THR A   3" not in line))
-    assert "1 residues of chain A have no CA atom, the first is T3" in refused(tmp_path)
+    assert "1 residue of chain A without a CA atom, the first is T3" in refused(tmp_path)
 
 
 def test_ids_that_are_not_there_are_refused_or_told(tmp_path: Path) -> None:
     write_structure(tmp_path / "other.pdb", [SEQUENCES["d1"]])
-    assert "1 structure files, such as other.pdb, and none is named after a design, such as d1" in refused(tmp_path)
+    assert "holds 1 structure file, such as other.pdb, and none is named after a design" in refused(tmp_path)
     write_structure(tmp_path / "d1.pdb", [SEQUENCES["d1"]])
     read: Predictions = read_folder(tmp_path, DESIGNS)
     assert f"{tmp_path}: no structure of d2, design_3" in read.messages
     assert f"{tmp_path}: not of a design: other.pdb" in read.messages
     assert "no such folder" in refused(tmp_path / "absent")
+    assert "this is a file" in refused(tmp_path / "d1.pdb")
     (tmp_path / "empty").mkdir()
     assert "no PDB or mmCIF file" in refused(tmp_path / "empty")
 
@@ -230,6 +250,9 @@ def test_chain_names_of_several_letters_become_letters(tmp_path: Path) -> None:
 
 def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     designs = fasta(tmp_path / "designs.fasta")
+    twice = f"structures=[{tmp_path / 'x'},{tmp_path}/./x]"
+    assert main(["score", f"input={designs}", twice, f"out={tmp_path / 'out'}"]) == 2
+    assert "twice. Side by side stand two predictors" in capsys.readouterr().err
     assert main(["score", f"input={designs}", f"structures={tmp_path / 'no'}", f"out={tmp_path / 'out'}"]) == 2
     assert "no such folder" in capsys.readouterr().err
     assert np.size(list((tmp_path / "out").glob("scores.*"))) == 0
