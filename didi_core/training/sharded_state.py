@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from didi_core.errors import DidiError
@@ -40,7 +42,7 @@ def write_shards(folder: Path, states: Mapping[str, Mapping[str, Any]], processe
     """
     flat = {f"{name}/{key}": value for name, state in states.items() for key, value in _flat(state).items()}
     group = processes.waiting
-    _checked(lambda: dcp.save(flat, storage_writer=dcp.FileSystemWriter(folder), process_group=group))
+    _checked(lambda: save(flat, storage_writer=FileSystemWriter(folder), process_group=group))
     own = [*folder.glob(f"__{processes.rank}_*"), *(folder.glob(".metadata") if processes.first else [])]
     gathered = processes.gather({path.name: sha256(path) for path in own})
     return {name: digest for one in gathered for name, digest in one.items()}
@@ -68,11 +70,11 @@ def read_shards(folder: Path, name: str, part: Any) -> dict[str, Any]:
     into = {prefix + key: value for key, value in wanted.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # each process reads for itself
-        _checked(lambda: dcp.load(into, storage_reader=dcp.FileSystemReader(folder), no_dist=True))
+        _checked(lambda: load(into, storage_reader=FileSystemReader(folder), no_dist=True))
     return _nested(part, {key: into[prefix + key] for key in wanted})
 
 
-def as_held(state: Mapping[str, Any], part: Any) -> Mapping[str, Any]:
+def as_held(state: dict[str, Any], part: Any) -> dict[str, Any]:
     """A state of whole tensors, in shards where ``part`` holds shards."""
     flat = _flat(state)
     wanted = _template(part, flat)
@@ -91,7 +93,7 @@ def _like(value: Tensor, held: Tensor | None) -> Tensor:
 def _metadata(folder: Path) -> dict[str, Any]:
     if not (folder / ".metadata").exists():
         return {}
-    return dict(dcp.FileSystemReader(folder).read_metadata().state_dict_metadata)
+    return dict(FileSystemReader(folder).read_metadata().state_dict_metadata)
 
 
 def _flat(state: Mapping[str, Any]) -> dict[str, Tensor]:

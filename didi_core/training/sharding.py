@@ -31,6 +31,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from didi_core.processes import Processes, together
+from didi_core.training.optimiser import local
 from didi_core.training.parallel import SHARD, N, blocks_of
 
 # Names of torch 2.13 and of 2.11.
@@ -46,7 +47,7 @@ class Unit:
     whole, shards: its parameters gathered, which have storage only then, and this process's parts of them.
     """
 
-    module: FSDPModule
+    module: Any  # an FSDPModule, which torch's types know neither as a module nor as what fully_shard returns
     network: nn.Module
     whole: tuple[nn.Parameter, ...]
     shards: tuple[DTensor, ...]
@@ -72,8 +73,8 @@ class Unit:
 
 def own_parameters(module: Any) -> Iterator[nn.Parameter]:
     """Parameters of a sharded module without those of sharded modules inside it."""
-    inside = {id(p) for part in module.modules() if part is not module and isinstance(part, FSDPModule)
-              for p in part.parameters()}  # fmt: skip
+    parts: list[Any] = [part for part in module.modules() if part is not module and isinstance(part, FSDPModule)]
+    inside = {id(p) for part in parts for p in part.parameters()}
     return (p for p in module.parameters() if id(p) not in inside)
 
 
@@ -156,7 +157,7 @@ class Agreement:
         for (_, shard), piece in zip(found, mine.div_(size).split(widths), strict=True):
             if shard.grad is None:
                 shard.grad = torch.zeros_like(shard)
-            own = shard.grad.to_local()
+            own = local(shard.grad)
             own.add_(piece[: own.numel()].view_as(own))
 
 
@@ -204,22 +205,23 @@ class Sharded:
         if id(network) in self.bare:
             return
         self.bare[id(network)] = without_weights(network)
-        mesh, blocks = self.agreement.mesh, blocks_of(network)
+        mesh = self.agreement.mesh
+        blocks: list[Any] = [*blocks_of(network)]
         for block in blocks:
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        root = fully_shard(network, mesh=mesh, reshard_after_forward=False)
+        root: Any = fully_shard(network, mesh=mesh, reshard_after_forward=False)
         root.set_requires_gradient_sync(False)  # ours are averaged by agreement
         root.set_reshard_after_backward(False, recurse=False)  # at the end of the phase
         root._get_fsdp_state()._lazy_init()  # FSDP does so in ``forward``, and networks are called by other methods
         for block in blocks:
             block.set_modules_to_backward_prefetch([block])  # nothing but what is used
-        for module in (root, *blocks):
+        for module in [root, *blocks]:
             self._add(module, network)
         # FSDP reshards a network whose state is read or loaded; within a phase it is needed again.
         network.register_load_state_dict_post_hook(lambda module, keys: self._again(module))
         network.register_state_dict_post_hook(lambda module, *rest: self._again(module))
 
-    def _add(self, module: FSDPModule, network: nn.Module) -> None:
+    def _add(self, module: Any, network: nn.Module) -> None:
         shards = tuple(own_parameters(module))
         if not shards:
             return
@@ -228,7 +230,7 @@ class Sharded:
         module.reshard()
         number = len(self.agreement.units)
         self.agreement.units.append(Unit(module, network, whole, shards))  # type: ignore[arg-type]
-        module.set_custom_all_gather(Gathering(self.agreement, number))  # type: ignore[arg-type]
+        module.set_custom_all_gather(Gathering(self.agreement, number))
 
     def _again(self, network: Any) -> None:
         if self.agreement.open:
@@ -268,7 +270,8 @@ class Sharded:
             setattr(made.get_submodule(owner), last, filled[id(empty)])
         for name, buffer in made.named_buffers():
             buffer.copy_(network.get_buffer(name))
-        return made.train(network.training)  # type: ignore[no-any-return]
+        restored: N = made.train(network.training)
+        return restored
 
 
 def without_weights(network: N) -> N:

@@ -201,7 +201,7 @@ def _write(folder: Path, name: str, state: dict) -> None:
         torch.save(state, folder / f"{name}.pt")
 
 
-def _read(folder: Path, name: str, part: Stateful, wanted: Sequence[str]) -> Mapping:
+def _read(folder: Path, name: str, part: Stateful, wanted: Sequence[str]) -> dict:
     """The state of that name, or of its former name in an older checkpoint, as ``part`` holds it."""
     if (folder / ".metadata").exists():
         from didi_core.training.sharded_state import read_shards, stored_names
