@@ -133,6 +133,13 @@ class Layer(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
         self.mlp = MLP(config.hidden, config.intermediate)
+        self.block = config.block
+
+    def forward(
+        self, x: Float[Tensor, "N D"], rotation: tuple[Tensor, Tensor], layout: Layout, backend: str
+    ) -> Float[Tensor, "N D"]:
+        q, k, v = before_attention(self, x, *rotation)
+        return after_attention(self, x, attention(q, k, v, layout, backend, block=self.block))
 
 
 @compilable
@@ -239,10 +246,9 @@ class Llama(Denoiser):
     def _layers(self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int) -> Iterator[Float[Tensor, "N D"]]:
         """The packed residual stream after each of the first ``depth`` layers."""
         x, backend = layout.pack(embedded), self.backend().name
-        cos, sin = rotation(layout.positions, self.config.head_width, self.config.rope_theta)
+        turned = rotation(layout.positions, self.config.head_width, self.config.rope_theta)
         for layer in self.model.layers[:depth]:
-            q, k, v = before_attention(layer, x, cos, sin)
-            x = after_attention(layer, x, attention(q, k, v, layout, backend, block=self.config.block))
+            x = layer(x, turned, layout, backend)
             yield x
 
     def soft_embed(

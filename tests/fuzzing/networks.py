@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from large_files import KINDS, folder
+from large_files import VOCABULARY as LARGE
 from safetensors.torch import save_file
 
 from didi_core.checkpoints.card import load_denoiser, load_scorer, save_model, save_scorer, write_card
 from didi_core.checkpoints.exporters import export_hf
-from didi_core.checkpoints.importers import import_checkpoint
+from didi_core.checkpoints.importers import import_checkpoint, outline_of
 from didi_core.checkpoints.judge import load_judge, save_judge
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.esm import Esm, EsmConfig
@@ -31,6 +34,12 @@ TOY = ToyDomain().vocabulary
 TINY = DiTConfig(hidden=8, layers=1, heads=2, conditioning=8)
 
 # --- networks
+
+
+def large(folder: Path) -> None:
+    """A large teacher, from its weights and from its configuration alone."""
+    outline_of(str(folder), LARGE)
+    import_checkpoint(str(folder), LARGE)
 
 
 def own(folder: Path) -> None:
@@ -162,6 +171,8 @@ NETWORKS = {
     "index.json": Case("model.safetensors.index.json", in_parts, imported(), as_json),
     "an export's config.json": Case("out/config.json", exported, imported("out"), as_json),
     "an export's safetensors": Case("out/model.safetensors", exported, imported("out"), as_safetensors),
+    **{f"{kind}'s config.json": Case("config.json", partial(folder, kind=kind), large, as_json) for kind in KINDS},
+    "LLaDA's weights": Case("model.safetensors", partial(folder, kind="llada"), large, as_safetensors),
     "ESM's config.json": Case("config.json", esm, imported(vocabulary=PROTEIN), as_json),
     "ESM's bin": Case("pytorch_model.bin", esm, imported(vocabulary=PROTEIN), as_archive),
     "manifest.json": Case(f"{STEP}/manifest.json", trained, resumed, as_json),

@@ -16,6 +16,7 @@ from didi_core.sequences import AlphabetDomain
 from didi_core.storage.fasta import parse_header, write_fasta
 from didi_core.storage.jsonl import write_jsonl
 from didi_core.storage.sample_files import read_file, read_sets
+from didi_language import create
 from didi_language.conditioning import gapped
 from didi_language.sources import Source
 from didi_language.tokenizer import load_tokenizer
@@ -35,6 +36,7 @@ class Letters(AlphabetDomain):
 FASTA = b">a x=1 y=two\nMKV\nMKV*\n>b x=2\nMKVAC\n>T=0.1, sample=1, score=0.5\nACDEF\n>c\nMKVW\n>d\nMKV/AC:D\n"
 ROWS = b'{"id": "a", "text": "MKV", "n": 1}\n{"text": "MKVA", "tokens": [1, 2]}\n{"text": "ACDE"}\n'
 TABLE = b'id,text,n\na,MKV,1\n"b","MKVA",nan\nc,ACDEF,3\n'
+PROMPTS = b'{"prompt": "why", "response": "so"}\n{"prompt": "who", "n": [1, {}]}\n{"prompt": "a", "response": "b"}\n'
 LIST = b'[{"text": "MKV"}, {"text": "A", "n": [1, {}]}]'
 ATOMS = "".join(
     f"ATOM  {i:5d}  CA  GLY A{i:4d}    {i:8.3f}{0:8.3f}{0:8.3f}{1:6.2f}{50:6.2f}           C  \n" for i in range(1, 6)
@@ -52,6 +54,11 @@ MMCIF = ("data_s\nloop_\n" + "".join(f"_atom_site.{name}\n" for name in COLUMNS)
 def texts(path: Path) -> None:
     for on_bad in ("error", "skip"):
         list(Source((str(path),), on_bad=on_bad).read())
+
+
+def prompts(path: Path) -> None:
+    for on_bad in ("error", "skip"):
+        create(prompts=[str(path)], on_bad=on_bad, length=40, allow_loss=True).data_report()
 
 
 def proteins(path: Path) -> None:
@@ -85,6 +92,7 @@ TEXTS = {
     "a file without a name": text("x", FASTA, skipping),
     "documents": text("x.txt", b"one\n\n\ntwo\n\n\nthree", texts),
     "documents of JSON lines": text("x.jsonl", ROWS, texts),
+    "prompts of JSON lines": text("x.jsonl", PROMPTS, prompts),
     "documents of a table": text("x.csv", TABLE, texts),
     "PDB": text("x.pdb", ATOMS, structure),
     "mmCIF": text("x.cif", MMCIF, structure),

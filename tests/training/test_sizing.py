@@ -13,9 +13,11 @@ import pytest
 import torch
 from large_files import KINDS, VOCABULARY, folder, tokenizer
 
+from didi_core.checkpoints.importers import outline_of
 from didi_core.cli import main
 from didi_core.commands.distill import _adapted
 from didi_core.device import Machine
+from didi_core.errors import InputError
 from didi_core.models.adapter import AdapterSettings, adapt
 from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
 from didi_core.models.masters import with_master_weights
@@ -135,6 +137,13 @@ def test_llada_8b_with_adapters_fits_one_gpu_of_80_gb(
 def test_llada_8b_in_full_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = dry_run(llada_8b(tmp_path / "hub"), monkeypatch)
     assert plan.networks > 2 * 16 * 8_015_581_184 and not plan.fits(180)  # two networks with AdamW, fp32
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", 10**9), ("hidden_size", 10**12)])
+def test_sizes_that_no_network_has_are_refused_at_once(key: str, value: int, tmp_path: Path) -> None:
+    path = folder(tmp_path, "dream", config={key: value}, state={"x": torch.zeros(1)})
+    with pytest.raises(InputError, match=r"1,000,000,000 layers|cannot be built|head_width"):
+        outline_of(str(path), VOCABULARY)
 
 
 def test_a_plan_reads_no_weights_and_refuses_what_a_run_would(

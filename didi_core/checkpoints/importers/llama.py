@@ -120,6 +120,7 @@ FAMILIES: dict[str, Family] = {
     "sdar": Family("SDAR", QWEN, {"qk_norm": True}, {**QWEN_NEEDED, "attention_bias": (False, None)}),
 }
 OPTIONAL = {"kv_heads", "head_width", "tied", "qkv_bias"}  # fields that config.json may leave out
+MOST_LAYERS = 1000  # of a network whose weights, that would give their number, are not there
 THETA = 10_000.0  # base of the rotary frequencies where config.json gives none
 
 
@@ -151,14 +152,13 @@ def read_llama(held: Held, vocabulary: Vocabulary, key: str = "source") -> Impor
             raise InputError(f"{where}: config.json ties {own_head} to {embedding}, but the file has another one.")
         del tensors[own_head]
         ignored[own_head] = f"the same as {embedding}"
-    check_sizes(lambda: Llama(sizes, vocabulary), sizes.layers, tensors, where, named=kind.named)
+    check_sizes(lambda: _empty(sizes, vocabulary, where), sizes.layers, tensors, where, named=kind.named)
     strange = {name: value.dtype for name, value in tensors.items() if value.dtype not in FLOATS}
     if strange:
         name = next(iter(strange))
         raise InputError(f"{where}: {name} is of type {strange[name]}: quantised weights are not read. Get the others.")
     check_finite(tensors, where)
-    with torch.device("meta"):  # no memory for weights that will be replaced
-        denoiser = Llama(sizes, vocabulary)
+    denoiser = _empty(sizes, vocabulary, where)
     denoiser.load_state_dict({name: tensors[kind.named(name)] for name in denoiser.state_dict()}, assign=True)
     return Imported(denoiser.eval(), None, kind.label, _type(tensors), ignored)
 
@@ -178,8 +178,19 @@ def outline(config: Mapping[str, Any], source: str, vocabulary: Vocabulary, key:
     dtype = getattr(torch, named, None)
     if dtype not in FLOATS:
         raise InputError(f"{where}: config.json has torch_dtype={named}; only float types are read.")
-    with torch.device("meta"):
-        return Llama(sizes, vocabulary).to(dtype).eval()
+    if sizes.layers > MOST_LAYERS:
+        raise InputError(f"{where}: config.json has {sizes.layers:,} layers; at most {MOST_LAYERS:,} are planned for.")
+    return _empty(sizes, vocabulary, where).to(dtype).eval()
+
+
+def _empty(sizes: LlamaConfig, vocabulary: Vocabulary, where: str) -> Llama:
+    """The network on the meta device: no memory for weights. Raises InputError for sizes that no tensor can have."""
+    try:
+        with torch.device("meta"):
+            return Llama(sizes, vocabulary)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
+        raise InputError(f"{where}: config.json describes a network that cannot be built: {reason}.") from None
 
 
 def sizes_of(held: Held, kind: Family, vocabulary: Vocabulary, where: str) -> LlamaConfig:
