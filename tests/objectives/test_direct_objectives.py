@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from didi_core.config import build
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.objectives.alpha import alpha_loss, row_means
+from didi_core.objectives.anchor import Anchored, AnchorSettings
 from didi_core.objectives.base import Materials
 from didi_core.objectives.few_calls import FewCalls, complete
 from didi_core.objectives.mmd import Mmd, Units, kernel, reward
-from didi_core.objectives.ratio import Completion, Renoised, drawn_nll, followed
+from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, drawn_nll, followed
 from didi_core.objectives.registry import OBJECTIVES
+from didi_core.objectives.rewards.base import CriticSettings
 from didi_core.plugins import registry
 from didi_core.run import Run
 from didi_core.sampling.generate import trained_with
@@ -181,6 +184,79 @@ def test_a_fake_denoiser_that_is_the_teacher_teaches_nothing(name: str) -> None:
     gradients = [p.grad for p in objective.materials.student.parameters() if p.grad is not None]
     assert gradients and max(float(g.abs().max()) for g in gradients) < 1e-6
     assert terms.scalars["kl"] == pytest.approx(0, abs=1e-5)
+
+
+@dataclass
+class Given(RatioObjective):
+    """The student's loss at a completion that was re-noised as the test says."""
+
+    noised: Renoised
+
+    def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
+        return self.noised
+
+    def fake_loss(self, batch: Completion, noised: Renoised) -> Tensor:
+        return drawn_nll(self.fake, batch, noised)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1.0, 3.0, 0.5)])
+@pytest.mark.parametrize("clip", [100.0, 0.1])
+def test_the_student_follows_the_ratio_with_the_weight_of_each_row(clip: float, weights: tuple[float, ...]) -> None:
+    """-mean over rows of w * mean over positions of sum_a p(a) r(a): the ratio r is clipped and has no gradient.
+
+    Only positions count that the student wrote and the new corruption hides; the last row has none.
+    """
+    student, teacher, fake = (tiny(seed=seed) for seed in (1, 2, 3))
+    tokens = torch.tensor([[3, 3], [3, 3], [0, 3]])
+    masked = tokens == 3
+    hidden = torch.tensor([[True, True], [False, True], [True, False]])
+    x = torch.tensor([[0, 2], [1, 1], [0, 2]])
+    zt, wrote = x.masked_fill(hidden, 3), masked & hidden
+
+    def log_p(network: DiT, seen: Tensor) -> Tensor:
+        return torch.log_softmax(network.head(network.trunk(seen))[..., :3], -1)
+
+    def gradient(loss: Tensor) -> Tensor:
+        student.zero_grad()
+        loss.backward()
+        assert student.output_layer.linear.weight.grad is not None
+        return student.output_layer.linear.weight.grad.clone()
+
+    ratio = (log_p(teacher, zt) - log_p(fake, zt)).detach().clamp(-clip, clip)
+    expected = ((log_p(student, tokens).exp() * ratio).sum(-1) * wrote).sum(1) / wrote.sum(1).clamp_min(1)
+    wanted = gradient(-(torch.tensor(weights) * expected).mean())
+    run = Run(registry().domain("toy", {}))
+    made = Materials(run, TrainingSettings(batch_size=3), student, teacher.eval().requires_grad_(False))
+    seen = Renoised(zt, hidden, torch.tensor(weights))
+    objective = Given(made, fake, CriticSettings(), AnchorSettings(kl=0.0), clip, seen)
+    batch = Completion(tokens, masked, student.trunk(tokens)[masked], x)
+    found = gradient(objective.loss("student", batch, slice_of()).loss)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    assert float(wanted.abs().max()) > 1e-4
+
+
+def test_the_anchor_holds_to_the_teacher_and_rewards_entropy() -> None:
+    """Divergence is a loss and entropy a gain, each with its own weight; the teacher's entropy is only shown."""
+    how = AnchorSettings(kl=0.5, entropy=0.25)
+    values = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    Anchored(*values).loss(how).backward()
+    assert values.grad is not None and values.grad.tolist() == [0.5, -0.25, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "most"),
+    [({"inverse_time": False}, 1.0), ({}, 5.0), ({"weight_clip": 2}, 2.0)],
+)
+def test_idlm_weighs_a_time_by_its_inverse(keys: dict[str, Any], most: float) -> None:
+    """A row of time t has a share t of its positions hidden, so weight times share is one where nothing is clipped."""
+    objective = build(OBJECTIVES.find("idlm"), SMALL | {"low": 0.2} | keys, "objective").prepare(materials(batch=64))
+    part = slice_of()
+    batch = objective.batch(part)
+    noised = objective.renoise(batch, part.stream)
+    share = noised.masked.float().mean(1)
+    assert float(noised.weight.min()) >= 1 - 1e-6 and 0.8 * most <= float(noised.weight.max()) <= most
+    if most == 5.0:
+        assert float((noised.weight * share).mean()) == pytest.approx(1, abs=0.1)
 
 
 def test_dmmd_reveals_a_small_step_and_hides_no_visible_position() -> None:

@@ -248,9 +248,11 @@ def test_a_shift_of_the_reward_changes_nothing() -> None:
     close(after, before, dtype=torch.float32)
 
 
-def test_the_anchor_is_the_mean_divergence_at_the_revealed_positions() -> None:
+@pytest.mark.parametrize("bonus", [0.0, 0.5])
+def test_the_anchor_is_the_mean_divergence_at_the_revealed_positions(bonus: float) -> None:
+    """Less what the student's entropy there earns."""
     student = student_table()
-    how = settings(anchor=AnchorSettings(kl=1.0, entropy=0.0))
+    how = settings(anchor=AnchorSettings(kl=1.0, entropy=bonus))
     template = torch.full((64, LENGTH), MASK)
     episode = draw_episode(student, template, how, generator(0))
     reward = ExactReward(student, ONE)
@@ -258,7 +260,7 @@ def test_the_anchor_is_the_mean_divergence_at_the_revealed_positions() -> None:
     terms = student_terms(student, TEACHER, [(reward, 1.0)], episode, how, generator(0))
     ours = log_p_x0(student(template[:1]), student.vocabulary)
     theirs = log_p_x0(TEACHER(template[:1]), student.vocabulary)
-    close(terms.loss, reverse_kl(theirs, ours).mean())
+    close(terms.loss, reverse_kl(theirs, ours).mean() - bonus * entropy(ours).mean())
     assert terms.scalars["entropy"] == near(entropy(ours).mean().item())
     assert terms.scalars["teacher_entropy"] == near(entropy(theirs).mean().item())
 
@@ -307,14 +309,15 @@ def test_more_trained_calls_than_calls_are_refused() -> None:
         RolloutSettings(states=2, trained=3)
 
 
-def test_expected_credit_is_the_mean_of_token_credit() -> None:
+@pytest.mark.parametrize("branches", [1, 2])
+def test_expected_credit_is_the_mean_of_token_credit(branches: int) -> None:
     """Every action weighted by its probability, against one drawn: the same gradient, with less noise.
 
     In one call only: tokens that later calls add to z_t depend on the token drawn, which ``expected`` holds fixed.
     """
     student = student_table()
     fake = TableDenoiser(SYMBOLS, LENGTH, generator(4, "fake"))
-    how, template = settings(1), torch.full((4000, LENGTH), MASK)
+    how, template = settings(1, branches), torch.full((4000 // branches, LENGTH), MASK)
     found: dict[str, list[torch.Tensor]] = {"token": [], "expected": []}
     for repeat, credit in itertools.product(range(24), found):
         reward = LogRatioReward(TEACHER, fake, CriticSettings(), credit, clip=1e9)
