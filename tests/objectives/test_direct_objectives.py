@@ -116,6 +116,19 @@ def test_the_reward_of_mmd_is_unbiased() -> None:
     torch.testing.assert_close(mean, attraction - repulsion, rtol=1e-9, atol=0)
 
 
+def test_a_shift_of_mmds_reward_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The baseline of a candidate is the mean of the others, so it takes off whatever all of them have."""
+    objective = build(OBJECTIVES.find("mmd"), SMALL, "objective").prepare(materials(batch=4))
+    batch, plain = objective.batch(slice_of()), type(objective).rewards
+    found = []
+    for shift in (0.0, 3.0):
+        monkeypatch.setattr(type(objective), "rewards", lambda self, *given, by=shift: plain(self, *given) + by)
+        terms = objective.loss("student", batch, slice_of())
+        found.append(terms.scalars)
+    assert found[1]["reward"] == pytest.approx(found[0]["reward"] + 3.0, abs=1e-4)
+    assert found[1]["loss"] == pytest.approx(found[0]["loss"], abs=1e-4) and found[0]["advantage_spread"] > 1e-4
+
+
 def test_units_are_rows_or_blocks_with_two_masked_positions() -> None:
     masked = torch.tensor([[1, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1], [0, 1, 1, 1, 1, 1]], dtype=torch.bool)
     whole = Units.of(masked, 0, 0, generator(0, "units"))
