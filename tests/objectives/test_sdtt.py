@@ -132,7 +132,7 @@ def test_the_control_is_the_nelbo_at_its_states() -> None:
     ("name", "keys", "message"),
     [
         ("sdtt", {"jump": 1}, r"objective.jump=1.*at least 2"),
-        ("sdtt", {"rounds": 0}, r"objective.rounds and round_updates"),
+        ("sdtt", {"rounds": 0}, "objective.rounds=0 is out of range"),
         ("sdtt", {"calls": 7, "rounds": 3}, r"objective.calls=7 cannot be divided by 2 in 3 rounds.*at least 8"),
         ("sdtt", {"divergence": "total"}, r"objective.divergence"),
         ("cross_entropy", {"weight_clip": 0.0}, r"objective.weight_clip=0"),
