@@ -17,10 +17,11 @@ from didi_core.checkpoints.card import load_denoiser, load_scorer, save_model, s
 from didi_core.checkpoints.importers import import_checkpoint
 from didi_core.checkpoints.importers.llama import FAMILIES, sizes_of
 from didi_core.checkpoints.importers.sources import Held
+from didi_core.diffusion.masking import log_p_x0
 from didi_core.errors import InputError
 from didi_core.models.llama import Llama, LlamaConfig
 from didi_core.models.scorer import scorer_from_trunk
-from didi_core.sampling.generate import SamplerSettings, order_advice
+from didi_core.sampling.generate import SamplerSettings, order_advice, sample_request
 from didi_core.types import Vocabulary
 
 EVERY = pytest.mark.parametrize("kind", KINDS)
@@ -274,3 +275,52 @@ def test_another_order_than_the_blocks_of_sdar_is_advised_against(law: Any, fits
     model, settings = load(folder(tmp_path / "sdar", "sdar")), SamplerSettings(law=law)
     assert (order_advice(model, settings) == "") is fits
     assert order_advice(load(folder(tmp_path / "llada", "llada")), settings) == ""
+
+
+def surest(model: Llama, row: Tensor, places: list[int]) -> tuple[Tensor, Tensor]:
+    """The likeliest token at each of these places, and its probability."""
+    with torch.no_grad():
+        log_p = log_p_x0(model(row[None])[0, places], VOCABULARY)
+    return log_p.argmax(-1), log_p.amax(-1).exp()
+
+
+def by_threshold(model: Llama, row: Tensor, probability: float, block: int) -> Tensor:
+    """The published loop (SDAR's ``low_confidence_dynamic``, Fast-dLLM) with the whole sequence in every call."""
+    for start in range(0, len(row), block):
+        while places := [i for i in range(start, min(start + block, len(row))) if row[i] == VOCABULARY.mask]:
+            tokens, sure = surest(model, row, places)
+            kept = sure >= probability if bool((sure >= probability).any()) else sure == sure.max()
+            row[[i for i, keep in zip(places, kept.tolist(), strict=True) if keep]] = tokens[kept]
+    return row
+
+
+def by_blocks(model: Llama, row: Tensor, block: int, each: int) -> Tensor:
+    """LLaDA's loop: from left to right in blocks, in each call the ``each`` surest tokens of the block."""
+    for start in range(0, len(row), block):
+        while places := [i for i in range(start, start + block) if row[i] == VOCABULARY.mask]:
+            tokens, sure = surest(model, row, places)
+            best = sure.argsort(descending=True)[:each]
+            row[[places[i] for i in best.tolist()]] = tokens[best]
+    return row
+
+
+@EVERY
+@pytest.mark.parametrize("probability", [0.3, 0.9])
+def test_the_law_threshold_decodes_as_published(kind: str, probability: float, tmp_path: Path) -> None:
+    model = load(folder(tmp_path, kind))
+    template = torch.full((3, 12), VOCABULARY.mask)
+    template[:, :5] = torch.randint(0, 30, (3, 5), generator=torch.Generator().manual_seed(4))
+    settings = SamplerSettings(law={"kind": "threshold", "probability": probability, "block": 4}, temperature=1e-4)
+    made = settings.make().sample(sample_request(model, None, template, settings, torch.Generator())).tokens
+    assert torch.equal(made, torch.stack([by_threshold(model, row.clone(), probability, 4) for row in template]))
+
+
+@EVERY
+def test_the_law_blocks_decodes_as_published(kind: str, tmp_path: Path) -> None:
+    model = load(folder(tmp_path, kind))
+    template = torch.full((3, 12), VOCABULARY.mask)
+    template[:, :4] = torch.randint(0, 30, (3, 4), generator=torch.Generator().manual_seed(5))
+    law = {"kind": "blocks", "size": 4, "inside": "confidence"}
+    settings = SamplerSettings(steps=4, law=law, temperature=1e-4)
+    made = settings.make().sample(sample_request(model, None, template, settings, torch.Generator())).tokens
+    assert torch.equal(made, torch.stack([by_blocks(model, row.clone(), 4, 2) for row in template]))
