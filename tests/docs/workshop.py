@@ -1,0 +1,73 @@
+"""A folder with the files that the how-tos name, and their commands made small, so that a page can be followed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from command_lines import ROOT, Line, of_markdown
+from predictor_files import chain, confidence, text_of
+
+NATIVE = "GSHMKKIAEELLRKAGNMKTAYIAKQRQISFVKSHFSRQLEE"
+SMALL = {  # keys of each command with the values that a test can afford; they replace what a page has
+    "pretrain": {"model": "micro", "training.steps": "2", "training.batch_size": "8", "validation_batches": "1"},
+    "distill": {
+        "training.steps": "2", "training.batch_size": "8", "evaluate.num": "8", "evaluate.num_at": "{}",
+        "evaluate.steps": "[2]", "evaluate.teacher_steps": "[2]", "evaluate.temperatures": "[0.7,1.0]",
+    },
+    "sample": {"num": "4", "steps": "2"},
+    "evaluate": {
+        "num": "8", "num_at": "{}", "steps": "[2]", "teacher_steps": "[2]", "temperatures": "[0.7,1.0]", "seeds": "[0]",
+    },
+}  # fmt: skip
+DIDI = {"objective.reference_samples": "16", "objective.reference_steps": "2", "objective.critic.warmup": "1"}
+
+
+def proteins(num: int, seed: int) -> list[str]:
+    """Random proteins of one family: a parent with a third of its residues drawn anew."""
+    random, letters = np.random.default_rng(seed), list("ACDEFGHIKLMNPQRSTVWY")
+    parent = random.choice(letters, 60)
+    return ["".join(np.where(random.random(60) < 0.33, random.choice(letters, 60), parent)) for _ in range(num)]
+
+
+def fasta(sequences: list[str], name: str = "p") -> str:
+    return "".join(f">{name}{i}\n{sequence}\n" for i, sequence in enumerate(sequences))
+
+
+def furnish(folder: Path) -> None:
+    """Write the files that pages name as the reader's own."""
+    (folder / "my.fasta").write_text(fasta(proteins(120, 0)))
+    (folder / "known.fasta").write_text(fasta([NATIVE, *proteins(4, 1)], "known"))
+    (folder / "wt.fasta").write_text(f">wt\n{NATIVE}\n")
+    (folder / "motif.pdb").write_text(text_of([chain(NATIVE)], [confidence(NATIVE)]))
+    (folder / "designs.fasta").write_text(fasta(proteins(4, 2), "design_"))
+    for name in ("ours", "s4", "s8", "t8"):
+        (folder / f"{name}.fasta").write_text(fasta(proteins(8, 3), f"{name}_"))
+    (folder / "theirs.jsonl").write_text("".join(f'{{"text": "{one}"}}\n' for one in proteins(8, 4)))
+    (folder / "my_texts").mkdir()
+    random, words = np.random.default_rng(5), ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"]
+    for i in range(40):  # one in twenty is held out, and has a block of its own
+        (folder / "my_texts" / f"{i}.txt").write_text(" ".join(random.choice(words, 600)) + ".")
+
+
+def commands(page: str) -> list[Line]:
+    """The command lines of a page that a reader is to give, in order."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return [line for line in of_markdown(text, page) if not line.inline and re.match(r"didi |torchrun ", line.text)]
+
+
+def small(words: list[str]) -> list[str]:
+    """The words of a command with the values of ``SMALL``."""
+    command, *settings = words
+    wanted = dict(SMALL.get(command, {}))
+    slices = [int(word.partition("=")[2]) for word in settings if word.startswith("training.accumulate=")]
+    if slices:  # each holds a whole group
+        wanted["training.batch_size"] = str(8 * slices[0])
+    kept = []
+    for word in settings:
+        key, found, value = word.partition("=")
+        kept.append(f"{key}={wanted.pop(key)}" if found and key in wanted else word)
+        if key == "objective" and value == "didi":
+            wanted |= DIDI
+    return [command, *kept, *(f"{key}={value}" for key, value in wanted.items())]
