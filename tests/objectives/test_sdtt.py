@@ -42,12 +42,16 @@ def prepared(name: str, training: TrainingSettings = TRAINING, **keys: Any) -> A
     return build(OBJECTIVES.find(name), {"states": {"source": "teacher"}, **keys}, "objective").prepare(materials)
 
 
+@pytest.mark.parametrize("start", [0.0, 0.8])
 @pytest.mark.parametrize("shares", [[0.5, 1.0], [0.2, 0.5, 1.0], [1.0]])
-def test_the_mean_target_is_the_law_of_the_teachers_tokens(shares: list[float]) -> None:
-    """So one call that fits the targets by forward KL writes each token as often as the teacher in m calls."""
+def test_the_mean_target_is_the_law_of_the_teachers_tokens(shares: list[float], start: float) -> None:
+    """So one call that fits the targets by forward KL writes each token as often as the teacher in m calls.
+
+    Shares are those of what is masked at the start, whatever was visible there.
+    """
     teacher = TableDenoiser(V, L, generator(1, "table"))
     xt = torch.full((ROWS, L), teacher.vocabulary.mask)
-    alpha = torch.tensor([0.0, *shares]).expand(ROWS, -1)
+    alpha = (start + (1 - start) * torch.tensor([0.0, *shares])).expand(ROWS, -1)
     with torch.no_grad():
         hidden = decided(teacher, xt, xt == teacher.vocabulary.mask, alpha, generator(0, "way"))
         mean = log_p_x0(teacher.head(hidden), teacher.vocabulary).exp().view(ROWS, L, -1).mean(0)[:, :V]
