@@ -69,8 +69,8 @@ def side(view: View, number: int) -> Markup:
 
 def _progress(shown: Side) -> str:
     """Calls so far and the seconds that they took."""
-    of = f" of {shown.total}" if shown.total and not shown.finished else ""
-    last = shown.total if of else shown.now.call
+    last = shown.total if shown.total and not shown.finished else shown.now.call
+    of = f" of {last}" if shown.total and not shown.finished else ""
     return f"{shown.now.call}{of} {plural('call', last)}, {shown.now.seconds:.3f} s"
 
 
