@@ -69,10 +69,10 @@ class Training:
 
     @cached_property
     def materials(self) -> Materials:
-        rows = {"steps": 4, "batch_size": 2 * ROWS, "accumulate": 2}
+        training = TrainingSettings(steps=4, batch_size=2 * ROWS, accumulate=2)
         student = copy.deepcopy(self.teacher).requires_grad_(True)
         samples = self.sequences
-        return Materials(Run(self.domain), TrainingSettings(**rows), student, self.teacher, lambda n, steps: samples)
+        return Materials(Run(self.domain), training, student, self.teacher, lambda n, steps: samples)
 
     def slice(self, number: int = 0) -> Slice:
         """One of the two slices of the first step, with a fresh stream."""
