@@ -88,3 +88,8 @@ def step_log_p(chosen: Float[Tensor, "N"], rows: Int[Tensor, "N"], batch: int) -
 def masked_mean(values: Float[Tensor, "B L"], where: Bool[Tensor, "B L"]) -> Float[Tensor, "B"]:
     """Mean over the chosen positions of each row; zero for a row that has none."""
     return (values * where).sum(1) / where.sum(1).clamp_min(1)
+
+
+def mean_or_zero(values: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    """The mean; zero, with zero gradients, where there are no values: a slice of one sequence may have no mask."""
+    return values.mean() if values.numel() else values.sum()

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from didi_core.diffusion.masking import mean_or_zero
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.objectives.base import Materials, ObjectiveSettings
@@ -55,7 +56,7 @@ class AlphaObjective(FromStates):
         nll = masked_nll(self.materials.student, batch.xt, batch.x0, slice.stream)
         mean = row_means(-nll, batch.masked.nonzero()[:, 0], len(batch.x0))[batch.masked.any(1)]
         loss = alpha_loss(mean, self.rules.k, self.rules.normalise)
-        return Terms(loss, on_host({"loss": loss, "nll": nll.mean()}))
+        return Terms(loss, on_host({"loss": loss, "nll": mean_or_zero(nll)}))
 
     def record(self) -> Mapping[str, Any]:
         return {"k": self.rules.k, "normalise": self.rules.normalise, "states": asdict(self.rules.states)}
@@ -74,6 +75,6 @@ def alpha_loss(mean: Float[Tensor, "B"], k: float, normalise: bool = False) -> F
     rows; then only the gradient is meaningful, not the value.
     """
     if not normalise:
-        return (-torch.expm1(k * mean) / k).mean()
+        return mean_or_zero(-torch.expm1(k * mean) / k)
     weight = torch.softmax(k * mean.detach(), dim=0) * len(mean)
-    return -(weight * mean).mean()
+    return -mean_or_zero(weight * mean)

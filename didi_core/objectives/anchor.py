@@ -10,6 +10,7 @@ from torch import Tensor
 
 from didi_core.diffusion.divergences import DIVERGENCES, divergence
 from didi_core.diffusion.heads import distinct_trunk, token_statistics
+from didi_core.diffusion.masking import mean_or_zero
 from didi_core.errors import InputError, unknown
 from didi_core.training.objective import on_host
 from didi_core.types import Denoiser
@@ -70,4 +71,4 @@ def anchored(
         reference_hidden=theirs[own[rows], columns],
         divergence=divergence(settings.divergence),
     )
-    return Anchored(found.divergence.mean(), found.entropy.mean(), found.reference_entropy.mean())
+    return Anchored(*map(mean_or_zero, (found.divergence, found.entropy, found.reference_entropy)))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from didi_core.diffusion.masking import mean_or_zero
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.objectives.base import Materials, ObjectiveSettings
@@ -50,7 +51,7 @@ class ControlObjective(FromStates):
         rate = nelbo_rate(self.states.schedule, batch.time, batch.alpha, self.rules.weight_clip)
         weight = rate[:, None].expand_as(batch.x0)[batch.masked]
         loss = (nll * weight).sum() / student.vocabulary.maskable(batch.x0).sum()
-        return Terms(loss, on_host({"loss": loss, "nll": nll.mean()}))
+        return Terms(loss, on_host({"loss": loss, "nll": mean_or_zero(nll)}))
 
     def record(self) -> Mapping[str, Any]:
         return self.rules.for_card()

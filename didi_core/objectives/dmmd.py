@@ -17,6 +17,7 @@ from torch import Tensor
 
 from didi_core.diffusion.divergences import forward_kl
 from didi_core.diffusion.heads import draw_tokens, token_statistics
+from didi_core.diffusion.masking import mean_or_zero
 from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import at_least, positive
@@ -91,7 +92,7 @@ class DmmdObjective(RatioObjective):
             reference_hidden=theirs,
             divergence=forward_kl,
         )
-        return (self.rules.pull * found.divergence - found.log_p.squeeze(1)).mean()
+        return mean_or_zero(self.rules.pull * found.divergence - found.log_p.squeeze(1))
 
     def record(self) -> Mapping[str, Any]:
         return self.rules.for_card()

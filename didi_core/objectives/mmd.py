@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didi_core.diffusion.heads import draw_tokens, token_statistics
+from didi_core.diffusion.masking import mean_or_zero
 from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
@@ -117,7 +118,8 @@ class MmdObjective(FromStates):
         known = unit >= 0
         weight = advantage.T[unit[known]]
         loss = -(weight * log_p[known]).sum() / max(int(known.sum()) * many, 1)
-        scalars = {"loss": loss, "reward": rewards.mean(), "advantage_spread": advantage.std()}
+        spread = advantage.std() if len(units.rows) else mean_or_zero(advantage)
+        scalars = {"loss": loss, "reward": mean_or_zero(rewards), "advantage_spread": spread}
         return Terms(loss, on_host(scalars))
 
     def rewards(self, batch: State, drawn: Int[Tensor, "N M"], units: Units) -> Float[Tensor, "G U"]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from didi_core.diffusion.divergences import forward_kl
 from didi_core.diffusion.heads import expected_log_ratio, token_statistics
+from didi_core.diffusion.masking import mean_or_zero
 from didi_core.objectives.alpha import row_means
 from didi_core.objectives.anchor import AnchorSettings, anchored
 from didi_core.objectives.base import Materials, check_entropy
@@ -94,7 +95,7 @@ class RatioObjective(Objective[Completion]):
         policy = -(row_means(value, rows, len(both)) * noised.weight).mean()
         held = anchored(student, batch.hidden, teacher, batch.tokens, batch.masked, self.anchor)
         loss = policy + held.loss(self.anchor)
-        shown = on_host({"loss": loss, "advantage_spread": spread.mean()})
+        shown = on_host({"loss": loss, "advantage_spread": mean_or_zero(spread)})
         return Terms(loss, shown | held.scalars)
 
     def check(self, step: int, scalars: Scalars) -> None:

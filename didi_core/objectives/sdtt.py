@@ -27,6 +27,7 @@ from torch import Tensor
 
 from didi_core.diffusion.divergences import DIVERGENCES, divergence
 from didi_core.diffusion.heads import draw_tokens, token_statistics
+from didi_core.diffusion.masking import mean_or_zero
 from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError, at_least, unknown
@@ -128,8 +129,10 @@ class SdttObjective(Objective[Targets]):
             reference_hidden=batch.hidden,
             divergence=divergence(self.rules.divergence),
         )
-        loss = found.divergence.mean()
-        shown = {"loss": loss, "entropy": found.entropy.mean(), "teacher_entropy": found.reference_entropy.mean()}
+        loss, entropy, teacher_entropy = map(
+            mean_or_zero, (found.divergence, found.entropy, found.reference_entropy)
+        )
+        shown = {"loss": loss, "entropy": entropy, "teacher_entropy": teacher_entropy}
         return Terms(loss, on_host(shown))
 
     def check(self, step: int, scalars: Scalars) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from didi_core.config import build
+from didi_core.diffusion.masking import mean_or_zero
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.objectives.alpha import alpha_loss, row_means
@@ -19,8 +21,9 @@ from didi_core.objectives.base import Materials
 from didi_core.objectives.few_calls import FewCalls, complete
 from didi_core.objectives.mmd import Mmd, Units, kernel, reward
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, drawn_nll, followed
-from didi_core.objectives.registry import OBJECTIVES
+from didi_core.objectives.registry import BUILT_IN, OBJECTIVES
 from didi_core.objectives.rewards.base import CriticSettings
+from didi_core.objectives.sdtt import Targets
 from didi_core.plugins import registry
 from didi_core.run import Run
 from didi_core.sampling.generate import trained_with
@@ -340,3 +343,42 @@ def test_a_batch_follows_from_its_slice_and_gives_a_gradient(name: str) -> None:
 def test_wrong_settings_are_refused_by_name(name: str, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(OBJECTIVES.find(name), keys, "objective")
+
+
+# a slice of one sequence, of which few positions or none are masked
+
+
+FROM_STATES = sorted(name for name, kind in BUILT_IN.items() if "states" in {field.name for field in fields(kind)})
+
+
+@pytest.mark.parametrize("name", FROM_STATES)
+@pytest.mark.parametrize("time", [1e-6, 0.15])
+def test_a_sequence_without_a_mask_teaches_nothing_and_stops_nothing(name: str, time: float) -> None:
+    """Means over no position are zero, as their gradients are; a NaN would stop the run."""
+    keys = {"states": SMALL["states"] | {"low": time / 2, "high": time}}
+    objective = build(OBJECTIVES.find(name), keys, "objective").prepare(materials(batch=1))
+    unmasked = 0
+    for step in range(4):
+        part = slice_of(step=step)
+        for learner in objective.learners():
+            learner.network.zero_grad()
+            batch = objective.batch(part)
+            terms = objective.loss(learner.name, batch, part)
+            assert all(map(math.isfinite, terms.scalars.values())), terms.scalars
+            terms.loss.backward()
+            gradients = [p.grad for p in learner.network.parameters() if p.grad is not None]
+            assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+            masked = (batch.state if isinstance(batch, Targets) else batch).masked
+            if learner.name == "student" and not masked.any():  # a fake may learn from positions that were given
+                unmasked += 1
+                assert not any(bool(gradient.any()) for gradient in gradients)
+    assert unmasked or time > 1e-3
+
+
+def test_the_mean_of_nothing_is_zero() -> None:
+    for count in (0, 1, 3):
+        values = torch.arange(2.0, 2.0 + count, requires_grad=True)
+        mean = mean_or_zero(values)
+        mean.backward()
+        assert float(mean.detach()) == {0: 0.0, 1: 2.0, 3: 3.0}[count]
+        torch.testing.assert_close(values.grad, torch.full((count,), 1 / max(count, 1)))
