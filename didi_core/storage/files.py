@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from importlib import resources
 from pathlib import Path
@@ -147,6 +147,22 @@ def _ended(handle: int) -> bool:
     except OSError:
         return time.time() - os.fstat(handle).st_mtime > AGE
     return True
+
+
+@contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    """Within, this process is alone among those that name the same lock, a file that stays; the others wait.
+
+    The turn ends with the process, so that a killed one is not waited for. Where the file cannot be made or the file
+    system has no locks, nobody waits: what is written there must be written atomically all the same.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)  # for writing, without which NFS has no such lock
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: Path, value: object) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from didi_core.errors import InputError
 from didi_core.progress import Reporter
-from didi_core.storage.files import write_atomic
+from didi_core.storage.files import in_turn, write_atomic
 from didi_core.storage.unpacked import read_arrays
 
 from .clustering import Split, split_by_similarity
@@ -54,8 +54,9 @@ class Splitting:
 def kept_split(sequences: Sequence[str], beside: Path, bar: Reporter, how: Splitting) -> Split:
     """``split_by_similarity``, from the folder ``.didi_splits`` beside the data if it was computed before.
 
-    It is kept under the hash of settings and sequences, so other data never get it. ``bar`` shows how far a split
-    is, and says where it is made again, and where the folder cannot be written.
+    It is kept under the hash of settings and sequences, so other data never get it. Of several processes that start at
+    once, one makes it, and the others wait and read it. ``bar`` shows how far a split is, and says where it is made
+    again, and where the folder cannot be written.
 
     Raises:
         InputError: the file was split before with the same settings, and holds other sequences now.
@@ -65,6 +66,13 @@ def kept_split(sequences: Sequence[str], beside: Path, bar: Reporter, how: Split
     settings = {"fraction": how.fraction, "threshold": how.threshold, "seed": how.seed, **how.selection}
     stem = f"{beside.name}-{_digest([json.dumps(settings, sort_keys=True)])}"
     path = beside.parent / FOLDER / f"{stem}-{_digest(sequences)}.npz"
+    with in_turn(path.parent / "lock"):
+        return _found_or_made(sequences, beside, path, stem, bar, how)
+
+
+def _found_or_made(
+    sequences: Sequence[str], beside: Path, path: Path, stem: str, bar: Reporter, how: Splitting
+) -> Split:
     found = _load(path, len(sequences))
     if found is not None:
         return found

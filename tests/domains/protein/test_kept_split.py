@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -101,11 +103,37 @@ def test_other_settings_are_no_change_of_the_data(other: dict[str, Any], tmp_pat
 
 def test_a_damaged_split_is_made_anew(tmp_path: Path) -> None:
     first, _ = made(proteins(40), tmp_path / "x.fasta")
-    (kept,) = (tmp_path / module.FOLDER).iterdir()
+    (kept,) = (tmp_path / module.FOLDER).glob("*.npz")
     kept.write_bytes(kept.read_bytes()[:50])
     again, said = made(proteins(40), tmp_path / "x.fasta")
     assert same(again, first) and "is damaged" in said[0]
     assert not made(proteins(40), tmp_path / "x.fasta")[1]
+
+
+def test_of_several_processes_one_makes_the_split_and_the_others_read_it(tmp_path: Path) -> None:
+    """Forks that start at once, each of which notes that it makes a split and takes a while."""
+    sequences, forks = proteins(40), multiprocessing.get_context("fork")
+
+    def make(sequences: list[str], **how: Any) -> Split:
+        with (tmp_path / "made").open("a") as file:
+            file.write("x")
+        time.sleep(0.1)
+        return split_by_similarity(sequences, **how)
+
+    def act(start: Any, found: Any) -> None:
+        module.split_by_similarity = make  # type: ignore[assignment]
+        start.wait()
+        found.put([getattr(made(sequences, tmp_path / "x.fasta")[0], name).tolist() for name in module.PARTS])
+
+    start, found = forks.Barrier(3), forks.SimpleQueue()
+    started = [forks.Process(target=act, args=(start, found)) for _ in range(3)]
+    for one in started:
+        one.start()
+    splits = [found.get() for _ in started]
+    for one in started:
+        one.join()
+    assert (tmp_path / "made").read_text() == "x"
+    assert splits[0] == splits[1] == splits[2] and sorted(sum(splits[0], [])) == list(range(40))
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -120,7 +148,7 @@ def test_the_domain_keeps_its_split_and_refuses_another_file(
     path, out = tmp_path / "x.fasta", tmp_path / "run"
     write_fasta(path, [Sample(text, f"p{i}") for i, text in enumerate(proteins(40))])
     first, again = (ProteinDomain(path).splits for _ in range(2))
-    assert first == again and len(list((tmp_path / module.FOLDER).iterdir())) == 1
+    assert first == again and len(list((tmp_path / module.FOLDER).glob("*.npz"))) == 1
     write_fasta(path, [Sample(text, f"p{i}") for i, text in enumerate(proteins(41))])
     words = ["pretrain", "domain=protein", f"data.path={path}", "data.validation_fraction=0.05", f"run_dir={out}"]
     assert main(words) == 2
