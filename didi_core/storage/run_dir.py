@@ -279,5 +279,6 @@ def git_commit() -> str | None:
 
 
 def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20)
+    command = ["git", "--no-optional-locks", "-C", str(root), *words]  # a repository is read, its index left alone
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     return done.stdout.strip()

@@ -138,7 +138,7 @@ class FolderKeeper:
 
         def fill(folder: Path) -> None:
             files = self._write_shards(self.processes.broadcast(folder), shards) if shards else {}
-            for name in states.keys() - shards.keys():
+            for name in (name for name in states if name not in shards):
                 _write(folder, name, states[name])
             files |= {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name not in files}
             manifest = {"step": step, "run": self.run, "files": files}
@@ -198,7 +198,8 @@ def _write(folder: Path, name: str, state: dict) -> None:
             folder / f"{name}.safetensors",
         )
     else:
-        torch.save(state, folder / f"{name}.pt")
+        with (folder / f"{name}.pt").open("wb") as file:  # given a path, torch hides that the disk is full
+            torch.save(state, file)
 
 
 def _read(folder: Path, name: str, part: Stateful, wanted: Sequence[str]) -> dict:

@@ -50,9 +50,10 @@ def test_modules_of_the_users_do_not_stand_in_for_libraries(tmp_path: Path) -> N
     assert done.returncode == 0 and (tmp_path / "x.jsonl").is_file(), done.stderr
 
 
-def test_a_limit_on_the_size_of_files_is_one_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize("largest", [50_000, 800_000], ids=["a network", "its optimiser"])
+def test_a_limit_on_the_size_of_files_is_one_message(tmp_path: Path, largest: int) -> None:
     words = ["pretrain", "domain=toy", "model=micro", "training.steps=1", "training.batch_size=8", "run_dir=run"]
-    done = started(words, tmp_path, largest=50_000)
+    done = started(words, tmp_path, largest=largest)
     assert done.returncode == WRONG and "larger than the system allows" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and "To go on: didi pretrain" in done.stderr
     assert started(words, tmp_path).returncode == 0, "what was written before is whole"
