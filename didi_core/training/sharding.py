@@ -16,6 +16,7 @@ Gradients are averaged in the same way, a block at a time during the backward pa
 from __future__ import annotations
 
 import copy
+import ctypes
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -209,6 +210,7 @@ class Sharded:
         blocks: list[Any] = [*blocks_of(network)]
         for block in blocks:
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
+        return_freed(mesh.device_type)
         root: Any = fully_shard(network, mesh=mesh, reshard_after_forward=False)
         root.set_requires_gradient_sync(False)  # ours are averaged by agreement
         root.set_reshard_after_backward(False, recurse=False)  # at the end of the phase
@@ -217,6 +219,7 @@ class Sharded:
             block.set_modules_to_backward_prefetch([block])  # nothing but what is used
         for module in [root, *blocks]:
             self._add(module, network)
+        return_freed(mesh.device_type)
         # FSDP reshards a network whose state is read or loaded; within a phase it is needed again.
         network.register_load_state_dict_post_hook(lambda module, keys: self._again(module))
         network.register_state_dict_post_hook(lambda module, *rest: self._again(module))
@@ -250,6 +253,7 @@ class Sharded:
         agreement.open = False
         for unit in agreement.units:
             unit.module.reshard()
+        return_freed(agreement.mesh.device_type)
 
     def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
         """Nothing: gradients are averaged at the end of a phase."""
@@ -272,6 +276,18 @@ class Sharded:
             buffer.copy_(network.get_buffer(name))
         restored: N = made.train(network.training)
         return restored
+
+
+def return_freed(device: str) -> None:
+    """Let the C library's allocator give freed memory back to the system, where networks are on the CPU.
+
+    glibc keeps a freed tensor where something in use lies behind it, as shards lie behind the whole weights that they
+    are cut from. So a process would go on holding most of what it held before it was sharded, and what it gathered in
+    earlier phases. Other C libraries have no such call. PyTorch's own allocator of a GPU needs none.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if device == "cpu" and trim is not None:
+        trim(0)
 
 
 def without_weights(network: N) -> N:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import json
 import re
 import signal
@@ -32,8 +33,10 @@ from didi_core.training import parallel as module
 from didi_core.training.objective import Learner
 from didi_core.training.optimiser import EMA, OptimiserSettings, adamw, apply_gradients
 from didi_core.training.parallel import Needs, Replicated, blocks_of, chosen
+from didi_core.training.planning import Resident
 from didi_core.training.recomputing import recomputing
 from didi_core.training.settings import TrainingSettings
+from didi_core.training.sharding import return_freed
 from didi_core.training.state import FolderKeeper
 from didi_core.types import Vocabulary
 
@@ -110,6 +113,22 @@ def test_what_does_not_go_together_is_refused(keys: dict, message: str) -> None:
         Settings(domain="toy", objective="didi", training=TrainingSettings(), **keys)
     with pytest.raises(InputError, match="activation_checkpointing=true cannot be used together"):
         check_compile(True, "auto", TrainingSettings(activation_checkpointing=True))
+
+
+# --- memory
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has no malloc_trim")
+def test_freed_memory_between_what_is_used_goes_back_to_the_system() -> None:
+    """What sharding leaves on a CPU: freed weights, and shards in use between them."""
+    held = [torch.ones(25_000) for _ in range(600)]  # of 100 kB, which glibc never maps one by one
+    first = Resident.read().now
+    del held[::2]
+    return_freed("cuda")
+    kept = Resident.read().now
+    return_freed("cpu")
+    assert first - kept < 5_000_000 and kept - Resident.read().now > 20_000_000
+    assert all(bool((one == 1).all()) for one in held)
 
 
 # --- activation checkpointing
