@@ -38,9 +38,9 @@ class Settings(CommonSettings):
 
 @dataclass(frozen=True)
 class Feature:
-    """An optional feature: the modules that it needs beyond the core's dependencies, and the command that adds them.
+    """An optional feature: the modules or programs that it needs beyond the core's dependencies, and what adds them.
 
-    release: of a distribution, where older ones do not do (``esm>=3.4``).
+    release: of a distribution, where older ones do not do (``esm>=3.4``). programs: on the PATH.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Feature:
     cuda: bool = False
     python: tuple[int, int] = (3, 11)
     release: str = ""
+    programs: tuple[str, ...] = ()
 
     def missing(self) -> str:
         """What is missing, in words; '' if the feature can be used."""
@@ -57,6 +58,9 @@ class Feature:
         absent = [name for name in self.modules if not _there(name)]
         if absent:
             return f"{', '.join(absent)} not installed"
+        lacking = [name for name in self.programs if shutil.which(name) is None]
+        if lacking:
+            return f"{', '.join(lacking)} not on the PATH"
         if self.release:
             wanted = Requirement(self.release)
             found = version(wanted.name)
@@ -76,6 +80,18 @@ def _there(module: str) -> bool:
 FEATURES = (
     Feature("fastest attention on GPUs", ("xformers",), 'pip install "didi-core[xformers]"', cuda=True),
     Feature("nearest known protein by exact alignment", ("pyopal",), 'pip install "didi-core[novelty]"'),
+    Feature(
+        "nearest known protein in large sets (novelty=mmseqs)",
+        (),
+        "conda install -c conda-forge -c bioconda mmseqs2",
+        programs=("mmseqs",),
+    ),
+    Feature(
+        "how new a fold is, clusters of structures (foldseek=...)",
+        (),
+        "conda install -c conda-forge -c bioconda foldseek",
+        programs=("foldseek",),
+    ),
     Feature(
         "ESM C by name (pppl=esm:...)",
         ("esm.models.esmc",),

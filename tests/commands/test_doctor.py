@@ -43,3 +43,10 @@ def test_hub_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(socket, "create_connection", refused)
     assert doctor.hub() == "127.0.0.1 does not answer (Connection refused): give paths instead of hub ids"
+
+
+def test_missing_program_is_told() -> None:
+    lacking = doctor.Feature("x", (), "conda install x", programs=("sh", "no-such-program"))
+    assert lacking.missing() == "no-such-program not on the PATH"
+    assert doctor.Feature("x", (), "conda install x", programs=("sh",)).missing() == ""
+    assert {"mmseqs", "foldseek"} <= {name for feature in doctor.FEATURES for name in feature.programs}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SCORES, STRUCTURES, PARTS = "scores.jsonl", "pdb", "parts"
 PLDDT, PLDDT_CA, RESIDUES, PPPL = "plddt", "plddt_ca", "plddt_per_residue", "pppl"
+TM_NEAREST, STRUCTURE_CLUSTER = "tm_nearest", "structure_cluster"
 BANDS = (  # lower end, name, colour: AlphaFold DB's
     (90.0, "very high", "#0053d6"),
     (70.0, "confident", "#65cbf3"),

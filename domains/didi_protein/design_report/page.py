@@ -13,14 +13,26 @@ from didi_core.errors import counted
 from didi_core.report.page import Cell, render
 from didi_core.report.pictures import Plot
 
-from .designs import BANDS, CONFIDENT, PLDDT, PLDDT_CA, STRUCTURES, Design, band, confidence_of
+from .designs import (
+    BANDS,
+    CONFIDENT,
+    PLDDT,
+    PLDDT_CA,
+    STRUCTURE_CLUSTER,
+    STRUCTURES,
+    TM_NEAREST,
+    Design,
+    band,
+    confidence_of,
+)
 from .plots import IDENTITY, mean_plddt
 
 WIDE = ("plddt_per_residue",)  # pictures that take the whole width
 ROWS = 300  # of the table; the rest is in the files
 LIMITS = ("< 50", "≥ 50", "≥ 70", "≥ 90")  # of the bands of confidence, the lowest first
 MOTIF_RMSD, LIMITS_OF_MOTIF = "motif_rmsd", (1.0, 2.0)
-EXTRA = ("contig", "parent", "status", "folded_by")  # words of a design that are shown where there are any
+# Words of a design that are shown where there are any.
+EXTRA = ("contig", "parent", "status", "folded_by", "nearest_structure")
 Column = tuple[str, Callable[[Any], str]]
 COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
     PLDDT_CA: ("pLDDT (CA)", lambda v: f"{v:.1f}"),
@@ -36,12 +48,14 @@ COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
     "pppl": ("pseudo-perplexity", lambda v: f"{v:.2f}"),
     IDENTITY: ("NN identity", lambda v: f"{100 * v:.0f} %"),
     "nn_coverage": ("NN coverage", lambda v: f"{100 * v:.0f} %"),
+    TM_NEAREST: ("TM-score to the nearest structure", lambda v: f"{v:.2f}"),
     "low_complexity": ("low complexity", lambda v: f"{100 * v:.0f} %"),
     "longest_run": ("longest run", lambda v: f"{v:.0f}"),
     "top_share": ("top residue", lambda v: f"{100 * v:.0f} %"),
     "pi": ("pI", lambda v: f"{v:.1f}"),
     "gravy": ("GRAVY", lambda v: f"{v:+.2f}"),
     "cluster_50": ("cluster 50 %", lambda v: f"{v:g}"),
+    STRUCTURE_CLUSTER: ("structural cluster", lambda v: f"{v:g}"),
 }
 
 
@@ -140,6 +154,12 @@ def _tiles(designs: Sequence[Design]) -> list[Cell]:
     moved = np.array([v for d in designs if (v := d.number(MOTIF_RMSD)) is not None])
     for limit in LIMITS_OF_MOTIF if len(moved) else ():
         tiles.append((f"{100 * (moved <= limit).mean():.0f} %", f"with the motif within {limit:g} Å"))
+    nearest = [v for d in designs if (v := d.number(TM_NEAREST)) is not None]
+    if nearest:
+        tiles.append((f"{np.median(nearest):.2f}", "median TM-score to the nearest structure"))
+    clusters = {v for d in designs if (v := d.number(STRUCTURE_CLUSTER)) is not None}
+    if clusters:
+        tiles.append((f"{len(clusters):,}", "structural clusters"))
     for name, label in ((IDENTITY, "median identity to the nearest known"), ("low_complexity", "mean low complexity")):
         values = [v for d in designs if (v := d.number(name)) is not None]
         if values:

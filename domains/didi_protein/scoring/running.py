@@ -34,6 +34,9 @@ from .choice import Choice, choose, load, model_folder
 from .complexes import LINKER, check_linker, joined_length
 from .esmfold import longest_of
 from .folding import Folded, Folder, batches, fold_within_memory
+from .foldseek import check as check_foldseek
+from .foldseek import foldseek_columns
+from .foldseek import wanted as foldseek_wanted
 from .motifs import log_success, motif_columns, references
 from .pseudo import PACKAGE, check_package, kind_of, load_pseudo, pseudo_perplexity
 from .reading import Reference, read_reference
@@ -48,6 +51,7 @@ from .workers import FEWEST, mapped
 ERRORS = "pae"
 SEQUENCE, PPPL, FOLD = "sequence", "pppl", "fold"
 CLUSTERS, OTHERS, MOTIFS, CONSISTENCY = "clusters", "structures", "motifs", "selfconsistency"
+FOLDSEEK = "foldseek"
 OUT_OF_MEMORY = "oom"
 WRITE_EVERY = 20.0  # seconds between tables while scores come in
 STAGE_LINES = 64  # sequences scored between two writes of the journal
@@ -93,7 +97,7 @@ class Board:
 
     def rows(self) -> list[dict[str, Any]]:
         """The table, the best first."""
-        computed = [self.computed.get(kind, {}) for kind in (CLUSTERS, OTHERS, MOTIFS, CONSISTENCY)]
+        computed = [self.computed.get(kind, {}) for kind in (CLUSTERS, OTHERS, MOTIFS, CONSISTENCY, FOLDSEEK)]
         return merged(self.designs, [*self.known.values(), *computed])
 
     def write(self) -> None:
@@ -123,6 +127,7 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
         kind_of(settings.pppl, judge)
     if settings.reference:
         check_installed(settings.novelty)
+    check_foldseek(settings)
     reference = None if not settings.reference else read_reference(settings.reference, designs, job.message)
     read = read_structures(settings.structures or (), designs, job)
     motifs = references(designs, settings.motif)
@@ -149,6 +154,9 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
             with job.run.stage(CONSISTENCY):
                 refolds = weights if folds(settings) else None
                 board.computed[CONSISTENCY] = consistency(folder, designs, settings, program, refolds, job)
+        if foldseek_wanted(settings):
+            with job.run.stage(FOLDSEEK):
+                board.computed[FOLDSEEK] = foldseek_columns(folder, designs, settings, job)
         board.computed[MOTIFS] = motif_columns(folder, designs, motifs)
         log_success(board.rows(), job)
         write_views(folder, board.rows(), motifs, settings.mmcif)
@@ -324,6 +332,7 @@ def provenance(job: Job, settings: ProteinScoring) -> dict[str, Any]:
         "structures": record.get("fold", "none"),
         "reference": ", ".join(path.name for path in settings.reference or ()) or "none",
         "pseudo-perplexity": settings.pppl,
+        **({"foldseek": record["foldseek"]} if "foldseek" in record else {}),
         "git_commit": record.get("git_commit"),
         "device": record.get("device"),
         "versions": record.get("versions", {}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, positive, unknown
 
 from ..nearest.choice import AUTO as NOVELTY_AUTO
 from ..nearest.choice import METHODS
@@ -13,6 +13,7 @@ from ..nearest.choice import METHODS
 AUTO, NONE, ESMFOLD, ESMFOLD2 = "auto", "none", "esmfold", "esmfold2"
 FOLDS = (AUTO, ESMFOLD, ESMFOLD2, NONE)
 LOWEST = {"recycles": 0, "linker": 1, "chunk": 1, "tokens": 1, "pppl_positions": 1, "selfconsistency_num": 1}
+EVALUE = 10.0  # Foldseek's own default
 MODELS = {ESMFOLD: "facebook/esmfold_v1", ESMFOLD2: "biohub/ESMFold2"}
 
 
@@ -36,6 +37,9 @@ class ProteinScoring:
     refolded: Path | None = None
     reference: tuple[Path, ...] | None = None
     novelty: str = NOVELTY_AUTO
+    foldseek: Path | None = None
+    foldseek_evalue: float | None = None
+    structure_clusters: bool = False
     pppl: str = NONE
     pppl_positions: int | None = None
     report: bool = True
@@ -68,12 +72,33 @@ class ProteinScoring:
                 "selfconsistency and refolded exclude each other: refolded holds structures of what an earlier "
                 "selfconsistency wrote."
             )
-        for name in ("selfconsistency", "refolded"):
+        for name in ("selfconsistency", "refolded", "foldseek"):
             given = getattr(self, name)
             if given is not None and self.fold == NONE and not self.structures:
                 raise InputError(f"{name}={given} has no effect with fold=none: no design has a structure.")
+        self._check_foldseek()
         if not self.hours >= 0:
             raise InputError(f"hours={self.hours} is out of range: it must not be negative.")
+
+    def _check_foldseek(self) -> None:
+        if self.structure_clusters and self.fold == NONE and not self.structures:
+            raise InputError("structure_clusters=true has no effect with fold=none: no design has a structure.")
+        if self.foldseek_evalue is not None:
+            positive(foldseek_evalue=self.foldseek_evalue)
+            if self.foldseek is None:
+                raise InputError(
+                    f"foldseek_evalue={self.foldseek_evalue} has no effect without foldseek=<structures or database>."
+                )
+        own = [folder.expanduser().resolve() for folder in self.structures or ()]
+        if self.foldseek is not None and self.foldseek.expanduser().resolve() in own:
+            raise InputError(
+                f"foldseek={self.foldseek} is a folder of structures=: each design would be nearest to itself."
+            )
+
+    @property
+    def evalue(self) -> float:
+        """The highest E-value of a structure that Foldseek compares."""
+        return EVALUE if self.foldseek_evalue is None else self.foldseek_evalue
 
     @property
     def model(self) -> str:

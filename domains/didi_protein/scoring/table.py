@@ -12,7 +12,7 @@ from typing import Any
 from didi_core.storage.files import write_atomic
 from didi_core.types import Sample
 
-from ..design_report.designs import PLDDT, PLDDT_CA, PPPL, RESIDUES, SCORES
+from ..design_report.designs import PLDDT, PLDDT_CA, PPPL, RESIDUES, SCORES, STRUCTURE_CLUSTER, TM_NEAREST
 from ..design_report.designs import best_first as most_confident_first
 from .sequence import plain
 
@@ -25,9 +25,13 @@ FORMULA = (*"=+-@", "\t", "\r", "\n", *"\uff1d\uff0b\uff0d\uff20")  # a cell tha
 BETTER = {
     "motif_rmsd": False, "motif_rmsd_ca": False, "ipae": False, "sc_rmsd": False, "sc_tm": True, "sc_plddt": True,
     PLDDT: True, PLDDT_CA: True, "ptm": True, "iptm": True, "pae": False, PPPL: False, "nn_identity": False,
-    "low_complexity": False, "longest_run": False, "top_share": False, "repeated_3mers": False, "composition_kl": False,
+    TM_NEAREST: False, "low_complexity": False, "longest_run": False, "top_share": False, "repeated_3mers": False,
+    "composition_kl": False,
 }  # fmt: skip
-OWN = {"id", "status", "sequence", "reasons", "nn_id", "nn_coverage", "nn_method", "nn_evalue", *BETTER}
+OWN = {
+    "id", "status", "sequence", "reasons", "nn_id", "nn_coverage", "nn_method", "nn_evalue", "nearest_structure",
+    "tm_nearest_aligned", "tm_method", STRUCTURE_CLUSTER, *BETTER,
+}  # fmt: skip
 
 
 def merged(designs: Sequence[Sample], parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
