@@ -23,7 +23,8 @@ B, L         sequences of a batch; positions of a sequence, padding included
 V, W         tokens of the vocabulary; V + 1, the tokens and the mask
 K, I, J      columns of raw logits of one, two or three networks; at least V, the rest is ignored
 D, E, F      width of the hidden states of one, two or three networks (in attention, E is that of one head)
-E2, H, C     half the width of a head, its rotary frequencies; attention heads; width of a time embedding
+E2, H, C     half the width of a head, or of its rotated part; attention heads; width of a time embedding
+X, Y         experts of a mixture, and those that a position runs
 N            positions chosen from a batch, listed flat, row by row
 M            tokens, completions or candidates of each row; also a second length
 U            distinct rows of a batch; in MMD, the groups of positions that have a reward

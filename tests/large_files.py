@@ -1,4 +1,4 @@
-"""Tiny checkpoints in the exact layouts of LLaDA, Dream and SDAR, and transformers' networks with the same weights."""
+"""Tiny checkpoints in the layouts of large teachers, and transformers' networks with the same weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
+    Glm4MoeConfig,
+    Glm4MoeForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -112,7 +114,60 @@ SDAR = {
     "head_dim": 10,  # not hidden / heads, as in SDAR-4B
     "fuse_cross_entropy": True,
 }
-KINDS = {"llada": LLADA, "dream": DREAM, "sdar": SDAR}
+# The entries of inclusionAI/LLaDA2.0-mini's config.json, with small sizes.
+LLADA2 = {
+    "architectures": ["LLaDA2MoeModelLM"],
+    "attention_dropout": 0.0,
+    "auto_map": {"AutoConfig": "configuration_llada2_moe.LLaDA2MoeConfig"},
+    "block_size": BLOCK,
+    "dtype": "bfloat16",
+    "embedding_dropout": 0.0,
+    "first_k_dense_replace": 1,
+    "head_dim": 12,
+    "hidden_act": "silu",
+    "hidden_size": HIDDEN,
+    "intermediate_size": INNER,
+    "mask_token_id": MASK_ROW,
+    "max_position_embeddings": 64,
+    "model_type": "llada2_moe",
+    "moe_intermediate_size": 20,
+    "moe_router_enable_expert_bias": True,
+    "n_group": 4,
+    "norm_head": False,
+    "norm_topk_prob": True,
+    "num_attention_heads": HEADS,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": LAYERS,
+    "num_key_value_heads": KV,
+    "num_shared_experts": 1,
+    "output_router_logits": False,
+    "pad_token_id": 34,
+    "partial_rotary_factor": 0.5,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 600000,
+    "routed_scaling_factor": 2.5,
+    "score_function": "sigmoid",
+    "tie_word_embeddings": False,
+    "topk_group": 2,
+    "use_bias": False,
+    "use_qk_norm": True,
+    "use_qkv_bias": False,
+    "vocab_size": ROWS,
+}
+# The sizes of LLaDA2.0-mini, and its parameters, counted by hand: attention with two norms of heads and two of layers,
+# a router of 256 scores, 256 experts and a shared one of three matrices; a first layer with an MLP; embedding, head.
+LLADA2_MINI = {
+    "first_k_dense_replace": 1, "head_dim": 128, "hidden_size": 2048, "intermediate_size": 5120,
+    "mask_token_id": 156895, "moe_intermediate_size": 512, "n_group": 8, "num_attention_heads": 16, "num_experts": 256,
+    "num_experts_per_tok": 8, "num_hidden_layers": 20, "num_key_value_heads": 4, "topk_group": 4, "vocab_size": 157184,
+}  # fmt: skip
+_ATTENTION = 2048 * (16 + 2 * 4) * 128 + 2 * 128 + 16 * 128 * 2048 + 2 * 2048
+LLADA2_MINI_LAYER = _ATTENTION + 256 * 2048 + 257 * 3 * 2048 * 512
+LLADA2_MINI_PARAMETERS = 19 * LLADA2_MINI_LAYER + _ATTENTION + 3 * 2048 * 5120 + 2048 + 2 * 157184 * 2048
+KINDS = {"llada": LLADA, "dream": DREAM, "sdar": SDAR, "llada2": LLADA2}
+IN_BLOCKS = ("sdar", "llada2")
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|turn|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
@@ -136,6 +191,8 @@ def twin(kind: str, tied: bool = False) -> PreTrainedModel:
     if kind == "llada":
         rope = {"rope_theta": 500000.0, "rope_type": "default"}
         made = LlamaForCausalLM(LlamaConfig(**shape, rms_norm_eps=1e-5, rope_parameters=rope))
+    elif kind == "llada2":
+        made = Glm4MoeForCausalLM(Glm4MoeConfig(**shape, **glm()))
     else:
         shape |= {"rms_norm_eps": 1e-6, "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}
         made = Qwen2ForCausalLM(Qwen2Config(**shape)) if kind == "dream" else Qwen3ForCausalLM(
@@ -144,12 +201,36 @@ def twin(kind: str, tied: bool = False) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.2)
+        for name, buffer in made.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.add_(torch.randn(buffer.shape) * 0.2)
     return made.eval()
+
+
+def glm() -> dict[str, Any]:
+    """What GLM-4.5 needs to be LLaDA2: norms of queries and keys, half of the rotary positions, groups of experts."""
+    return {
+        "head_dim": LLADA2["head_dim"],
+        "rms_norm_eps": LLADA2["rms_norm_eps"],
+        "rope_parameters": {"rope_theta": 600000.0, "rope_type": "default", "partial_rotary_factor": 0.5},
+        "use_qk_norm": True,
+        "n_routed_experts": LLADA2["num_experts"],
+        "n_shared_experts": LLADA2["num_shared_experts"],
+        **{
+            name: LLADA2[name]
+            for name in (
+                "moe_intermediate_size", "num_experts_per_tok", "routed_scaling_factor", "n_group", "topk_group",
+                "first_k_dense_replace", "norm_topk_prob",
+            )
+        },
+    }  # fmt: skip
 
 
 def tensors(kind: str, model: PreTrainedModel, tied: bool = False) -> dict[str, Tensor]:
     """The twin's weights under the names of the kind's hub folder."""
     state = {name: value for name, value in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    if kind == "llada2":
+        return llada2(state)
     if kind != "llada":
         return state
     top = {"model.embed_tokens": "wte", "model.norm": "ln_f", "lm_head": "ff_out"}
@@ -157,6 +238,31 @@ def tensors(kind: str, model: PreTrainedModel, tied: bool = False) -> dict[str, 
     for layer in range(LAYERS):
         theirs |= {f"model.layers.{layer}.{o}": f"model.transformer.blocks.{layer}.{t}" for t, o in PARTS.items()}
     return {f"{theirs[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value for name, value in state.items()}
+
+
+def llada2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of GLM-4.5 in LLaDA2's layout: queries, keys and values in one tensor, each expert in three."""
+    made: dict[str, Tensor] = {}
+    for name, value in state.items():
+        before, _, last = name.partition(".self_attn.")
+        part, _, end = last.rpartition(".")
+        if part in ("q_proj", "k_proj", "v_proj"):
+            fused = f"{before}.attention.query_key_value.{end}"
+            made[fused] = torch.cat([made[fused], value]) if fused in made else value
+        elif part:
+            theirs = {"o_proj": "dense", "q_norm": "query_layernorm", "k_norm": "key_layernorm"}
+            made[f"{before}.attention.{theirs[part]}.{end}"] = value
+        elif name.endswith("mlp.experts.gate_up_proj"):
+            for expert, both in enumerate(value):
+                gate, up = both.chunk(2)
+                stem = name.replace("gate_up_proj", str(expert))
+                made |= {f"{stem}.gate_proj.weight": gate, f"{stem}.up_proj.weight": up}
+        elif name.endswith("mlp.experts.down_proj"):
+            made |= {name.replace("down_proj", f"{i}.down_proj.weight"): one for i, one in enumerate(value)}
+        else:
+            renamed = name.replace("embed_tokens", "word_embeddings")
+            made[renamed.replace("e_score_correction_bias", "expert_bias")] = value
+    return made
 
 
 def folder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def check_sizes(
 
     Args:
         layers: of the network. leave_out: names of its tensors that are not among those held.
-        named: the name that a tensor of the network has among those held.
+        named: the name that a tensor of the network has among those held; several may be the rows of one.
     """
     if layers > len(held):
         raise InputError(
@@ -71,7 +72,11 @@ def check_sizes(
         )
     with torch.device("meta"):
         own = build().state_dict()
-    check_names({named(name): value for name, value in own.items() if name not in leave_out}, held, where)
+    rows = defaultdict[str, list[Tensor]](list)
+    for name, value in own.items():
+        if name not in leave_out:
+            rows[named(name)].append(value)
+    check_names({name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in rows.items()}, held, where)
 
 
 def check_names(wanted: Mapping[str, Tensor], held: Mapping[str, Tensor], where: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from didi_core.errors import InputError, unknown
+from didi_core.models.experts import Mixture
 from didi_core.models.scorer import TokenScorer
 from didi_core.streams import seeded
 
@@ -30,7 +31,8 @@ class AdapterSettings:
     """The keys of ``adapter``.
 
     rank: of the update that each layer learns. alpha: its scale is alpha / rank; None for alpha = rank.
-    targets: names of linear layers of the blocks, such as ``attn_qkv``; None for all of them.
+    targets: names of linear layers of the blocks, such as ``attn_qkv``; None for all of them but those of the experts
+        of a mixture, of which there are hundreds and each sees few positions.
 
     There is no dropout: the log-probabilities of a rollout must be those of the network that drew it.
     """
@@ -110,7 +112,14 @@ def _layers(trunk: nn.Module, settings: AdapterSettings) -> list[str]:
                 f"adapter.targets={target}: no linear layer in the blocks of this {type(trunk).__name__} has that "
                 f"name. Known: {', '.join(known)}."
             )
-    wanted = {name for name in linear if settings.targets is None or any(_named(name, t) for t in settings.targets)}
+    mixtures = [part for part in trunk.modules() if isinstance(part, Mixture)]
+    routed = {id(part) for mixture in mixtures for part in mixture.experts.modules()}
+    asked = settings.targets
+    wanted = {
+        name
+        for name, part in linear.items()
+        if (id(part) not in routed if asked is None else any(_named(name, target) for target in asked))
+    }
     return [name for name in linear if name in wanted and linear[name].weight.requires_grad]
 
 

@@ -1,8 +1,9 @@
 """The LLaMA-like transformer that large masked language models share, behind the trunk/head split.
 
-LLaDA (arXiv 2502.09992), Dream (arXiv 2508.15487) and SDAR (arXiv 2510.06303) are one network with few differences:
-RMS norms before attention and MLP, rotary positions, grouped keys and values, SwiGLU. Parameters have the names that
-transformers gives to its Llama, Qwen2 and Qwen3. It is time-independent, as all three were trained.
+LLaDA (arXiv 2502.09992), Dream (arXiv 2508.15487), SDAR (arXiv 2510.06303) and LLaDA2 (arXiv 2512.15745) are one
+network with few differences: RMS norms before attention and MLP, rotary positions, grouped keys and values, SwiGLU, of
+which LLaDA2 has many (``didi_core.models.experts``). Parameters have the names that transformers gives to its Llama,
+Qwen2 and Qwen3. It is time-independent, as all four were trained.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
 from didi_core.models.compiled import compilable
 from didi_core.models.dit import rotate
+from didi_core.models.experts import MLP, ExpertsConfig, Mixture, saved_by_mixture
 from didi_core.types import Denoiser, Vocabulary
 
 
@@ -30,6 +32,8 @@ class LlamaConfig:
     tied: the head is the embedding. qkv_bias, qk_norm: biases of queries, keys and values; norms of queries and keys.
     shifted: the hidden state of a position gives the logits of the next one (Dream).
     block: positions of a block; a position attends to its own block and to earlier ones (SDAR). 0: to all positions.
+    rotary: share of a head's width, from its beginning, that is turned by the position.
+    experts: sizes of the mixtures that layers have in place of their MLP; None for no mixtures.
     """
 
     hidden: int = 4096
@@ -47,7 +51,14 @@ class LlamaConfig:
     block: int = 0
     norm_eps: float = 1e-5
     rope_theta: float = 500_000.0
+    rotary: float = 1.0
+    experts: ExpertsConfig | None = None
     attention: str = "auto"
+
+    @property
+    def rotary_width(self) -> int:
+        """Numbers of a head that are turned by the position."""
+        return int(self.head_width * self.rotary)
 
     def __post_init__(self) -> None:
         sizes = ("hidden", "layers", "heads", "kv_heads", "head_width", "intermediate")
@@ -56,8 +67,11 @@ class LlamaConfig:
             raise InputError(f"norm_eps={self.norm_eps}, rope_theta={self.rope_theta}: both are positive.")
         if self.heads % self.kv_heads:
             raise InputError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}.")
-        if self.head_width % 2:
-            raise InputError(f"head_width={self.head_width} must be even, as rotary positions turn pairs.")
+        if not 0 < self.rotary <= 1:
+            raise InputError(f"rotary={self.rotary} is out of range: a share of the head's width, above 0, at most 1.")
+        if self.rotary_width % 2 or not self.rotary_width:
+            part = "" if self.rotary == 1 else f" times rotary={self.rotary}"
+            raise InputError(f"head_width={self.head_width}{part} must be even, as rotary positions turn pairs.")
         if self.block < 0:
             raise InputError(f"block={self.block} is out of range: a number of positions, or 0 for no blocks.")
         if not 0 <= self.mask_row < self.rows:
@@ -104,42 +118,34 @@ class Attention(nn.Module):
         q, k, v = (part(x).unflatten(-1, (-1, self.head_width)) for part in (self.q_proj, self.k_proj, self.v_proj))
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        q, k = turn(q, cos, sin).to(v.dtype), turn(k, cos, sin).to(v.dtype)
         if self.groups > 1:
             k, v = k.repeat_interleave(self.groups, dim=1), v.repeat_interleave(self.groups, dim=1)
         return q, k, v
 
 
-class MLP(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(width, inner, bias=False)
-        self.up_proj = nn.Linear(width, inner, bias=False)
-        self.down_proj = nn.Linear(inner, width, bias=False)
-
-    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        made: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return made
-
-
 class Layer(nn.Module):
-    """Attention and MLP, each with a norm before it."""
+    """Attention and MLP, or a mixture of these, each with a norm before it. number: of layers before it."""
 
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, config: LlamaConfig, number: int) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden, config.norm_eps)
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
-        self.mlp = MLP(config.hidden, config.intermediate)
+        self.mlp: MLP | Mixture = (
+            Mixture(config.hidden, config.experts)
+            if config.experts is not None and number >= config.experts.dense
+            else MLP(config.hidden, config.intermediate)
+        )
         self.block = config.block
 
     def forward(
         self, x: Float[Tensor, "N D"], rotation: tuple[Tensor, Tensor], layout: Layout, backend: str
     ) -> Float[Tensor, "N D"]:
         q, k, v = before_attention(self, x, *rotation)
-        return after_attention(self, x, attention(q, k, v, layout, backend, block=self.block))
+        mixed = attention(q, k, v, layout, backend, block=self.block)
+        # How many positions an expert has is known only as it runs: no part of a graph.
+        return _after(self, x, mixed) if isinstance(self.mlp, Mixture) else after_attention(self, x, mixed)
 
 
 @compilable
@@ -150,12 +156,14 @@ def before_attention(
     return layer.self_attn.queries_and_more(layer.input_layernorm(x), cos, sin)
 
 
-@compilable
-def after_attention(layer: Layer, x: Float[Tensor, "N D"], mixed: Float[Tensor, "N H E"]) -> Float[Tensor, "N D"]:
+def _after(layer: Layer, x: Float[Tensor, "N D"], mixed: Float[Tensor, "N H E"]) -> Float[Tensor, "N D"]:
     """The residual stream after attention's output, and after the MLP."""
     x = x + layer.self_attn.o_proj(mixed.flatten(1))
     made: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
     return made
+
+
+after_attention = compilable(_after)
 
 
 class Stack(nn.Module):
@@ -164,7 +172,7 @@ class Stack(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.rows, config.hidden)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.layers))
         self.norm: nn.Module = RMSNorm(config.hidden, config.norm_eps)
 
 
@@ -246,7 +254,7 @@ class Llama(Denoiser):
     def _layers(self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int) -> Iterator[Float[Tensor, "N D"]]:
         """The packed residual stream after each of the first ``depth`` layers."""
         x, backend = layout.pack(embedded), self.backend().name
-        turned = rotation(layout.positions, self.config.head_width, self.config.rope_theta)
+        turned = rotation(layout.positions, self.config.rotary_width, self.config.rope_theta)
         for layer in self.model.layers[:depth]:
             x = layer(x, turned, layout, backend)
             yield x
@@ -273,17 +281,33 @@ class Llama(Denoiser):
 
 
 def rotation(positions: Int[Tensor, "N"], width: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [N, 1, E/2] of the angles of each position, in fp32."""
+    """Cosines and sines [N, 1, width/2] of the angles of each position, in fp32."""
     half = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
     angles = positions[:, None].float() / theta ** (half / width)
     return angles.cos()[:, None], angles.sin()[:, None]
 
 
+def turn(
+    x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 E2"], sin: Float[Tensor, "N 1 E2"]
+) -> Float[Tensor, "N H E"]:
+    """The first 2 E2 numbers of each head turned by the angles of its position, the others as they are."""
+    width = 2 * cos.shape[-1]
+    if width == x.shape[-1]:
+        return rotate(x, cos, sin)
+    return torch.cat([rotate(x[..., :width], cos, sin), x[..., width:]], dim=-1)
+
+
 def saved_bytes(config: LlamaConfig, adapted: bool) -> int:
     """Bytes that a layer keeps of one position for the backward pass, in bf16 autocast and with fused attention.
+
+    The mean of the layers, where only some have a mixture.
 
     adapted: whether the weights are frozen in bf16 below adapters, which read a copy of every input, or learn in fp32,
         where norms keep their results too. Copies of fp32 weights in bf16 are not counted.
     """
     width, inner, mlp = config.hidden, config.heads * config.head_width, 8 * config.intermediate
+    if config.experts is not None:
+        plain = min(config.experts.dense, config.layers)
+        mixed = (config.layers - plain) * saved_by_mixture(config.experts, width, adapted)
+        mlp = (plain * mlp + mixed) // config.layers
     return 18 * width + 10 * inner + mlp if adapted else 26 * width + 8 * inner + mlp

@@ -60,7 +60,7 @@ class Sized:
 
 def shrunk(config: LlamaConfig) -> LlamaConfig:
     """A narrow network of as many layers, with the same vocabulary."""
-    return replace(config, hidden=SMALL, intermediate=SMALL, heads=1, kv_heads=1, head_width=SMALL)
+    return replace(config, hidden=SMALL, intermediate=SMALL, heads=1, kv_heads=1, head_width=SMALL, experts=None)
 
 
 def sized_components(teacher: nn.Module, learners: Sequence[Learner]) -> tuple[Component, ...]:

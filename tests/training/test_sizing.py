@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from large_files import KINDS, VOCABULARY, folder, tokenizer
+from large_files import (
+    KINDS,
+    LLADA2_MINI,
+    LLADA2_MINI_LAYER,
+    LLADA2_MINI_PARAMETERS,
+    VOCABULARY,
+    folder,
+    tokenizer,
+)
 
 from didi_core.checkpoints.importers import outline_of
 from didi_core.cli import main
@@ -19,6 +27,7 @@ from didi_core.commands.distill import _adapted
 from didi_core.device import Machine
 from didi_core.errors import InputError
 from didi_core.models.adapter import AdapterSettings, adapt
+from didi_core.models.experts import ExpertsConfig
 from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
 from didi_core.models.masters import with_master_weights
 from didi_core.objectives.base import Materials
@@ -31,6 +40,8 @@ from didi_language import LanguageDomain
 from didi_language.settings import LanguageSettings
 
 SMALL = LlamaConfig(64, 2, 4, 2, 16, 160, 40, 33, attention="sdpa")
+EXPERTS = ExpertsConfig(count=8, chosen=2, width=24, shared=1, groups=2, chosen_groups=2, dense=0, scale=2.5)
+POSITIONS = 101  # no width of a layer, by which weights are told from activations
 GIGABYTE = 10**9
 
 
@@ -64,11 +75,28 @@ def kept(config: LlamaConfig, adapted: bool, positions: int = 64) -> int:
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-@pytest.mark.parametrize("sizes", [{}, {"intermediate": 400}, {"kv_heads": 4, "head_width": 32}])
-def test_a_layer_keeps_what_the_plan_says(adapted: bool, sizes: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"intermediate": 400},
+        {"kv_heads": 4, "head_width": 32},
+        {"experts": EXPERTS},
+        {"experts": replace(EXPERTS, chosen=5, width=56, shared=2)},
+        {"experts": replace(EXPERTS, count=16, shared=0), "hidden": 96},
+    ],
+    ids=str,
+)
+def test_a_layer_keeps_what_the_plan_says(adapted: bool, sizes: dict[str, Any]) -> None:
     pytest.importorskip("peft")
-    one, two = (kept(replace(SMALL, layers=layers, **sizes), adapted, 48) for layers in (1, 2))
-    assert abs((two - one) / 48 / saved_bytes(replace(SMALL, **sizes), adapted) - 1) < 0.05
+    one, two = (kept(replace(SMALL, layers=layers, **sizes), adapted, POSITIONS) for layers in (1, 2))
+    assert abs((two - one) / POSITIONS / saved_bytes(replace(SMALL, **sizes), adapted) - 1) < 0.05
+
+
+def test_layers_with_and_without_a_mixture_count_by_their_number() -> None:
+    dense, mixed = saved_bytes(SMALL, False), saved_bytes(replace(SMALL, experts=EXPERTS), False)
+    some = replace(SMALL, layers=5, experts=replace(EXPERTS, dense=2))
+    assert abs(saved_bytes(some, False) - (2 * dense + 3 * mixed) / 5) <= 1
 
 
 def given(teacher: Llama, device: str, adapted: bool, where: Path) -> Materials:
@@ -137,6 +165,26 @@ def test_llada_8b_with_adapters_fits_one_gpu_of_80_gb(
 def test_llada_8b_in_full_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = dry_run(llada_8b(tmp_path / "hub"), monkeypatch)
     assert plan.networks > 2 * 16 * 8_015_581_184 and not plan.fits(180)  # two networks with AdamW, fp32
+
+
+def llada2_mini(path: Path) -> Path:
+    """A folder with the sizes of LLaDA2.0-mini, but two layers, and a tokenizer, without weights."""
+    path.mkdir(exist_ok=True)
+    sizes = {**LLADA2_MINI, "num_hidden_layers": 2, "mask_token_id": 33}
+    (path / "config.json").write_text(json.dumps({**KINDS["llada2"], **sizes}))
+    return tokenizer(path)
+
+
+def test_the_plan_of_a_mixture_adapts_all_but_its_experts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
+    plan = dry_run(llada2_mini(tmp_path / "hub"), monkeypatch, "adapter=lora")
+    attention = 2 * 2048 + 2 * 2048 + 2 * (2048 + 512)  # inputs and outputs of o, q, k and v
+    mlps = 3 * (2048 + 5120), 3 * (2048 + 512)  # that of the first layer, the shared one of the second
+    assert plan.components[-1].trainable == 16 * (2 * attention + sum(mlps))
+    teacher = plan.components[0]
+    assert teacher.parameters == LLADA2_MINI_PARAMETERS - 18 * LLADA2_MINI_LAYER
+    sizes = LlamaConfig(2048, 2, 16, 4, 128, 5120, experts=ExpertsConfig(256, 8, 512, 1, 8, 4, 1, 2.5))
+    assert plan.activations == 2 * plan.positions * saved_bytes(sizes, True)
 
 
 @pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", 10**9), ("hidden_size", 10**12)])

@@ -1,5 +1,5 @@
-"""Import of checkpoints: files and hub folders of MDLM, IDLM, SDTT, DiDi-Instruct, DPLM, LLaDA, Dream and
-SDAR, and our own exports.
+"""Import of checkpoints: files and hub folders of MDLM, IDLM, SDTT, DiDi-Instruct, DPLM, LLaDA, Dream,
+SDAR and LLaDA2, and our own exports.
 
 No code of a checkpoint is run: files are safetensors, or pickles read without making their objects. Loading is strict,
 and everything that is left out on purpose is reported.

@@ -1,15 +1,17 @@
-"""Layouts of large masked language models: LLaDA, Dream and SDAR, as their authors put them on the hub.
+"""Layouts of large masked language models: LLaDA, Dream, SDAR and LLaDA2, as their authors put them on the hub.
 
 All are read into ``didi_core.models.llama.Llama``, in the type that the file has, without a copy. They are recognised
 by ``model_type``. Facts: LLaDA's ``modeling_llada.py`` (OLMo's names), Dream's ``modeling_dream.py`` (Qwen2, whose
-logits are moved by one position), SDAR's ``modeling_sdar.py`` and ``generate.py`` (Qwen3, attention in blocks).
+logits are moved by one position), SDAR's ``modeling_sdar.py`` and ``generate.py`` (Qwen3, attention in blocks),
+LLaDA2's ``modeling_llada2_moe.py`` in inclusionAI/dInfer (fused projections, mixtures of experts, attention in blocks).
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ from didi_core.types import Vocabulary
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-SDAR_BLOCK = 4  # positions of a block where SDAR's configuration gives none, as its authors' generate.py
+# Positions of a block where a configuration gives none: those of the authors' code for sampling.
+SDAR_BLOCK, LLADA2_BLOCK = 4, 32
 
 # LLaDA's names, by those of the network.
 LLADA_NAMES = {
@@ -45,6 +48,15 @@ LLADA_PARTS = {
     "mlp.up_proj": "up_proj",
     "mlp.down_proj": "ff_out",
 }
+# LLaDA2's names, where they differ. Queries, keys and values are the rows of one tensor, in this order.
+LLADA2_PARTS = {
+    "self_attn.q_proj": "attention.query_key_value",
+    "self_attn.k_proj": "attention.query_key_value",
+    "self_attn.v_proj": "attention.query_key_value",
+    "self_attn.o_proj": "attention.dense",
+    "self_attn.q_norm": "attention.query_layernorm",
+    "self_attn.k_norm": "attention.key_layernorm",
+}
 OF_A_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
@@ -54,7 +66,9 @@ class Family:
 
     label: in words. sizes: names in config.json of the fields of ``LlamaConfig``; extra: fields that are the same for
     all models of the family. needed: entries that config.json must have for the network to be the one built here,
-    with None where it may be absent. named: the file's name of a tensor of the network.
+    with None where it may be absent. named: the file's name of a tensor of the network; several may be the rows of one.
+    block: positions of a block where config.json gives none; 0 for a model that attends to all positions. experts:
+    names in config.json of the fields of ``ExpertsConfig``, all of which must be there; empty for no mixtures.
     """
 
     label: str
@@ -62,6 +76,8 @@ class Family:
     extra: Mapping[str, Any]
     needed: Mapping[str, tuple[Any, ...]]
     named: Callable[[str], str] = str
+    block: int = 0
+    experts: Mapping[str, str] = field(default_factory=dict)
 
 
 def llada_name(name: str) -> str:
@@ -70,6 +86,14 @@ def llada_name(name: str) -> str:
     if found is None:
         return LLADA_NAMES.get(name, name)
     return f"model.transformer.blocks.{found[1]}.{LLADA_PARTS[found[2]]}.{found[3]}"
+
+
+def llada2_name(name: str) -> str:
+    """LLaDA2's name of a tensor."""
+    if name == EMBEDDING:
+        return "model.word_embeddings.weight"
+    found = OF_A_LAYER.fullmatch(name)
+    return name if found is None else f"model.layers.{found[1]}.{LLADA2_PARTS.get(found[2], found[2])}.{found[3]}"
 
 
 QWEN = {
@@ -117,10 +141,40 @@ FAMILIES: dict[str, Family] = {
         llada_name,
     ),
     "Dream": Family("Dream", QWEN, {"qkv_bias": True, "shifted": True}, QWEN_NEEDED),
-    "sdar": Family("SDAR", QWEN, {"qk_norm": True}, {**QWEN_NEEDED, "attention_bias": (False, None)}),
+    "sdar": Family(
+        "SDAR", QWEN, {"qk_norm": True}, {**QWEN_NEEDED, "attention_bias": (False, None)}, block=SDAR_BLOCK
+    ),
+    "llada2_moe": Family(
+        "LLaDA2",
+        {**QWEN, "qkv_bias": "use_qkv_bias", "rotary": "partial_rotary_factor"},
+        {"qk_norm": True},
+        {
+            **QWEN_NEEDED,
+            "use_bias": (False, None),
+            "use_qk_norm": (True, None),
+            "norm_head": (False, None),
+            "num_nextn_predict_layers": (0, None),
+            "score_function": ("sigmoid", None),
+            "norm_topk_prob": (True, None),
+            "moe_router_enable_expert_bias": (True, None),
+        },
+        llada2_name,
+        LLADA2_BLOCK,
+        {
+            "count": "num_experts",
+            "chosen": "num_experts_per_tok",
+            "width": "moe_intermediate_size",
+            "shared": "num_shared_experts",
+            "groups": "n_group",
+            "chosen_groups": "topk_group",
+            "dense": "first_k_dense_replace",
+            "scale": "routed_scaling_factor",
+        },
+    ),
 }
 OPTIONAL = {"kv_heads", "head_width", "tied", "qkv_bias"}  # fields that config.json may leave out
-MOST_LAYERS = 1000  # of a network whose weights, that would give their number, are not there
+# Of a network whose weights, that would give their number, are not there.
+MOST_LAYERS, MOST_EXPERTS = 1000, 100_000
 THETA = 10_000.0  # base of the rotary frequencies where config.json gives none
 
 
@@ -152,6 +206,7 @@ def read_llama(held: Held, vocabulary: Vocabulary, key: str = "source") -> Impor
             raise InputError(f"{where}: config.json ties {own_head} to {embedding}, but the file has another one.")
         del tensors[own_head]
         ignored[own_head] = f"the same as {embedding}"
+    check_experts(sizes, len(tensors), f"its weights are {len(tensors):,} tensors", where)
     check_sizes(lambda: _empty(sizes, vocabulary, where), sizes.layers, tensors, where, named=kind.named)
     strange = {name: value.dtype for name, value in tensors.items() if value.dtype not in FLOATS}
     if strange:
@@ -159,8 +214,20 @@ def read_llama(held: Held, vocabulary: Vocabulary, key: str = "source") -> Impor
         raise InputError(f"{where}: {name} is of type {strange[name]}: quantised weights are not read. Get the others.")
     check_finite(tensors, where)
     denoiser = _empty(sizes, vocabulary, where)
-    denoiser.load_state_dict({name: tensors[kind.named(name)] for name in denoiser.state_dict()}, assign=True)
+    denoiser.load_state_dict(_by_own_names(denoiser, tensors, kind.named), assign=True)
     return Imported(denoiser.eval(), None, kind.label, _type(tensors), ignored)
+
+
+def _by_own_names(network: Llama, tensors: Mapping[str, Tensor], named: Callable[[str], str]) -> dict[str, Tensor]:
+    """The tensors of a file by the network's names, without a copy: where several are the rows of one, views of it."""
+    own, inside = network.state_dict(), defaultdict[str, list[str]](list)
+    for name in own:
+        inside[named(name)].append(name)
+    return {
+        name: part
+        for held, names in inside.items()
+        for name, part in zip(names, tensors[held].split([len(own[name]) for name in names]), strict=True)
+    }
 
 
 def outline(config: Mapping[str, Any], source: str, vocabulary: Vocabulary, key: str) -> Llama | None:
@@ -180,6 +247,7 @@ def outline(config: Mapping[str, Any], source: str, vocabulary: Vocabulary, key:
         raise InputError(f"{where}: config.json has torch_dtype={named}; only float types are read.")
     if sizes.layers > MOST_LAYERS:
         raise InputError(f"{where}: config.json has {sizes.layers:,} layers; at most {MOST_LAYERS:,} are planned for.")
+    check_experts(sizes, MOST_EXPERTS, f"at most {MOST_EXPERTS:,} are planned for", where)
     return _empty(sizes, vocabulary, where).to(dtype).eval()
 
 
@@ -205,6 +273,7 @@ def sizes_of(held: Held, kind: Family, vocabulary: Vocabulary, where: str) -> Ll
     mask = held.setting("mask_token_id")
     read["mask_row"] = vocabulary.own_mask if mask is None else mask
     missing = [kind.sizes.get(f, "mask_token_id") for f, value in read.items() if value is None and f not in OPTIONAL]
+    missing += [name for name in kind.experts.values() if held.setting(name) is None]
     if missing:
         raise InputError(f"{where}: config.json does not have {', '.join(missing)}.")
     given: dict[str, Any] = {field: value for field, value in read.items() if value is not None} | dict(kind.extra)
@@ -214,10 +283,20 @@ def sizes_of(held: Held, kind: Family, vocabulary: Vocabulary, where: str) -> Ll
     given.setdefault("kv_heads", given["heads"])
     given.setdefault("head_width", given["hidden"] // given["heads"])
     given["rope_theta"] = _theta(held, where)
-    if kind.label == "SDAR":
+    if kind.block:
         size = held.setting("block_size")
-        given["block"] = SDAR_BLOCK if size is None else size
+        given["block"] = kind.block if size is None else size
+    if kind.experts:
+        given["experts"] = {field: held.setting(name) for field, name in kind.experts.items()}
     return build(LlamaConfig, given, f"{where}: config.json: model")
+
+
+def check_experts(sizes: LlamaConfig, most: int, reason: str, where: str) -> None:
+    """Raise InputError for more experts than ``most`` in all layers, before a network is made of them."""
+    own = sizes.experts
+    number = 0 if own is None else own.count * max(0, sizes.layers - own.dense)
+    if number > most:
+        raise InputError(f"{where}: config.json describes {number:,} experts in {sizes.layers:,} layers; {reason}.")
 
 
 def check_mask(sizes: LlamaConfig, vocabulary: Vocabulary, where: str) -> None:

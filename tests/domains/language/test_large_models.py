@@ -1,4 +1,4 @@
-"""LLaDA, Dream and SDAR as teachers of texts: their tokenizers, masks and chat templates, and a run with an adapter."""
+"""Large teachers of texts: their tokenizers, masks and chat templates, and a run with an adapter."""
 
 from __future__ import annotations
 
@@ -93,9 +93,12 @@ def test_the_domain_reads_them_and_refuses_another_mask(kind: str, tmp_path: Pat
         domain(path).teacher(str(path))
 
 
-def test_a_run_by_adapters_keeps_the_type_of_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", ["llada", "llada2"])
+def test_a_run_by_adapters_keeps_the_type_of_the_weights(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("peft")
-    path, run = hub(tmp_path / "hub"), tmp_path / "run"
+    path, run = hub(tmp_path / "hub", kind), tmp_path / "run"
     keys = ("domain=language", f"teacher={path}", f"data.tokenizer={path}", "data.length=16", f"run_dir={run}")
     assert main(["distill", *keys, *SHORT, "adapter=lora", "adapter.rank=2"]) == 0, capsys.readouterr().err
     student = load_denoiser(run)
@@ -107,8 +110,11 @@ def test_a_run_by_adapters_keeps_the_type_of_the_weights(tmp_path: Path, capsys:
     assert len(out.read_text().splitlines()) == 2
 
 
-def test_a_student_that_learns_in_full_has_weights_in_fp32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, run = hub(tmp_path / "hub", "dream"), tmp_path / "run"
+@pytest.mark.parametrize("kind", ["dream", "llada2"])
+def test_a_student_that_learns_in_full_has_weights_in_fp32(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, run = hub(tmp_path / "hub", kind), tmp_path / "run"
     keys = ("domain=language", f"teacher={path}", f"data.tokenizer={path}", "data.length=16", f"run_dir={run}")
     assert main(["distill", *keys, *SHORT]) == 0, capsys.readouterr().err
     student, teacher = load_denoiser(run), domain(path).teacher(str(path))
