@@ -4,11 +4,11 @@
 
 Three groups of rows, all read where their sweep of temperatures meets the entropy of held-out data: the teacher under
 plain ancestral sampling (law iid, uniform grid) at many calls, the teacher under ``--law`` and ``--grid``, which no
-training gave, and the students under the same law and grid. Samples come in sets of 64; set i of every row has the same
-lengths. Sets are drawn in turns, those of all rows before the next ones, so that the command can be stopped at any time
-(``--limit`` seconds) and repeated: what is drawn stays in ``OUT/samples``. Few sets are drawn where calls are many
-(``--sets-at 128=2``), and a comparison takes the sets that both rows have. ``OUT/worth.json`` and ``worth.md`` say how
-many these are.
+training gave, and the students under the same law and grid. Samples come in sets (``--size``); set i of every row has
+the same lengths. Sets are drawn in turns, those of all rows before the next ones, so that the command can be stopped at
+any time (``--limit`` seconds) and repeated: what is drawn stays in ``OUT/samples``. Few sets are drawn where calls are
+many (``--sets-at 128=2``), and a comparison takes the sets that both rows have. ``OUT/worth.json`` and ``worth.md`` say
+how many these are.
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ from didi_core.run import Run
 from didi_core.sampling.generate import SamplerSettings
 from didi_core.storage.files import write_atomic, write_json
 from didi_core.types import Domain, Metric
-
-SIZE = 64  # samples of a set
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +128,7 @@ def draw(lines: Sequence[Line], domain: Domain, measure: Measure, given: argpars
     """Draw sets in turns until all are there, or there is no time left; then take what was drawn before."""
     started, cache = time.monotonic(), StatisticsCache(given.out / "samples")
     for number in range(max(line.sets for line in lines)):
-        how = Measuring(SIZE, seeds=(number,), batch_size=SIZE, cache_dir=given.out / "samples")
+        how = Measuring(given.size, seeds=(number,), batch_size=given.size, cache_dir=given.out / "samples")
         drawing = Drawing(Run(domain), how)
         for place in range(max(len(line.temperatures) for line in lines)):
             for line in lines:
@@ -150,11 +148,11 @@ def draw(lines: Sequence[Line], domain: Domain, measure: Measure, given: argpars
                     print(f"{line.label}, {line.calls} calls, {temperature:g}, set {number}", flush=True)
 
 
-def described(line: Line, measure: Measure) -> dict[str, object]:
+def described(line: Line, measure: Measure, size: int) -> dict[str, object]:
     """One row: samples, the metrics as sampled at temperature 1, and the quality at matched entropy."""
     sets, sweep = line.complete(), line.temperatures
     told: dict[str, object] = {"model": line.label, "law": line.settings.law, "grid": line.settings.grid}
-    told |= {"calls": line.calls, "samples": sets * SIZE, "temperatures": list(sweep)}
+    told |= {"calls": line.calls, "samples": sets * size, "temperatures": list(sweep)}
     if not sets:
         return told
     plain = min(sweep, key=lambda t: abs(t - 1))
@@ -175,18 +173,19 @@ def page(report: dict[str, object], quality: str) -> str:
         cells = [row["model"], f"{row['law']}, {row['grid']}", row["calls"], row["samples"]]
         cells += [_cell(row.get(quality)), _cell(row.get("entropy"))]
         lines.append(f"| {' | '.join(map(str, [*cells, _cell(matched_at.get('quality'))]))} |")
+    size = report["samples of a set"]
     titles = {"student over plain teacher": "student", "law and grid alone over plain teacher": "law and grid alone"}
     for title, what in titles.items():
         compared: dict[str, dict[str, dict[str, object]]] = report[title]  # type: ignore[assignment]
-        lines += [line for calls, against in compared.items() for line in _against(what, calls, against)]
+        lines += [line for calls, against in compared.items() for line in _against(what, calls, against, size)]
     return "\n".join(lines) + "\n"
 
 
-def _against(what: str, calls: str, against: dict[str, dict[str, object]]) -> list[str]:
+def _against(what: str, calls: str, against: dict[str, dict[str, object]], size: object) -> list[str]:
     """One model at one number of calls beside each plain one."""
     lines = ["", f"{what}, {calls} calls, against plain calls of the teacher; mean over seeds"]
     for plain, told in against.items():
-        lines.append(f"- {plain}: {_sentence(told)} ({told['sets']} sets of {SIZE})")
+        lines.append(f"- {plain}: {_sentence(told)} ({told['sets']} sets of {size})")
         varied: dict[str, object] = told.get("at matched variety", {})  # type: ignore[assignment]
         lines += [f"  - at matched variety: {_sentence(varied)}"] if varied else []
     return lines
@@ -224,7 +223,8 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--plain", type=int, nargs="+", default=[16, 32, 64, 128, 256], help="of the teacher, iid")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.8])
     parser.add_argument("--student-temperatures", type=float, nargs="+", help="where they are others")
-    parser.add_argument("--sets", type=int, default=16, help="of the teacher, 64 samples each")
+    parser.add_argument("--size", type=int, default=64, help="samples of a set")
+    parser.add_argument("--sets", type=int, default=16, help="of the teacher")
     parser.add_argument("--student-sets", type=int, default=5, help="of each student")
     parser.add_argument("--sets-at", nargs="*", default=[], metavar="CALLS=SETS", help="of the plain teacher")
     parser.add_argument("--limit", type=float, default=math.inf, help="seconds after which no further set is drawn")
@@ -261,9 +261,10 @@ def main(words: Sequence[str] | None = None) -> int:
     draw(lines, domain, measure, given)
     report: dict[str, object] = {
         "domain": domain.name,
+        "samples of a set": given.size,
         "entropy": measure.at,
         "held out": {name: _numbers(found) for name, found in data.items()},
-        "rows": [described(line, measure) for line in lines],
+        "rows": [described(line, measure, given.size) for line in lines],
         "student over plain teacher": {
             str(calls): {str(line.calls): measure.mean_ratio(each, line) for line in many}
             for calls, each in ours.items()
