@@ -4,11 +4,15 @@ the page names. What cannot be executed here is listed with the reason."""
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 from command_lines import Line
-from workshop import commands, furnish, small
+from workshop import commands, furnish, one_sweep, small
 
 from didi_core.cli import main
 
@@ -16,10 +20,11 @@ PAGES = (
     "start.md", "training.md", "scale.md", "language.md", "protein_teachers.md", "design.md", "structures.md",
     "checkpoints.md", "evaluation.md", "demo.md", "motif_tutorial.md",
 )  # fmt: skip
-NOT_YET = ("training.md", "scale.md", "language.md", "design.md", "checkpoints.md", "evaluation.md")  # parsed only
+NOT_YET = ("training.md", "scale.md", "language.md")  # parsed only
 GPUS = "several processes; tests/training/test_parallel.py and tests/commands/test_shared_work.py run two"
 WEIGHTS = "weights of the hub, which no test fetches; tests/domains/protein has networks of random weights"
 PREDICTOR = "structures of another program; tests/domains/protein/test_structures.py writes such folders"
+UNFOLDED = "a filter by structures, which nothing here predicts"
 ELSEWHERE = {  # page and beginning of a command -> why it is not executed here
     ("scale.md", "torchrun"): GPUS,
     ("training.md", "torchrun"): GPUS,
@@ -33,7 +38,8 @@ ELSEWHERE = {  # page and beginning of a command -> why it is not executed here
     ("protein_teachers.md", "didi"): f"DPLM: {WEIGHTS}",
     ("design.md", "didi score input=designs.fasta fold=esmfold"): WEIGHTS,
     ("design.md", "didi score input=designs.fasta fold=none pppl="): WEIGHTS,
-    ("design.md", "didi filter input=scored min.plddt"): "a filter by structures, which nothing here predicts",
+    ("design.md", "didi filter input=scored min.plddt"): UNFOLDED,
+    ("design.md", "didi filter input=scored preset=strict"): UNFOLDED,
     ("structures.md", "didi"): PREDICTOR,
     ("checkpoints.md", "didi import"): "a checkpoint of others; tests/checkpoints/test_importers.py has their layouts",
     ("checkpoints.md", "didi sample run=mdlm"): "a checkpoint of others",
@@ -47,6 +53,16 @@ ELSEWHERE = {  # page and beginning of a command -> why it is not executed here
     ("demo.md", "didi demo"): "serves until it is ended; tests/web starts it in a browser",
     ("motif_tutorial.md", "didi"): "tests/domains/protein/test_motif_tutorial.py executes the page",
 }  # fmt: skip
+THE_READERS = {  # what a page calls a run of the reader's -> the domain of the one that stands there
+    "checkpoints.md": {"a_run": "protein"},
+    "design.md": {"a_run": "protein"},
+    "evaluation.md": {"a_run": "protein", "RUN": "toy", "RUN_A": "toy", "RUN_B": "toy"},
+    "language.md": {"a_run": "language"},
+    "start.md": {"a_run": "protein"},
+}
+NEW_FOLDER = "<new folder>"
+
+
 def why_not(line: Line) -> str:
     """Why a command is not executed here; '' if it is."""
     plain = re.sub(r" +", " ", line.text)
@@ -64,16 +80,38 @@ def test_all_of_getting_started_is_executed() -> None:
     assert "start.md" not in NOT_YET
 
 
+def test_a_sweep_is_cut_to_two_jobs() -> None:
+    swept = ["distill", "seed=0,1,2", "steps=[1,2]", "training.lr=1e-4,3e-4", "-m"]
+    assert one_sweep(swept) == ["distill", "seed=0,1", "steps=[1,2]", "training.lr=1e-4", "-m"]
+    assert one_sweep(swept[:-1]) == swept[:-1]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The finished run of a domain, trained when it is first asked for."""
+
+    @cache
+    def made(domain: str) -> Path:
+        folder = tmp_path_factory.mktemp("runs") / domain
+        assert main(small(["distill", f"domain={domain}", f"run_dir={folder}"])) == 0
+        return folder
+
+    return made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if p not in NOT_YET and not all(map(why_not, commands(p)))])
-def test_a_page_can_be_followed(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_can_be_followed(
+    page: str, tiny_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where texts are kept as tokens
     furnish(tmp_path)
-    if any("<run>" in line.text for line in commands(page)):
-        assert main(small(["distill", "domain=protein", "run_dir=a_run"])) == 0
+    for name, domain in THE_READERS.get(page, {}).items():
+        shutil.copytree(tiny_run(domain), tmp_path / name)
     for line in commands(page):
         if why_not(line):
             continue
-        (words,) = line.commands("a_run")
-        words = small([word.replace("a_run,a_run", "a_run,runs/student") for word in words[1:]])
+        (words,) = replace(line, text=line.text.replace(NEW_FOLDER, "a_folder")).commands("a_run")
+        words = small(one_sweep([word.replace("a_run,a_run", "a_run,runs/student") for word in words[1:]]))
         assert main(words) == 0, f"{line.place}\nas {' '.join(words)}"

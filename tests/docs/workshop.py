@@ -57,10 +57,26 @@ def commands(page: str) -> list[Line]:
     return [line for line in of_markdown(text, page) if not line.inline and re.match(r"didi |torchrun ", line.text)]
 
 
+def one_sweep(words: list[str]) -> list[str]:
+    """The words of a command; of a sweep two jobs: the first key that has several values keeps two, others one."""
+    if not {"-m", "--multirun"} & set(words):
+        return words
+    kept, left = [], 2
+    for word in words:
+        key, found, value = word.partition("=")
+        if found and "," in value and not value.startswith("["):
+            word = f"{key}={','.join(value.split(',')[:left])}"
+            left = 1
+        kept.append(word)
+    return kept
+
+
 def small(words: list[str]) -> list[str]:
     """The words of a command with the values of ``SMALL``."""
     command, *settings = words
     wanted = dict(SMALL.get(command, {}))
+    if "model=judge" in settings:  # another architecture, of which there is no smaller one by name
+        wanted |= {"model": "judge", "model.hidden": "32", "model.layers": "1", "model.heads": "2"}
     slices = [int(word.partition("=")[2]) for word in settings if word.startswith("training.accumulate=")]
     if slices:  # each holds a whole group
         wanted["training.batch_size"] = str(8 * slices[0])
