@@ -45,10 +45,11 @@ for (const root of document.querySelectorAll(arguments[0])) {
     const box = it.getBoundingClientRect();
     if (!text || !box.width || !box.height || it.closest('script, style, [hidden]')) continue;
     const look = getComputedStyle(it);
-    if (look.visibility === 'hidden' || look.opacity === '0') continue;
+    let shown = look.visibility === 'hidden' ? 0 : 1;
+    for (let at = it; at; at = at.parentElement) shown *= Number(getComputedStyle(at).opacity);
+    if (shown === 0) continue;
     const ground = behind(it), ink = parts(it.closest('svg') ? look.fill : look.color);
-    let shade = ink[3];
-    for (let at = it; at; at = at.parentElement) shade *= Number(getComputedStyle(at).opacity);
+    const shade = shown * ink[3];
     const [low, high] = [light(ground), light(over([...ink.slice(0, 3), shade], ground))].sort((a, b) => a - b);
     const size = parseFloat(look.fontSize), bold = Number(look.fontWeight) >= 700;
     const wanted = size >= 24 || bold && size >= 18.66 ? 3 : 4.5, contrast = (high + 0.05) / (low + 0.05);
