@@ -77,9 +77,8 @@ def small(words: list[str]) -> list[str]:
     wanted = dict(SMALL.get(command, {}))
     if "model=judge" in settings:  # another architecture, of which there is no smaller one by name
         wanted |= {"model": "judge", "model.hidden": "32", "model.layers": "1", "model.heads": "2"}
-    slices = [int(word.partition("=")[2]) for word in settings if word.startswith("training.accumulate=")]
-    if slices:  # each holds a whole group
-        wanted["training.batch_size"] = str(8 * slices[0])
+    if any(word.startswith("training.accumulate=") for word in settings):  # each slice holds a whole group
+        wanted |= {"objective.baseline.group": "2", "evaluate.enabled": "false"}
     kept = []
     for word in settings:
         key, found, value = word.partition("=")
