@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ import pytest
 import torch
 from process_group import alone, outcome, start
 
+from didi_core.checkpoints.card import save_model
 from didi_core.cli import main
+from didi_core.commands.common import about_domain, make_domain
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError
+from didi_core.models.dit import DiT, DiTConfig
 from didi_core.processes import Processes
 from didi_core.sampling import generate as generation
 from didi_core.sampling.sharing import Drawn, Sharing, name_of
@@ -126,15 +129,14 @@ def test_samples_of_two_processes_are_those_of_one_and_a_stopped_command_goes_on
     assert json.loads((tmp_path / "stopped" / "run.json").read_text())["world_size"] == 2
 
 
-@pytest.mark.slow
-def test_a_killed_process_loses_only_its_open_batch(tmp_path: Path, one_thread: None) -> None:
-    many = ["num=400", "batch_size=2", "steps=16"]
-    started, store = start(["-m", "didi_core", *sampled(tmp_path / "killed", *many)])
+def killed(command: Sequence[str], journals: Callable[[], list[int]]) -> int:
+    """The command by two processes, of which the second is killed once each journal has rows.
 
-    def journals() -> list[int]:
-        return [len(Journal(path).rows(repair=False)) for path in (tmp_path / "killed" / "parts").glob("*/*.jsonl")]
-
-    until = time.monotonic() + 60
+    Returns:
+        rows in the journals afterwards.
+    """
+    started, store = start(["-m", "didi_core", *command])
+    until = time.monotonic() + 120
     while (len(journals()) < 2 or min(journals()) < 3) and time.monotonic() < until:
         time.sleep(0.02)
     started[1].kill()
@@ -142,7 +144,17 @@ def test_a_killed_process_loses_only_its_open_batch(tmp_path: Path, one_thread: 
     del store
     assert [process.returncode for process in started] == [1, -9], told
     assert "What was finished is kept: repeat the command" in told[0][1]
-    kept = sum(journals())
+    return sum(journals())
+
+
+def rows_of(folder: Path, pattern: str) -> Callable[[], list[int]]:
+    return lambda: [len(Journal(path).rows(repair=False)) for path in folder.glob(pattern)]
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_only_its_open_batch(tmp_path: Path, one_thread: None) -> None:
+    many = ["num=400", "batch_size=2", "steps=16"]
+    kept = killed(sampled(tmp_path / "killed", *many), rows_of(tmp_path / "killed", "parts/*/*.jsonl"))
     assert 6 <= kept < 200 and not (tmp_path / "killed" / "samples.jsonl").exists()
     assert main(sampled(tmp_path / "killed", *many)) == 0
     assert main(sampled(tmp_path / "whole", *many)) == 0
@@ -151,6 +163,13 @@ def test_a_killed_process_loses_only_its_open_batch(tmp_path: Path, one_thread: 
 
 
 # --- evaluate, and the comparison at the end of distill
+
+
+def values_of(folder: Path) -> list[Any]:
+    """The values of a report by model."""
+    text = (folder / "report.json").read_text()
+    report = json.loads(text, parse_float=lambda word: round(float(word), 9))  # sums of the same rows may round
+    return [(row["model"], row["values"]) for row in report["rows"]]
 
 
 @pytest.mark.slow
@@ -177,12 +196,28 @@ def test_an_evaluation_by_two_processes_finds_what_one_finds(tmp_path: Path) -> 
     alone([*made, f"out={tmp_path / 'one'}"])
     assert [path.read_bytes().splitlines()[1:] for path in first] == kept
 
-    def values(name: str) -> list[Any]:
-        text = (tmp_path / name / "report.json").read_text()
-        report = json.loads(text, parse_float=lambda word: round(float(word), 9))  # sums of the same rows may round
-        return [(row["model"], row["values"]) for row in report["rows"]]
+    assert values_of(tmp_path / "one") == values_of(tmp_path / "two")
 
-    assert values("one") == values("two")
+
+@pytest.mark.slow
+def test_an_evaluation_goes_on_after_one_of_its_processes_was_killed(tmp_path: Path, one_thread: None) -> None:
+    domain = make_domain("toy", {})
+    torch.manual_seed(0)
+    network = DiT(DiTConfig(hidden=16, layers=2, heads=2, conditioning=8), domain.vocabulary)
+    save_model(tmp_path / "model", network, about_domain(domain, {}))
+    words = [
+        "evaluate", f"run={tmp_path / 'model'}", "num=300", "num_at={}", "batch_size=2", "steps=[16]",
+        "temperatures=[1.0]", "device=cpu",
+    ]  # fmt: skip
+    command = [*words, f"out={tmp_path / 'killed'}"]
+    kept = killed(command, rows_of(tmp_path, "killed/evaluation/*.parts/*.jsonl"))
+    assert 6 <= kept < 150 and not (tmp_path / "killed" / "report.json").exists()
+    assert main(command) == 0
+    assert main([*words, f"out={tmp_path / 'whole'}"]) == 0
+    samples = [next((tmp_path / name / "evaluation").glob("*.jsonl")) for name in ("killed", "whole")]
+    assert len({tuple(path.read_bytes().splitlines()[1:]) for path in samples}) == 1
+    values = [values_of(tmp_path / name) for name in ("killed", "whole")]
+    assert values[0] and values[0] == values[1]
 
 
 # --- score
@@ -230,6 +265,17 @@ def test_scores_of_several_processes_are_those_of_one_and_a_stopped_command_goes
     journals = {path.name: len(Journal(path).rows()) for path in (tmp_path / "stopped" / "parts").iterdir()}
     assert journals == {"sequence.jsonl": 8, "sequence.1.jsonl": 2, "sequence.2.jsonl": 1}
     assert main(scored(tmp_path, "stopped")) == 0, "and one process goes on where three were"
+
+
+@pytest.mark.slow
+def test_scores_go_on_after_one_process_was_killed(tmp_path: Path) -> None:
+    fasta(tmp_path / "designs.fasta", 8_000), fasta(tmp_path / "known.fasta", 200)
+    kept = killed(scored(tmp_path, "killed"), rows_of(tmp_path / "killed" / "parts", "sequence*.jsonl"))
+    assert 6 <= kept < 8_000
+    assert main(scored(tmp_path, "killed")) == 0
+    assert main(scored(tmp_path, "whole")) == 0
+    for name in ("scores.jsonl", "scores.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_a_design_that_ran_out_of_memory_yields_to_its_later_row(tmp_path: Path) -> None:
