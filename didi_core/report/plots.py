@@ -51,8 +51,10 @@ def frontier_plot(evaluation: Evaluation) -> Plot:
     data = next((row for row in evaluation.rows if row.kind == "data"), None)
     canvas, panels = panels_of(len(families), height=3.9)
     named: list[list[tuple[float, float, str, str]]] = []
+    furthest: list[float] = []  # where the intervals of a panel end
     for axes, family in zip(panels, families, strict=True):
         ends: list[tuple[float, float, str, str]] = []
+        right = -np.inf
         for (model, method), curve in evaluation.frontiers.items():
             if replace(method, steps=None) != family:
                 continue
@@ -61,14 +63,16 @@ def frontier_plot(evaluation: Evaluation) -> Plot:
             )
             strength = 0.45 + 0.55 * (steps.index(method.steps or 0) + 1) / len(steps)
             colour, values = _colour(evaluation, model), np.exp(curve.log_quality)
+            across = _bars(curve.entropy, curve.entropy_draws)
             axes.errorbar(
                 curve.entropy,
                 values,
-                xerr=_bars(curve.entropy, curve.entropy_draws),
+                xerr=across,
                 yerr=_bars(values, np.exp(curve.log_quality_draws)),
                 color=colour, alpha=strength, marker=_marker(evaluation, model), markersize=3.5, linewidth=1.6,
                 elinewidth=0.8,
             )  # fmt: skip
+            right = max(right, float(np.max(curve.entropy + across[1])))
             end = int(np.argmax(curve.entropy))
             figure = str(method.steps or method.law or "1/token")
             ends.append((float(curve.entropy[end]), float(values[end]), figure, colour))
@@ -82,10 +86,11 @@ def frontier_plot(evaluation: Evaluation) -> Plot:
         log_axis(axes.yaxis)
         axes.margins(x=0.1)
         named.append(ends)
+        furthest.append(right)
     _legend(canvas, evaluation, {m for m, _ in evaluation.frontiers}, held_out="held-out data")
     lay_out(canvas)
-    for axes, ends in zip(panels, named, strict=True):
-        _end_labels(axes, ends)
+    for axes, ends, right in zip(panels, named, furthest, strict=True):
+        _end_labels(axes, ends, right)
     caption = (
         f"Frontier: each curve is one model at one number of steps (the figure at its end) over temperatures. "
         f"Lower and further right is better; models are compared on the dashed line, the "
@@ -191,15 +196,15 @@ def _bars(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
     return np.maximum(np.stack([values - low, high - values]), 0)
 
 
-def _end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], apart: float = 10.5) -> None:
-    """Label curves at their right ends, in one column, at least ``apart`` points from each other.
+def _end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], right: float, apart: float = 10.5) -> None:
+    """Label curves in one column, at least ``apart`` points from each other, beyond ``right``, where intervals end.
 
     The line to a label has the curve's colour, the label one that can be read.
     """
     scale = axes.figure.dpi / 72
     ordered = sorted(ends, key=lambda end: end[1])
     places = np.array([axes.transData.transform(end[:2]) for end in ordered]).reshape(-1, 2) / scale
-    column = places[:, 0].max(initial=0.0) + 12
+    column = axes.transData.transform((right, ordered[0][1]))[0] / scale + 7
     heights = spread(places[:, 1], apart)
     for (x, y, text, colour), (left, own), height in zip(ordered, places, heights, strict=True):
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.5, "shrinkA": 0, "shrinkB": 2}
