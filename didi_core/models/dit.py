@@ -7,17 +7,18 @@ vector for all positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
 from didi_core.models.compiled import compilable
+from didi_core.models.packed import PackedDenoiser
 from didi_core.types import NoisyDenoiser, Vocabulary
 
 FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
@@ -243,7 +244,7 @@ class OutputLayer(nn.Module):
         return normed
 
 
-class DiT(NoisyDenoiser):
+class DiT(PackedDenoiser, NoisyDenoiser):
     """A denoiser (``didi_core.types.Denoiser``): packed transformer trunk, modulated head. It reads noise where
     ``config.noise`` says so.
 
@@ -266,6 +267,15 @@ class DiT(NoisyDenoiser):
     def backend(self) -> Backend:
         """The attention backend of a call under the current autocast state."""
         return current_backend(self.config.attention, self.vocab_embed.embedding)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    def token_rows(self) -> Float[Tensor, "V D"]:
+        """Embeddings of the tokens; that of the mask is the last row, and is not among them."""
+        return self.vocab_embed.embedding[: self.vocabulary.size]
 
     @property
     def noise_size(self) -> int:  # type: ignore[override]
@@ -311,24 +321,9 @@ class DiT(NoisyDenoiser):
         moved: Tensor = self.noise_map(given)
         return moved
 
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return len(self.blocks)
-
-    def after_blocks(self, tokens: Int[Tensor, "B L"], layers: Sequence[int]) -> list[Float[Tensor, "B L D"]]:
-        """The residual stream after each of these blocks, counted from 1; blocks after the last one do not run."""
-        layout = Layout.of(tokens, self.vocabulary)
-        states = dict(enumerate(self._blocks(layout, self.embed(tokens), max(layers)), start=1))
-        return [layout.unpack(states[layer]) for layer in layers]
-
-    def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """Run the blocks on embeddings; ``tokens`` only marks the padding."""
-        layout = Layout.of(tokens, self.vocabulary)
-        *_, last = self._blocks(layout, embedded, self.depth)
-        return layout.unpack(last)
-
-    def _blocks(self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int) -> Iterator[Float[Tensor, "N D"]]:
+    def run_blocks(
+        self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int
+    ) -> Iterator[Float[Tensor, "N D"]]:
         """The packed residual stream after each of the first ``depth`` blocks."""
         x = layout.pack(embedded)
         if self.config.positions:
@@ -341,15 +336,6 @@ class DiT(NoisyDenoiser):
         for block in self.blocks[:depth]:
             x = block(x, condition, rotation, layout, backend)
             yield x
-
-    def soft_embed(
-        self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
-    ) -> Float[Tensor, "B L D"]:
-        """Embeddings with those at ``where`` replaced by the weighted mean of token embeddings."""
-        table = self.vocab_embed.embedding[: self.vocabulary.size]
-        with torch.autocast(table.device.type, enabled=False):  # in half, one-hot weights would not equal the token
-            soft = weights.to(table.dtype) @ table
-        return self.embed(tokens).masked_scatter(where[..., None], soft)
 
     def features(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Hidden states as the head reads them: normalised and modulated."""

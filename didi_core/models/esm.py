@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
 from didi_core.models.compiled import compilable, is_compiling
+from didi_core.models.packed import soft_tokens
 from didi_core.types import Denoiser, Vocabulary
 
 if TYPE_CHECKING:
@@ -211,9 +211,7 @@ class Esm(Denoiser):
 
         A soft token is visible, and token dropout counts it as such whatever ``tokens`` holds there.
         """
-        table = self.esm.embeddings.word_embeddings.weight
-        with torch.autocast(table.device.type, enabled=False):  # in half, one-hot weights would not equal the token
-            soft = weights.to(table.dtype) @ table[: self.vocabulary.size]
+        soft = soft_tokens(self.esm.embeddings.word_embeddings.weight[: self.vocabulary.size], weights)
         embedded = self.esm.embeddings.word_embeddings(tokens).masked_scatter(where[..., None], soft)
         return self._compensate(tokens, embedded, (tokens == self.vocabulary.mask) & ~where)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +21,8 @@ from didi_core.models.attention import BACKENDS, Backend, Layout, attention, cur
 from didi_core.models.compiled import compilable
 from didi_core.models.dit import rotate
 from didi_core.models.experts import MLP, ExpertsConfig, Mixture, saved_by_mixture
-from didi_core.types import Denoiser, Vocabulary
+from didi_core.models.packed import PackedDenoiser
+from didi_core.types import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class Stack(nn.Module):
         self.norm: nn.Module = RMSNorm(config.hidden, config.norm_eps)
 
 
-class Llama(Denoiser):
+class Llama(PackedDenoiser):
     """A denoiser (``didi_core.types.Denoiser``) of LLaMA's architecture that is not causal.
 
     The vocabulary's mask, id V, is looked up at ``config.mask_row``; tokens keep the ids of their tokenizer.
@@ -238,35 +239,24 @@ class Llama(Denoiser):
         """Number of layers."""
         return len(self.model.layers)
 
-    def after_blocks(self, tokens: Int[Tensor, "B L"], layers: Sequence[int]) -> list[Float[Tensor, "B L D"]]:
-        """The residual stream after each of these layers, counted from 1; layers after the last one do not run."""
-        layout = Layout.of(tokens, self.vocabulary)
-        states = dict(enumerate(self._layers(layout, self.embed(tokens), max(layers)), start=1))
-        return [layout.unpack(states[layer]) for layer in layers]
+    def token_rows(self) -> Float[Tensor, "V D"]:
+        """Embeddings of the tokens, which are the first rows."""
+        return self.model.embed_tokens.weight[: self.vocabulary.size]
 
     def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Run the layers on embeddings; ``tokens`` only marks the padding."""
-        layout = Layout.of(tokens, self.vocabulary)
-        *_, last = self._layers(layout, embedded, self.depth)
-        hidden = layout.unpack(last)
+        hidden = super().encode(tokens, embedded)
         return torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1) if self.config.shifted else hidden
 
-    def _layers(self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int) -> Iterator[Float[Tensor, "N D"]]:
+    def run_blocks(
+        self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int
+    ) -> Iterator[Float[Tensor, "N D"]]:
         """The packed residual stream after each of the first ``depth`` layers."""
         x, backend = layout.pack(embedded), self.backend().name
         turned = rotation(layout.positions, self.config.rotary_width, self.config.rope_theta)
         for layer in self.model.layers[:depth]:
             x = layer(x, turned, layout, backend)
             yield x
-
-    def soft_embed(
-        self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
-    ) -> Float[Tensor, "B L D"]:
-        """Embeddings with those at ``where`` replaced by the weighted mean of token embeddings."""
-        table = self.model.embed_tokens.weight[: self.vocabulary.size]
-        with torch.autocast(table.device.type, enabled=False):  # in half, one-hot weights would not equal the token
-            soft = weights.to(table.dtype) @ table
-        return self.embed(tokens).masked_scatter(where[..., None], soft)
 
     def features(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Hidden states as the head reads them: normalised."""
