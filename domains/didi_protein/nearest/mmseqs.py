@@ -6,7 +6,6 @@ MMseqs2 names candidates; the alignment that decides, and its identity, are ours
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from didi_core.errors import InputError
 
+from ..programs import output_of
 from .neighbour import Neighbour, best_of
 
 PROGRAM = "mmseqs"
@@ -70,7 +70,4 @@ def hits(
 
 def call_mmseqs(folder: Path, *words: str) -> None:
     """Run mmseqs in a folder. Raises InputError with the last line that it wrote where it fails."""
-    done = subprocess.run([PROGRAM, *words], cwd=folder, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        told = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise InputError(f"mmseqs {words[0]} failed ({told[-1] if told else f'exit code {done.returncode}'}).")
+    output_of([PROGRAM, *words], f"{PROGRAM} {words[0]}", folder)

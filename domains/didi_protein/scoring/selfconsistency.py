@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from didi_core.types import Sample
 
 from ..design_report.designs import PARTS, STRUCTURES, structure_name
 from ..fasta import read_fasta, without_breaks, write_fasta
+from ..programs import output_of
 from ..structures.atoms import ca_positions
 from ..structures.folder import best_sample, find
 from ..structures.superposition import rmsd, tm_score
@@ -109,11 +109,7 @@ class InverseFolding:
             known = {PDB: str(first.resolve()), PDBS: str(given), OUT: str(out)}
             known |= {NUM: str(self.num), SEED: str(self.seed)}
             words = [_filled(word, known) for word in self.words]
-            done = subprocess.run(words, capture_output=True, text=True, errors="replace")
-            if done.returncode:
-                told = (done.stderr.strip() or done.stdout.strip()).splitlines()
-                last = told[-1] if told else f"exit code {done.returncode}"
-                raise InputError(f"selfconsistency: {shlex.join(words)} failed ({last}).")
+            output_of(words, f"selfconsistency: {shlex.join(words)}")
             files = sorted(path for path in out.rglob("*") if path.is_file() and format_of(path) == FASTA)
             found = {path: read_fasta(path, complexes=True).samples for path in files}
         if not found:

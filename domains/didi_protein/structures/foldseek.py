@@ -13,7 +13,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from didi_core.errors import InputError
 
+from ..programs import output_of
 from .predictors import stem
 
 PROGRAM = "foldseek"
@@ -194,9 +194,4 @@ def _table(folder: Path, module: str, names: Iterable[str]) -> Path:
 
 def _call(folder: Path, *words: str) -> str:
     """Run Foldseek in a folder; returns its output. Raises InputError with its last lines where it fails."""
-    done = subprocess.run([program(), *words], cwd=folder, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        told = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        last = " / ".join(line.strip() for line in told[-LINES:]) or f"exit code {done.returncode}"
-        raise InputError(f"{shlex.join([PROGRAM, *words])} failed ({last}).")
-    return done.stdout
+    return output_of([program(), *words], shlex.join([PROGRAM, *words]), folder, LINES)
