@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,6 +35,25 @@ def epoch_batches(lengths: Int[Tensor, "n"], size: int, pool: int, stream: torch
     for rows in order.split(pool * size):
         batches.extend(rows[torch.argsort(lengths[rows], stable=True)].split(size))
     return [batches[i] for i in torch.randperm(count, generator=stream).tolist()]
+
+
+def shuffled_batches(
+    count: int, size: int, stream: Callable[[int], torch.Generator], start: int
+) -> Iterator[Int[Tensor, "B"]]:
+    """Endless batches of row numbers; every epoch shows each row once, in a new order.
+
+    The last batch of an epoch is filled up from the beginning of the epoch. ``start`` costs one permutation.
+
+    Args:
+        count: of rows. stream: the random numbers of an epoch, by its number. start: of the first batch.
+    """
+    per_epoch = -(-count // size)
+    epoch, skip = divmod(start, per_epoch)
+    while True:
+        order = torch.randperm(count, generator=stream(epoch))
+        for number in range(skip, per_epoch):
+            yield order[torch.arange(number * size, (number + 1) * size) % count]
+        epoch, skip = epoch + 1, 0
 
 
 def padded(rows: Sequence[np.ndarray], vocabulary: Vocabulary) -> Int[Tensor, "B L"]:

@@ -11,6 +11,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +22,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from didi_core.errors import InputError, warn
+from didi_core.sequences.batches import shuffled_batches
 from didi_core.storage.files import sha256, write_atomic, write_json
 from didi_core.streams import derive_seed, generator
 
@@ -170,14 +172,5 @@ class Blocks:
         """
         if batch_size < 1 or start < 0:
             raise InputError(f"batch_size={batch_size}, start={start}: need a positive batch size and start >= 0.")
-        return self._endless(batch_size, seed, name, start)
-
-    def _endless(self, batch_size: int, seed: int, name: str, start: int) -> Iterator[Int[Tensor, "B L"]]:
-        per_epoch = -(-len(self) // batch_size)
-        epoch, skip = divmod(start, per_epoch)
-        while True:
-            order = torch.randperm(len(self), generator=generator(seed, "language batches", name, epoch))
-            for number in range(skip, per_epoch):
-                chosen = torch.arange(number * batch_size, (number + 1) * batch_size) % len(self)
-                yield self.rows(order[chosen])
-            epoch, skip = epoch + 1, 0
+        numbers = shuffled_batches(len(self), batch_size, partial(generator, seed, "language batches", name), start)
+        return map(self.rows, numbers)

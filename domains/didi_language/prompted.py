@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from didi_core.domain.data_report import DataReport
 from didi_core.errors import InputError, unknown
+from didi_core.sequences.batches import shuffled_batches
 from didi_core.types import Denoiser, Sample
 
 from .assets import BUNDLED
@@ -129,7 +130,9 @@ class PromptedDomain(LanguageDomain):
 
     def _endless(self, split: str, batch_size: int, seed: int, start: int) -> Iterator[Int[Tensor, "B L"]]:
         rows = self._answered(split)
-        return self._epochs(rows, batch_size, lambda epoch: self.stream(seed, "prompts", split, epoch), start)
+        numbers = shuffled_batches(len(rows), batch_size, partial(self.stream, seed, "prompts", split), start)
+        blocks = ([self._block(rows[i].prompt, rows[i].response) for i in chosen.tolist()] for chosen in numbers)
+        return map(torch.stack, blocks)
 
     def held_out(self, n: int, seed: int = 0) -> list[Sample]:
         """Up to n exchanges of the validation split, shuffled."""
@@ -137,19 +140,6 @@ class PromptedDomain(LanguageDomain):
         order = torch.randperm(len(rows), generator=self.stream(seed, "held out"))[:n].tolist()
         made = [self._block(rows[i].prompt, rows[i].response).tolist() for i in order]
         return [Sample(self.decode(row), f"held_out_{i}", tuple(row)) for i, row in enumerate(made, start=1)]
-
-    def _epochs(
-        self, rows: Sequence[Exchange], size: int, stream: Callable[[int], torch.Generator], start: int
-    ) -> Iterator[Int[Tensor, "B L"]]:
-        """Endless batches; every epoch has each row once, in a new order, and is filled up from its beginning."""
-        per_epoch = -(-len(rows) // size)
-        epoch, skip = divmod(start, per_epoch)
-        while True:
-            order = torch.randperm(len(rows), generator=stream(epoch)).tolist()
-            for number in range(skip, per_epoch):
-                chosen = [rows[order[i % len(rows)]] for i in range(number * size, (number + 1) * size)]
-                yield torch.stack([self._block(one.prompt, one.response) for one in chosen])
-            epoch, skip = epoch + 1, 0
 
     def reference_statistics(self) -> dict[str, dict[str, np.ndarray]] | None:
         """None: the bundled statistics are those of texts without prompts."""
