@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from didi_core.commands import COMMANDS, Command, find
-from didi_core.errors import DidiError, InputError
+from didi_core.errors import DidiError, InputError, first_line
 from didi_core.processes import current, first_failure, joined, launcher
 from didi_core.storage.run_dir import stopped_in
 
@@ -265,10 +265,9 @@ def memory_trouble(error: BaseException) -> str | None:
 
     if not out_of_memory(error):
         return None
-    first = (str(error).splitlines() or [type(error).__name__])[0].strip()
     return (
-        f"out of memory: {first} What was written before is whole. Take fewer sequences at once (batch_size), shorter "
-        "ones or a smaller model."
+        f"out of memory: {first_line(error)} What was written before is whole. Take fewer sequences at once "
+        "(batch_size), shorter ones or a smaller model."
     )
 
 

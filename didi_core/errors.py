@@ -52,6 +52,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {plural(noun, number)}"
 
 
+def first_line(error: BaseException, otherwise: str = "") -> str:
+    """The first line of a library's message; without one ``otherwise``, or what kind of error it is."""
+    return (str(error).strip().splitlines() or [otherwise or type(error).__name__])[0].strip()
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
     """The error for a name that is not registered; it lists the known names and the one most like it."""
     known = sorted(known)

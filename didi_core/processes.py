@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from didi_core.errors import DidiError, InputError, counted
+from didi_core.errors import DidiError, InputError, counted, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -244,7 +244,7 @@ def _meet() -> Processes:
         waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise DidiError(f"the processes did not find each other at {place}: {_line(error)}") from error
+        raise DidiError(f"the processes did not find each other at {place}: {first_line(error)}") from error
     return Processes(rank, size, waiting, store)
 
 
@@ -256,12 +256,10 @@ def together() -> Iterator[None]:
     except RuntimeError as error:
         raise DidiError(
             f"process {_current.rank} of {_current.size} lost the connection to another one, which may have been "
-            f"killed or have run out of memory ({_line(error)}). What was finished is kept: repeat the command."
+            f"killed or have run out of memory ({first_line(error)}). What was finished is kept: repeat the command."
         ) from error
 
 
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -33,7 +33,7 @@ from didi_core.commands.setting import PROSE, Setting, is_generator, parse, plai
 from didi_core.commands.spellings import respelled
 from didi_core.commands.unfiled import store_unfiled, unfiled
 from didi_core.config import config_folder, flatten
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, first_line, unknown
 from didi_core.plugins import registry
 
 VERSION_BASE = "1.3"
@@ -291,4 +291,4 @@ def _generated(setting: Setting) -> list[str]:
             return list(value.filter(group_options(setting.key)))
         return list(override.sweep_string_iterator()) if override.is_sweep_override() else [setting.value]
     except HydraException as error:
-        raise InputError(f"{setting.word!r} cannot be read: {str(error).splitlines()[0]}.") from None
+        raise InputError(f"{setting.word!r} cannot be read: {first_line(error)}.") from None

@@ -24,6 +24,7 @@ from rich.table import Table
 from didi_core.commands.common import CommonSettings
 from didi_core.commands.plugins import plugin_table
 from didi_core.device import Machine
+from didi_core.errors import first_line
 from didi_core.models.attention import available_backends, resolve_backend
 from didi_core.plugins import registry
 from didi_core.storage.run_dir import git_commit, versions
@@ -166,7 +167,7 @@ def precisions(device: torch.device) -> dict[str, str]:
             slow = dtype is torch.bfloat16 and device.type == "cpu"
             found[name] = ("ok, but not faster on most CPUs" if slow else "ok") if right else "computes wrong values"
         except RuntimeError as error:
-            found[name] = str(error).splitlines()[0]
+            found[name] = first_line(error)
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from didi_core.commands import Command
 from didi_core.commands.compose import VERSION_BASE, Job, compose_jobs, sweep_values
 from didi_core.commands.setting import parse
-from didi_core.errors import DidiError, InputError, unknown
+from didi_core.errors import DidiError, InputError, first_line, unknown
 from didi_core.storage.files import read_json
 
 WORDS = "didi_words"  # key of the override that carries the words of a job
@@ -297,7 +297,7 @@ def _with_hydra(found: Engines, root: Path, task: Task, action: Callable[[Any], 
     except (DidiError, KeyboardInterrupt):
         raise
     except Exception as error:
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DidiError(
-            f"{' '.join(found.words)}: {type(error).__name__}: {told} The same command goes on: what is finished stays."
+            f"{' '.join(found.words)}: {type(error).__name__}: {first_line(error)} The same command goes on: what is "
+            "finished stays."
         ) from error

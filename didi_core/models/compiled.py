@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from didi_core.errors import warn
+from didi_core.errors import first_line, warn
 from didi_core.types import Vocabulary
 
 INDUCTOR = "inductor"
@@ -168,4 +168,4 @@ def _difference(one: Tensor, other: Tensor) -> float:
 
 def _told(error: BaseException) -> str:
     """An error in a line."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0].strip()}"
+    return f"{type(error).__name__}: {first_line(error, 'no message')}"

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from didi_core.device import Machine, out_of_memory
-from didi_core.errors import DidiError, InputError, counted
+from didi_core.errors import DidiError, InputError, counted, first_line
 from didi_core.training.settings import TrainingSettings
 
 
@@ -37,10 +37,10 @@ def memory_advice(
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        first = (str(error).splitlines() or [type(error).__name__])[0].strip()
+        what = f"{advice(training, machine, processes, check)} {lighter}".rstrip()
         raise TooLarge(
-            f"out of memory on {machine.label}: {first} {advice(training, machine, processes, check)} {lighter}"
-            f"{' ' * bool(lighter)}A checkpoint that was saved is intact. dry_run=true measures what a run takes."
+            f"out of memory on {machine.label}: {first_line(error)} {what} A checkpoint that was saved is intact. "
+            "dry_run=true measures what a run takes."
         ) from error
 
 

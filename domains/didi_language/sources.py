@@ -15,7 +15,7 @@ from didi_core.storage.parquet import parquet_texts
 from didi_core.storage.sample_files import FASTA, JSONL, ON_BAD, SUFFIXES, TABLE, TEXT, format_of, records_of, sniffed
 from didi_core.storage.text_file import text_pieces, undecoded_byte
 
-from .tokenizer import first_line
+from .tokenizer import as_sentence
 
 PYDOC = "pydoc"
 BREAKS = {"three_breaks": re.compile(r"\n\n\n+"), "blank_lines": re.compile(r"\n\s*\n")}
@@ -181,11 +181,11 @@ class Source:
         except datasets.exceptions.DatasetNotFoundError as error:
             raise InputError(
                 f"data.path={name}: no such file or folder is here, and the hub has no such data set, or it is gated, "
-                f"or was renamed ({first_line(error)}) Check the name; for a gated one log in with `hf auth login`. "
+                f"or was renamed ({as_sentence(error)}) Check the name; for a gated one log in with `hf auth login`. "
                 f"{WITHOUT_NETWORK}"
             ) from None
         except Exception as error:  # many libraries raise their own errors for a damaged file or a lost network
-            raise InputError(f"data.path={name} cannot be read: {first_line(error)} {WITHOUT_NETWORK}") from None
+            raise InputError(f"data.path={name} cannot be read: {as_sentence(error)} {WITHOUT_NETWORK}") from None
         if first is None:
             return
         self._check_column(name, first)
@@ -194,7 +194,7 @@ class Source:
             for row in rows:
                 yield row[self.column] or ""
         except Exception as error:
-            raise InputError(f"data.path={name} broke off: {first_line(error)} {WITHOUT_NETWORK}") from None
+            raise InputError(f"data.path={name} broke off: {as_sentence(error)} {WITHOUT_NETWORK}") from None
 
     def _check_column(self, shown: str, row: dict[str, Any]) -> None:
         if self.column not in row:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, first_line
 from didi_core.types import Vocabulary
 
 from .assets import BUNDLED, asset
@@ -107,7 +107,7 @@ class TextTokenizer:
                 [dict(turn) for turn in turns], tokenize=False, add_generation_prompt=answer
             )
         except Exception as error:  # noqa: BLE001  # a template is a program, and can raise anything
-            raise InputError(f"data.tokenizer={self.name}: its chat template fails: {first_line(error)}") from None
+            raise InputError(f"data.tokenizer={self.name}: its chat template fails: {as_sentence(error)}") from None
         return str(made)
 
     @cached_property
@@ -229,7 +229,7 @@ def _from_transformers(name: str) -> TextTokenizer:
         found = _class_of(name).from_pretrained(name, use_fast=True, trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer can raise anything
         raise InputError(
-            f"data.tokenizer={name} cannot be loaded: {first_line(error)} Give a folder on this machine that holds "
+            f"data.tokenizer={name} cannot be loaded: {as_sentence(error)} Give a folder on this machine that holds "
             f"its {FILE}, or data.tokenizer={BUNDLED}, which needs no network."
         ) from None
     if not getattr(found, "is_fast", False):
@@ -262,9 +262,9 @@ def _first_id(tokenizer: object, names: Iterable[str]) -> int | None:
     return next((int(i) for i in ids if i is not None), None)
 
 
-def first_line(error: Exception) -> str:
+def as_sentence(error: Exception) -> str:
     """The first line of a library's message, as a sentence."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+    line = first_line(error)
     return line if line.endswith((".", "!", "?")) else f"{line}."
 
 

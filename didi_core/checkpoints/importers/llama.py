@@ -22,7 +22,7 @@ from didi_core.checkpoints.importers.parts import Imported
 from didi_core.checkpoints.importers.sources import Held
 from didi_core.checkpoints.weights import check_finite, check_sizes
 from didi_core.config import build
-from didi_core.errors import InputError
+from didi_core.errors import InputError, first_line
 from didi_core.models.llama import Llama, LlamaConfig
 from didi_core.types import Vocabulary
 
@@ -257,7 +257,7 @@ def _empty(sizes: LlamaConfig, vocabulary: Vocabulary, where: str) -> Llama:
         with torch.device("meta"):
             return Llama(sizes, vocabulary)
     except (RuntimeError, OverflowError, TypeError) as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
+        reason = first_line(error, "no reason given").rstrip(".")
         raise InputError(f"{where}: config.json describes a network that cannot be built: {reason}.") from None
 
 
