@@ -13,7 +13,7 @@ from torch import nn
 
 from didi_core.config import Choice
 from didi_core.diffusion.grids import Curve
-from didi_core.errors import InputError
+from didi_core.errors import InputError, at_least
 from didi_core.evaluation.cache import carried_samples
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.evaluate import evaluate_models
@@ -59,9 +59,7 @@ class PlanSettings:
     power: float = 3.0
 
     def __post_init__(self) -> None:
-        for name in ("num", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
+        at_least(1, num=self.num, batch_size=self.batch_size)
         for name in ("seeds", "steps", "temperatures", "samplers", "laws", "grids"):
             if not getattr(self, name):
                 raise InputError(f"{name}=[] is empty: give at least one value.")

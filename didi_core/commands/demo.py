@@ -9,7 +9,7 @@ from typing import Any
 
 from didi_core.commands.common import CommonSettings
 from didi_core.device import Machine
-from didi_core.errors import InputError
+from didi_core.errors import InputError, at_least
 from didi_core.web.drawing import Limits
 from didi_core.web.models import Shelf
 from didi_core.web.page import Offer, build_page, check_address, import_gradio, offered, serve
@@ -40,8 +40,7 @@ class Settings(CommonSettings):
         super().__post_init__()
         if not 1 <= self.port <= 65535:
             raise InputError(f"port={self.port} is out of range: it must be between 1 and 65535.")
-        if self.users < 1:
-            raise InputError(f"users={self.users} is out of range: it must be at least 1.")
+        at_least(1, users=self.users)
         if not self.host:
             raise InputError("host is empty: give 127.0.0.1 for this machine only, 0.0.0.0 for all that can reach it.")
         self.limits()

@@ -12,7 +12,7 @@ from torch import nn
 from didi_core.checkpoints.card import MODEL, OF_THE_FILES, SCORER, save_model, save_scorer
 from didi_core.checkpoints.importers import WEIGHTS, Imported, import_checkpoint
 from didi_core.commands.common import CommonSettings, about_domain, make_domain, open_run
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, at_least, unknown
 from didi_core.storage.files import write_atomic
 from didi_core.types import Domain
 
@@ -38,8 +38,8 @@ class Settings(CommonSettings):
             raise InputError("domain is missing: give the domain that the checkpoint writes, such as domain=language.")
         if self.weights not in WEIGHTS:
             raise unknown("weights", self.weights, WEIGHTS)
-        if self.heads is not None and self.heads < 1:
-            raise InputError(f"heads={self.heads} is out of range: it must be at least 1.")
+        if self.heads is not None:
+            at_least(1, heads=self.heads)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from didi_core.device import Machine
 from didi_core.diffusion.laws import law
 from didi_core.domain.abilities import HasBundledStudent
 from didi_core.domain.conditioning import Conditioning, index_map, verify
-from didi_core.errors import InputError, counted
+from didi_core.errors import InputError, at_least, counted
 from didi_core.plugins import registry
 from didi_core.processes import current
 from didi_core.progress import counting
@@ -71,9 +71,7 @@ class Settings(CommonSettings, CompileSettings, SamplerSettings):
         CommonSettings.__post_init__(self)
         if self.run is None:
             raise InputError("run is missing: give run=<run directory>, or run=bundled domain=<name>.")
-        for name in ("num", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} is out of range: it must be at least 1.")
+        at_least(1, num=self.num, batch_size=self.batch_size)
         if self.length is not None and self.template is not None:
             raise InputError("length and template exclude each other: the template fixes the length.")
         self.sampler_settings()

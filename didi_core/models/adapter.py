@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, at_least, positive, unknown
 from didi_core.models.experts import Mixture
 from didi_core.models.scorer import TokenScorer
 from didi_core.streams import seeded
@@ -45,10 +45,9 @@ class AdapterSettings:
     def __post_init__(self) -> None:
         if self.kind != LORA:
             raise unknown("adapter.kind", self.kind, (LORA,))
-        if self.rank < 1:
-            raise InputError(f"adapter.rank={self.rank} is out of range: it must be at least 1.")
-        if self.alpha is not None and not self.alpha > 0:
-            raise InputError(f"adapter.alpha={self.alpha} is out of range: it must be positive.")
+        at_least(1, "adapter.", rank=self.rank)
+        if self.alpha is not None:
+            positive("adapter.", alpha=self.alpha)
         if self.targets is not None and not self.targets:
             raise InputError("adapter.targets=[] adapts no layer: leave it out for all linear layers of the blocks.")
 

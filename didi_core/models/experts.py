@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from didi_core.errors import InputError, at_least
+from didi_core.errors import InputError, at_least, positive
 
 BEST_OF_A_GROUP = 2  # experts whose scores, added, rank their group
 
@@ -40,8 +40,7 @@ class ExpertsConfig:
     def __post_init__(self) -> None:
         at_least(1, **{name: getattr(self, name) for name in ("count", "chosen", "width", "groups", "chosen_groups")})
         at_least(0, shared=self.shared, dense=self.dense)
-        if not self.scale > 0:
-            raise InputError(f"scale={self.scale} is out of range: it must be positive.")
+        positive(scale=self.scale)
         if self.count % self.groups or self.count < BEST_OF_A_GROUP * self.groups:
             raise InputError(
                 f"count={self.count} experts do not divide into groups={self.groups} of the same size, at least "

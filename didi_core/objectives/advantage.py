@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from didi_core.diffusion.schedules import Schedule
-from didi_core.errors import InputError
+from didi_core.errors import InputError, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,7 @@ class BaselineSettings:
     def __post_init__(self) -> None:
         if self.group < 2:
             raise InputError(f"objective.baseline.group={self.group} is out of range: a group has at least 2 samples.")
-        if not self.clip > 0:
-            raise InputError(f"objective.baseline.clip={self.clip} is out of range: it must be positive.")
+        positive("objective.baseline.", clip=self.clip)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from didi_core.diffusion.masking import mean_or_zero
 from didi_core.diffusion.schedules import schedule
-from didi_core.errors import InputError
+from didi_core.errors import positive
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.cross_entropy import masked_nll
 from didi_core.objectives.nelbo import nelbo_rate
@@ -32,8 +32,7 @@ class CrossEntropy(ObjectiveSettings):
     states: StateSettings = field(default_factory=StateSettings)
 
     def __post_init__(self) -> None:
-        if not self.weight_clip > 0:
-            raise InputError(f"objective.weight_clip={self.weight_clip} is out of range: it must be positive.")
+        positive("objective.", weight_clip=self.weight_clip)
 
     def prepare(self, materials: Materials) -> ControlObjective:
         return ControlObjective(materials, States.of(self.states, materials, schedule(self.schedule)), self)

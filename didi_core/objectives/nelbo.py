@@ -12,7 +12,7 @@ from torch import Tensor
 
 from didi_core.diffusion.masking import forward_mask
 from didi_core.diffusion.schedules import Schedule, antithetic_times, schedule
-from didi_core.errors import InputError
+from didi_core.errors import positive
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.cross_entropy import masked_nll
 from didi_core.objectives.from_data import FromData
@@ -34,8 +34,7 @@ class Nelbo(ObjectiveSettings):
 
     def __post_init__(self) -> None:
         schedule(self.schedule)
-        if not self.weight_clip > 0:
-            raise InputError(f"weight_clip={self.weight_clip} is out of range: it must be positive.")
+        positive(weight_clip=self.weight_clip)
 
     def prepare(self, materials: Materials) -> FromData:
         return FromData.of(

@@ -15,7 +15,7 @@ from didi_core.config import Choice, own_keys, split_choice
 from didi_core.diffusion.grids import Curve, Grid, grid, shares_of
 from didi_core.diffusion.laws import PROTOCOL, Law, OpenLaw, block_size, law
 from didi_core.domain.conditioning import own_templates
-from didi_core.errors import InputError, warn
+from didi_core.errors import InputError, at_least, positive, warn
 from didi_core.sampling.base import Sampler, SampleRequest, TokenRule, device_of
 from didi_core.sampling.catalogue import sampler
 from didi_core.sampling.sharing import Drawn, Sharing
@@ -59,8 +59,7 @@ class SamplerSettings:
         self.make_grid()
         if not 1 <= self.steps <= 100_000:
             raise InputError(f"steps={self.steps} is out of range: it must be between 1 and 100000.")
-        if self.power <= 0:
-            raise InputError(f"power={self.power} is out of range: it must be positive.")
+        positive(power=self.power)
         TokenRule(self.temperature, self.top_p)
 
     def make(self) -> Sampler:
@@ -219,8 +218,7 @@ def generate(
     """
     if num < 1:
         raise InputError(f"num={num} is out of range: at least one sample.")
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size} is out of range: it must be at least 1.")
+    at_least(1, batch_size=batch_size)
     model: Denoiser = denoiser  # type: ignore[assignment]
     device = device_of(denoiser)
     if told := order_advice(model, settings):

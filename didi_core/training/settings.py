@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from didi_core.errors import InputError, counted
+from didi_core.errors import InputError, at_least, counted
 from didi_core.training.optimiser import OptimiserSettings, checked
 
 
@@ -36,9 +36,8 @@ class TrainingSettings:
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"training.{name}={getattr(self, name)} is out of range: it must be at least 1.")
+        counts = ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every")
+        at_least(1, "training.", **{name: getattr(self, name) for name in counts})
         if not 0 <= self.seconds < float("inf"):
             raise InputError(
                 f"training.seconds={self.seconds} is out of range: a time in seconds, or 0 to train for training.steps."

@@ -15,7 +15,7 @@ from didi_core.device import autocast
 from didi_core.diffusion.laws import LAWS
 from didi_core.domain.abilities import HasForm
 from didi_core.domain.conditioning import Conditioning, Field, verify
-from didi_core.errors import InputError
+from didi_core.errors import InputError, at_least
 from didi_core.evaluation.intervals import defined
 from didi_core.evaluation.measure import all_metrics
 from didi_core.sampling.generate import DEFAULT_GRID, SamplerSettings, length_ranges, parse_length, trained_with
@@ -39,9 +39,7 @@ class Limits:
     calls: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("length", "num", "calls"):
-            if getattr(self, name) < 1:
-                raise InputError(f"max_{name}={getattr(self, name)} is out of range: it must be at least 1.")
+        at_least(1, "max_", length=self.length, num=self.num, calls=self.calls)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from didi_core.diffusion.heads import expected_log_ratio
-from didi_core.errors import InputError, unknown
+from didi_core.errors import positive, unknown
 from didi_core.objectives.cross_entropy import masked_nll
 from didi_core.objectives.rewards.base import Context, Corrupted, CriticSettings, Reward, Scores, corrupt
 from didi_core.training.objective import Learner, Slice, Terms
@@ -36,8 +36,7 @@ class LogRatioSettings:
     def __post_init__(self) -> None:
         if self.credit not in CREDITS:
             raise unknown("credit", self.credit, CREDITS)
-        if not self.clip > 0:
-            raise InputError(f"clip={self.clip} is out of range: it must be positive.")
+        positive(clip=self.clip)
 
     def make(self, context: Context) -> LogRatioReward:
         fake = context.materials.copy_of_teacher("fake")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from didi_core.diffusion.masking import masked_mean
-from didi_core.errors import InputError
+from didi_core.errors import InputError, positive
 from didi_core.objectives.reference import Reference, pad_together
 from didi_core.objectives.rewards.base import Context, Corrupted, CriticSettings, Reward, corrupt
 from didi_core.training.objective import Learner, Slice, Terms, on_host
@@ -32,8 +32,7 @@ class ScorerSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
             raise InputError(f"smoothing={self.smoothing} is out of range: it must be in [0, 1).")
-        if not self.clip > 0:
-            raise InputError(f"clip={self.clip} is out of range: it must be positive.")
+        positive(clip=self.clip)
 
     def make(self, context: Context) -> ScorerReward:
         scorer = context.materials.scorer(self.trainable_blocks)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from didi_core.domain.scoring import Job
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, at_least, unknown
 from didi_core.types import Sample
 
 from ..alignment import identity, reaches
@@ -76,8 +76,8 @@ class ProteinFilter:
                 "nothing to filter by: give preset=standard, thresholds such as min.plddt=70 max.longest_run=5, "
                 "or top=20."
             )
-        if self.top is not None and self.top < 1:
-            raise InputError(f"top={self.top} is out of range: it must be at least 1.")
+        if self.top is not None:
+            at_least(1, top=self.top)
         if self.diversity is not None and not 0 < self.diversity <= 1:
             raise InputError(f"diversity={self.diversity} is out of range: an identity in (0, 1], such as 0.7.")
         for kind, given in ((MIN, self.min), (MAX, self.max)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from didi_core.errors import InputError, positive, unknown
+from didi_core.errors import InputError, at_least, positive, unknown
 
 from ..nearest.choice import AUTO as NOVELTY_AUTO
 from ..nearest.choice import METHODS
@@ -58,9 +58,8 @@ class ProteinScoring:
         if self.pppl == NONE and self.pppl_positions is not None:
             raise InputError(f"pppl_positions={self.pppl_positions} has no effect without pppl=<model>.")
         for name, lowest in LOWEST.items():
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise InputError(f"{name}={value} is out of range: it must be at least {lowest}.")
+            if (value := getattr(self, name)) is not None:
+                at_least(lowest, **{name: value})
         folders = [folder.expanduser().resolve() for folder in self.structures or ()]
         for number, folder in enumerate(folders):
             if folder in folders[:number]:
