@@ -49,11 +49,12 @@ from didi_core.sampling.generate import COMPARED, SamplerSettings, generate
 from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import generator
+from didi_core.training.components import components
 from didi_core.training.engine import Engine
 from didi_core.training.memory import memory_advice
 from didi_core.training.objective import Objective
 from didi_core.training.parallel import SHARD
-from didi_core.training.planning import Plan, Stage, components, forget_peak, print_plan, time_steps
+from didi_core.training.planning import Plan, Stage, forget_peak, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.sizing import Sized
 from didi_core.types import Denoiser, Domain, Sample

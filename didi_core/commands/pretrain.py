@@ -37,9 +37,10 @@ from didi_core.report.pretraining import write_pretraining
 from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import generator, seeded
+from didi_core.training.components import components
 from didi_core.training.engine import Engine
 from didi_core.training.memory import memory_advice
-from didi_core.training.planning import Plan, Stage, components, forget_peak, print_plan, time_steps
+from didi_core.training.planning import Plan, Stage, forget_peak, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Domain
 

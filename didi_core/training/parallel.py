@@ -17,12 +17,12 @@ from torch import nn
 
 from didi_core.processes import Processes
 from didi_core.run import Run
+from didi_core.training.components import GIB, expected, largest_gradients
 from didi_core.training.objective import Learner
 
 REPLICATE, SHARD, AUTO = "replicate", "shard", "auto"
 PARALLEL = (AUTO, REPLICATE, SHARD)
 MEMORY_SHARE = 0.7  # share of a process's memory that networks, gradients and AdamW may take; activations need the rest
-GIB = 1 << 30
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -88,12 +88,9 @@ class Needs:
     @classmethod
     def of(cls, learners: Sequence[Learner], frozen: Sequence[nn.Module], size: int) -> Needs:
         """Of these networks in so many processes. Gradients are those of the largest learner: one learns at a time."""
+        parts = expected({str(number): network for number, network in enumerate(frozen)}, learners)
+        together = sum(one.kept for one in parts) + largest_gradients(parts)
         networks = [*frozen, *(learner.network for learner in learners)]
-        weights = sum({id(p): p.nbytes for network in networks for p in network.parameters()}.values())
-        learnt = [_bytes(learner.network, learnt=True) for learner in learners]
-        adamw = sum(2 * each for each, learner in zip(learnt, learners, strict=True) if learner.updates)
-        average = sum(each for each, learner in zip(learnt, learners, strict=True) if learner.ema is not None)
-        together = weights + adamw + average + max(learnt)
         outside = [_bytes(n) - sum(map(_bytes, blocks_of(n))) for n in networks]  # gathered for a phase
         block = max((_bytes(block) for n in networks for block in blocks_of(n)), default=0)
         return cls(together, together // size + sum(outside) + max(outside) + 2 * block)
@@ -105,8 +102,8 @@ def shared(learners: Sequence[Learner], frozen: Sequence[nn.Module]) -> bool:
     return len({*ids}) < len(ids)
 
 
-def _bytes(module: nn.Module, learnt: bool = False) -> int:
-    return sum(p.nbytes for p in module.parameters() if p.requires_grad or not learnt)
+def _bytes(module: nn.Module) -> int:
+    return sum(p.nbytes for p in module.parameters())
 
 
 def chosen(wanted: str, run: Run, learners: Sequence[Learner], frozen: Sequence[nn.Module]) -> tuple[Parallel, str]:

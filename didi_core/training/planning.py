@@ -6,7 +6,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,44 +17,19 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from didi_core.progress import Silent
 from didi_core.run import Run
+from didi_core.training.components import Component, in_gib, largest_gradients
 from didi_core.training.engine import Engine
 from didi_core.training.objective import Batch, Learner, Objective, Scalars, Slice, Terms
-from didi_core.training.optimiser import local
 from didi_core.training.parallel import Parallel
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.state import Stateful
 from didi_core.training.trainee import Trainee
 
 TIMED = 3  # steps that are timed, after a first one that is not
-GIB = 1 << 30
 GRADIENTS = "gradients, of one network at a time"
-
-
-@dataclass(frozen=True)
-class Component:
-    """One network: number of parameters, and bytes of everything else."""
-
-    name: str
-    parameters: int
-    trainable: int
-    weights: int
-    gradients: int
-    optimiser: int
-    ema: int
-
-    @property
-    def kept(self) -> int:
-        """What it takes between updates; its gradients are there while it learns."""
-        return self.weights + self.optimiser + self.ema
-
-
-def largest_gradients(networks: Iterable[Component]) -> int:
-    """Bytes of gradients at one time: one network learns at a time, and they are freed after its update."""
-    return max((one.gradients for one in networks), default=0)
 
 
 @dataclass(frozen=True)
@@ -205,37 +180,6 @@ def time_steps(
     return Measured(watch.seconds, watch.peak(), before, engine.trainees, steps)
 
 
-def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> tuple[Component, ...]:
-    """The networks of a run: frozen ones, and trained ones with their optimisers. What they share counts once."""
-    made, seen = [], set[int]()
-
-    def bytes_of(parameters: Sequence[nn.Parameter]) -> int:
-        fresh = [p for p in parameters if id(p) not in seen]
-        seen.update(map(id, fresh))
-        return sum(local(p).nbytes for p in fresh)
-
-    for name, network in frozen.items():
-        parameters = list(network.parameters())
-        made.append(Component(name, sum(p.numel() for p in parameters), 0, bytes_of(parameters), 0, 0, 0))
-    for trainee in trainees:
-        parameters = list(trainee.learner.network.parameters())
-        learnt = [p for p in parameters if p.requires_grad]
-        states = [value for p in learnt for value in trainee.optimiser.state[p].values()]
-        shadow = trainee.ema.shadow.values() if trainee.ema else ()
-        made.append(
-            Component(
-                trainee.learner.name,
-                sum(p.numel() for p in parameters),
-                sum(p.numel() for p in learnt),
-                bytes_of(parameters),
-                sum(local(p).nbytes for p in learnt),
-                sum(local(value).nbytes for value in states if isinstance(value, torch.Tensor)),
-                sum(local(tensor).nbytes for tensor in shadow),
-            )
-        )
-    return tuple(made)
-
-
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Two tables: memory by network, time by stage."""
     console = console or Console(markup=False)
@@ -248,8 +192,8 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     }
     for name, size in beside.items():
         if size:
-            memory.add_row(name, *[""] * 5, _gib(size))
-    memory.add_row("peak", *[""] * 5, _gib(plan.peak), style="bold")
+            memory.add_row(name, *[""] * 5, in_gib(size))
+    memory.add_row("peak", *[""] * 5, in_gib(plan.peak), style="bold")
     console.print(memory)
     console.print("The peak is measured, in a few steps. It does not count the comparison at the end.")
     stages = _table("time", ("stage", "units", "seconds each", "about"))
@@ -271,7 +215,7 @@ def memory_table(title: str, networks: Sequence[Component]) -> Table:
     memory = _table(title, headers)
     for one in networks:
         sizes = (one.weights, one.optimiser, one.ema, one.kept)
-        memory.add_row(one.name, _millions(one.parameters), _millions(one.trainable), *map(_gib, sizes))
+        memory.add_row(one.name, _millions(one.parameters), _millions(one.trainable), *map(in_gib, sizes))
     return memory
 
 
@@ -286,10 +230,6 @@ def duration(seconds: float) -> str:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:,.1f} M" if count else "–"
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f}" if size else "–"
 
 
 def _table(title: str, headers: Sequence[str]) -> Table:

@@ -18,11 +18,12 @@ from torch import nn
 from didi_core.diffusion.heads import CLOSED_ELEMENTS
 from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
 from didi_core.run import Run
+from didi_core.training.components import Component, expected, in_gib, largest_gradients
 from didi_core.training.objective import Learner, Objective, Slice
-from didi_core.training.planning import GIB, GRADIENTS, Component, largest_gradients, memory_table
+from didi_core.training.planning import GRADIENTS, memory_table
 
 SMALL = 8  # width of the network on which positions are counted
-ADAM_STATES, LOGITS = 2, 3  # numbers of AdamW for each that learns; arrays of logits that a gradient holds
+LOGITS = 3  # arrays of logits that a gradient holds
 GPUS = (24, 40, 48, 80, 96, 141, 180)  # GB of one accelerator
 SPARE = 0.9  # of a GPU's memory that a run can count on: the rest is fragments, kernels and the CUDA context
 
@@ -61,25 +62,6 @@ class Sized:
 def shrunk(config: LlamaConfig) -> LlamaConfig:
     """A narrow network of as many layers, with the same vocabulary."""
     return replace(config, hidden=SMALL, intermediate=SMALL, heads=1, kv_heads=1, head_width=SMALL, experts=None)
-
-
-def sized_components(teacher: nn.Module, learners: Sequence[Learner]) -> tuple[Component, ...]:
-    """The networks of a run with what their optimisers will hold. Parameters that they share count once."""
-    seen: set[int] = set()
-
-    def fresh(network: nn.Module) -> int:
-        own = [p for p in network.parameters() if id(p) not in seen]
-        seen.update(map(id, own))
-        return sum(p.nbytes for p in own)
-
-    made = [Component("teacher", sum(p.numel() for p in teacher.parameters()), 0, fresh(teacher), 0, 0, 0)]
-    for learner in learners:
-        learnt = [p for p in learner.network.parameters() if p.requires_grad]
-        size = sum(p.nbytes for p in learnt)
-        numbers = sum(p.numel() for p in learner.network.parameters()), sum(p.numel() for p in learnt)
-        average = size if learner.ema is not None else 0
-        made.append(Component(learner.name, *numbers, fresh(learner.network), size, ADAM_STATES * size, average))
-    return tuple(made)
 
 
 def graph_layers(objective: Objective[Any], run: Run, slice: Slice) -> int:
@@ -130,7 +112,7 @@ def sized(teacher: Llama, learners: Sequence[Learner], layers: int, rows: int, p
         not p.requires_grad for learner in learners for p in learner.network.parameters()
     )
     halves = 0 if adapted else sum(p.numel() for p in learners[-1].network.parameters()) * 2
-    made = sized_components(teacher, learners)
+    made = expected({"teacher": teacher}, learners)
     return Sized(
         made,
         layers * saved_bytes(teacher.config, adapted) + halves,
@@ -152,8 +134,8 @@ def print_sized(plan: Sized, teacher: str, console: Console | None = None) -> No
         ("logits", plan.logits),
         ("at start", plan.setting_up),
     ):
-        memory.add_row(name, *[""] * 5, f"{size / GIB:.2f}")
-    memory.add_row("peak", *[""] * 5, f"{plan.peak / GIB:.2f}", style="bold")
+        memory.add_row(name, *[""] * 5, in_gib(size))
+    memory.add_row("peak", *[""] * 5, in_gib(plan.peak), style="bold")
     console.print(memory)
     enough = next((size for size in GPUS if plan.fits(size)), None)
     more = f"one accelerator of {enough} GB" if enough else f"none of {GPUS[-1]} GB or less: cut the batch, or adapt"

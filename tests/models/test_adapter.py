@@ -29,8 +29,8 @@ from didi_core.objectives.base import Materials
 from didi_core.objectives.registry import OBJECTIVES
 from didi_core.run import Run
 from didi_core.streams import generator
+from didi_core.training.components import components
 from didi_core.training.engine import Engine
-from didi_core.training.planning import components
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Denoiser
 from didi_protein.vocabulary import VOCABULARY

@@ -14,9 +14,10 @@ from didi_core.cli import main
 from didi_core.commands import find
 from didi_core.commands.compose import compose_jobs, group_options
 from didi_core.config import build
+from didi_core.training.components import Component, components
 from didi_core.training.objective import Learner
 from didi_core.training.optimiser import OptimiserSettings
-from didi_core.training.planning import Component, Plan, Resident, Stage, components, duration, forget_peak
+from didi_core.training.planning import Plan, Resident, Stage, duration, forget_peak
 from didi_core.training.trainee import Trainee
 
 

@@ -33,9 +33,10 @@ from didi_core.models.masters import with_master_weights
 from didi_core.objectives.base import Materials
 from didi_core.objectives.registry import OBJECTIVES
 from didi_core.run import Run
-from didi_core.training.planning import components, time_steps
+from didi_core.training.components import components, expected
+from didi_core.training.planning import time_steps
 from didi_core.training.settings import TrainingSettings
-from didi_core.training.sizing import Sized, sized, sized_components
+from didi_core.training.sizing import Sized, sized
 from didi_language import LanguageDomain
 from didi_language.settings import LanguageSettings
 
@@ -118,7 +119,7 @@ def test_the_networks_of_the_plan_are_those_of_a_run(adapted: bool, tmp_path: Pa
     measured = time_steps(settings.prepare(real), real.run, real.training)
     made = components({"teacher": real.frozen}, measured.trainees)
     meta = given(llama(device="meta"), "meta", adapted, path)
-    planned = sized_components(meta.frozen, settings.prepare(meta).learners())
+    planned = expected({"teacher": meta.frozen}, settings.prepare(meta).learners())
     for one, other in zip(planned, made, strict=True):
         assert replace(one, optimiser=0) == replace(other, optimiser=0)
         steps = 4 * 20  # AdamW also counts its steps, once a tensor
