@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from designs_and_scores import rows_of, write_designs
 from fold_files import fold2_folder, fold_folder, random_fold
 from predictor_files import WRITERS
 from tolerance import near
@@ -26,11 +26,6 @@ from didi_protein.structures.atoms import read_chains
 ONE, TWO = "MKTAYIAKQRQISFVK", "GSHMKKIAEELLRK"
 
 
-def write(path: Path, records: dict[str, str]) -> Path:
-    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in records.items()))
-    return path
-
-
 # --- reading
 
 
@@ -44,7 +39,7 @@ def test_chains_are_read_with_either_break() -> None:
 
 
 def test_complexes_are_read_to_score_only(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}"})
+    path = write_designs(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}"})
     assert read_fasta(path, complexes=True).samples[0].text == f"{ONE}:{TWO}"
     with pytest.raises(InputError, match="letter ':'"):
         read_fasta(path)
@@ -171,12 +166,13 @@ def test_features_of_a_complex_are_those_of_its_chains_in_a_row() -> None:
 
 
 def test_esmfold2_folds_complexes_without_a_linker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights, designs = fold2_folder(tmp_path / "weights"), write(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}", "a": ONE})
+    weights = fold2_folder(tmp_path / "weights")
+    designs = write_designs(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}", "a": ONE})
     words = [f"input={designs}", "fold=esmfold2", f"fold_model={weights}", f"out={tmp_path / 'out'}", "pae=true"]
     assert main(["score", *words, "linker=5"]) == 2
     assert "linker=5 has no effect with fold=esmfold2, which knows chains" in capsys.readouterr().err
     assert main(["score", *words]) == 0
-    rows = rows_of(tmp_path / "out/scores.csv")
+    rows = rows_of(tmp_path / "out")
     assert (rows["ab"]["chains"], rows["ab"]["folded_by"], rows["a"]["iptm"]) == ("2", "esmfold2", "")
     pae = np.load(tmp_path / "out/pae/ab.npz")["pae"]
     between = np.r_[pae[:16, 16:].ravel(), pae[16:, :16].ravel()]
@@ -206,7 +202,7 @@ def test_a_linker_that_cannot_be_is_refused(
     words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = ONE if "several" in told else f"{ONE}:{TWO}"
-    designs, weights = write(tmp_path / "x.fasta", {"ab": text}), fold_folder(tmp_path / "weights")
+    designs, weights = write_designs(tmp_path / "x.fasta", {"ab": text}), fold_folder(tmp_path / "weights")
     config = json.loads((weights / "config.json").read_text())
     (weights / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
     fold = ["fold=esmfold", f"fold_model={weights}"] if "fold=none" not in words else []
@@ -217,19 +213,14 @@ def test_a_linker_that_cannot_be_is_refused(
 # --- the commands
 
 
-def rows_of(path: Path) -> dict[str, dict[str, str]]:
-    with path.open() as file:
-        return {row["id"]: row for row in csv.DictReader(file)}
-
-
 def test_complexes_go_from_fasta_to_a_shortlist(tmp_path: Path) -> None:
-    designs = write(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}", "a": ONE, "ba": f"{TWO}/{ONE}"})
+    designs = write_designs(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}", "a": ONE, "ba": f"{TWO}/{ONE}"})
     weights = fold_folder(tmp_path / "weights")
-    known = write(tmp_path / "known.fasta", {"k": ONE + "GGGGG"})
+    known = write_designs(tmp_path / "known.fasta", {"k": ONE + "GGGGG"})
     words = [f"input={designs}", "fold=esmfold", f"fold_model={weights}", f"reference={known}", "novelty=kmers"]
     out = tmp_path / "out"
     assert main(["score", *words, f"out={out}", "pae=true"]) == 0
-    rows = rows_of(out / "scores.csv")
+    rows = rows_of(out)
     assert rows["ab"]["sequence"] == f"{ONE}:{TWO}" and rows["ba"]["sequence"] == f"{TWO}:{ONE}"
     assert (rows["ab"]["length"], rows["ab"]["chains"], rows["a"]["chains"]) == ("30", "2", "")
     assert 0 < float(rows["ab"]["iptm"]) < 1 and float(rows["ab"]["ipae"]) > 0 and rows["a"]["iptm"] == ""
@@ -242,11 +233,11 @@ def test_complexes_go_from_fasta_to_a_shortlist(tmp_path: Path) -> None:
 
 
 def test_structures_of_complexes_have_their_iptm(tmp_path: Path) -> None:
-    designs = write(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}", "a": ONE})
+    designs = write_designs(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}", "a": ONE})
     WRITERS["boltz"](tmp_path / "boltz", "ab", [ONE, TWO])
     WRITERS["boltz"](tmp_path / "boltz", "a", [ONE])
     assert main(["score", f"input={designs}", f"structures={tmp_path / 'boltz'}", f"out={tmp_path / 'out'}"]) == 0
-    rows = rows_of(tmp_path / "out" / "scores.csv")
+    rows = rows_of(tmp_path / "out")
     assert [float(rows["ab"][name]) for name in ("iptm", "ipae")] == [pytest.approx(0.6), 4.0]
     assert rows["a"]["iptm"] == ""
     assert [c.name for c in read_chains(tmp_path / "out" / "pdb" / "ab.pdb")] == ["A", "B"]

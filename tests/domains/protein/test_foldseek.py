@@ -5,7 +5,6 @@ The program itself is not on PyPI; where it is on the PATH, one test calls it.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from designs_and_scores import rows_of, write_designs
 from predictor_files import write_structure
 
 from didi_core.cli import main
@@ -94,20 +94,10 @@ def modules(log: Path) -> list[str]:
     return [word for word in words if word != "version"]
 
 
-def write(path: Path, records: dict[str, str]) -> Path:
-    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in records.items()))
-    return path
-
-
-def rows_of(folder: Path) -> dict[str, dict[str, str]]:
-    with (folder / "scores.csv").open() as file:
-        return {row["id"]: row for row in csv.DictReader(file)}
-
-
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
     """Three designs, the first and the third of one shape, and a set that holds the second's and another."""
-    designs = write(tmp_path / "x.fasta", {"a/1": ONE, "b": TWO, "c": THREE})
+    designs = write_designs(tmp_path / "x.fasta", {"a/1": ONE, "b": TWO, "c": THREE})
     for name, sequence, seed in (("a_1", ONE, 1), ("b", TWO, 2), ("c", THREE, 1)):
         write_structure(tmp_path / f"given/{name}.pdb", [sequence], seed=seed)
     write_structure(tmp_path / "known/1abc.pdb", [TWO + TWO], seed=2)
@@ -229,7 +219,7 @@ def test_chains_of_a_complex_are_searched_and_complexes_are_not_clustered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(tmp_path, monkeypatch, STAND_IN)
-    designs = write(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}", "b": TWO})
+    designs = write_designs(tmp_path / "x.fasta", {"ab": f"{ONE}:{TWO}", "b": TWO})
     write_structure(tmp_path / "given/ab.pdb", [ONE, TWO], seed=1)
     write_structure(tmp_path / "given/b.pdb", [TWO], seed=1)
     write_structure(tmp_path / "known/1abc.pdb", [TWO], seed=2)

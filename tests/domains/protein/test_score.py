@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from designs_and_scores import write_designs
 from dplm_files import random_model, write_folder
 from fold_files import fold_folder
 from tolerance import near
@@ -51,11 +52,6 @@ def changed(sequence: str, share: float, seed: int = 0) -> str:
     return "".join(letters)
 
 
-def write(path: Path, records: dict[str, str]) -> Path:
-    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in records.items()))
-    return path
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fold_folder(tmp_path_factory.mktemp("esmfold"))
@@ -66,9 +62,10 @@ def scored(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
     """Six designs, one of them in the reference, folded by the command."""
     folder = tmp_path_factory.mktemp("score")
     records = {f"d{i} model=student steps={2 + i}": protein(14 + 3 * i, i) for i in range(6)}
-    known = write(folder / "known.fasta", {"x": protein(40, 50), "copy": "MM" + records["d3 model=student steps=5"]})
+    relative = "MM" + records["d3 model=student steps=5"]
+    known = write_designs(folder / "known.fasta", {"x": protein(40, 50), "copy": relative})
     out = folder / "out"
-    words = [f"input={write(folder / 'designs.fasta', records)}", f"reference={known}", f"fold_model={weights}"]
+    words = [f"input={write_designs(folder / 'designs.fasta', records)}", f"reference={known}", f"fold_model={weights}"]
     assert main(["score", *words, f"out={out}", "fold=esmfold", "pae=true", "tokens=40"]) == 0
     return out
 
@@ -137,7 +134,8 @@ def test_an_interrupted_run_goes_on_and_keeps_what_it_had(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = {f"d{i}": protein(12 + i, i) for i in range(5)}
-    words = ["score", f"input={write(tmp_path / 'x.fasta', records)}", f"out={tmp_path / 'out'}", "report=false"]
+    designs = write_designs(tmp_path / "x.fasta", records)
+    words = ["score", f"input={designs}", f"out={tmp_path / 'out'}", "report=false"]
     words += ["fold=esmfold", f"fold_model={weights}", "tokens=1"]
     real, folded = running.fold_within_memory, []
 
@@ -169,7 +167,7 @@ def test_an_interrupted_run_goes_on_and_keeps_what_it_had(
 def test_what_does_not_fit_into_memory_is_recorded_and_tried_again(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["score", f"input={write(tmp_path / 'x.fasta', {'a': 'MKTAYIAK', 'b': 'GGWA'})}", "report=false"]
+    words = ["score", f"input={write_designs(tmp_path / 'x.fasta', {'a': 'MKTAYIAK', 'b': 'GGWA'})}", "report=false"]
     words += [f"out={tmp_path / 'out'}", f"fold_model={weights}", "fold=esmfold"]
     real = running.fold_within_memory
     monkeypatch.setattr(
@@ -210,7 +208,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_bad_input_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    good, out = write(tmp_path / "good.fasta", {"a": "MKTAYIAK", "b": "GGWA"}), f"out={tmp_path / 'out'}"
+    good, out = write_designs(tmp_path / "good.fasta", {"a": "MKTAYIAK", "b": "GGWA"}), f"out={tmp_path / 'out'}"
     twice = tmp_path / "twice.fasta"
     twice.write_text(">a\nMKT\n>b\nMK\n>a\nGG\n")
     assert "line 5: the id 'a' is there already, in line 1" in refused(capsys, f"input={twice}", out)
@@ -218,7 +216,7 @@ def test_bad_input_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "no such file" in refused(capsys, f"input={tmp_path / 'no.fasta'}", out)
     (tmp_path / "empty.fasta").touch()
     assert "the file is empty" in refused(capsys, f"input={tmp_path / 'empty.fasta'}", out)
-    bad = write(tmp_path / "bad.fasta", {"a": "MKX"})
+    bad = write_designs(tmp_path / "bad.fasta", {"a": "MKX"})
     assert "all 1 records were skipped" in refused(capsys, f"input={bad}", out)
     assert "record 'a': letter 'X'" in refused(capsys, f"input={bad}", out, "data.on_bad=error")
     assert "holds the designs themselves" in refused(capsys, f"input={good}", out, f"reference={good}", "fold=none")
@@ -255,7 +253,7 @@ def test_settings_that_are_wrong(keys: dict[str, Any], told: str) -> None:
 
 def test_several_files_are_told_apart(tmp_path: Path) -> None:
     for name in ("student", "teacher"):
-        write(tmp_path / f"{name}.fasta", {"s_1": protein(30, len(name)), "s_2": protein(31, 9 + len(name))})
+        write_designs(tmp_path / f"{name}.fasta", {"s_1": protein(30, len(name)), "s_2": protein(31, 9 + len(name))})
     words = [f"input=[{tmp_path}/student.fasta,{tmp_path}/teacher.fasta]", "labels=[ours,theirs]", "fold=none"]
     assert main(["score", *words, f"out={tmp_path / 'out'}"]) == 0
     rows = {row["id"]: row["model"] for row in table(tmp_path / "out")}
@@ -264,7 +262,7 @@ def test_several_files_are_told_apart(tmp_path: Path) -> None:
 
 def test_a_reference_may_hold_some_of_the_designs(tmp_path: Path) -> None:
     designs = [Sample("MKTAYIAK", "a"), Sample("GGWA", "b")]
-    path = write(tmp_path / "r.fasta", {"k": "MKTAYIAK", "bad": "MXX"})
+    path = write_designs(tmp_path / "r.fasta", {"k": "MKTAYIAK", "bad": "MXX"})
     told: list[str] = []
     assert read_reference([path], designs, told.append).names == ("k",)
     assert "1 skipped" in told[0]
@@ -361,7 +359,7 @@ def test_an_absent_package_is_one_message_before_anything_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pseudo, "why_not", lambda: "needs this.")
-    designs = write(tmp_path / "x.fasta", {"a": "MKT"})
+    designs = write_designs(tmp_path / "x.fasta", {"a": "MKT"})
     assert main(["score", f"input={designs}", "fold=none", "pppl=esm:esmc_300m", f"out={tmp_path / 'out'}"]) == 2
     assert "needs this" in capsys.readouterr().err and not (tmp_path / "out" / "parts").exists()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from designs_and_scores import rows_of, write_designs
 from fold_files import fold_folder
 from predictor_files import chain, confidence, text_of
 
@@ -46,16 +46,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{shlex.quote(sys.executable)} {shlex.quote(str(path))} {{pdb}} {{out}} {{num}} {{seed}}"
 
 
-def write(path: Path, records: dict[str, str]) -> Path:
-    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in records.items()))
-    return path
-
-
-def rows_of(folder: Path) -> dict[str, dict[str, str]]:
-    with (folder / "scores.csv").open() as file:
-        return {row["id"]: row for row in csv.DictReader(file)}
-
-
 def structure(folder: Path, name: str, sequence: str, seed: int) -> np.ndarray:
     """A structure file of made-up atoms; returns its CA positions."""
     folder.mkdir(exist_ok=True)
@@ -67,7 +57,7 @@ def structure(folder: Path, name: str, sequence: str, seed: int) -> np.ndarray:
 def test_designs_are_refolded_by_their_predictor(
     program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    designs = write(tmp_path / "x.fasta", {"a": ONE, "ab": f"{ONE}:{TWO}"})
+    designs = write_designs(tmp_path / "x.fasta", {"a": ONE, "ab": f"{ONE}:{TWO}"})
     out, weights = tmp_path / "out", fold_folder(tmp_path / "weights")
     words = [f"input={designs}", "fold=esmfold", f"fold_model={weights}", "selfconsistency_num=2", f"out={out}"]
     assert main(["score", *words, f"selfconsistency={program}"]) == 0
@@ -91,7 +81,7 @@ def test_designs_are_refolded_by_their_predictor(
 def test_sequences_are_left_for_another_predictor_and_read_from_its_folder(
     program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    designs, given = write(tmp_path / "x.fasta", {"a": ONE, "b": TWO}), tmp_path / "given"
+    designs, given = write_designs(tmp_path / "x.fasta", {"a": ONE, "b": TWO}), tmp_path / "given"
     native = structure(given, "a", ONE, 1)
     words = [f"input={designs}", f"structures={given}", "report=false"]
     assert main(["score", *words, f"selfconsistency={program}", "seed=1", f"out={tmp_path / 'out'}"]) == 0
@@ -148,7 +138,7 @@ def test_a_program_that_fails_is_told(code: str, told: str, tmp_path: Path) -> N
     ],
 )
 def test_bad_input(words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    designs, given = write(tmp_path / "x.fasta", {"a": ONE}), tmp_path / "given"
+    designs, given = write_designs(tmp_path / "x.fasta", {"a": ONE}), tmp_path / "given"
     structure(given, "a", ONE, 1)
     more = [] if "fold=none" in words else [f"structures={given}"]
     assert main(["score", f"input={designs}", *more, *words, f"out={tmp_path / 'out'}"]) == 2
@@ -166,7 +156,7 @@ def test_one_call_is_for_all_structures_that_are_left(tmp_path: Path) -> None:
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(loop)} {{pdbs}} {{out}} {{num}} {{seed}}"
     for name, text in (("a", ONE), ("b", TWO)):
         structure(given, name, text, 1)
-    designs = write(tmp_path / "x.fasta", {"a": ONE, "b": TWO})
+    designs = write_designs(tmp_path / "x.fasta", {"a": ONE, "b": TWO})
     words = [f"input={designs}", f"structures={given}", "report=false", f"out={tmp_path / 'out'}"]
     assert main(["score", *words, f"selfconsistency={command}"]) == 0
     journal = Journal(tmp_path / "out/parts/inverse.jsonl")
@@ -190,7 +180,7 @@ def test_a_structure_that_one_call_forgot_is_named(tmp_path: Path) -> None:
 def test_no_predictor_is_loaded_where_every_design_is_done(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    designs, weights = write(tmp_path / "x.fasta", {"a": ONE}), fold_folder(tmp_path / "weights")
+    designs, weights = write_designs(tmp_path / "x.fasta", {"a": ONE}), fold_folder(tmp_path / "weights")
     words = [f"input={designs}", "fold=esmfold", f"fold_model={weights}", f"selfconsistency={program}"]
     words += ["selfconsistency_num=1", "report=false", f"out={tmp_path / 'out'}"]
     assert main(["score", *words]) == 0
@@ -204,7 +194,7 @@ def test_no_predictor_is_loaded_where_every_design_is_done(
 
 
 def test_an_interrupted_inverse_folding_goes_on(program: str, tmp_path: Path) -> None:
-    designs, given = write(tmp_path / "x.fasta", {"a": ONE, "b": TWO}), tmp_path / "given"
+    designs, given = write_designs(tmp_path / "x.fasta", {"a": ONE, "b": TWO}), tmp_path / "given"
     for name, text in (("a", ONE), ("b", TWO)):
         structure(given, name, text, 1)
     words = [f"input={designs}", f"structures={given}", f"selfconsistency={program}", f"out={tmp_path / 'out'}"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from Bio.PDB.PDBParser import PDBParser
+from designs_and_scores import rows_of
 from predictor_files import WRITERS, chain, confidence, text_of, write_structure
 
 from didi_core.cli import main
@@ -97,11 +97,6 @@ def test_a_complex_has_its_chains_in_the_order_of_the_design(tmp_path: Path) -> 
 
 
 # --- the command
-
-
-def rows_of(folder: Path) -> dict[str, dict[str, str]]:
-    with (folder / "scores.csv").open() as file:
-        return {row["id"]: row for row in csv.DictReader(file)}
 
 
 def fasta(path: Path) -> Path:
