@@ -96,11 +96,11 @@ class Measure:
         if not sets:
             return {"sets": 0}
         taught = self.read(theirs, sets)
-        told = {"sets": sets, **_over_seeds([(self.read(line, sets), taught) for line in ours])}
+        record = {"sets": sets, **_over_seeds([(self.read(line, sets), taught) for line in ours])}
         if self.variety is not None and all(len(line.found) > 1 for line in (theirs, *ours)):
             found = [self._at_variety(line, theirs, sets) for line in ours]
-            told["at matched variety"] = _over_seeds([pair for pair in found if pair is not None], len(ours))
-        return told
+            record["at matched variety"] = _over_seeds([pair for pair in found if pair is not None], len(ours))
+        return record
 
     def _at_variety(self, ours: Line, theirs: Line, sets: int) -> tuple[Matched, Matched] | None:
         """Both at one variety, the nearest to the data's that both sweeps reach; None where they do not meet."""
@@ -117,11 +117,11 @@ def _over_seeds(pairs: Sequence[tuple[Matched, Matched]], seeds: int | None = No
         return {"no claim": f"{len(usable)} of {seeds or len(pairs)} sweeps reach it"}
     mean = float(np.mean([one.value for one in usable]))
     draws = np.mean([ours.draws - theirs.draws for ours, theirs in pairs], axis=0)
-    told: dict[str, object] = {"read at": [ours.entropy for ours, _ in pairs]}
-    told |= {"seeds": [_numbers(one) for one in usable], "mean": _numbers(interval(mean, draws, usable[0].n))}
+    record: dict[str, object] = {"read at": [ours.entropy for ours, _ in pairs]}
+    record |= {"seeds": [_numbers(one) for one in usable], "mean": _numbers(interval(mean, draws, usable[0].n))}
     if len(usable) > 1:
-        told["t over seeds"] = _numbers(over_runs([one.value for one in usable]))
-    return told
+        record["t over seeds"] = _numbers(over_runs([one.value for one in usable]))
+    return record
 
 
 def draw(lines: Sequence[Line], domain: Domain, measure: Measure, given: argparse.Namespace) -> None:
@@ -151,16 +151,16 @@ def draw(lines: Sequence[Line], domain: Domain, measure: Measure, given: argpars
 def described(line: Line, measure: Measure, size: int) -> dict[str, object]:
     """One row: samples, the metrics as sampled at temperature 1, and the quality at matched entropy."""
     sets, sweep = line.complete(), line.temperatures
-    told: dict[str, object] = {"model": line.label, "law": line.settings.law, "grid": line.settings.grid}
-    told |= {"calls": line.calls, "samples": sets * size, "temperatures": list(sweep)}
+    record: dict[str, object] = {"model": line.label, "law": line.settings.law, "grid": line.settings.grid}
+    record |= {"calls": line.calls, "samples": sets * size, "temperatures": list(sweep)}
     if not sets:
-        return told
+        return record
     plain = min(sweep, key=lambda t: abs(t - 1))
     for i, metric in enumerate(measure.metrics):
-        told[metric.name] = _numbers(bootstrap(metric, line.statistics(plain, i, sets)))
+        record[metric.name] = _numbers(bootstrap(metric, line.statistics(plain, i, sets)))
     read = measure.read(line, sets)
-    told["matched"] = {"status": read.status, "entropy": read.entropy, "quality": _numbers(read.quality)}
-    return told
+    record["matched"] = {"status": read.status, "entropy": read.entropy, "quality": _numbers(read.quality)}
+    return record
 
 
 def page(report: dict[str, object], quality: str) -> str:
@@ -184,18 +184,18 @@ def page(report: dict[str, object], quality: str) -> str:
 def _against(what: str, calls: str, against: dict[str, dict[str, object]], size: object) -> list[str]:
     """One model at one number of calls beside each plain one."""
     lines = ["", f"{what}, {calls} calls, against plain calls of the teacher; mean over seeds"]
-    for plain, told in against.items():
-        lines.append(f"- {plain}: {_sentence(told)} ({told['sets']} sets of {size})")
-        varied: dict[str, object] = told.get("at matched variety", {})  # type: ignore[assignment]
+    for plain, record in against.items():
+        lines.append(f"- {plain}: {_sentence(record)} ({record['sets']} sets of {size})")
+        varied: dict[str, object] = record.get("at matched variety", {})  # type: ignore[assignment]
         lines += [f"  - at matched variety: {_sentence(varied)}"] if varied else []
     return lines
 
 
-def _sentence(told: dict[str, object]) -> str:
+def _sentence(record: dict[str, object]) -> str:
     """A mean over seeds, the interval over seeds, and each seed's own."""
-    seeds: list[list[float]] = told.get("seeds", [])  # type: ignore[assignment]
-    mean = f"{_percent(told.get('mean'))}; t {_percent(told.get('t over seeds'))}"
-    return f"{told.get('no claim', mean)}; seeds {'; '.join(map(_percent, seeds))}"
+    seeds: list[list[float]] = record.get("seeds", [])  # type: ignore[assignment]
+    mean = f"{_percent(record.get('mean'))}; t {_percent(record.get('t over seeds'))}"
+    return f"{record.get('no claim', mean)}; seeds {'; '.join(map(_percent, seeds))}"
 
 
 def _numbers(found: Interval) -> list[float]:

@@ -64,13 +64,13 @@ class Part:
 
     def record(self) -> dict[str, Any]:
         """Status, time, results so far, and the end of the log where something went wrong."""
-        told: dict[str, Any] = {"status": self.status, "seconds": self.seconds}
+        record: dict[str, Any] = {"status": self.status, "seconds": self.seconds}
         with contextlib.suppress(OSError, ValueError):
-            told["result"] = json.loads(self.result.read_text())
+            record["result"] = json.loads(self.result.read_text())
         if self.status not in ("ok", "running"):
             with contextlib.suppress(OSError):
-                told["log"] = self.log.read_text(errors="replace")[-3000:]
-        return told
+                record["log"] = self.log.read_text(errors="replace")[-3000:]
+        return record
 
 
 @dataclass
@@ -145,8 +145,8 @@ def run(session: Session, groups: Sequence[str], data: Path | None, train_words:
     training = [str(HERE / "gpu_train.py"), "--work", str(session.work / "train"), "--out", str(session.out)]
     training += ["--data", str(data), "--device", "auto" if session.device == "cuda" else session.device]
     if "train" in groups and data is not None:  # text is packed on the CPU meanwhile
-        told = session.work / "train" / "none.json"
-        session.start("prepare", 90.0, *training, "--prepare-only", result=told)
+        result = session.work / "train" / "none.json"
+        session.start("prepare", 90.0, *training, "--prepare-only", result=result)
     if "checks" in groups:
         limit = patience * BUDGET["checks"]
         names = [f"check_{name}" for name in CHECKS]
@@ -175,11 +175,11 @@ def show(session: Session) -> None:
     """One table: checks, figures with what was predicted, then the trained models and their curves."""
     print(f"\n{json.dumps(session.about)}")
     for name, part in session.parts.items():
-        told = part.record()
-        result = told.get("result", {})
+        record = part.record()
+        result = record.get("result", {})
         print(f"\n== {name}: {part.status}, {part.seconds} s")
-        if "log" in told and part.status != "ok":
-            print("   " + "\n   ".join(told["log"].splitlines()[-8:]))
+        if "log" in record and part.status != "ok":
+            print("   " + "\n   ".join(record["log"].splitlines()[-8:]))
         for row in result.get("rows", ()) if name.startswith("measure_") else ():
             hint = f"   [{row['predicted']}]" if row["predicted"] else ""
             print(f"  {row['what']:<62} {row['value']!s:>10} {row['unit']}{hint}")
@@ -196,8 +196,8 @@ def _show_training(result: dict[str, Any]) -> None:
     for name, curves in result.get("curves", {}).items():
         for how, curve in curves.items():
             rows = curve["by_steps"]
-            told = "  ".join(f"{calls}:{rows[calls]['perplexity'][0]:.2f}" for calls in sorted(rows, key=int))
-            print(f"  {name:<22} {how:<20} perplexity by calls  {told}")
+            points = "  ".join(f"{calls}:{rows[calls]['perplexity'][0]:.2f}" for calls in sorted(rows, key=int))
+            print(f"  {name:<22} {how:<20} perplexity by calls  {points}")
     for name, entry in result.get("models", {}).items():
         values = list((entry.get("validation") or {}).values())
         last = f"{values[-1]:.4f}" if values else "-"

@@ -86,32 +86,32 @@ def trains(backend: str, device: torch.device, dtype: torch.dtype) -> str:
 
 def prepare(out: Path) -> None:
     """Pack the text, read the proteins once, and choose an attention backend."""
-    told: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    told["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    told["backends"] = {str(dtype): available_backends(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    record["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    record["backends"] = {str(dtype): available_backends(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     for backend in ("auto", "sdpa", "eager"):
         problems = [trains(backend, device, dtype) for dtype in (torch.bfloat16, torch.float32)]
-        told[f"trains with {backend}"] = problems
+        record[f"trains with {backend}"] = problems
         if not any(problems):
-            told["attention"] = backend
+            record["attention"] = backend
             break
-    write_json(out, told)
+    write_json(out, record)
     started = time.monotonic()
     for path in Path().glob("*.txt"):
         blocks = LanguageDomain(LanguageSettings(path=(path.name,))).blocks("train")
-        told[path.name] = {"blocks": len(blocks), "seconds": round(time.monotonic() - started, 2)}
+        record[path.name] = {"blocks": len(blocks), "seconds": round(time.monotonic() - started, 2)}
     started = time.monotonic()
     for path in Path().glob("train_amr_families.fasta"):
         batches = ProteinDomain(path.name, similarity=1.0).batches("train", 64, 0)
         first = next(batches).shape
-        told[path.name] = {"seconds to the first batch": round(time.monotonic() - started, 2), "shape": list(first)}
+        record[path.name] = {"seconds to the first batch": round(time.monotonic() - started, 2), "shape": list(first)}
         started = time.monotonic()
         for _ in range(100):
             next(batches)
-        told[path.name]["ms a batch of 64"] = round(10 * (time.monotonic() - started), 3)
-    write_json(out, {**told, "complete": True})
-    print(json.dumps(told, indent=1))
+        record[path.name]["ms a batch of 64"] = round(10 * (time.monotonic() - started), 3)
+    write_json(out, {**record, "complete": True})
+    print(json.dumps(record, indent=1))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

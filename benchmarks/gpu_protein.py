@@ -252,8 +252,8 @@ def show(rows: Sequence[Row], title: str) -> None:
             table.add_column(header, justify="right" if header in COLUMNS else "left")
         for row in (row for row in rows if row.part == part):
             values = (getattr(row, name) for name in COLUMNS.values())
-            told = ("-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in values)
-            table.add_row(row.lengths, row.what, row.backend, *told, row.problem)
+            shown = ("-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in values)
+            table.add_row(row.lengths, row.what, row.backend, *shown, row.problem)
         Console().print(table)
 
 

@@ -53,10 +53,10 @@ def prepare(session: Session) -> None:
             child.wait(timeout=max(min(90.0, session.left), 1))
         except subprocess.TimeoutExpired:
             child.kill()
-    told = json.loads(found.read_text()) if found.exists() else {}
-    session.attention = told.get("attention", "auto")
-    session.record["prepare"] = told
-    session.note(f"prepared ({'whole' if told.get('complete') else 'NOT WHOLE'}), attention {session.attention}")
+    prepared = json.loads(found.read_text()) if found.exists() else {}
+    session.attention = prepared.get("attention", "auto")
+    session.record["prepare"] = prepared
+    session.note(f"prepared ({'whole' if prepared.get('complete') else 'NOT WHOLE'}), attention {session.attention}")
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:

@@ -65,8 +65,8 @@ def main() -> None:
         for way in ("first split", "kept split"):
             words = [sys.executable, __file__, "--file", str(path)]
             found[way] = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
-            told = found[way]
-            print(f"{way}: {told['cpu_seconds']:.1f} s of CPU, peak {told['peak_gb']:.2f} GB", flush=True)
+            figures = found[way]
+            print(f"{way}: {figures['cpu_seconds']:.1f} s of CPU, peak {figures['peak_gb']:.2f} GB", flush=True)
     if given.out:
         given.out.write_text(json.dumps({"load": round(os.getloadavg()[0], 1), **found}, indent=2) + "\n")
 

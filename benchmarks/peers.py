@@ -177,10 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             row = compare(f"{name}, {steps} steps", case, given.repeats)
             rows.append(replace(row, plain_megabytes=peaks[0], our_megabytes=peaks[1]) if peaks else row)
             print(rows[-1], flush=True)
-    told = {"threads": torch.get_num_threads(), "torch": torch.__version__, "load": round(os.getloadavg()[0], 1)}
-    Console().print(table("their sampler / ours, 50,258 rows", rows, told))
+    about = {"threads": torch.get_num_threads(), "torch": torch.__version__, "load": round(os.getloadavg()[0], 1)}
+    Console().print(table("their sampler / ours, 50,258 rows", rows, about))
     if given.out:
-        given.out.write_text(json.dumps({**told, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+        given.out.write_text(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

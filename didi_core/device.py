@@ -60,6 +60,6 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error reports a lack of memory, on a GPU or on the CPU."""
-    told = str(error).lower()
+    message = str(error).lower()
     reports = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in told for words in reports)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in message for words in reports)

@@ -90,8 +90,8 @@ def causal_network(name: str, key: str, otherwise: str) -> Any:
     except Exception as error:  # a configuration is checked by many libraries, each with errors of its own
         reason = " ".join(str(error).split("\n")[0].split())[:160] or type(error).__name__
         raise InputError(f"{key}={name} cannot be loaded: {reason.rstrip('.')}. {advice}") from None
-    network, told = loaded
-    lacking = sorted(told["missing_keys"])
+    network, info = loaded
+    lacking = sorted(info["missing_keys"])
     if lacking:
         raise InputError(f"{key}={name} lacks the weights of {', '.join(lacking[:4])}: it is not whole. {advice}")
     return network

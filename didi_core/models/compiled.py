@@ -65,10 +65,10 @@ class Compilation:
 
     def give_up(self, error: Exception | str) -> None:
         """Stop compiling for good, and say so once."""
-        told = error if isinstance(error, str) else _told(getattr(error, "inner_exception", error))
+        reason = error if isinstance(error, str) else _told(getattr(error, "inner_exception", error))
         if not self.problem:
-            warn(f"torch.compile failed ({told}). The network runs without it: slower, with the same results.")
-        self.problem = self.problem or told
+            warn(f"torch.compile failed ({reason}). The network runs without it: slower, with the same results.")
+        self.problem = self.problem or reason
 
     def _compiled(self, part: Callable[..., R]) -> Callable[..., R]:
         if part not in self._made:

@@ -199,11 +199,11 @@ def _results(model: Published) -> list[str]:
 
 def _data(model: Published) -> list[str]:
     data = {key: value for key, value in (model.card.get("data") or {}).items() if value is not None}
-    told = str(model.card.get("data_attribution") or _own_samples(model) or "Not described by whoever published it.")
+    text = str(model.card.get("data_attribution") or _own_samples(model) or "Not described by whoever published it.")
     if found := model.card.get("data_report"):
-        told += f" {int(found.get('read') or 0):,} records were read." if isinstance(found, Mapping) else ""
+        text += f" {int(found.get('read') or 0):,} records were read." if isinstance(found, Mapping) else ""
     keys = ", ".join(f"`data.{key}={value}`" for key, value in data.items())
-    return [told, *([f"Settings of the domain: {keys}."] if keys else [])]
+    return [text, *([f"Settings of the domain: {keys}."] if keys else [])]
 
 
 def _own_samples(model: Published) -> str:

@@ -101,5 +101,5 @@ def described(report: Report) -> str:
     """What the columns of the main table are, the quality with its judge first: sentences with a space after each."""
     quality, *others = report.evaluation.metrics
     shown = (*others[:1], *diversity(report.evaluation.metrics))
-    told = [(quality.label, quality.description), *((m.label, COLUMNS.get(m.name, "")) for m in shown)]
-    return "".join(f"{headed(label)}: {about}. " for label, about in told if about)
+    columns = [(quality.label, quality.description), *((m.label, COLUMNS.get(m.name, "")) for m in shown)]
+    return "".join(f"{headed(label)}: {about}. " for label, about in columns if about)

@@ -221,8 +221,8 @@ def generate(
     at_least(1, batch_size=batch_size)
     model: Denoiser = denoiser  # type: ignore[assignment]
     device = device_of(denoiser)
-    if told := order_advice(model, settings):
-        warn(told)
+    if advice := order_advice(model, settings):
+        warn(advice)
     bias = None if bias is None else bias.to(device)
     if templates is not None and length is not None:
         raise InputError("length and template exclude each other: the template fixes the length.")

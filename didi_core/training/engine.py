@@ -110,8 +110,8 @@ class Engine:
                 if done == wait:
                     reporter.stop()
                     self._show(wait, wait)
-                told = self.run.processes.mean({"stop": float(asked()), "seconds": self.clock.seconds})
-                stop, over = told["stop"] > 0, self._over(told["seconds"])
+                shared = self.run.processes.mean({"stop": float(asked()), "seconds": self.clock.seconds})
+                stop, over = shared["stop"] > 0, self._over(shared["seconds"])
                 if over and done < self.steps:
                     scalars |= self._validation(done)
                 last = over or done == self.steps

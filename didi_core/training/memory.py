@@ -54,16 +54,16 @@ def advice(
             smaller = replace(training, accumulate=cut)
             check(smaller, processes)
             size = smaller.slice_size(processes)
-            told = (
+            text = (
                 f"A slice of {counted(rows, 'sequence')} is too large: set training.accumulate={cut}. Slices of {size} "
                 f"add up to the same batch, with about {size / rows:.0%} of what is not weights, gradients and AdamW."
             )
             break
     else:
-        told = (
+        text = (
             f"A slice of {counted(rows, 'sequence')} is too large, and training.batch_size={training.batch_size} "
             "cannot be cut further: choose shorter sequences (data.max_length or the domain's own key) or a smaller "
             "model."
         )
     wide = machine.device.type == "cuda" and machine.precision == "fp32"
-    return f"{told} precision=bf16 halves activations." if wide else told
+    return f"{text} precision=bf16 halves activations." if wide else text

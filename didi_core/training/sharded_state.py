@@ -133,5 +133,5 @@ def _checked(act: Callable[[], object]) -> None:
         act()
     except CheckpointException as error:
         rank, (cause, _) = next(iter(error.failures.items()))
-        told = " ".join(str(cause).split())[:300]
-        raise DidiError(f"process {rank} failed at a sharded checkpoint: {told}") from cause
+        reason = " ".join(str(cause).split())[:300]
+        raise DidiError(f"process {rank} failed at a sharded checkpoint: {reason}") from cause

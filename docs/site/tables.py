@@ -67,8 +67,8 @@ def worth() -> Series:
         if len(cells) != 5 or not cells[0].isdigit():
             continue
         own = [figures(cells[2])] if name in names else [[value] for value in numbers(cells[2])[:3]]
-        told = [names[name]] if name in names else [f"student, seed {seed}" for seed in range(3)]
-        for label, point in zip(told, own, strict=True):
+        labels = [names[name]] if name in names else [f"student, seed {seed}" for seed in range(3)]
+        for label, point in zip(labels, own, strict=True):
             found.setdefault(label, [[] for _ in calls])[calls.index(int(cells[0]))] = point
     return found
 

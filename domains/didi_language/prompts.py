@@ -59,11 +59,11 @@ class Writing:
             prompt = (self.tokenizer.begin, *self.tokenizer.ids(turns[0]["content"]))
             behind = (self.tokenizer.end,)
         answer = None if response is None else (*self.tokenizer.ids(response), *behind)
-        used, told = len(prompt) + len(answer or ()), f"data.length={self.length}"
+        used, limit = len(prompt) + len(answer or ()), f"data.length={self.length}"
         if len(prompt) >= self.length:
-            raise BadRow(f"the prompt leaves no place for an answer: {len(prompt)} tokens, {told}")
+            raise BadRow(f"the prompt leaves no place for an answer: {len(prompt)} tokens, {limit}")
         if used > self.length:
-            raise BadRow(f"prompt and response are too long: {used} tokens, {told}")
+            raise BadRow(f"prompt and response are too long: {used} tokens, {limit}")
         return Exchange(prompt, answer, place)
 
 

@@ -21,7 +21,7 @@ def output_of(words: Sequence[str], shown: str, folder: Path | None = None, line
     """
     done = subprocess.run(list(words), cwd=folder, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        told = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        last = " / ".join(line.strip() for line in told[-lines:]) or f"exit code {done.returncode}"
+        written = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        last = " / ".join(line.strip() for line in written[-lines:]) or f"exit code {done.returncode}"
         raise InputError(f"{shown} failed ({last}).")
     return done.stdout

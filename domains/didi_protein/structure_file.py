@@ -103,9 +103,9 @@ class StructureFile:
         if len(wanted) > LONGEST:
             raise InputError(f"{self._place(wanted)} is {len(wanted):,} residues long; {LONGEST:,} are the most.")
         if wanted.chain not in self._chains:
-            told = f"{self._place(wanted)} has no chain {wanted.chain!r}. Its chains: {self._summary()}."
+            message = f"{self._place(wanted)} has no chain {wanted.chain!r}. Its chains: {self._summary()}."
             nameless = any(not name.strip() for name in self._chains)
-            raise InputError(f"{told} Give each chain a name in the file (column 22)." if nameless else told)
+            raise InputError(f"{message} Give each chain a name in the file (column 22)." if nameless else message)
         inside = [r for r in self._chains[wanted.chain] if wanted.first <= r.number <= wanted.last]
         inserted = [r for r in inside if r.insertion]
         if inserted:
@@ -204,8 +204,8 @@ def parse(path: Path) -> Any:
     except KeyError as error:
         raise InputError(f"{path}: cannot be read as a structure (there is no {error.args[0]} in it).") from error
     except DAMAGE as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read as a structure ({told}). Is it whole?") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as a structure ({reason}). Is it whole?") from error
 
 
 def _text(path: Path) -> str:

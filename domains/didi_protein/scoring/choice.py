@@ -70,11 +70,11 @@ def choose(
     if device.type == "cuda":
         return Choice(made, f"fold=auto: {made.name}, because its weights are here and there is a GPU")
     hours = estimate(made, lengths) / 3600
-    told = f"about {duration(hours)} for {len(lengths):,} designs on the CPU, by a measured step"
+    needed = f"about {duration(hours)} for {len(lengths):,} designs on the CPU, by a measured step"
     if hours <= settings.hours:
-        return Choice(made, f"fold=auto: {made.name}, because it takes {told} (limit hours={settings.hours:g})")
+        return Choice(made, f"fold=auto: {made.name}, because it takes {needed} (limit hours={settings.hours:g})")
     return Choice(
-        None, f"fold=auto: none, because it would take {told}; hours={settings.hours:g} is the limit, no GPU is here"
+        None, f"fold=auto: none, because it would take {needed}; hours={settings.hours:g} is the limit, no GPU is here"
     )
 
 

@@ -144,8 +144,8 @@ def check(folder: Path) -> None:
     config = config_of(folder, "fold_model")
     if config.get("model_type") != "esm" or not config.get("is_folding_model"):
         kind = config.get("model_type") or "nothing"
-        told = f"model_type={kind}, is_folding_model={config.get('is_folding_model', False)}"
+        found = f"model_type={kind}, is_folding_model={config.get('is_folding_model', False)}"
         raise InputError(
-            f"fold_model={folder} is not an ESMFold ({told} in its config.json). Give a folder like "
+            f"fold_model={folder} is not an ESMFold ({found} in its config.json). Give a folder like "
             "facebook/esmfold_v1, or fold=esmfold2 for an ESMFold2."
         )

@@ -32,14 +32,14 @@ def load_strictly(kind: Any, folder: Path, unread: Sequence[str] = ()) -> Any:
     check_depth(folder, str(folder))
     try:
         with quiet():
-            model, told = kind.from_pretrained(
+            model, info = kind.from_pretrained(
                 folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
             )  # tensors that do not fit are refused below, with their names
     except Exception as error:  # a configuration and weights are checked by many libraries, each with errors of its own
         short = " ".join(str(error).split())[:300]
         raise InputError(f"{folder}: the model cannot be loaded ({short}).") from error
-    lacking = [str(name) for name in told["missing_keys"] if not any(part in str(name) for part in unread)]
-    misfits = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in told["mismatched_keys"]]
+    lacking = [str(name) for name in info["missing_keys"] if not any(part in str(name) for part in unread)]
+    misfits = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
     for names, what in ((lacking, "are not in it"), (misfits, "have another shape")):
         if names:
             shown = ", ".join(sorted(names)[:4]) + (" ..." if len(names) > 4 else "")
