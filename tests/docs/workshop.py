@@ -47,8 +47,8 @@ def furnish(folder: Path) -> None:
     (folder / "theirs.jsonl").write_text("".join(f'{{"text": "{one}"}}\n' for one in proteins(8, 4)))
     (folder / "my_texts").mkdir()
     random, words = np.random.default_rng(5), ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"]
-    texts = [" ".join(random.choice(words, 600)) + "." for _ in range(40)]  # one in twenty is held out, and fills a block
-    for i, text in enumerate(texts):
+    texts = [" ".join(random.choice(words, 600)) + "." for _ in range(40)]
+    for i, text in enumerate(texts):  # one in twenty is held out, and has a block of its own
         (folder / "my_texts" / f"{i}.txt").write_text(text)
     (folder / "peps_train.txt").write_text("\n\n\n".join(texts))
 
