@@ -24,6 +24,7 @@ import numpy as np
 
 from didi_core.checkpoints.card import load_denoiser, model_folder, read_card
 from didi_core.commands.common import load_teacher, make_domain
+from didi_core.device import Machine
 from didi_core.evaluation.cache import StatisticsCache
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.drawing import Drawing
@@ -38,11 +39,11 @@ from didi_core.evaluation.frontier import (
 )
 from didi_core.evaluation.held_out import reference_rows
 from didi_core.evaluation.intervals import Interval, bootstrap, interval, over_runs
-from didi_core.evaluation.measure import variety_metric
+from didi_core.evaluation.measure import on_device, variety_metric
 from didi_core.run import Run
 from didi_core.sampling.generate import SamplerSettings
 from didi_core.storage.files import write_atomic, write_json
-from didi_core.types import Domain, Metric
+from didi_core.types import Metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +125,12 @@ def _over_seeds(pairs: Sequence[tuple[Matched, Matched]], seeds: int | None = No
     return record
 
 
-def draw(lines: Sequence[Line], domain: Domain, measure: Measure, given: argparse.Namespace) -> None:
+def draw(lines: Sequence[Line], run: Run, measure: Measure, given: argparse.Namespace) -> None:
     """Draw sets in turns until all are there, or there is no time left; then take what was drawn before."""
     started, cache = time.monotonic(), StatisticsCache(given.out / "samples")
     for number in range(max(line.sets for line in lines)):
         how = Measuring(given.size, seeds=(number,), batch_size=given.size, cache_dir=given.out / "samples")
-        drawing = Drawing(Run(domain), how)
+        drawing = Drawing(run, how)
         for place in range(max(len(line.temperatures) for line in lines)):
             for line in lines:
                 if number >= line.sets or place >= len(line.temperatures):
@@ -227,6 +228,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sets", type=int, default=16, help="of the teacher")
     parser.add_argument("--student-sets", type=int, default=5, help="of each student")
     parser.add_argument("--sets-at", nargs="*", default=[], metavar="CALLS=SETS", help="of the plain teacher")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda; in fp32")
     parser.add_argument("--limit", type=float, default=math.inf, help="seconds after which no further set is drawn")
     return parser.parse_args(words)
 
@@ -235,9 +237,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """Draw, measure, write the two files."""
     given = arguments(words)
     cards = [read_card(model_folder(run)) for run in given.runs]
-    domain = make_domain(cards[0]["domain"], cards[0].get("data", {}))
-    teacher = Contender(load_teacher(domain, cards[0]["teacher"]["name"]).eval(), ())
-    students = {card["training"]["seed"]: Contender(load_denoiser(run).eval(), ())
+    domain, machine = make_domain(cards[0]["domain"], cards[0].get("data", {})), Machine.of(given.device, "fp32")
+    teacher = Contender(load_teacher(domain, cards[0]["teacher"]["name"]).to(machine.device).eval(), ())
+    students = {card["training"]["seed"]: Contender(load_denoiser(run).to(machine.device).eval(), ())
                 for run, card in zip(given.runs, cards, strict=True)}  # fmt: skip
     plain, best = SamplerSettings(), SamplerSettings(law=given.law, grid=given.grid)
     at = {int(one.partition("=")[0]): int(one.partition("=")[2]) for one in given.sets_at}
@@ -254,11 +256,11 @@ def main(words: Sequence[str] | None = None) -> int:
     lines = [*(line for each in ours.values() for line in each), *taught, *many]
 
     variety = variety_metric(domain.metrics())
-    metrics = [*domain.metrics()[:2], *([variety] if variety else [])]
+    metrics = on_device([*domain.metrics()[:2], *([variety] if variety else [])], machine.device)
     data = reference_rows(domain, metrics, 1000)[0][0].values
     varied = data[variety.name].value if variety and variety.name in data else None
     measure = Measure(metrics, data[metrics[1].name].value, varied)
-    draw(lines, domain, measure, given)
+    draw(lines, Run(domain, machine), measure, given)
     report: dict[str, object] = {
         "domain": domain.name,
         "samples of a set": given.size,

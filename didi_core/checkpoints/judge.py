@@ -125,7 +125,7 @@ class HubJudge(nn.Module):
 
 
 def load_causal(name: str, key: str, otherwise: str = "bundled") -> HubJudge:
-    """A causal model of transformers, by hub id or folder, in eval mode, on a GPU where there is one.
+    """A causal model of transformers, by hub id or folder, in eval mode.
 
     Args:
         key: the setting that names it. otherwise: a value of it that always works.
@@ -135,5 +135,4 @@ def load_causal(name: str, key: str, otherwise: str = "bundled") -> HubJudge:
     """
     network = causal_network(name, key, f"{key}={otherwise}, which needs no network")
     context = min(int(getattr(network.config, "max_position_embeddings", LONGEST)), LONGEST)
-    judge = HubJudge(network, context).eval()
-    return judge.to("cuda") if torch.cuda.is_available() else judge
+    return HubJudge(network, context).eval()

@@ -21,7 +21,7 @@ from didi_core.evaluation.films import film_models
 from didi_core.evaluation.frontier import Frontier, SweepPoint, frontier
 from didi_core.evaluation.held_out import overlap_notes, reference_rows
 from didi_core.evaluation.intervals import bootstrap, defined, resampled_means
-from didi_core.evaluation.measure import Measured, all_metrics, described, evaluate_samples, variety_metric
+from didi_core.evaluation.measure import Measured, all_metrics, described, evaluate_samples, on_device, variety_metric
 from didi_core.evaluation.rows import HELD_OUT, Drawn, Evaluation, Method, Row
 from didi_core.run import Run
 from didi_core.sampling.generate import Generated, SamplerSettings
@@ -42,7 +42,7 @@ def evaluate_files(run: Run, sets: Mapping[str, SampleSet | Sequence[Sample]], h
 
     The reference is ``how.reference``, or ``how.num`` held-out samples of the domain.
     """
-    findings, held_out = _begin(run.domain, how, how.num)
+    findings, held_out = _begin(run, how, how.num)
     notes = list(overlap_notes(run.domain, held_out))
     run.reporter.start("evaluate", sum(len(_samples(found)) for found in sets.values()))
     for name, found in sets.items():
@@ -74,7 +74,7 @@ def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -
             for settings in model.plan:
                 drawing.all_seeds(model, settings)
         return None
-    findings, held_out = _begin(run.domain, how, how.num * len(how.seeds))
+    findings, held_out = _begin(run, how, how.num * len(how.seeds))
     plan = [settings for model in models.values() for settings in model.plan]
     run.reporter.start("evaluate (denoiser calls)", sum(map(drawing.cost, plan)))
     for name, model in models.items():
@@ -86,15 +86,15 @@ def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -
     return replace(evaluation, films=film_models(run, models, how))
 
 
-def _begin(domain: Domain, how: Measuring, num: int) -> tuple[_Findings, list[Sample]]:
+def _begin(run: Run, how: Measuring, num: int) -> tuple[_Findings, list[Sample]]:
     """Begin an evaluation.
 
     Returns:
         findings that hold the reference rows, and the held-out samples (empty if only their statistics are known).
     """
-    metrics, cache = all_metrics(domain), StatisticsCache(how.cache_dir)
+    metrics, cache = on_device(all_metrics(run.domain), run.device), StatisticsCache(how.cache_dir)
     rows, held_out = reference_rows(
-        domain, metrics, num, given=how.reference, seed=how.seeds[0], resamples=how.resamples, cache=cache
+        run.domain, metrics, num, given=how.reference, seed=how.seeds[0], resamples=how.resamples, cache=cache
     )
     findings = _Findings(metrics, cache, how, rows)
     if held_out:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
+from torch import nn
 
 from didi_core.evaluation.cache import StatisticsCache
 from didi_core.evaluation.intervals import RESAMPLES, Interval, bootstrap, defined
@@ -33,6 +35,14 @@ class MatchesVariety(Protocol):
 
     @property
     def matched(self) -> bool: ...
+
+
+@runtime_checkable
+class HasNetworks(Protocol):
+    """A metric that computes with networks: a judge, the denoiser behind features. They belong on the run's device."""
+
+    @property
+    def networks(self) -> Sequence[nn.Module]: ...
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,14 @@ def all_metrics(domain: Domain) -> list[Metric]:
     own = registry().metrics(domain)
     named = {metric.name for metric in own}
     return [*own, *(metric for metric in set_metrics(domain) if metric.name not in named)]
+
+
+def on_device(metrics: Sequence[Metric], device: torch.device) -> Sequence[Metric]:
+    """The metrics, with their networks moved to the device."""
+    for metric in metrics:
+        for network in metric.networks if isinstance(metric, HasNetworks) else ():
+            network.to(device)
+    return metrics
 
 
 def variety_metric(metrics: Sequence[Metric]) -> Metric | None:

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+from torch import nn
 
 from didi_core.metrics.features import TrunkFeatures, digest
 from didi_core.storage.files import write_atomic
@@ -99,6 +100,11 @@ class EnergyDistance:
     better: Literal["lower", "higher", "neither"] = "lower"
     minimum: int = 20
     biased: bool = True
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """The denoiser behind the features."""
+        return (self.features.denoiser,)
 
     @property
     def description(self) -> str:

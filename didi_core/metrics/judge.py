@@ -62,6 +62,11 @@ class JudgePerplexity:
         return f"{model_hash(self.judge)} {self.judge.context} {self.windows}"
 
     @property
+    def networks(self) -> Sequence[nn.Module]:
+        """The judge, where it is a network."""
+        return (self.judge,) if isinstance(self.judge, nn.Module) else ()
+
+    @property
     def description(self) -> str:
         """The judge, because perplexities under two judges do not compare."""
         if self.about or not isinstance(self.judge, Judge):

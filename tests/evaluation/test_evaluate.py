@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import didi_core.evaluation.drawing
+from didi_core.commands.common import make_domain
 from didi_core.domain.controls import negative_controls
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache, StatisticsCache
@@ -22,7 +24,7 @@ from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.evaluate import evaluate_files, evaluate_models, method_of, sweep
 from didi_core.evaluation.findings import compare
 from didi_core.evaluation.intervals import Interval
-from didi_core.evaluation.measure import all_metrics, evaluate_samples
+from didi_core.evaluation.measure import HasNetworks, all_metrics, evaluate_samples, on_device
 from didi_core.evaluation.rows import HELD_OUT, Evaluation, MetricInfo, diversity, table_rows
 from didi_core.evaluation.wording import change, figure
 from didi_core.metrics import Share
@@ -470,3 +472,24 @@ def test_costly_statistics_are_computed_once_and_torn_ones_again(tmp_path: Path)
     cache.statistics(metric, samples)  # type: ignore[arg-type]
     assert metric.calls == 4
     assert len(list((tmp_path / "statistics").glob("*.npy"))) == 2
+
+
+def test_networks_of_metrics_move_to_the_runs_device() -> None:
+    """A judge on the CPU beside a GPU took most of an evaluation. ``meta`` stands for any other device."""
+    network, plain = nn.Linear(2, 2), Share("x", "x", str.isalpha)
+
+    class Judged:
+        networks = (network,)
+
+    on_device([Judged(), plain], torch.device("meta"))  # type: ignore[list-item]
+    assert network.weight.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", ["protein", "language"])
+def test_metrics_with_networks_name_them(name: str) -> None:
+    """Perplexity and energy distance of the bundled domains."""
+    found = {m.name: m for m in make_domain(name, {}).metrics()}
+    for metric in (found["perplexity"], found["energy"]):
+        assert isinstance(metric, HasNetworks)
+        assert all(isinstance(network, nn.Module) for network in metric.networks)
+        assert metric.networks
