@@ -4,8 +4,9 @@
 
 ``PLAN`` is a JSON file: {"common": [words of every run], "stages": [[{"name": ..., "words": [...]}, ...], ...]}.
 Each entry is one run of the project's command, ``python -m didi_core distill ... run_dir=WORK/NAME``, a process of its
-own, or of a script beside this one ("script": "acceleration.py"), in the folder WORK. A stage begins when the one
-before it is over; an entry with "after": [names] begins as soon as those are.
+own; or of another command ("command": "evaluate", with out=WORK/NAME); or of a script beside this one ("command":
+"acceleration.py"), which finds the other runs in its working folder WORK. "common" goes to ``distill`` alone. A stage
+begins when the one before it is over; an entry with "after": [names] begins as soon as those are.
 
 Networks as small as the bundled ones wait for kernel launches, so that many processes share the card. When the time is
 over what still runs is stopped. ``lab.json`` is rewritten after every event. ``runs.tar.gz`` gets report.json, run.json
@@ -50,14 +51,16 @@ class Lab:
         self.events.append(line)
         (self.out / "lab.json").write_text(json.dumps({"events": self.events, "codes": self.codes}, indent=1) + "\n")
 
-    def start(self, name: str, script: str, words: Sequence[str]) -> subprocess.Popen[bytes]:
+    def start(self, name: str, command: str, words: Sequence[str]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-        own = ["--device", self.device] if script else [f"device={self.device}", f"run_dir={self.work / name}"]
-        command = [str(HERE / script)] if script else ["-m", "didi_core", "distill"]
-        full = [sys.executable, *command, *words, *own]
+        if command.endswith(".py"):
+            full = [str(HERE / command), *words, "--device", self.device]
+        else:
+            place = "run_dir" if command == "distill" else "out"
+            full = ["-m", "didi_core", command, *words, f"device={self.device}", f"{place}={self.work / name}"]
         with (self.work / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
-                full, cwd=self.work, stdout=log, stderr=log, env=environment, start_new_session=True
+                [sys.executable, *full], cwd=self.work, stdout=log, stderr=log, env=environment, start_new_session=True
             )
 
     def over(self, name: str, code: int | None, keep: bool) -> None:
@@ -88,9 +91,9 @@ class Lab:
             ready = [entry for entry in waiting if set(entry.get("after", ())) <= self.codes.keys()]
             for entry in ready[: at_once - len(running)]:
                 waiting.remove(entry)
-                script = entry.get("script", "")
-                words = [*(() if script else common), *entry["words"]]
-                running[entry["name"]] = self.start(entry["name"], script, words), bool(entry.get("keep"))
+                command = entry.get("command", "distill")
+                words = [*(common if command == "distill" else ()), *entry["words"]]
+                running[entry["name"]] = self.start(entry["name"], command, words), bool(entry.get("keep"))
             if not running:
                 break
             for name, (child, keep) in list(running.items()):
