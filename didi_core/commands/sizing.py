@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from didi_core.checkpoints.importers import outline_of
 from didi_core.commands.common import make_domain
 from didi_core.device import Machine
+from didi_core.domain.conditioning import own_templates
+from didi_core.errors import InputError
 from didi_core.models.llama import Llama
 from didi_core.run import Run
 from didi_core.streams import generator, seeded
@@ -19,7 +22,7 @@ from didi_core.training.settings import TrainingSettings
 from didi_core.training.sizing import Sized, graph_layers, print_sized, shrunk, sized
 from didi_core.types import Denoiser, Domain
 
-SHORT = 32  # tokens of the sequences on which activations are counted
+SHORT = 32  # tokens of the sequences on which activations are counted, if they can be so short
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,33 @@ def plan_of_sizes(asked: Outline, domain: Domain, about: Run) -> Sized | None:
     on_meta = replace(about, machine=Machine(torch.device("meta"), "bf16"))
     learners = asked.prepare(on_meta, teacher).learners()
     rows, width = asked.training.slice_size(asked.processes), _width(domain)
-    layers = round(_counted(asked, teacher, about) * width)
+    layers = round(_counted(asked, domain, teacher, about) * width)
     planned = sized(teacher, learners, layers, rows, rows * width)
     print_sized(planned, asked.teacher)
     return planned
 
 
-def _counted(asked: Outline, teacher: Llama, about: Run) -> float:
+def _counted(asked: Outline, domain: Domain, teacher: Llama, about: Run) -> float:
     """Sequences times layers that keep activations at once, by a small network on short sequences."""
-    short = make_domain(asked.domain, {**asked.data, "length": SHORT})
+    short = _shortened(asked, domain)
     with seeded(0, "weights of a network that only counts"):
         small = Llama(shrunk(teacher.config), short.vocabulary).to(next(teacher.parameters()).dtype)
     run = replace(about, domain=short, machine=Machine(torch.device("cpu"), "bf16"))
     objective = asked.prepare(run, small.eval().requires_grad_(False))
     slice = Slice(total=asked.training.accumulate * asked.processes, stream=torch.Generator())
     return graph_layers(objective, run, slice) / _width(short)
+
+
+def _shortened(asked: Outline, domain: Domain) -> Domain:
+    """The domain with sequences as short as its templates allow, where it draws some (prompts); SHORT without."""
+    length = SHORT
+    while length < _width(domain):
+        short = make_domain(asked.domain, {**asked.data, "length": length})
+        with suppress(InputError):  # a prompt that does not fit; any other fault is met again at the full length
+            own_templates(short, "train", 1, generator(0, "plan"))
+            return short
+        length *= 2
+    return domain
 
 
 def _width(domain: Domain) -> int:

@@ -163,6 +163,17 @@ def test_llada_8b_with_adapters_fits_one_gpu_of_80_gb(
     assert [one.name for one in tmp_path.iterdir()] == ["hub"]  # nothing was written
 
 
+def test_a_run_on_prompts_is_planned_as_one_on_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most prompts are longer than the sequences on which texts are counted."""
+    pytest.importorskip("peft")
+    path, asked = tokenizer(tmp_path), tmp_path / "asked.jsonl"
+    (path / "config.json").write_text(json.dumps(KINDS["llada"]))
+    asked.write_text("".join(f'{{"prompt": "{"why " * number}"}}\n' for number in range(1, 9)))
+    keys = ("adapter=lora", "data.length=64", "training.batch_size=2")
+    plain = dry_run(path, monkeypatch, *keys)
+    assert dry_run(path, monkeypatch, *keys, f"data.prompts={asked}") == plain
+
+
 def test_llada_8b_in_full_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = dry_run(llada_8b(tmp_path / "hub"), monkeypatch)
     assert plan.networks > 2 * 16 * 8_015_581_184 and not plan.fits(180)  # two networks with AdamW, fp32
