@@ -17,6 +17,7 @@ from didi_core.errors import InputError
 from didi_core.models.dit import DiT
 from didi_core.models.scorer import TokenScorer
 from didi_core.storage.files import write_atomic, write_folder
+from didi_core.storage.tensors import on_host
 from didi_core.types import Denoiser
 
 PUBLIC = {"dit": "DiTForMaskedDiffusion", "esm": "EsmForMaskedDiffusion"}  # of didi_core.huggingface, by architecture
@@ -134,5 +135,5 @@ def _load(run: Path, out: Path) -> tuple[Denoiser, TokenScorer | None]:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    plain = on_host(tensors)
     write_atomic(path, lambda partial: save_file(plain, partial))

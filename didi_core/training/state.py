@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from didi_core.errors import InputError, warn
 from didi_core.processes import Processes
 from didi_core.storage.files import read_json, remove_folder, sha256, write_atomic, write_folder, write_json
+from didi_core.storage.tensors import on_host
 from didi_core.training.objective import Scalars
 
 MANIFEST = "manifest.json"
@@ -193,10 +194,7 @@ def _has_shards(state: Mapping) -> bool:
 
 def _write(folder: Path, name: str, state: dict) -> None:
     if _is_tensors(state):
-        save_file(
-            {key: value.detach().cpu().contiguous().clone() for key, value in state.items()},
-            folder / f"{name}.safetensors",
-        )
+        save_file(on_host(state), folder / f"{name}.safetensors")
     else:
         with (folder / f"{name}.pt").open("wb") as file:  # given a path, torch hides that the disk is full
             torch.save(state, file)

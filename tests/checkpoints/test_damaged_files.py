@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from didi_core.checkpoints.card import load_denoiser, write_card
 from didi_core.checkpoints.importers import import_checkpoint
+from didi_core.checkpoints.weights import check_finite
 from didi_core.cli import WRONG, main
 from didi_core.errors import InputError
 from didi_core.storage.files import sha256
@@ -91,6 +92,17 @@ def test_weights_that_are_no_numbers_are_refused_by_name(own: Path, value: float
     write_card(path.parent, {**card, "sha256": {path.name: sha256(path)}})
     with pytest.raises(InputError, match=f"1 of .* values of {name} are nan or inf"):
         load_denoiser(own / "run")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_number_of_many_that_is_none_is_found(value: float, dtype: torch.dtype) -> None:
+    for at in (0, 1, 40, 98):
+        weight = torch.randn(99, generator=torch.Generator().manual_seed(at)).to(dtype)
+        check_finite({"w": weight, "none": weight[:0], "count": torch.tensor(3)}, "x")
+        weight[at] = value
+        with pytest.raises(InputError, match="x: 1 of 99 values of w are nan or inf"):
+            check_finite({"w": weight}, "x")
 
 
 def test_a_peers_weights_that_are_no_numbers_are_refused_by_name(own: Path, tmp_path: Path) -> None:
