@@ -321,6 +321,34 @@ def test_every_cost_is_measured(name: str, load, tmp_path: Path) -> None:
     assert rows and not [row for row in rows if "failed" in str(row["value"])]
 
 
+def test_a_large_teacher_goes_through_every_stage(load, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    script, out = load("gpu_large"), tmp_path / "out.json"
+    words = ["--out", str(out), "--device", "cpu", "--quick", "--folder", str(tmp_path)]
+    assert script.main(words) == 0
+    found = {row["what"]: row["value"] for row in json.loads(out.read_text())["rows"]}
+    assert not [what for what, value in found.items() if "failed" in str(value) or "left out" in str(value)]
+    assert {*script.STAGES, "step 1", "step 3", "planned: peak", "objective=dmmd: peak in use"} <= {*found}
+    assert found["adapters whose B is not zero"] == "14 of 14"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_what_a_large_teacher_measures_outlives_a_failure(load, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("peft")
+    script, out = load("gpu_large"), tmp_path / "out.json"
+
+    def full(self: object, step: int) -> dict[str, float]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("didi_core.training.engine.Engine.step", full)
+    words = ["--out", str(out), "--device", "cpu", "--quick", "--folder", str(tmp_path), "--seconds", "0"]
+    assert script.main(words) == 1
+    found = {row["what"]: str(row["value"]) for row in json.loads(out.read_text())["rows"]}
+    assert found["distill"].startswith("failed: out of memory") and "make_student" in found
+    assert found["sample"] == "failed: the run did not reach merged"
+    assert float(found["forward without head, 2 x 48"]) > 0 and found["objective=dmmd"].startswith("left out")
+
+
 @pytest.mark.parametrize("name", ["attention", "draw", pytest.param("sampling", marks=pytest.mark.slow)])
 def test_checks_pass_where_they_run(name: str, load, tmp_path: Path) -> None:
     assert load("gpu_checks").main([name, "--out", str(tmp_path / "out.json"), "--device", "cpu", "--quick"]) == 0
