@@ -278,14 +278,6 @@ def test_scores_go_on_after_one_process_was_killed(tmp_path: Path) -> None:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_design_that_ran_out_of_memory_yields_to_its_later_row(tmp_path: Path) -> None:
-    lacking, fine = {"status": running.OUT_OF_MEMORY}, {"status": "ok", "plddt": 80.0}
-    running._journal(tmp_path, running.FOLD).append([("a", fine), ("b", lacking), ("c", lacking)])
-    running._journal(tmp_path, running.FOLD, 1).append([("a", lacking), ("b", fine)])
-    found = running._rows_of_all(tmp_path, running.FOLD)
-    assert found == {"a": fine, "b": fine, "c": lacking}
-
-
 def test_a_domain_that_scores_alone_refuses_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     from didi_core.commands import score
 

@@ -121,12 +121,12 @@ def best_first(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], str]:
     return sorted(range(len(rows)), key=lambda i: (keys[i] is None, keys[i] or 0.0)), said
 
 
-def structure_name(name: str) -> str:
-    """File name of a design's structure: its id, with what a file name cannot hold percent-encoded."""
+def structure_name(name: str, suffix: str = "pdb") -> str:
+    """File name of a design's structure, or of what belongs to it: its id, percent-encoded where a name must be."""
     safe = quote(name, safe="!#$&'()+,;=@[]^`{}~<>| ")  # no quotation mark, which would end a name in a script
     if len(safe) > LONGEST_NAME:
         safe = f"{safe[:LONGEST_NAME]}~{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
-    return f"{'%2E' + safe[1:] if safe.startswith('.') else safe}.pdb"
+    return f"{'%2E' + safe[1:] if safe.startswith('.') else safe}.{suffix}"
 
 
 def band(plddt: float) -> int:

@@ -23,15 +23,16 @@ from didi_core.errors import InputError, at_least, unknown
 from didi_core.types import Sample
 
 from ..alignment import identity, reaches
-from ..design_report import read_designs, write_design_report
-from ..design_report.designs import IN_ORDER, PLDDT, PLDDT_CA, RESIDUES, STRUCTURES, Design, structure_name
+from ..design_report import REPORT, read_designs, write_design_report
+from ..design_report.designs import IN_ORDER, PLDDT, PLDDT_CA, RESIDUES, SCORES, STRUCTURES, Design, structure_name
 from ..design_report.designs import best_first as most_confident_first
 from ..fasta import without_breaks, write_fasta
 from ..kmers import KmerIndex
+from ..structures.scripts import CHIMERAX, PYMOL
 from .motifs import references_there
 from .sequence import WORD, needed_words
-from .table import BETTER, best_first, write_table
-from .views import write_views
+from .table import BETTER, TABLE, best_first, write_table
+from .views import CARTOONS, write_views
 
 NONE = "none"
 MIN, MAX = "min", "max"
@@ -52,7 +53,7 @@ PRESETS: dict[str, dict[str, dict[str, float]]] = {
         MAX: {"low_complexity": 0.1, "longest_run": 4, "top_share": 0.2, "nn_identity": 0.7},
     },
 }
-REJECTED, PASSED = "rejected.csv", "designs.csv"
+FASTA, REJECTED, PASSED = "designs.fasta", "rejected.csv", "designs.csv"
 HEADER = (PLDDT_CA, PLDDT, "ptm", "pppl", "nn_identity", "low_complexity", "longest_run", "length")
 
 
@@ -142,6 +143,7 @@ def shortlist(folder: Path, wanted: ProteinFilter, job: Job) -> list[dict[str, A
     reasons |= redundant(passing, wanted, "better" if order != IN_ORDER else "before it")
     kept = [row for row in ordered if not reasons[row["id"]]]
     out = job.run.path
+    clear(out)
     left_out = [{**row, "reasons": reasons[row["id"]]} for row in ordered if reasons[row["id"]]]
     write_table(out, left_out, REJECTED, lines=False)
     job.run.note(thresholds=[str(t) for t in thresholds], passed=len(kept), rejected=len(left_out))
@@ -223,6 +225,14 @@ class Relatives:
         return np.union1d(names[among[names]], np.flatnonzero(among & self._anyway))
 
 
+def clear(out: Path) -> None:
+    """Remove the files of an earlier shortlist in the folder: the scores may have changed since."""
+    for name in (FASTA, PASSED, REJECTED, SCORES, TABLE, REPORT, CARTOONS, PYMOL, CHIMERAX):
+        (out / name).unlink(missing_ok=True)
+    for path in (out / STRUCTURES).glob("*.pdb"):
+        path.unlink()
+
+
 def write_kept(
     out: Path, kept: Sequence[dict[str, Any]], designs: Mapping[str, Design], job: Job, order: str
 ) -> None:
@@ -230,7 +240,7 @@ def write_kept(
     samples = [
         Sample(row["sequence"], row["id"], info={n: row[n] for n in HEADER if row.get(n) is not None}) for row in kept
     ]
-    write_fasta(out / "designs.fasta", samples)
+    write_fasta(out / FASTA, samples)
     write_table(out, kept, PASSED, lines=False)
     lines = []
     for row in kept:

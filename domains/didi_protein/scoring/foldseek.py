@@ -6,7 +6,6 @@ repeated command searches only for what has changed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,17 @@ import torch
 from didi_core.domain.scoring import Job
 from didi_core.errors import counted
 from didi_core.storage.files import sha256
-from didi_core.storage.journal import Journal
 from didi_core.types import Sample
 
-from ..design_report.designs import PARTS, STRUCTURE_CLUSTER, STRUCTURES, TM_NEAREST, structure_name
+from ..design_report.designs import STRUCTURE_CLUSTER, TM_NEAREST
 from ..fasta import CHAINS
 from ..structures import foldseek
-from .selfconsistency import with_structure
+from .kept import Kept, Rows, stamp
+from .selfconsistency import structure_of, with_structure
 from .sequence import plain
 from .settings import ProteinScoring
 
-Rows = dict[str, dict[str, Any]]
 NEW = 0.5  # a TM-score below it is another fold (Xu and Zhang 2010)
-OF = "of"  # the hash of what a kept row depends on
 
 
 def wanted(settings: ProteinScoring) -> bool:
@@ -56,7 +53,7 @@ def foldseek_columns(folder: Path, designs: Sequence[Sample], settings: ProteinS
         job.message("foldseek: nothing, as no design has a structure")
         return {}
     release = foldseek.version()
-    job.run.note(foldseek=described(release, settings))
+    job.run.note(foldseek=described(release, settings, there))
     rows: Rows = {design.id: {} for design in there}
     if settings.foldseek is not None:
         target = settings.foldseek.expanduser().resolve()
@@ -68,14 +65,15 @@ def foldseek_columns(folder: Path, designs: Sequence[Sample], settings: ProteinS
     return rows
 
 
-def described(release: str, settings: ProteinScoring) -> str:
+def described(release: str, settings: ProteinScoring, designs: Sequence[Sample]) -> str:
     """Version and options, for the record and the report."""
     said = []
     if settings.foldseek is not None:
         options = " ".join((*foldseek.SEARCH, "-e", f"{settings.evalue:g}"))
         said.append(f"easy-search against {settings.foldseek.name}, {options}")
     if settings.structure_clusters:
-        said.append(f"easy-cluster {' '.join(foldseek.CLUSTER)}")
+        groups = sorted({CHAINS in design.text for design in designs})
+        said += [" ".join(foldseek.clustering(complexes)) for complexes in groups]
     return f"foldseek {release}: {'; '.join(said)}"
 
 
@@ -85,17 +83,17 @@ def nearest_columns(
     """The nearest structure of each design; searched for where the kept row is of other files, options or version."""
     method = f"foldseek {release}, -e {evalue:g}"
     about = (release, *foldseek.SEARCH, f"{evalue:g}", str(target), foldseek.fingerprint(target))
-    stamps = {design.id: _stamp(*about, sha256(_path(folder, design))) for design in designs}
-    journal = Journal(folder / PARTS / "foldseek.jsonl")
-    known = {name: row for name, row in journal.rows().items() if row.get(OF) == stamps.get(name)}
+    stamps = {design.id: stamp(*about, sha256(structure_of(folder, design.id))) for design in designs}
+    kept = Kept(folder, "foldseek", stamps, "structure, set or version of foldseek")
+    known = kept.rows(job.message)
     left = [design for design in designs if design.id not in known]
     if left:
         job.message(f"structural novelty: {counted(len(left), 'structure')} against {target}, by {method}")
-        found = foldseek.search([_path(folder, d) for d in left], target, evalue, torch.get_num_threads())
+        found = foldseek.search([structure_of(folder, d.id) for d in left], target, evalue, torch.get_num_threads())
         made = {design.id: _row(one, method) for design, one in zip(left, found, strict=True)}
-        journal.append([(name, {OF: stamps[name], **row}) for name, row in made.items()])
+        kept.append(made.items())
         known |= made
-    rows = {d.id: {key: value for key, value in known[d.id].items() if key != OF} for d in designs}
+    rows = {design.id: known[design.id] for design in designs}
     log_novelty(rows, target, job)
     return rows
 
@@ -111,22 +109,43 @@ def _row(found: foldseek.Nearest | None, method: str) -> dict[str, Any]:
 
 
 def cluster_columns(folder: Path, designs: Sequence[Sample], release: str, job: Job) -> Rows:
-    """The structural cluster of each design of one chain; anew where any of the structures has changed."""
-    alone = [design for design in designs if CHAINS not in design.text]
-    if len(alone) < len(designs):
-        job.message(f"structural clusters: without {counted(len(designs) - len(alone), 'design')} of several chains")
-    if not alone:
-        return {}
-    stamp = _stamp(release, *foldseek.CLUSTER, *(f"{d.id} {sha256(_path(folder, d))}" for d in alone))
-    journal = Journal(folder / PARTS / "structure_clusters.jsonl")
-    known = {name: row[STRUCTURE_CLUSTER] for name, row in journal.rows().items() if row.get(OF) == stamp}
-    if any(design.id not in known for design in alone):
-        found = foldseek.cluster([_path(folder, d) for d in alone], torch.get_num_threads())
-        known = {design.id: number for design, number in zip(alone, found, strict=True)}
-        journal.append([(name, {OF: stamp, STRUCTURE_CLUSTER: number}) for name, number in known.items()])
-    numbers = {number for number in known.values() if number is not None}
-    job.message(f"structural clusters: {len(numbers):,} of {counted(len(alone), 'design')} (TM-score 0.5)")
-    return {design.id: {STRUCTURE_CLUSTER: known[design.id]} for design in alone}
+    """The structural cluster of each design: single chains among themselves, and complexes, which are compared whole.
+
+    Numbered from 1 by first member. A group is clustered anew where any of its structures has changed.
+    """
+    leads: dict[str, tuple[bool, int] | None] = {}
+    for complexes in (False, True):
+        group = [design for design in designs if (CHAINS in design.text) == complexes]
+        if group:
+            found = _clusters(folder, group, complexes, release, job)
+            leads |= {name: None if number is None else (complexes, number) for name, number in found.items()}
+    numbers: dict[tuple[bool, int], int] = {}
+    rows: Rows = {}
+    for design in designs:
+        lead = leads[design.id]
+        number = None if lead is None else numbers.setdefault(lead, len(numbers) + 1)
+        rows[design.id] = {STRUCTURE_CLUSTER: number}
+    several = sum(complexes for complexes, _ in numbers)
+    whole = f", {several:,} of them of several chains" if several else ""
+    job.message(f"structural clusters: {len(numbers):,} of {counted(len(designs), 'design')} (TM-score 0.5){whole}")
+    return rows
+
+
+def _clusters(
+    folder: Path, designs: Sequence[Sample], complexes: bool, release: str, job: Job
+) -> dict[str, int | None]:
+    """Numbers of clusters within a group, by design."""
+    kind = "multimer_clusters" if complexes else "structure_clusters"
+    files = (f"{d.id} {sha256(structure_of(folder, d.id))}" for d in designs)
+    of = stamp(release, *foldseek.clustering(complexes), *files)
+    kept = Kept(folder, kind, {design.id: of for design in designs}, "structure or version of foldseek")
+    known = {name: row[STRUCTURE_CLUSTER] for name, row in kept.rows(job.message).items()}
+    if any(design.id not in known for design in designs):
+        paths = [structure_of(folder, design.id) for design in designs]
+        found = foldseek.cluster(paths, complexes, torch.get_num_threads())
+        known = {design.id: number for design, number in zip(designs, found, strict=True)}
+        kept.append((name, {STRUCTURE_CLUSTER: number}) for name, number in known.items())
+    return known
 
 
 def log_novelty(rows: Rows, target: Path, job: Job) -> None:
@@ -139,11 +158,3 @@ def log_novelty(rows: Rows, target: Path, job: Job) -> None:
         f"structural novelty: {(scores < NEW).sum():,} of {counted(len(rows), 'design')} with a TM-score below {NEW:g} "
         f"to every structure of {target.name}{middle}{said}"
     )
-
-
-def _path(folder: Path, design: Sample) -> Path:
-    return folder / STRUCTURES / structure_name(design.id)
-
-
-def _stamp(*parts: str) -> str:
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()

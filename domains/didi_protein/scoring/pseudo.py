@@ -101,8 +101,8 @@ def check_package(source: str) -> None:
 
 def why_not(python: tuple[int, ...] = sys.version_info[:3]) -> str:
     """Why the package esm cannot be used by this Python, and what to do; '' where it can."""
-    found = version(DISTRIBUTION) if _installed(DISTRIBUTION) else None
-    if found is not None and _release(found) >= OLDEST:
+    found = package_release()
+    if found and _release(found) >= OLDEST:
         return ""
     wanted = ".".join(map(str, OLDEST))
     if python < PYTHON:
@@ -113,9 +113,14 @@ def why_not(python: tuple[int, ...] = sys.version_info[:3]) -> str:
         )
     if _installed("fair-esm"):
         return f"needs EvolutionaryScale's package esm, whose name fair-esm has: pip uninstall fair-esm, {COMMAND}."
-    if found is not None:
+    if found:
         return f"needs EvolutionaryScale's package esm {wanted} or newer, found {found}: {COMMAND}."
     return f"needs EvolutionaryScale's package esm: {COMMAND}."
+
+
+def package_release() -> str:
+    """The release of EvolutionaryScale's package; '' where it is not installed."""
+    return version(DISTRIBUTION) if _installed(DISTRIBUTION) else ""
 
 
 def _installed(distribution: str) -> bool:

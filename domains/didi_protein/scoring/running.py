@@ -7,9 +7,8 @@ parts/*.jsonl             what was scored so far; a repeated command goes on fro
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,27 @@ import torch
 from didi_core.checkpoints.hub import locate
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError
-from didi_core.processes import Processes
 from didi_core.storage.files import write_atomic
-from didi_core.storage.journal import Journal
 from didi_core.types import Sample
 
 from ..design_report import write_design_report
-from ..design_report.designs import PARTS, PLDDT, PLDDT_CA, RESIDUES, STRUCTURES, structure_name
+from ..design_report.designs import PLDDT, PLDDT_CA, RESIDUES, STRUCTURES, structure_name
 from ..fasta import without_breaks
-from ..nearest.choice import check_installed, make_search
+from ..nearest.choice import check_installed, chosen, make_search
 from ..nearest.neighbour import Search
+from .board import (
+    CLUSTERS,
+    CONSISTENCY,
+    ERRORS,
+    FOLD,
+    FOLDSEEK,
+    MOTIFS,
+    OTHERS,
+    PPPL,
+    SEQUENCE,
+    Board,
+    remove_structure,
+)
 from .choice import Choice, choose, load, model_folder
 from .complexes import LINKER, check_linker, joined_length
 from .esmfold import longest_of
@@ -37,75 +47,18 @@ from .folding import Folded, Folder, batches, fold_within_memory
 from .foldseek import check as check_foldseek
 from .foldseek import foldseek_columns
 from .foldseek import wanted as foldseek_wanted
+from .kept import OUT_OF_MEMORY, stamp, weights_stamp
 from .motifs import log_success, motif_columns, references
-from .pseudo import PACKAGE, check_package, kind_of, load_pseudo, pseudo_perplexity
+from .pseudo import PACKAGE, check_package, kind_of, load_pseudo, package_release, pseudo_perplexity
 from .reading import Reference, read_reference
 from .selfconsistency import InverseFolding, consistency
 from .sequence import cluster_columns, plain, sequence_scores
 from .settings import AUTO, NONE, ProteinScoring
 from .structures import read_structures, structure_columns
-from .table import merged, write_table
 from .views import write_views
 from .workers import FEWEST, mapped
 
-ERRORS = "pae"
-SEQUENCE, PPPL, FOLD = "sequence", "pppl", "fold"
-CLUSTERS, OTHERS, MOTIFS, CONSISTENCY = "clusters", "structures", "motifs", "selfconsistency"
-FOLDSEEK = "foldseek"
-OUT_OF_MEMORY = "oom"
-WRITE_EVERY = 20.0  # seconds between tables while scores come in
 STAGE_LINES = 64  # sequences scored between two writes of the journal
-
-
-@dataclass
-class Board:
-    """The designs and their scores so far; writes the table at intervals.
-
-    known: rows by kind and id: of earlier runs, and of this process; after ``collect``, of all processes.
-    """
-
-    designs: Sequence[Sample]
-    folder: Path
-    processes: Processes
-    known: dict[str, dict[str, dict[str, Any]]]
-    computed: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # anew in every run
-    _written: float = 0.0
-
-    @classmethod
-    def open(cls, designs: Sequence[Sample], folder: Path, processes: Processes) -> Board:
-        """The board with the results of earlier runs, whichever processes they had."""
-        kinds = (SEQUENCE, PPPL, FOLD)
-        known = {kind: _rows_of_all(folder, kind) for kind in kinds} if processes.first else {}
-        return cls(designs, folder, processes, processes.broadcast(known))
-
-    def left(self, kind: str) -> list[Sample]:
-        """Designs that lack a kind of score, or ran out of memory, because another attempt may succeed."""
-        known = self.known[kind]
-        return [d for d in self.designs if d.id not in known or known[d.id].get("status") == OUT_OF_MEMORY]
-
-    def add(self, kind: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Keep rows, which are on the disk when this returns; the table is written later."""
-        _journal(self.folder, kind, self.processes.rank).append(rows)
-        self.known[kind].update((name, dict(row)) for name, row in rows)
-        if time.monotonic() - self._written > WRITE_EVERY:
-            self.write()
-
-    def collect(self, kind: str) -> None:
-        """Give every process the rows of all."""
-        for rows in self.processes.gather(self.known[kind]):
-            self.known[kind] = _better(self.known[kind], rows)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The table, the best first."""
-        computed = [self.computed.get(kind, {}) for kind in (CLUSTERS, OTHERS, MOTIFS, CONSISTENCY, FOLDSEEK)]
-        return merged(self.designs, [*self.known.values(), *computed])
-
-    def write(self) -> None:
-        """scores.csv and scores.jsonl, by the first process."""
-        if not self.processes.first:
-            return
-        write_table(self.folder, self.rows())
-        self._written = time.monotonic()
 
 
 def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job) -> list[dict[str, Any]]:
@@ -133,7 +86,8 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     motifs = references(designs, settings.motif)
     command = settings.selfconsistency
     program = None if command is None else InverseFolding(command, settings.selfconsistency_num, job.seed)
-    board = Board.open(designs, folder, job.processes)
+    made_from = partial(_made_from, designs, settings, reference, weights, judge)
+    board = Board.open(designs, folder, job.processes, made_from, job.message)
     try:
         with job.run.stage(SEQUENCE):
             score_sequences(board, settings, reference, job)
@@ -149,7 +103,7 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
             return board.rows()
         if read:
             with job.run.stage(OTHERS):
-                board.computed[OTHERS] = structure_columns(folder, read, folds(settings), job)
+                board.computed[OTHERS] = structure_columns(folder, designs, read, folds(settings), job)
         if program is not None or settings.refolded is not None:
             with job.run.stage(CONSISTENCY):
                 refolds = weights if folds(settings) else None
@@ -165,6 +119,30 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     if settings.report:
         job.message(f"report: {write_design_report(folder, provenance(job, settings))}")
     return board.rows()
+
+
+def _made_from(
+    designs: Sequence[Sample],
+    settings: ProteinScoring,
+    reference: Reference | None,
+    weights: Path | None,
+    judge: Path | None,
+) -> dict[str, tuple[str, str]]:
+    """What each kind of score that is kept comes from, beside the designs and the settings: a hash, and words."""
+    known: tuple[str, ...] = ()
+    if reference is not None:
+        texts = [without_breaks(design.text) for design in designs]
+        method, _ = chosen(settings.novelty, texts, reference.sequences)
+        known = (method, *reference.names, *reference.sequences)
+    package = ""
+    if settings.pppl.startswith(PACKAGE):
+        package, own = package_release(), Path(settings.pppl.removeprefix(PACKAGE)).expanduser()
+        judge = own if own.is_dir() else None
+    return {
+        SEQUENCE: (stamp(*known), "reference or search for the nearest protein"),
+        PPPL: (stamp(package, weights_stamp(judge)), "model of pppl"),
+        FOLD: (stamp(weights_stamp(weights)), "model of fold"),
+    }
 
 
 def folds(settings: ProteinScoring) -> bool:
@@ -274,13 +252,14 @@ def _choice(settings: ProteinScoring, weights: Path | None, lengths: Sequence[in
 
 def fold_row(folder: Path, name: str, made: Folded | None, folder_model: Folder, errors: bool) -> dict[str, Any]:
     """Scores of a structure, whose files are written first. ``status``: ok, oom (memory) or failed (not a number)."""
+    remove_structure(folder, name)
     if made is None:
         return {"status": OUT_OF_MEMORY, "folded_by": folder_model.name}
     if not made.finite:
         return {"status": "failed", "folded_by": folder_model.name}
     write_atomic(folder / STRUCTURES / structure_name(name), made.pdb)
     if errors:
-        target = folder / ERRORS / f"{structure_name(name).removesuffix('.pdb')}.npz"
+        target = folder / ERRORS / structure_name(name, "npz")
         write_atomic(target, lambda path: _save(path, made.pae))
     return {
         "status": "ok",
@@ -303,25 +282,6 @@ def _clusters(designs: Sequence[Sample]) -> dict[str, dict[str, Any]]:
     """Columns of clusters, by design."""
     columns = cluster_columns([without_breaks(design.text) for design in designs])
     return {design.id: {name: column[i] for name, column in columns.items()} for i, design in enumerate(designs)}
-
-
-def _journal(folder: Path, kind: str, rank: int = 0) -> Journal:
-    """The journal of a kind of score; processes after the first have their own."""
-    return Journal(folder / PARTS / (f"{kind}.{rank}.jsonl" if rank else f"{kind}.jsonl"))
-
-
-def _rows_of_all(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """The rows of a kind from the journals of all processes."""
-    found = _journal(folder, kind).rows()
-    for path in sorted((folder / PARTS).glob(f"{kind}.*.jsonl")):
-        found = _better(found, Journal(path).rows())
-    return found
-
-
-def _better(rows: Mapping[str, dict[str, Any]], others: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The rows of both; one that ran out of memory yields to another of the same design."""
-    fine = {name: row for name, row in others.items() if name not in rows or row.get("status") != OUT_OF_MEMORY}
-    return {**rows, **fine}
 
 
 def provenance(job: Job, settings: ProteinScoring) -> dict[str, Any]:

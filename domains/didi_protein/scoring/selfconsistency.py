@@ -24,12 +24,11 @@ from jaxtyping import Float
 
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError
-from didi_core.storage.files import write_atomic
-from didi_core.storage.journal import Journal
+from didi_core.storage.files import sha256, write_atomic
 from didi_core.storage.sample_files import FASTA, format_of
 from didi_core.types import Sample
 
-from ..design_report.designs import PARTS, STRUCTURES, structure_name
+from ..design_report.designs import STRUCTURES, structure_name
 from ..fasta import read_fasta, without_breaks, write_fasta
 from ..programs import output_of
 from ..structures.atoms import ca_positions
@@ -38,13 +37,13 @@ from ..structures.superposition import rmsd, tm_score
 from .choice import Choice, choose
 from .complexes import LINKER, joined_length
 from .folding import Folded, batches, fold_within_memory
+from .kept import Kept, Rows, program_stamp, stamp, weights_stamp
 from .sequence import plain
 from .settings import ProteinScoring
 
 PDB, PDBS, OUT, NUM, SEED = "{pdb}", "{pdbs}", "{out}", "{num}", "{seed}"
 SEQUENCES, FOLDER = "selfconsistency.fasta", "selfconsistency"
 DESIGNABLE = 2.0  # angstroms
-Rows = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -164,25 +163,30 @@ def consistency(
     elif program is not None:
         written = write_sequences(folder, there, program, job)
         rows = refold(folder, there, written, settings, weights, job)
+        for design in there:
+            if "sc_rmsd" not in rows.get(design.id, {}):
+                (folder / FOLDER / structure_name(design.id)).unlink(missing_ok=True)
     log_consistency(rows, job)
     return rows
 
 
 def with_structure(folder: Path, designs: Sequence[Sample]) -> list[Sample]:
     """The designs of which there is a structure in ``pdb/``."""
-    return [design for design in designs if _structure(folder, design.id).is_file()]
+    return [design for design in designs if structure_of(folder, design.id).is_file()]
 
 
 def write_sequences(folder: Path, designs: Sequence[Sample], program: InverseFolding, job: Job) -> dict[str, list[str]]:
     """Sequences for every design's structure, by id; they go into ``selfconsistency.fasta`` as ``<id>_sc1`` ..."""
-    journal = Journal(folder / PARTS / "inverse.jsonl")
-    known = {name: row["sequences"] for name, row in journal.rows().items()}
+    called = program_stamp(program.words)
+    stamps = {design.id: stamp(called, sha256(structure_of(folder, design.id))) for design in designs}
+    kept = Kept(folder, "inverse", stamps, "structure or program")
+    known = {name: row["sequences"] for name, row in kept.rows(job.message).items()}
     left = [design for design in designs if design.id not in known]
     job.bar.start("score: inverse folding", len(designs), len(designs) - len(left))
     for some in [left] * bool(left) if program.together else [[design] for design in left]:
-        lengths = {_structure(folder, design.id): len(without_breaks(design.text)) for design in some}
+        lengths = {structure_of(folder, design.id): len(without_breaks(design.text)) for design in some}
         rows = list(zip((design.id for design in some), program.sequences(lengths), strict=True))
-        journal.append([(name, {"sequences": texts}) for name, texts in rows])
+        kept.append([(name, {"sequences": texts}) for name, texts in rows])
         known.update(rows)
         job.bar.advance(by=len(some))
     job.bar.stop()
@@ -214,8 +218,10 @@ def refold(
 
     The predictor is chosen, and loaded, where there is something left to fold.
     """
-    journal = Journal(folder / PARTS / "selfconsistency.jsonl")
-    rows = journal.rows()
+    model = weights_stamp(weights)
+    stamps = {d.id: stamp(model, *sequences[d.id], sha256(structure_of(folder, d.id))) for d in designs}
+    kept = Kept(folder, "selfconsistency", stamps, "structure, sequence or model of fold")
+    rows = kept.rows(job.message)
     left = [design for design in designs if design.id not in rows]
     if not left:
         return rows
@@ -228,7 +234,7 @@ def refold(
     if predictor is None:
         job.message(
             f"self-consistency: the sequences are in {folder / SEQUENCES} and are not folded here ({choice.reason}). "
-            "Fold them with any predictor, and score with refolded=<its folder>."
+            "Fold them with any predictor, and score with refolded=<its folder> and another out."
         )
         return rows
     job.bar.start("score: self-consistency", len(designs), len(designs) - len(left))
@@ -240,7 +246,8 @@ def refold(
             for i, one in zip(batch, folded, strict=True):
                 made[i] = one
         rows[design.id] = _compared(folder, design.id, made)
-        journal.append([(design.id, rows[design.id])])
+        if all(one is not None for one in made):  # else memory did not suffice, and another attempt may succeed
+            kept.append([(design.id, rows[design.id])])
         job.bar.advance()
     job.bar.stop()
     return rows
@@ -255,7 +262,7 @@ def _compared(folder: Path, design: str, made: Sequence[Folded | None]) -> dict[
         paths = [Path(name) / f"{i}.pdb" for i in range(len(whole))]
         for path, one in zip(paths, whole, strict=True):
             path.write_text(one.pdb)
-        row, best = columns(ca_positions(_structure(folder, design)), paths)
+        row, best = columns(ca_positions(structure_of(folder, design)), paths)
     write_atomic(folder / FOLDER / structure_name(design), whole[best].pdb)
     return {**row, "sc_plddt": plain(whole[best].plddt_ca)}
 
@@ -272,7 +279,7 @@ def refolded_columns(folder: Path, designs: Sequence[Sample], refolded: Path, mo
     for name, files in found.items():
         paths.setdefault(names[name], []).append(best_sample(files).path)
     return {
-        design.id: columns(ca_positions(_structure(folder, design.id)), paths[design.id])[0]
+        design.id: columns(ca_positions(structure_of(folder, design.id)), paths[design.id])[0]
         for design in designs
         if design.id in paths
     }
@@ -303,5 +310,6 @@ def log_consistency(rows: Rows, job: Job) -> None:
         )
 
 
-def _structure(folder: Path, design: str) -> Path:
+def structure_of(folder: Path, design: str) -> Path:
+    """Where the structure of a design is, if it has one."""
     return folder / STRUCTURES / structure_name(design)

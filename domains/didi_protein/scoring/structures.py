@@ -17,9 +17,9 @@ from ..design_report.designs import PLDDT, PLDDT_CA, RESIDUES, STRUCTURES, struc
 from ..structures.atoms import ca_positions, pdb_text
 from ..structures.folder import Predicted, Predictions, read_folder
 from ..structures.superposition import rmsd, tm_score
+from .board import remove_structure
+from .kept import Rows
 from .sequence import plain
-
-Rows = dict[str, dict[str, Any]]
 
 
 def read_structures(folders: Sequence[Path], designs: Sequence[Sample], job: Job) -> list[Predictions]:
@@ -37,7 +37,9 @@ def read_structures(folders: Sequence[Path], designs: Sequence[Sample], job: Job
     return read
 
 
-def structure_columns(folder: Path, read: Sequence[Predictions], folded: bool, job: Job) -> Rows:
+def structure_columns(
+    folder: Path, designs: Sequence[Sample], read: Sequence[Predictions], folded: bool, job: Job
+) -> Rows:
     """Columns from other programs' structures.
 
     The first folder gives ``plddt``, ``ptm`` and the files in ``pdb/``, unless the designs were folded here. Every
@@ -46,6 +48,9 @@ def structure_columns(folder: Path, read: Sequence[Predictions], folded: bool, j
     rows: Rows = {}
     others = read if folded else read[1:]
     if not folded:
+        for design in designs:
+            if design.id not in read[0].structures:  # an earlier run may have found one
+                remove_structure(folder, design.id)
         for name, made in read[0].structures.items():
             rows[name] = first_columns(folder, read[0].name, made)
     taken = {PLDDT, "ptm", "pae"}

@@ -27,20 +27,23 @@ from ..design_report.designs import STRUCTURES, structure_name
 from ..structures.atoms import BACKBONE, pdb_text, read_chains
 from ..structures.motif import Reference
 from ..structures.scripts import CHIMERAX, PYMOL, SHOWN, chimerax_script, pymol_script
+from .board import CIF
 
-MOTIFS, CIF, CARTOONS = "motif", "cif", "cartoons.html"
+MOTIFS, CARTOONS = "motif", "cartoons.html"
 
 
 def write_views(
     folder: Path, rows: Sequence[Mapping[str, Any]], motifs: Mapping[str, Reference], mmcif: bool = False
 ) -> None:
-    """Write the scripts, and with ``mmcif`` every structure once more; nothing where there is no structure.
+    """Write the scripts, and with ``mmcif`` every structure once more; where there is no structure, remove the scripts.
 
     Args:
         rows: of the table, the best first.
     """
     there = [row["id"] for row in rows if (folder / STRUCTURES / structure_name(row["id"])).is_file()]
     if not there:
+        for name in (PYMOL, CHIMERAX, CARTOONS):
+            (folder / name).unlink(missing_ok=True)
         return
     shown = there[:SHOWN]
     files: dict[Path, str] = {}
@@ -54,7 +57,7 @@ def write_views(
     if mmcif:
         for name in there:
             text = (folder / STRUCTURES / structure_name(name)).read_text()
-            write_atomic(folder / CIF / structure_name(name).replace(".pdb", ".cif"), mmcif_text(text, name))
+            write_atomic(folder / CIF / structure_name(name, "cif"), mmcif_text(text, name))
 
 
 def cartoons(folder: Path, ids: Sequence[str], motifs: Mapping[str, Reference]) -> str:

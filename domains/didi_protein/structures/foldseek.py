@@ -2,7 +2,7 @@
 
 ``easy-search`` with TM-align (``--alignment-type 1``) gives ``qtmscore``, the TM-score over the residues of the query,
 and ``alntmscore``, over those of the alignment, which favours short alignments and may exceed 1. ``easy-cluster``
-writes the representative and the member of a cluster in each line.
+and, for complexes, ``easy-multimercluster`` write the representative and the member of a cluster in each line.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ FIELDS = ("query", "target", "qtmscore", "alntmscore")
 # Every structure of the set is compared, and none left out for its TM-score: the options of published evaluations.
 SEARCH = ("--alignment-type", "1", "--exhaustive-search", "1", "--tmscore-threshold", "0.0")
 CLUSTER = ("--alignment-type", "1", "--tmscore-threshold", "0.5", "--cov-mode", "0", "--min-seq-id", "0")
+# Whole complexes: TM-score of all chains laid on each other at once, and of every chain, over both; the interfaces'
+# lDDT is the program's default. Complexes of different numbers of chains are never alike with --cov-mode 0.
+MULTIMERS = (
+    "--multimer-tm-threshold", "0.5", "--chain-tm-threshold", "0.5", "--interface-lddt-threshold", "0.3",
+    "--cov-mode", "0",
+)  # fmt: skip
 TABLES = ("_cluster.tsv", "_clu.tsv")  # of easy-cluster: what it writes, and what its manual says
 LINES = 4  # of what a failing call wrote
 # Releases differ in whether a query keeps the suffix of its file; the chain is named where there are several.
@@ -128,27 +134,36 @@ def read_hits(lines: Iterable[str], count: int) -> list[Nearest | None]:
     return best
 
 
-def cluster(queries: Sequence[Path], threads: int) -> list[int | None]:
-    """The cluster of each structure of one chain, numbered from 1 by first member; None where Foldseek left it out.
+def clustering(complexes: bool) -> tuple[str, ...]:
+    """The call that clusters single chains, or complexes: its module and options."""
+    return ("easy-multimercluster", *MULTIMERS) if complexes else ("easy-cluster", *CLUSTER)
+
+
+def cluster(queries: Sequence[Path], complexes: bool, threads: int) -> list[int | None]:
+    """The cluster of each structure, numbered from 1 by first member; None where Foldseek left it out.
+
+    Args:
+        complexes: whether all are of several chains, and compared whole; else all are of one.
 
     Raises:
         InputError: the program is not there, fails, or writes what is not its table.
     """
     with _workplace(queries) as folder:
-        _call(folder, "easy-cluster", "queries", "clusters", "work", *CLUSTER, "--threads", str(threads))
+        module, *options = clustering(complexes)
+        _call(folder, module, "queries", "clusters", "work", *options, "--threads", str(threads))
         names = [f"clusters{end}" for end in TABLES]
-        with _table(folder, "easy-cluster", names).open(encoding="utf-8", errors="replace") as lines:
-            return read_clusters(lines, len(queries))
+        with _table(folder, module, names).open(encoding="utf-8", errors="replace") as lines:
+            return read_clusters(lines, len(queries), module)
 
 
-def read_clusters(lines: Iterable[str], count: int) -> list[int | None]:
+def read_clusters(lines: Iterable[str], count: int, module: str = "easy-cluster") -> list[int | None]:
     """Numbers of clusters from lines of representative and member. Raises InputError for other lines."""
     leads: list[int | None] = [None] * count
     for number, line in enumerate(lines, start=1):
         words = line.rstrip("\r\n").split("\t")
         if len(words) != 2:
-            raise InputError(f"foldseek easy-cluster, line {number}: {len(words)} columns, expected two.")
-        lead, member = (_query(word, count, "easy-cluster", number) for word in words)
+            raise InputError(f"foldseek {module}, line {number}: {len(words)} columns, expected two.")
+        lead, member = (_query(word, count, module, number) for word in words)
         leads[member] = lead
     numbers: dict[int, int] = {}
     return [None if lead is None else numbers.setdefault(lead, len(numbers) + 1) for lead in leads]

@@ -38,9 +38,9 @@ with open(LOG, "a") as log:
 if words == ["version"]:
     print("10.941cd33")
     raise SystemExit
-size = {"easy-search": 5, "easy-cluster": 4}[words[0]]
+size = {"easy-search": 5, "easy-cluster": 4, "easy-multimercluster": 4}[words[0]]
 options = dict(zip(words[size::2], words[size + 1::2], strict=True))
-assert int(options["--threads"]) > 0 and options["--alignment-type"] == "1"
+assert int(options["--threads"]) > 0
 
 
 def entries(folder):
@@ -56,6 +56,20 @@ def score(one, other):
     return tm_score(one[:length], other[:length]), length
 
 
+if words[0] == "easy-multimercluster":
+    leads, limit = [], float(options["--multimer-tm-threshold"])
+    assert options["--cov-mode"] == "0" and limit == float(options["--chain-tm-threshold"])
+    with open(words[2] + "_cluster.tsv", "w") as table:
+        for path in sorted(Path(words[1]).iterdir()):
+            chains = [chain.positions()[:, 0] for chain in read_chains(path)]
+            assert len(chains) > 1
+            near = [lead for lead, others in leads if [*map(len, others)] == [*map(len, chains)]
+                    and min(map(tm_score, others, chains)) >= limit]
+            if not near:
+                leads.append((path.stem + suffix, chains))
+            table.write(f"{near[0] if near else path.stem + suffix}\\t{path.stem + suffix}\\n")
+    raise SystemExit
+assert options["--alignment-type"] == "1"
 if words[0] == "easy-search":
     assert options["--format-output"] == "query,target,qtmscore,alntmscore"
     assert options["--exhaustive-search"] == "1" and options["--tmscore-threshold"] == "0.0"
@@ -215,7 +229,7 @@ def test_a_design_without_a_hit_has_no_score_and_is_counted(
     assert "; 3 designs without any that foldseek reports" in capsys.readouterr().err
 
 
-def test_chains_of_a_complex_are_searched_and_complexes_are_not_clustered(
+def test_chains_of_a_complex_are_searched_and_complexes_are_clustered_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(tmp_path, monkeypatch, STAND_IN)
@@ -232,8 +246,28 @@ def test_chains_of_a_complex_are_searched_and_complexes_are_not_clustered(
     chains = [chain.positions()[:, 0] for chain in read_chains(tmp_path / "out/pdb/ab.pdb")]
     best = max(tm_score(atoms, ca_positions(tmp_path / "known/1abc.pdb")) for atoms in chains)
     assert float(rows["ab"]["tm_nearest"]) == pytest.approx(best, abs=1e-3)
-    assert rows["ab"]["structure_cluster"] == "" and rows["b"]["structure_cluster"] == "1"
-    assert "structural clusters: without 1 design of several chains" in capsys.readouterr().err
+    assert (rows["ab"]["structure_cluster"], rows["b"]["structure_cluster"]) == ("1", "2")
+    assert "structural clusters: 2 of 2 designs (TM-score 0.5), 1 of them of several chains" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["", ".pdb", ".pdb_MODEL_1"])
+def test_complexes_alike_are_one_cluster_beside_those_of_single_chains(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = install(tmp_path, monkeypatch, STAND_IN, suffix)
+    shapes = {"x": ([ONE, TWO], 1), "alone": ([TWO], 1), "y": ([THREE, TWO], 1), "three": ([ONE, TWO, ONE], 1)}
+    designs = write_designs(tmp_path / "x.fasta", {name: ":".join(chains) for name, (chains, _) in shapes.items()})
+    for name, (chains, seed) in shapes.items():
+        write_structure(tmp_path / f"given/{name}.pdb", chains, seed=seed)
+    words = ["score", f"input={designs}", f"structures={tmp_path / 'given'}", "report=false", "structure_clusters=true"]
+    words += [f"out={tmp_path / 'out'}"]
+    assert main(words) == 0 and modules(log) == ["easy-cluster", "easy-multimercluster"]
+    numbers = {name: row["structure_cluster"] for name, row in rows_of(tmp_path / "out").items()}
+    assert numbers == {"x": "1", "alone": "2", "y": "1", "three": "3"}
+    record = json.loads((tmp_path / "out/run.json").read_text())["foldseek"]
+    assert "easy-cluster --alignment-type 1" in record and "easy-multimercluster --multimer-tm-threshold 0.5" in record
+    write_structure(tmp_path / "given/y.pdb", [THREE, TWO], seed=7)
+    assert main(words) == 0 and modules(log) == ["easy-multimercluster"]
 
 
 def test_a_database_goes_by_the_name_that_it_was_made_with(tmp_path: Path) -> None:

@@ -200,8 +200,9 @@ def test_an_interrupted_inverse_folding_goes_on(program: str, tmp_path: Path) ->
     words = [f"input={designs}", f"structures={given}", f"selfconsistency={program}", f"out={tmp_path / 'out'}"]
     assert main(["score", *words]) == 0
     journal = Journal(tmp_path / "out/parts/inverse.jsonl")
+    made = journal.rows()["a"]
     journal.path.unlink()
-    journal.append([("a", {"sequences": ["W" * 16]})])
+    journal.append([("a", {**made, "sequences": ["W" * 16]})])
     with journal.path.open("a") as file:
         file.write('{"id": "b", "sequ')
     assert main(["score", *words]) == 0
