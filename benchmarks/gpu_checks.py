@@ -1,12 +1,14 @@
 """Correctness on a GPU, one check a call.
 
-    python benchmarks/gpu_checks.py attention|distill|sampling|draw --out FILE [--device cuda] [--quick]
+    python benchmarks/gpu_checks.py attention|distill|sampling|draw|shard|adapters --out FILE [--device cuda] [--quick]
 
 attention   every backend that runs, forward and backward on ragged lengths, against explicit softmax in fp64
 draw        frequencies of rare tokens in draws from a vocabulary of 50,257
 sampling    the bundled protein teacher in fp32 and bf16, perplexity under the bundled judge
 distill     a short distillation of the toy domain ends with exit code 0, the same again gives the same weights, and
             one that is killed and resumed gives them too (the last two are reported, not demanded)
+shard       two updates sharded in a group of one process (NCCL) equal those without; shards are read again
+adapters    three steps of ``adapter=lora`` on the bundled protein teacher; the merged student loads and runs
 
 The file holds ``ok`` and the figures; exit code 1 where a check failed.
 """
@@ -15,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +100,56 @@ def sampling(device: str, quick: bool, work: Path) -> Result:
     return {"ok": bool(near), "in the card": curve["by_steps"]["16"], **found}
 
 
+def environment() -> dict[str, str]:
+    """Of a command that runs in another folder: PYTHONPATH may be relative to this one."""
+    paths = [str(Path(part).resolve()) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)} if paths else dict(os.environ)
+
+
+def shard(device: str, quick: bool, work: Path) -> Result:
+    """``gpu_sharding.py``."""
+    import gpu_sharding
+
+    return gpu_sharding.check(device, quick, work)
+
+
+def adapters(device: str, quick: bool, work: Path) -> Result:
+    """A short distillation with adapters, and what it leaves."""
+    if importlib.util.find_spec("peft") is None:
+        return {"ok": True, "not run": "peft is not installed"}
+    steps, empty = 1 if quick else 3, tempfile.mkdtemp(prefix="didi_check_")
+    run = work / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    words = [sys.executable, "-m", "didi_core", "distill", "domain=protein", "adapter=lora", f"device={device}"]
+    words += [f"training.steps={steps}", "training.log_every=1", f"training.batch_size={2 if quick else 32}"]
+    words += ["objective.states.samples=16", "objective.states.steps=4", "evaluate.enabled=false", f"run_dir={run}"]
+    started = time.monotonic()
+    done = subprocess.run(words, cwd=empty, env=environment(), capture_output=True, text=True, check=False)
+    found: Result = {"ok": False, "exit code": done.returncode, "seconds": time.monotonic() - started}
+    if done.returncode:
+        return found | {"log": (done.stdout + done.stderr)[-1500:]}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return found | _merged(device, run) | {"scalars": lines}
+
+
+def _merged(device: str, run: Path) -> Result:
+    """Whether the student of a run with adapters is a plain network that has moved from its teacher, and runs."""
+    import torch
+
+    from didi_core.api import load_student
+    from didi_protein.domain import ProteinDomain
+
+    domain = ProteinDomain()
+    student, before = load_student(run).to(device), domain.teacher().state_dict()
+    after = {name: value.cpu() for name, value in student.state_dict().items()}
+    plain = after.keys() == before.keys()
+    moved = plain and max(float((after[name] - value).abs().max()) for name, value in before.items())
+    with torch.no_grad():
+        hidden = student.trunk(domain.template([20, 40]).to(device))
+    finite = bool(hidden.isfinite().all())
+    return {"ok": bool(plain and moved and finite), "plain": plain, "largest move of a weight": moved, "finite": finite}
+
+
 def distill(device: str, quick: bool, work: Path) -> Result:
     """Two whole runs and one that is killed and resumed, at the same time."""
     steps = 4 if quick else 40
@@ -115,9 +169,11 @@ def distill(device: str, quick: bool, work: Path) -> Result:
 
     def start(name: str) -> subprocess.Popen:
         with (work / f"{name}.log").open("ab") as log:  # from an empty folder: -m would prefer a package beside it
-            return subprocess.Popen([*words, f"run_dir={work / name}"], stdout=log, stderr=log, cwd=empty)
+            full = [*words, f"run_dir={work / name}"]
+            return subprocess.Popen(full, stdout=log, stderr=log, cwd=empty, env=environment())
 
-    work.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work, ignore_errors=True)  # runs of an earlier call would be continued
+    work.mkdir(parents=True)
     empty = tempfile.mkdtemp(prefix="didi_check_")
     started = time.monotonic()
     children = {name: start(name) for name in ("whole", "again", "killed")}
@@ -155,6 +211,8 @@ CHECKS: dict[str, Callable[[str, bool, Path], Result]] = {
     "distill": distill,
     "sampling": sampling,
     "draw": draw,
+    "shard": shard,
+    "adapters": adapters,
 }
 
 

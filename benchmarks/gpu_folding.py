@@ -6,7 +6,8 @@ Weights are random: times and memory do not depend on them, confidences mean not
 in a batch as large as ``score`` makes it, for several chunk sizes (``none``: the pair representation in one piece), by
 the code that ``score`` runs: stem in half precision, everything else in single. The last line says how time grows with
 length, which is what the estimate of ``fold=auto`` assumes. ``--quick`` folds with a tiny network on any machine and
-shows that the script works.
+shows that the script works. ``short`` is the part ``folding`` of ``gpu_measure.py``: one run of each case, by the
+chunk size that ``score`` takes.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import json
 import math
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from gpu_table import Table
 from measure import seconds
+from rich import table as tables
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 from transformers import EsmConfig, EsmForProteinFolding
 
 from didi_core.device import out_of_memory
@@ -39,6 +43,7 @@ from didi_protein.scoring.settings import ProteinScoring
 STEM: dict[str, Any] = {
     "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 40, "intermediate_size": 10240,
 }  # fmt: skip
+SHORT = 45.0  # seconds after which the part of gpu_measure.py begins no other case
 TINY_STEM = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TINY_TRUNK = {
     "num_blocks": 1, "sequence_state_dim": 32, "pairwise_state_dim": 16, "sequence_head_width": 8,
@@ -97,13 +102,14 @@ def proteins(count: int, length: int) -> list[str]:
     return ["".join(ORDER[i] for i in row) for row in drawn.tolist()]
 
 
-def measured(folder: EsmFold, row: Row, repeats: int) -> Row:
-    """The row with the median time after one run that warms up, and the peak memory, weights included."""
+def measured(folder: EsmFold, row: Row, repeats: int, warm: int = 1) -> Row:
+    """The row with the median time after runs that warm up, and the peak memory, weights included."""
     on_gpu = folder.device.type == "cuda"
     sequences = proteins(row.sequences, row.residues)
     folder.model.trunk.set_chunk_size(row.chunk)
     try:
-        folder.fold(sequences)
+        for _ in range(warm):
+            folder.fold(sequences)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(folder.device)
         times = [seconds(lambda: folder.fold(sequences)) for _ in range(repeats)]  # ends with copies to the CPU
@@ -135,15 +141,50 @@ def growth(rows: Sequence[Row], chunk: int) -> float | None:
     return math.log((long.seconds or 0) / (short.seconds or 1)) / math.log(long.residues / short.residues)
 
 
-def table(rows: Sequence[Row], title: str) -> Table:
+def shown(rows: Sequence[Row], title: str) -> tables.Table:
     """One row a measurement."""
-    made = Table(title=title, box=SIMPLE, pad_edge=False)
+    made = tables.Table(title=title, box=SIMPLE, pad_edge=False)
     for header in ("residues", "sequences", "chunk", "s per sequence", "peak GB", ""):
         made.add_column(header, justify="right" if header else "left")
     for row in rows:
         numbers = ("-" if value is None else f"{value:.3g}" for value in (row.seconds, row.peak_gigabytes))
         made.add_row(str(row.residues), str(row.sequences), str(row.chunk or "none"), *numbers, row.problem)
     return made
+
+
+def short(table: Table) -> None:
+    """Each length alone, then in batches, then in one piece, one run each, until ``SHORT`` seconds are over."""
+    started, usual = time.monotonic(), ProteinScoring()
+    folder = network(configuration(table.quick), table.device)
+    if table.cuda:
+        torch.cuda.synchronize()
+    label = f"ESMFold, {sum(p.numel() for p in folder.model.parameters()) / 1e9:.2g} billion weights"
+    table.add(f"{label}: made on the device", time.monotonic() - started, "s")
+    lengths, tokens, chunk = ((6, 12), 24, 8) if table.quick else ((100, 200, 400), usual.tokens, usual.chunk)
+    folder.fold(proteins(1, lengths[0]))  # the first call loads kernels
+    whole = [Row(length, 1, None) for length in lengths]
+    found: list[Row] = []
+    for row in [*sorted(cases(Setting(folder.model.config, lengths, (chunk,), tokens, 1)), key=_batched), *whole]:
+        if time.monotonic() - started > SHORT:
+            table.add("left out, no time", f"{row.residues} residues, {row.sequences} sequences, chunk {row.chunk}")
+            continue
+        table.attempt(f"{label}: {row}", partial(_fold, table, folder, row, found))
+    power = growth(found, chunk)
+    if power is not None:
+        table.add("time of a sequence goes with length to the power", power, "", f"{GROWTH} assumed by fold=auto")
+
+
+def _batched(row: Row) -> tuple[bool, int]:
+    return row.sequences > 1, row.residues
+
+
+def _fold(table: Table, folder: EsmFold, row: Row, found: list[Row]) -> None:
+    one = measured(folder, row, 1, warm=0)
+    found.append(one)
+    what = f"{row.sequences} x {row.residues} residues, chunk {row.chunk or 'none'}"
+    table.add(what, one.problem if one.seconds is None else one.seconds, "s a sequence")
+    if one.peak_gigabytes is not None:
+        table.add(f"{what}: peak", one.peak_gigabytes, "GB")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [measured(folder, row, setting.repeats) for row in cases(setting)]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     size = sum(parameter.numel() for parameter in folder.model.parameters())
-    Console().print(table(rows, f"ESMFold, {size / 1e9:.2g} billion weights, {folder.passes} passes, {name}"))
+    Console().print(shown(rows, f"ESMFold, {size / 1e9:.2g} billion weights, {folder.passes} passes, {name}"))
     power = None if given.quick else growth(rows, usual.chunk)
     if power is not None:
         print(f"time goes with length to the power {power:.2f}; the estimate of fold=auto takes {GROWTH}")

@@ -114,7 +114,8 @@ class Networks:
     def __init__(self, setting: Setting) -> None:
         torch.manual_seed(0)
         self.vocabulary = Vocabulary(setting.tokens)
-        self.teacher = DiT(setting.config, self.vocabulary).to(setting.device).eval().requires_grad_(False)
+        with setting.device:  # made there: drawing 169 million numbers on a CPU takes seconds
+            self.teacher = DiT(setting.config, self.vocabulary).eval().requires_grad_(False)
         self.student = copy.deepcopy(self.teacher).requires_grad_(True)
         self.scorer = scorer_from_trunk(self.teacher, 4).to(setting.device)  # of the plain step
         self.real = torch.randint(setting.tokens, (4 * setting.batch, setting.length))
@@ -135,7 +136,8 @@ def engine(setting: Setting, rules: ObjectiveSettings) -> Engine:
     """A distillation at that size by any objective."""
     nets, training = Networks(setting), TrainingSettings(batch_size=setting.batch, lr=1e-6, warmup=1)
     run = Run(Blocks(nets.vocabulary, setting.length), Machine(setting.device, setting.precision))  # type: ignore[arg-type]
-    objective = rules.prepare(Materials(run, training, nets.student, nets.teacher, lambda num, steps: nets.real))
+    real = nets.real  # alone: the scorer of the plain step is not held
+    objective = rules.prepare(Materials(run, training, nets.student, nets.teacher, lambda num, steps: real))
     return Engine(objective, run, training, Stopwatch(setting.device), "step", partial(run.stream, "distill"))
 
 

@@ -1,12 +1,16 @@
 """Costs on a GPU, one part a call.
 
-    python benchmarks/gpu_measure.py card|language|update|protein|compile --out FILE [--device cuda] [--quick]
+    python benchmarks/gpu_measure.py update|hosts|folding|graphs|protein|language|compile|card --out FILE [--quick]
 
-card        what the card reaches: a bf16 matrix product and a copy
-language    MDLM's size (169M, 50,258 rows, 1,024 tokens, batch 16): forward, sampler at 8 and 64 calls
-update      one distillation update of ``objective=didi`` there, and of the released recipe written plainly
+update      MDLM's size (169M, 50,258 rows, 1,024 tokens, batch 16): one update of ``few_calls`` (the default),
+            ``didi``, ``didi_paper`` and ``dmmd``, and of the released recipe written plainly
+hosts       where the host's time of such an update goes: operators, lines that wait for the device, lines by samples
+folding     an ESMFold of full size at 100, 200 and 400 residues, alone and in batches
+graphs      what CUDA graphs and torch.compile gain for a call of the trunk, and for eight calls of the sampler
 protein     DPLM's 150M, batch 32 of mixed lengths: update and sampler
+language    MDLM's size: forward, sampler at 8 and 64 calls
 compile     ``compile=true`` at 169M: trunk forward and with backward, by two attentions, and one update
+card        what the card reaches: a bf16 matrix product and a copy
 
 Weights are random: times and memory do not depend on them. Every row holds what was measured and, where
 there is one, what had been predicted from the code on a CPU. The file is rewritten after every row.
@@ -15,6 +19,7 @@ there is one, what had been predicted from the code on a CPU. The file is rewrit
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Sequence
@@ -23,36 +28,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_language import PlainStep, Setting, engine
-from gpu_table import PEAK, Table
+from gpu_language import engine
+from gpu_table import PEAK, Table, wait_for_turn
+from gpu_updates import objective, setting, update
 from torch import Tensor
 
-from didi_core.commands.compose import compose_jobs
 from didi_core.device import autocast
 from didi_core.diffusion.grids import Uniform
 from didi_core.diffusion.laws import Iid
 from didi_core.models.compiled import Compilation, compiling
-from didi_core.models.dit import DiT, DiTConfig
-from didi_core.objectives.didi import Didi
-from didi_core.objectives.registry import read_objective
+from didi_core.models.dit import DiT
 from didi_core.sampling.ancestral import Ancestral
 from didi_core.sampling.base import SampleRequest
 from didi_core.streams import generator
 from didi_core.types import Vocabulary
-
-
-def setting(table: Table) -> Setting:
-    """MDLM's size, or a tiny one."""
-    if table.quick:
-        return Setting(DiTConfig(hidden=16, layers=2, heads=2, conditioning=8), 50, 8, 16, (2,), 1, table.device)
-    return Setting(DiTConfig(), 50_257, 16, 1024, (8, 64), 5, table.device)
-
-
-def objective(experiment: str) -> Didi:
-    """That of a recipe, past its warm-up."""
-    made = read_objective(compose_jobs("distill", [f"experiment={experiment}"])[0].config["objective"], "distill")
-    assert isinstance(made, Didi)
-    return replace(made, critic=replace(made.critic, warmup=0))
 
 
 def card(table: Table) -> None:
@@ -115,45 +104,6 @@ def language(table: Table) -> None:
             table.add(f"sampler, {steps} calls: kernels a call", seen["kernels"] / steps, "")
             table.add(f"sampler, {steps} calls: kernel time", seen["kernel ms"] / steps, "ms a call")
             table.add(f"sampler, {steps} calls: peak", table.peak_gigabytes(draw), "GB")
-
-
-def update(table: Table) -> None:
-    """One update of the default objective, and of the released recipe written plainly."""
-    table.attempt("update at 169M, didi", lambda: _didi(table))
-    table.attempt("update at 169M, plain", lambda: _plain(table))
-    table.attempt("update at 169M, didi_paper", lambda: _paper(table))
-
-
-def _didi(table: Table) -> None:
-    how, label, numbers = setting(table), "update at 169M", iter(range(1000))
-    run = engine(how, objective("owt_small"))
-
-    def one() -> None:
-        run.step(next(numbers))
-
-    took = table.milliseconds(one, 1 if table.quick else 3, warm=1)
-    table.add(f"{label}, didi", took, "ms", "650-1650: 250 of GPU work, 400-1400 of Python")
-    table.add(f"{label}, didi: peak", table.peak_gigabytes(one), "GB")
-    seen = table.counts(one)
-    table.add(f"{label}, didi: host syncs", seen["syncs"], "", "41-62")
-    table.add(f"{label}, didi: kernels", seen["kernels"], "")
-    table.add(f"{label}, didi: kernel time", seen["kernel ms"], "ms", "250")
-
-
-def _plain(table: Table) -> None:
-    plain, label = PlainStep(setting(table)), "update at 169M"
-    took = table.milliseconds(lambda: plain(0), 1 if table.quick else 3, warm=1)
-    table.add(f"{label}, the released recipe, plain", took, "ms", "1.33 x the time of didi_paper on a CPU")
-    table.add(f"{label}, the released recipe, plain: peak", table.peak_gigabytes(lambda: plain(0)), "GB", "4.6 x")
-    table.add(f"{label}, plain: host syncs", table.counts(lambda: plain(0))["syncs"], "", "2-16")
-
-
-def _paper(table: Table) -> None:
-    label, counter = "update at 169M", iter(range(1000))
-    paper = engine(setting(table), objective("owt_small_paper"))
-    took = table.milliseconds(lambda: paper.step(next(counter)), 1 if table.quick else 3, warm=1)
-    table.add(f"{label}, didi_paper", took, "ms")
-    table.add(f"{label}, didi_paper: peak", table.peak_gigabytes(lambda: paper.step(next(counter))), "GB")
 
 
 def protein(table: Table) -> None:
@@ -246,7 +196,7 @@ def _compiled_trunk(table: Table, attention: str) -> None:
 
 def _compiled_update(table: Table) -> None:
     label, numbers, repeats = "update at 169M, didi", iter(range(1000)), 1 if table.quick else 3
-    run = engine(setting(table), objective("owt_small"))
+    run = engine(setting(table), objective("experiment=owt_small"))
 
     def one() -> None:
         run.step(next(numbers))
@@ -259,7 +209,37 @@ def _compiled_update(table: Table) -> None:
         table.add(f"{label}, compiled: times faster", plain / table.milliseconds(one, repeats, warm=1), "x")
 
 
-PARTS = {"card": card, "language": language, "update": update, "protein": protein, "compile": compile_blocks}
+def hosts(table: Table) -> None:
+    """Where the host's time goes."""
+    import gpu_hosts
+
+    gpu_hosts.hosts(table)
+
+
+def graphs(table: Table) -> None:
+    """What CUDA graphs would gain."""
+    import gpu_graphs
+
+    gpu_graphs.graphs(table)
+
+
+def folding(table: Table) -> None:
+    """The short form of ``gpu_folding.py``."""
+    import gpu_folding
+
+    gpu_folding.short(table)
+
+
+PARTS = {
+    "update": update,
+    "hosts": hosts,
+    "folding": folding,
+    "graphs": graphs,
+    "protein": protein,
+    "language": language,
+    "compile": compile_blocks,
+    "card": card,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -270,6 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args(arguments)
+    if given.name in ("hosts", "folding", "protein"):  # their imports take seconds, which a part that waits has
+        importlib.import_module(f"gpu_{given.name}")
+    wait_for_turn()
     PARTS[given.name](Table(given.out, torch.device(given.device), given.quick))
     return 0
 

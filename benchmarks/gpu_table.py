@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import statistics
+import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import torch
 
 SYNCS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 PEAK = 989e12  # bf16 of an H100 SXM, dense, by its data sheet
+TURN = "GPU_TURN"  # variable with a file: a part that is started ahead of its turn waits until that file is there
+LETTERS = 60_000  # of all texts of a table
 
 
 @dataclass
@@ -26,14 +30,29 @@ class Table:
     device: torch.device
     quick: bool
     rows: list[dict[str, Any]] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
     peak: float = PEAK
 
     def add(self, what: str, value: float | str, unit: str = "", predicted: str = "") -> None:
         """One figure."""
         shown = round(value, 4 if abs(value) < 10 else 1) if isinstance(value, float) else value
         self.rows.append({"what": what, "value": shown, "unit": unit, "predicted": predicted})
-        self.out.write_text(json.dumps({"device": _name(self.device), "rows": self.rows}, indent=1) + "\n")
+        self.write()
         print(f"{what}: {shown} {unit} {predicted and f'(predicted {predicted})'}", flush=True)
+
+    def text(self, name: str, lines: Sequence[str]) -> None:
+        """Lines that belong to no single figure; cut where the texts of the table have become long."""
+        room = LETTERS - sum(map(len, self.texts.values()))
+        self.texts[name] = "\n".join(lines)[: max(room, 0)]
+        self.write()
+        print(f"\n-- {name}\n{self.texts[name]}\n", flush=True)
+
+    def write(self) -> None:
+        """The file, complete or as before."""
+        record = {"device": _name(self.device), "rows": self.rows, "texts": self.texts}
+        partial = self.out.with_name(f".{self.out.name}.part")
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+        partial.replace(self.out)
 
     @property
     def cuda(self) -> bool:
@@ -100,6 +119,21 @@ class Table:
             found["syncs"] += event.count if event.key in SYNCS else 0
             found["aten calls"] += event.count if event.key.startswith("aten::") else 0
         return found
+
+
+def wait_for_turn() -> None:
+    """Where ``gpu.py`` has started this part while another one runs: wait until it is this one's turn."""
+    turn, parent = os.environ.get(TURN), os.getppid()
+    while turn and not Path(turn).exists():
+        if os.getppid() != parent:
+            sys.exit("gpu.py has ended before it was this part's turn.")
+        time.sleep(0.05)
+
+
+def is_ours(filename: str) -> bool:
+    """Whether a file belongs to a package of the project."""
+    folders = Path(filename).parts[-4:-1]
+    return any(part.startswith("didi_") for part in folders) and folders[-1] != "benchmarks"
 
 
 def _name(device: torch.device) -> str:

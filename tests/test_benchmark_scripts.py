@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -16,8 +18,10 @@ import torch
 from safetensors.torch import save_file
 
 import didi_core
+from didi_core.models.attention import Layout
 from didi_core.plugins import registry
 from didi_protein.domain import asset
+from didi_protein.vocabulary import VOCABULARY
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PLAIN = ("sampling", "first_call", "pieces", "log_probabilities", "packing")
@@ -312,7 +316,9 @@ def test_each_tree_runs_its_own_code_in_its_own_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["card", "language", "update", "protein", pytest.param("compile", marks=pytest.mark.slow)]
+    "name", ["card", "language", "update", "protein", "folding"] + [
+        pytest.param(name, marks=pytest.mark.slow) for name in ("hosts", "graphs", "compile")
+    ],
 )
 def test_every_cost_is_measured(name: str, load, tmp_path: Path) -> None:
     script, out = load("gpu_measure"), tmp_path / "out.json"
@@ -349,7 +355,65 @@ def test_what_a_large_teacher_measures_outlives_a_failure(load, tmp_path: Path, 
     assert float(found["forward without head, 2 x 48"]) > 0 and found["objective=dmmd"].startswith("left out")
 
 
-@pytest.mark.parametrize("name", ["attention", "draw", pytest.param("sampling", marks=pytest.mark.slow)])
+def test_waits_for_the_device_are_counted_by_line(load) -> None:
+    script, found = load("gpu_hosts"), Counter[str]()
+    for _ in range(2):
+        found += script.waits_of(lambda: Layout(torch.tensor([3, 2]), 3).count, cuda=False)
+    ((line, count),) = found.items()
+    assert count == 2 and "didi_core/models/attention.py" in line and "self.lengths.sum()" in line
+    with script.noting(found := Counter()):
+        warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert found == {"outside of the project (a backward pass, or this script)": 1}
+
+
+def test_a_look_finds_the_line_at_which_the_host_is(load) -> None:
+    script = load("gpu_hosts")
+    with script.Sampler() as sampler:
+        while sampler.looks < 5:
+            Layout.of(torch.ones(4, 4000, dtype=torch.long), VOCABULARY)
+    assert sum(sampler.here.values()) == sampler.looks >= 5
+    assert any("didi_core/models/attention.py Layout.of" in line for line in sampler.lines())
+
+
+def test_an_outcome_is_that_of_the_first_exception_and_our_line(load) -> None:
+    script = load("gpu_graphs")
+
+    def ends_badly() -> None:
+        try:
+            Layout.of(torch.tensor([[1, 4]]), VOCABULARY)
+        finally:
+            raise RuntimeError("the end of the capture fails too")
+
+    assert script.outcome(lambda: None) == "works"
+    told = script.outcome(ends_badly)
+    assert told.startswith("no: InputError: row 0") and "didi_core/models/attention.py" in told
+
+
+def test_a_replayed_trunk_draws_the_same_tokens(load, tmp_path: Path) -> None:
+    script, measure = load("gpu_graphs"), load("gpu_table")
+    table = measure.Table(tmp_path / "out.json", torch.device("cpu"), True)
+    case = script.Case.of("mdlm", table, tmp_path / "turn")
+    batch, plain = case.batches[-1], case.model.trunk
+    with script.replayed(case, batch):
+        assert case.model.trunk is not plain
+        assert torch.equal(case.model.trunk(batch), plain(batch))
+        assert case.model.trunk(batch[:3]).shape[0] == 3
+    assert case.model.trunk == plain
+
+
+def test_texts_of_a_table_stay_within_their_size(load, tmp_path: Path) -> None:
+    script = load("gpu_table")
+    table = script.Table(tmp_path / "out.json", torch.device("cpu"), True)
+    for name in ("one", "two"):
+        table.text(name, ["x" * 40] * 1200)
+    texts = json.loads((tmp_path / "out.json").read_text())["texts"]
+    assert sum(map(len, texts.values())) == script.LETTERS and texts["one"].count("\n") == 1199
+
+
+@pytest.mark.parametrize(
+    "name", ["attention", "draw"] + [pytest.param(n, marks=pytest.mark.slow) for n in ("sampling", "shard", "adapters")]
+)
 def test_checks_pass_where_they_run(name: str, load, tmp_path: Path) -> None:
     assert load("gpu_checks").main([name, "--out", str(tmp_path / "out.json"), "--device", "cpu", "--quick"]) == 0
     assert json.loads((tmp_path / "out.json").read_text())["ok"]
@@ -369,6 +433,29 @@ def test_a_part_that_hangs_or_fails_is_recorded_and_the_rest_runs(load, tmp_path
         "writes": "ok",
     }
     assert "why" in parts["fails"]["log"] and parts["writes"]["result"] == {"rows": []}
+
+
+def test_a_part_that_is_started_ahead_waits_for_its_turn(load, tmp_path: Path) -> None:
+    script = load("gpu")
+    session = script.Session(tmp_path, tmp_path, time.monotonic() + 60, False, "cpu")
+    waits = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); from gpu_table import wait_for_turn; "
+    waits += "wait_for_turn(); open(sys.argv[2], 'w').write('{}')"
+    session.start("next", 20, "-c", waits, ahead=True)
+    session.start("first", 20, "-c", "import sys; open(sys.argv[2], 'w').write('{}')")
+    session.wait("first")
+    assert session.parts["next"].child.poll() is None and not session.parts["next"].result.exists()
+    session.parts["next"].go(20)
+    session.wait("next")
+    assert session.parts["next"].status == "ok" and session.parts["next"].result.exists()
+
+
+def test_measurements_without_time_are_left_out(load, tmp_path: Path, monkeypatch, capsys) -> None:
+    script = load("gpu")
+    monkeypatch.setattr(script, "MEASURES", {"update": 60.0, "large": 60.0})
+    session = script.Session(tmp_path, tmp_path, time.monotonic() + 60, True, "cpu")
+    session.start("measure_update", 20, "-c", "import time; time.sleep(60)", ahead=True)
+    script.measure(session, time.monotonic() + 5, 1, ())
+    assert session.parts == {} and capsys.readouterr().out.count("left out, no time") == 2
 
 
 def test_schedules_end_within_the_time(load, tmp_path: Path) -> None:
