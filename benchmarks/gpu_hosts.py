@@ -83,7 +83,7 @@ def _looks(table: Table, label: str, make: Callable[[], Engine]) -> None:
     table.text(f"{label}: lines at which the host was", watched.lines())
     waits = waits_of(one, table.cuda)
     table.add(f"{label}: waits for the device", sum(waits.values()))
-    table.text(f"{label}: lines that wait for the device", [f"{n:6d}  {line}" for line, n in waits.most_common(60)])
+    table.text(f"{label}: lines that wait for the device", [f"{n:6d}  {line}" for line, n in waits.most_common(30)])
     table.text(f"{label}: operators", operators(one, table.cuda))
 
 
@@ -103,10 +103,10 @@ def operators(action: Callable[[], object], cuda: bool) -> list[str]:
         ("by own time on the device", 25, lambda e: e.self_device_time_total),
         ("by count", 15, lambda e: e.count),
     ):
-        lines.append(f"{title:<72} {'count':>7} {'host ms':>9} {'device ms':>9}")
+        lines.append(f"{title:<60} {'count':>7} {'host ms':>9} {'device ms':>9}")
         for event in sorted(events, key=worth, reverse=True)[:size]:
             host, device = event.self_cpu_time_total / 1e3, event.self_device_time_total / 1e3
-            lines.append(f"{event.key[:72]:<72} {event.count:>7} {host:>9.2f} {device:>9.2f}")
+            lines.append(f"{event.key[:60]:<60} {event.count:>7} {host:>9.2f} {device:>9.2f}")
     return lines
 
 
@@ -224,9 +224,9 @@ class Sampler:
     def lines(self) -> list[str]:
         """Shares of the looks: by innermost line of ours, and by function with what it calls."""
         total = max(self.looks, 1)
-        rows = [f"{100 * n / total:5.1f} %  {line}" for line, n in self.here.most_common(40)]
+        rows = [f"{100 * n / total:5.1f} %  {line}" for line, n in self.here.most_common(24)]
         rows += ["", "with what they call:"]
-        return rows + [f"{100 * n / total:5.1f} %  {name}" for name, n in self.within.most_common(40)]
+        return rows + [f"{100 * n / total:5.1f} %  {name}" for name, n in self.within.most_common(24)]
 
 
 def _functions(frame: FrameType | None) -> set[str]:

@@ -43,8 +43,10 @@ def check(device: str, quick: bool, work: Path) -> dict[str, Any]:
     if device == "cuda":
         torch.cuda.set_device(place)
         torch.use_deterministic_algorithms(True, warn_only=True)  # AdamW's first updates make signs of rounding errors
+        torch.utils.deterministic.fill_uninitialized_memory = False
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"  # as didi_core.processes has it
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # the kind that torchrun has
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
         here = Processes(0, 1, dist.new_group(backend="gloo"))
         batch = 4 if quick else 16
