@@ -165,7 +165,9 @@ class Session:
                     tar.add(path, path.relative_to(self.work))
 
 
-def run(session: Session, groups: Sequence[str], data: Path | None, train_words: Sequence[str]) -> None:
+def run(
+    session: Session, groups: Sequence[str], measures: Sequence[str], data: Path | None, train_words: Sequence[str]
+) -> None:
     """The groups in order."""
     device = ("--device", session.device)
     patience = 3 if session.quick else 1  # a CPU that others use too
@@ -175,7 +177,7 @@ def run(session: Session, groups: Sequence[str], data: Path | None, train_words:
         result = session.work / "train" / "none.json"
         session.start("prepare", 90.0, *training, "--prepare-only", result=result)
     if "measure" in groups:
-        _start_measure(session, next(iter(MEASURES)), session.left, device)
+        _start_measure(session, measures[0], session.left, device)
     if "checks" in groups:
         limit = patience * BUDGET["checks"]
         names = [f"check_{name}" for name in CHECKS]
@@ -187,7 +189,7 @@ def run(session: Session, groups: Sequence[str], data: Path | None, train_words:
             session.wait(*names)
     if "measure" in groups:
         room = patience * BUDGET["measure"] if "train" in groups and data is not None else session.left
-        measure(session, time.monotonic() + room, patience, device)
+        measure(session, measures, time.monotonic() + room, patience, device)
     if "train" in groups and data is not None:
         session.wait("prepare")
         words = [*training, "--seconds", f"{session.left - 4:.0f}", *train_words]
@@ -195,9 +197,8 @@ def run(session: Session, groups: Sequence[str], data: Path | None, train_words:
         session.wait("train")
 
 
-def measure(session: Session, ends: float, patience: int, device: Sequence[str]) -> None:
+def measure(session: Session, names: Sequence[str], ends: float, patience: int, device: Sequence[str]) -> None:
     """The measurements, one after another. While one runs the next is imported, which takes seconds."""
-    names = list(MEASURES)
     for i, name in enumerate(names):
         room = min(patience * MEASURES[name], ends - time.monotonic(), session.left)
         if room < (LEAST if name == LARGE else 10.0):
@@ -264,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu_out"), help="gpu.json, logs and trained models")
     parser.add_argument("--work", type=Path, help="everything else; default a folder beside --out")
     parser.add_argument("--only", default=",".join(GROUPS))
+    parser.add_argument("--measures", default=",".join(MEASURES), help="which of them, in this order")
     parser.add_argument("--quick", action="store_true", help="tiny sizes on the CPU: shows that it runs")
     parser.add_argument("--models", help="for gpu_train.py")
     parser.add_argument("--pace", type=Path, help="for gpu_train.py")
@@ -272,6 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     groups = given.only.split(",")
     if set(groups) - set(GROUPS):
         parser.error(f"--only {given.only}: choose from {', '.join(GROUPS)}.")
+    measures = given.measures.split(",")
+    if set(measures) - set(MEASURES):
+        parser.error(f"--measures {given.measures}: choose from {', '.join(MEASURES)}.")
     out = given.out.resolve()
     work = (given.work or out.parent / f"{out.name}_work").resolve()
     for folder in (out, work):
@@ -286,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own = {"--models": given.models, "--pace": given.pace and given.pace.resolve(), "--commit": given.commit}
     train_words = [word for key, value in own.items() if value for word in (key, str(value))]
     try:
-        run(session, groups, given.train.resolve() if given.train else None, train_words)
+        run(session, groups, measures, given.train.resolve() if given.train else None, train_words)
     finally:
         session.close()
         show(session)
