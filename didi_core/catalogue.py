@@ -66,11 +66,12 @@ class Catalogue(Mapping[str, T]):
         self._joined = dict(things)
         self.refused, self.notes = dict(refused), tuple(notes)
 
-    def find(self, name: str, where: str = "") -> T:
+    def find(self, name: str, where: str = "", offered: Iterable[str] | None = None) -> T:
         """The thing of that name.
 
         Args:
             where: dotted key that has this name, for the message.
+            offered: the names that the message lists; all by default.
 
         Raises:
             InputError: the name is unknown (the message lists known ones), or two plugins claim it.
@@ -79,7 +80,8 @@ class Catalogue(Mapping[str, T]):
             return self[name]
         if name in self.refused:
             raise InputError(self.refused[name])
-        raise InputError(" ".join([str(unknown(self.kind, name, self, where)), *self.notes]))
+        refusal = unknown(self.kind, name, self if offered is None else offered, where)
+        raise InputError(" ".join([str(refusal), *self.notes]))
 
     def __setitem__(self, name: str, thing: T) -> None:
         """Add something for this process only, such as a function passed from Python."""

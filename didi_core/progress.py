@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 MEANINGFUL = 3  # steps after the first that an estimate of the time left needs
 QUIET_SECONDS = 20.0  # between lines when the output is a file
@@ -126,6 +129,15 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
         self._progress = None
+
+
+def print_path(what: str, path: Path) -> None:
+    """Print where something is: ``report: runs/1/report.html``. In a terminal the path is a link."""
+    if not sys.stdout.isatty():
+        print(f"{what}: {path}", flush=True)
+        return
+    link = Text(str(path), style=f"link {path.resolve().as_uri()}")
+    Console(markup=False, highlight=False).print(Text.assemble(f"{what}: ", link), soft_wrap=True)
 
 
 def shorten(scalars: Mapping[str, float], room: int | None = None) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from didi_core.progress import SHOWN, Bar, counting, shorten
+from didi_core.progress import SHOWN, Bar, counting, print_path, shorten
 
 SCALARS = dict.fromkeys(SHOWN, -0.123456)
 
@@ -64,3 +66,19 @@ def test_what_is_finished_together_counts_together() -> None:
     for finished in (3, 3, 10):
         progress(finished)
     assert written(bar).splitlines()[-1] == "sample 10/10"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_place_is_a_link_in_a_terminal_only(
+    terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However long it is, it stands in one line."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    place = tmp_path / "a folder" / "[red]report.html"
+    print_path("report", place)
+    out = capsys.readouterr().out
+    assert (place.as_uri() in out) is terminal
+    assert re.sub(r"\x1b\]8;[^\x1b]*\x1b\\|\x1b\[[\d;]*m", "", out) == f"report: {place}\n"

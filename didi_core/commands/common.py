@@ -20,7 +20,7 @@ from didi_core.errors import InputError, unknown
 from didi_core.models.attention import resolve_backend
 from didi_core.plugins import registry
 from didi_core.processes import current
-from didi_core.progress import Bar, Reporter, Silent
+from didi_core.progress import Bar, Reporter, Silent, print_path
 from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory, named
 from didi_core.streams import generator
@@ -31,6 +31,7 @@ from didi_core.types import Denoiser, Domain
 
 LENGTHS_IN_CARD = 2000
 TRAINING = ("distill", "pretrain")  # commands whose batches are cut into slices for so many processes
+AT_ONCE = ("filter",)  # commands that end at once, and then say where their folder is
 RESUME = ("latest", "previous")
 DATA_REPORT = "data_report"  # entry of a run's record
 FILES = ("path", "prompts")  # keys of ``data`` that name files, which a model's card does not keep
@@ -143,7 +144,8 @@ def open_run(
     bound = command in TRAINING
     with RunDirectory.open(path, whole, command_line, processes.size, key, upgraded, bound) as run:
         processes.broadcast((run.path, run.record))
-        print(f"run directory: {run.path}", flush=True)
+        if command not in AT_ONCE:
+            print_path("run directory", run.path)
         yield run
         run.note(finished=True)
         registry().notify("run_end", run_dir=run.path, record=run.record)

@@ -18,6 +18,7 @@ from didi_core.evaluation.cache import carried_samples
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.evaluate import evaluate_models
 from didi_core.evaluation.rows import Evaluation
+from didi_core.progress import print_path
 from didi_core.report.record import build_report, read_training
 from didi_core.report.to_terminal import print_report
 from didi_core.report.write import write_report
@@ -199,9 +200,9 @@ def measured_curve(domain: Domain, model: Denoiser, seed: int) -> Curve:
 
 
 def publish(folder: Path, evaluation: Evaluation, record: Mapping[str, Any], training_of: Path | None = None) -> None:
-    """Write the report into ``folder``, and print its tables and a few sequences."""
+    """Write the report into ``folder``, and print its tables, its sentence and where it is."""
     training = read_training(training_of) if training_of is not None else []
     report = build_report(evaluation, provenance=record, training=training)
     write_report(folder, report)
     print_report(report)
-    print(f"report: {folder / 'report.html'}")
+    print_path("report", folder / "report.html")

@@ -25,6 +25,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from didi_core.commands.explain import serves
 from didi_core.commands.folders import added_folders, config_folders, config_name
 from didi_core.commands.grammar import Unreadable, choices, quoted, written
 from didi_core.commands.merging import Merging, put
@@ -85,7 +86,7 @@ def compose_jobs(command: str, words: Sequence[str], sweep: bool = False) -> lis
     if not sweep:
         return [_job(command, words, settings)]
     given = {setting.key for setting in settings}
-    groups, _ = _apart([s for s in settings if len(sweep_values(s)) == 1])
+    groups, _ = _apart(command, [s for s in settings if len(sweep_values(s)) == 1])
     params = _compose(command, groups, whole=True).hydra.sweeper.params or {}
     settings += [parse(f"{key}={value}") for key, value in params.items() if key not in given]
     combinations = itertools.product(*([replace(s, value=v) for v in sweep_values(s)] for s in settings))
@@ -115,14 +116,14 @@ def compose_settings(command: str, settings: Sequence[Setting]) -> dict[str, Any
 
 def _job(command: str, words: Iterable[str], settings: Sequence[Setting]) -> Job:
     """The job of these settings. words: as the user would type them."""
-    groups, values = _apart(map(_respelled, settings))
+    groups, values = _apart(command, map(_respelled, settings))
     composed = _compose(command, groups, whole=True)
     name, note, added = default_objective(composed), "", []
     if name is not None:
         note = FOUND_BY.format(name=name, domain=composed.domain)
         added = [Setting("objective", name)]
         try:
-            _check_choice("objective", name, added[0])
+            _check_choice(command, "objective", name, added[0])
         except InputError as error:
             raise InputError(f"{note}: {error}") from None
         composed = _compose(command, [*groups, *added])
@@ -150,7 +151,7 @@ def _respelled(setting: Setting) -> Setting:
     return replace(setting, key=key, value=value, typed=setting.typed and isinstance(value, str))
 
 
-def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
+def _apart(command: str, settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
     """Split settings into checked choices of groups, and values."""
     groups, values = [], []
     for setting in settings:
@@ -164,7 +165,7 @@ def _apart(settings: Iterable[Setting]) -> tuple[list[Setting], list[Setting]]:
         if setting.delete and group_options(setting.key):
             raise InputError(f"~{setting.key}: a group cannot be removed. Write {setting.key}=null, or choose another.")
         if _is_choice(setting):
-            groups.append(replace(setting, value=_choice(setting)))
+            groups.append(replace(setting, value=_choice(command, setting)))
         else:
             values.append(setting)
     return groups, values
@@ -180,29 +181,28 @@ def _is_choice(setting: Setting) -> bool:
     return all(name is None or isinstance(name, str) for name in chosen)
 
 
-def _choice(setting: Setting) -> Any:
+def _choice(command: str, setting: Setting) -> Any:
     """The checked names that a setting chooses."""
     group = setting.key.partition("@")[0]
     value = read_setting(setting, tuple[str, ...] | str | None) if setting.typed else setting.value
     for name in value if isinstance(value, list) else [value]:
         if name is None and (group in NEEDED or isinstance(value, list)):
-            raise InputError(f"{setting.word}: {group} is a name. Known: {', '.join(group_options(group))}.")
+            raise InputError(f"{setting.word}: {group} is a name. Known: {', '.join(_offered(command, group))}.")
         if name is not None and not isinstance(name, str):
             raise InputError(f"{setting.word}: a choice of {group} is a name, not {written(name)}.")
         if name is not None:
-            _check_choice(group, name, setting)
+            _check_choice(command, group, name, setting)
     return value
 
 
-def _check_choice(group: str, name: object, setting: Setting) -> None:
+def _check_choice(command: str, group: str, name: object, setting: Setting) -> None:
     """Raise InputError where a choice is not one of the group's files."""
     if not isinstance(name, str):
         raise InputError(f"{group}={name!r} does not fit: it is one name.")
     claimed = registry().conflicts["configs"].get(f"{group}/{name}")
     if claimed:
         raise InputError(claimed)
-    options = group_options(group)
-    if name in options:
+    if name in group_options(group):
         return
     if setting.typed and len(choices(name)) > 1:
         raise several(setting)
@@ -210,7 +210,14 @@ def _check_choice(group: str, name: object, setting: Setting) -> None:
         raise InputError(f"{group}={name}: write {group}={Path(name).stem}.")
     if group == "domain":
         registry().catalogue("domains").find(name)
-    raise InputError(" ".join([str(unknown(group, name, options)), *registry().catalogue("configs").notes]))
+    offered = _offered(command, group)
+    raise InputError(" ".join([str(unknown(group, name, offered)), *registry().catalogue("configs").notes]))
+
+
+def _offered(command: str, group: str) -> list[str]:
+    """The choices that a message names: those of plugins, and the core's own that are for the command."""
+    own = {path.stem: path for path in (config_folder() / group).glob("*.yaml")}
+    return [name for name in group_options(group) if name not in own or serves(own[name], command)]
 
 
 def _compose(command: str, groups: Sequence[Setting], whole: bool = False) -> DictConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -44,6 +44,7 @@ from didi_core.objectives.older import upgraded
 from didi_core.objectives.registry import read_objective
 from didi_core.plugins import registry
 from didi_core.processes import current
+from didi_core.progress import print_path
 from didi_core.run import Run
 from didi_core.sampling.generate import COMPARED, SamplerSettings, generate
 from didi_core.storage.fingerprint import model_hash
@@ -162,6 +163,9 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         open_run("distill", settings.domain, settings.run_dir, recorded, command_line, upgraded=upgraded) as opened,
         ExitStack() as stack,
     ):
+        if processes.first:
+            size = sum(parameter.numel() for parameter in teacher.parameters())
+            print(f"teacher: {settings.teacher}, {size / 1e6:.1f} M parameters, on {machine.label}", flush=True)
         note_data(opened, domain)
         note_machine(opened, machine, teacher)
         about = replace(about, folder=opened.path)
@@ -184,7 +188,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         made = Distilled(merged(student), merged(scorer) if scorer is not None else None)
         if processes.first:
             save_student(made, card(settings, engine, teacher, opened), opened)
-            print(f"student: {opened.path / 'student'}")
+            print_path("student", opened.path / "student")
         if settings.evaluate.enabled:
             compare(settings, about, made, teacher, opened)
     return opened.path
@@ -197,8 +201,9 @@ def compare(settings: Settings, about: Run, made: Distilled, teacher: Denoiser, 
         cache = settings.cache or opened.path / "evaluation"
         found = compare_models(about, networks, settings.evaluate, cache_dir=cache)
         if found is not None:
-            publish(opened.path, found, opened.record, opened.path)
             _write_samples(about.domain, found.examples, opened)
+            publish(opened.path, found, opened.record, opened.path)
+            print(f"next: didi sample {shlex.quote(f'run={opened.path}')} num=100 steps=4")
 
 
 def make_student(settings: Settings, teacher: Denoiser) -> Denoiser:
@@ -322,17 +327,19 @@ def save_student(made: Distilled, about: Mapping[str, Any], opened: RunDirectory
 
 
 def _write_samples(domain: Domain, examples: Mapping[str, Any], opened: RunDirectory) -> None:
-    """Print a few of the student's sequences, and write them as samples of the run."""
+    """Write a few of the student's sequences as samples of the run, and print those of one number of steps."""
+    own = [label for label in examples if label.startswith("student")]
+    if not own:
+        return
     chosen: list[Sample] = []
-    for label, samples in examples.items():
-        if label.startswith("student"):
-            print(f"{label}:", *(f"  {sample.text}" for sample in samples), sep="\n")
-            chosen += [
-                Sample(s.text, f"{s.id}_{len(chosen) + i}", s.tokens, {**s.info, "made_by": label.replace(" ", "_")})
-                for i, s in enumerate(samples, start=1)
-            ]
+    for label in own:
+        chosen += [
+            Sample(s.text, f"{s.id}_{len(chosen) + i}", s.tokens, {**s.info, "made_by": label.replace(" ", "_")})
+            for i, s in enumerate(examples[label], start=1)
+        ]
     path: Path = opened.path / f"samples{domain.suffix}"
-    if chosen:
-        domain.write(path, chosen)
-        registry().notify("samples", run_dir=opened.path, samples=chosen, record={"file": path.name})
-    sys.stdout.flush()
+    domain.write(path, chosen)
+    registry().notify("samples", run_dir=opened.path, samples=chosen, record={"file": path.name})
+    shown = own[len(own) // 2]
+    print(f"{shown}:", *(f"  {sample.text}" for sample in examples[shown]), sep="\n")
+    print_path("samples", path)

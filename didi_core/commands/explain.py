@@ -76,11 +76,11 @@ def groups_of(command: str) -> dict[str, list[str]]:
         for name in entry if isinstance(entry, Mapping) else ():
             group = str(name).split()[-1]
             paths = (config_folder() / group).glob("*.yaml")
-            found[group] = sorted(path.stem for path in paths if _serves(path, command))
+            found[group] = sorted(path.stem for path in paths if serves(path, command))
     return {group: names for group, names in found.items() if names}
 
 
-def _serves(choice: Path, command: str) -> bool:
+def serves(choice: Path, command: str) -> bool:
     """Whether the file of a choice is for a command: by its name, by its kind of objective, or by its first comment."""
     group = choice.parent.name
     if group == "sizes":

@@ -11,6 +11,7 @@ from didi_core.commands.common import CommonSettings, make_domain, open_run
 from didi_core.device import Machine
 from didi_core.domain.scoring import Job, Scored, scoring_of
 from didi_core.errors import DidiError, InputError, counted
+from didi_core.progress import print_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Settings(CommonSettings):
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Scored:
     """Write the shortlist, and print its folder."""
     kept = filter_designs(settings, config, command_line)
-    print(f"{counted(len(kept.rows), 'design')}: {kept.folder}")
+    print_path(f"{counted(len(kept.rows), 'design')} kept", kept.folder)
     return kept
 
 

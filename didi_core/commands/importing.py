@@ -13,6 +13,7 @@ from didi_core.checkpoints.card import MODEL, OF_THE_FILES, SCORER, save_model, 
 from didi_core.checkpoints.importers import WEIGHTS, Imported, import_checkpoint
 from didi_core.commands.common import CommonSettings, about_domain, make_domain, open_run
 from didi_core.errors import InputError, at_least, unknown
+from didi_core.progress import print_path
 from didi_core.storage.files import write_atomic
 from didi_core.types import Domain
 
@@ -85,7 +86,7 @@ def write_run(found: Imported, domain: Domain, data: Mapping[str, Any], origin: 
             write_atomic(opened.path / README, origin.readme.read_bytes())
         opened.note(hashes={"model": card["sha256"]})
         _report(found)
-        print(f"model: {folder / MODEL}")
+        print_path("model", folder / MODEL)
     return opened.path
 
 

@@ -33,6 +33,7 @@ from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.older import upgraded
 from didi_core.objectives.registry import read_objective
 from didi_core.processes import current
+from didi_core.progress import print_path
 from didi_core.report.pretraining import write_pretraining
 from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory
@@ -131,8 +132,9 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             folder = save(network, card(settings, engine, opened), opened)
             made = f"{'Judge' if isinstance(network, Judge) else 'Teacher'}: {settings.domain}"
             page = write_pretraining(opened.path, made, curve, opened.record)
-            print(f"validation loss {list(curve.values())[-1]:.4f} nats per position. Model: {folder}")
-            print(f"report: {page}")
+            print(f"validation loss: {list(curve.values())[-1]:.4f} nats per position")
+            print_path("model", folder)
+            print_path("report", page)
     return opened.path
 
 

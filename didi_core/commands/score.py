@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from didi_core.device import Machine
 from didi_core.domain.scoring import Job, Scored, SharesScoring, scoring_of
 from didi_core.errors import InputError, counted
 from didi_core.processes import current
+from didi_core.progress import print_path
 from didi_core.types import Sample
 
 
@@ -43,7 +45,8 @@ class Settings(CommonSettings):
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Scored:
     """Score the designs, and print the folder of the table."""
     scored = score_designs(settings, config, command_line)
-    print(f"{counted(len(scored.rows), 'design')} scored: {scored.folder}")
+    print_path(f"{counted(len(scored.rows), 'design')} scored", scored.folder)
+    print(f"next: didi filter {shlex.quote(f'input={scored.folder}')} preset=standard top=20")
     return scored
 
 

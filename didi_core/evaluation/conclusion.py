@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from didi_core.errors import counted, plural
 from didi_core.evaluation.differences import Difference
 from didi_core.evaluation.findings import Comparison, Findings
 from didi_core.evaluation.rows import Evaluation, Method, MetricInfo, Row, table_rows
-from didi_core.evaluation.wording import change, figure, listed, signed
+from didi_core.evaluation.wording import change, figure, headed, listed, signed
+
+Found = TypeVar("Found", Comparison, Difference)
 
 CLAIM = 1000  # samples that a claim needs
 BY_ANOTHER = (
@@ -17,6 +20,11 @@ BY_ANOTHER = (
     "judge=<its run> of evaluate, or data.judge, names it"
 )
 ALIKE, ABOVE = "≈ data", "beats data"  # marks of controls
+PHRASES = {
+    "better": "better than",
+    "no difference shown": "not distinguishable from",
+    "worse": "worse than",
+}  # how a verdict is said
 HEADLINE = (8, 16, 4, 32)  # the sentence is about the first of these numbers of steps that was run
 
 
@@ -30,8 +38,8 @@ def sentence(evaluation: Evaluation, findings: Findings) -> str:
         return _difference_sentence(evaluation, findings.differences)
     if findings.comparisons:
         return (
-            f"No verdict at matched entropy: at no number of steps do both sweeps reach that of the held-out data "
-            f"({evaluation.at:.3f} nats); evaluate at more temperatures."
+            f"No verdict: at no number of steps do the temperatures give both models the entropy of held-out data "
+            f"({evaluation.at:.3f} nats). Evaluate at more temperatures."
         )
     models = [row for row in table_rows(evaluation.rows) if row.kind == "model" and quality.name in row.values]
     if models:
@@ -78,67 +86,80 @@ def _at(method: Method | None) -> str:
 def _comparison_sentence(evaluation: Evaluation, findings: Findings, usable: Sequence[Comparison]) -> str:
     quality = evaluation.metrics[0]
     first = next((c for c in usable if c.method.steps is not None), usable[0])
-    model, family = first.model, replace(first.method, steps=None)
-    mine = [c for c in usable if c.model == model and replace(c.method, steps=None) == family]
-    by_steps = {c.method.steps: c for c in mine}
-    headline = by_steps[next((k for k in HEADLINE if k in by_steps), first.method.steps)]
+    mine, headline = _of_one_method(usable, first)
     ratio, own, other = (
         headline.ratio,
-        findings.matched[model, headline.method].quality,
+        findings.matched[headline.model, headline.method].quality,
         findings.matched[headline.baseline, headline.method].quality,
     )
-    calls = _calls(headline.method)
-    text = (
-        f"At {calls + ' and ' if calls else ''}matched entropy ({evaluation.at:.3f} nats) the "
-        f"{model}'s {quality.label} is "
-        f"{figure(own.value)} against the {headline.baseline}'s {figure(other.value)} "
-        f"({change(ratio) if ratio else '?'}; {headline.method.label})"
-    )
-    text += _verdicts(mine)
-    text += _variety_sentence(evaluation, findings, headline)
+    under = _under(headline.method, usable)
+    said = [
+        f"{headed(f'{under}the {headline.model}')} is {_verdicts(mine)}, where both are as varied as held-out data "
+        f"(matched entropy, {evaluation.at:.3f} nats)",
+        _figures(headline, quality, own.value, other.value, change(ratio) if ratio else "?"),
+    ]
     found = findings.acceleration(headline)
     if found is not None:
         bound = f"{found.bound} " if found.bound else ""
-        text += (
-            f". The {headline.baseline} needs {bound}{round(found.teacher_steps, 1):g} steps for that: "
+        said.append(
+            f"The {headline.baseline} needs {bound}{round(found.teacher_steps, 1):g} steps to be as good, "
             f"{bound}{found.factor.value:.3g} times as many"
         )
-    return text + "."
+    return ". ".join([*said, *_variety_sentence(evaluation, findings, headline)]) + "."
 
 
-def _variety_sentence(evaluation: Evaluation, findings: Findings, headline: Comparison) -> str:
+def _variety_sentence(evaluation: Evaluation, findings: Findings, headline: Comparison) -> list[str]:
     """What is left of the difference at matched variety."""
     mine = [c for c in findings.at_variety if (c.model, c.method) == (headline.model, headline.method)]
     if evaluation.variety is None or not mine:
-        return ""
-    if mine[0].ratio is None or mine[0].at is None:
-        return f". Their sweeps have no {evaluation.variety.label} in common{_at(headline.method)}"
-    return f". At matched {evaluation.variety.label} ({figure(mine[0].at)}): {change(mine[0].ratio)}"
+        return []
+    found, label = mine[0], evaluation.variety.label
+    if found.ratio is None or found.at is None:
+        return [f"No temperatures give the two the same {label}{_at(headline.method)}"]
+    shown = {"no difference shown": "no difference is shown"}.get(found.verdict, f"it is {found.verdict}")
+    return [f"With {label} matched instead ({figure(found.at)}), {shown}{_at(headline.method)}: {change(found.ratio)}"]
 
 
 def _difference_sentence(evaluation: Evaluation, found: Sequence[Difference]) -> str:
     """The verdict where the quality is compared as it is, on the method of the first difference."""
-    quality, first = evaluation.metrics[0], found[0]
+    mine, shown = _of_one_method(found, found[0])
+    figures = _figures(shown, evaluation.metrics[0], shown.own.value, shown.other.value, signed(shown.difference))
+    return f"{headed(f'{_under(shown.method, found)}the {shown.model}')} is {_verdicts(mine)}. {figures}."
+
+
+def _of_one_method(found: Sequence[Found], first: Found) -> tuple[list[Found], Found]:
+    """What was found of the model and method of ``first`` at any number of steps, and the one with figures in the text.
+    """
     family = replace(first.method, steps=None)
-    mine = [d for d in found if d.model == first.model and replace(d.method, steps=None) == family]
-    by_steps = {d.method.steps: d for d in mine}
-    shown = by_steps[next((k for k in HEADLINE if k in by_steps), first.method.steps)]
-    apart = shown.difference
-    calls = _calls(shown.method)
-    at = f"At {calls}" if calls else "As sampled"
+    mine = [one for one in found if one.model == first.model and replace(one.method, steps=None) == family]
+    by_steps = {one.method.steps: one for one in mine}
+    return mine, by_steps[next((k for k in HEADLINE if k in by_steps), first.method.steps)]
+
+
+def _under(method: Method, found: Sequence[Comparison] | Sequence[Difference]) -> str:
+    """The method, where there are several."""
+    return f"under {method.label} " if len({one.method.label for one in found}) > 1 else ""
+
+
+def _figures(found: Comparison | Difference, quality: MetricInfo, own: float, other: float, apart: str) -> str:
+    its = f"{headed(_at(found.method).strip())} its".strip()
     return (
-        f"{at} the {shown.model}'s {quality.label} is {figure(shown.own.value)} against the {shown.baseline}'s "
-        f"{figure(shown.other.value)} ({signed(apart)}; {shown.method.label}){_verdicts(mine)}."
+        f"{headed(its)} {quality.label} is {figure(own)} and the {found.baseline}'s {figure(other)}: "
+        f"{apart}, with a 95 % interval; {quality.better} is better"
     )
 
 
 def _verdicts(found: Sequence[Comparison] | Sequence[Difference]) -> str:
-    """At which numbers of steps a model is better, not distinguishable and worse."""
-    text = ""
-    for verdict, phrase in (("better", "better"), ("no difference shown", "not distinguishable"), ("worse", "worse")):
-        steps = sorted(one.method.steps for one in found if one.verdict == verdict and one.method.steps is not None)
-        text += f"; {phrase} at {listed(steps)} {plural('step', steps[-1])}" if steps else ""
-    return text
+    """Where a model is better, not distinguishable and worse: ``better than the teacher at 4 and 8 steps``."""
+    said, other = [], f"the {found[0].baseline}"
+    for verdict, phrase in PHRASES.items():
+        alike = [one for one in found if one.verdict == verdict]
+        steps = sorted(one.method.steps for one in alike if one.method.steps is not None)
+        if alike:
+            where = f" at {listed(steps)} {plural('step', steps[-1])}" if steps else ""
+            said.append(f"{phrase} {other}{where}")
+            other = "it"
+    return ", ".join(said)
 
 
 def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
@@ -167,14 +188,22 @@ def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
         found.append(
             f"The sweep did not reach the entropy of the data, so nothing is claimed for: {'; '.join(missed)}."
         )
-    skipped: dict[str, list[str]] = {}
+    found += _not_computed(evaluation)
+    return found
+
+
+def _not_computed(evaluation: Evaluation) -> list[str]:
+    """The metrics that some rows lack, by reason."""
+    labels = {metric.name: metric.label for metric in evaluation.metrics}
+    skipped: dict[str, dict[str, set[str]]] = {}  # reason -> label of a metric -> models
     for row in evaluation.rows:
         for name, why in row.skipped.items():
-            skipped.setdefault(f"{name}: {why}", []).append(row.model)
-    if skipped:
-        named = [f"{what} ({listed(list(dict.fromkeys(models)))})" for what, models in sorted(skipped.items())]
-        found.append(f"Not computed. {'; '.join(named)}.")
-    return found
+            skipped.setdefault(why, {}).setdefault(labels.get(name, name), set()).add(row.model)
+    said = []
+    for why, found in sorted(skipped.items()):
+        models = sorted(set().union(*found.values()))
+        said.append(f"{listed(sorted(found))} of {listed(models)} ({why})")
+    return [f"Not computed: {'; '.join(said)}."] if said else []
 
 
 def _too_few(rows: Sequence[Row]) -> list[str]:
@@ -185,7 +214,7 @@ def _too_few(rows: Sequence[Row]) -> list[str]:
     if len(few) == len(rows):
         sizes = sorted({row.n for row in few})
         counts = " to ".join(f"{n:,}" for n in dict.fromkeys((sizes[0], sizes[-1])))
-        return [f"Smoke test: {counts} samples per row. A claim needs at least {CLAIM:,}."]
+        return [f"A first look, with {counts} samples per row: a claim needs at least {CLAIM:,}."]
     named = [f"{row.model}{_at(row.method)} ({row.n:,})" for row in few]
     return [f"Fewer than {CLAIM:,} samples, too few for a claim: {listed(list(dict.fromkeys(named)))}."]
 

@@ -73,7 +73,7 @@ class JudgePerplexity:
             return self.about
         config, size = self.judge.config, sum(p.numel() for p in self.judge.parameters())
         shape = f"{config.layers} layers, {config.hidden} wide, {size / 1e6:.1f} M parameters"
-        return f"under an autoregressive judge of its own (GPT-2 architecture, {shape})"
+        return f"under a judge, an autoregressive network trained apart from the models (GPT-2 architecture, {shape})"
 
     def statistics(self, samples: Sequence[Sample]) -> np.ndarray:
         """[n, 2]: summed NLL in nats, and scored tokens."""

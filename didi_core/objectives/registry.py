@@ -42,13 +42,14 @@ def read_objective(given: Mapping[str, Any] | str, command: str) -> ObjectiveSet
     """
     keys = {"kind": given} if isinstance(given, str) else dict(given)
     kind = keys.get("kind")
+    offered = sorted(name for name, known in OBJECTIVES.items() if command in known.commands)
     if not isinstance(kind, str):
-        raise InputError(f"objective.kind={kind!r} names no objective. Known: {', '.join(sorted(OBJECTIVES))}.")
-    settings = OBJECTIVES.find(kind, "objective.kind")
+        raise InputError(f"objective.kind={kind!r} names no objective. Known: {', '.join(offered)}.")
+    settings = OBJECTIVES.find(kind, "objective.kind", offered)
     if command not in settings.commands:
-        there = ", ".join(sorted(name for name, known in OBJECTIVES.items() if command in known.commands))
         raise InputError(
-            f"objective={kind} is not for {command} but for {', '.join(settings.commands)}. {command} has: {there}."
+            f"objective={kind} is not for {command} but for {', '.join(settings.commands)}. "
+            f"{command} has: {', '.join(offered)}."
         )
     made = build(settings, keys, "objective")
     return made if made.name else replace(made, name=kind)

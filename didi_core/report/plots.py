@@ -172,7 +172,8 @@ def training_plot(metrics: Sequence[Mapping[str, float]]) -> Plot | None:
             if len(keys) > 1:
                 axes.plot([], [], color=colour, label=key.replace("_", " "))
         if len(keys) > 1:
-            axes.legend(fontsize=8.5, loc="best", handlelength=1.2)
+            above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1, "ncols": len(keys)}
+            axes.legend(fontsize=8.5, handlelength=1.2, columnspacing=1, **above)
         axes.set(title=title)
         axes.margins(x=0.02)
     for axes in panels[-2:]:

@@ -17,6 +17,7 @@ from didi_core.report.tables import estimate
 # Metrics of variety and naturalness, beside a domain's own metrics for which higher is better.
 VARIETY = ("entropy", "distinct", "repeated", "length", "length_distance", "energy")
 CURVE_LINES = 20  # of a training curve's table
+METHOD = "method"  # header of the second column, where there is one
 JOINT = "joint_fp32"  # the sampler of published code
 
 
@@ -29,6 +30,21 @@ class Table:
     headers: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
     words: tuple[int, ...] = (0, 1)
+
+    @property
+    def method(self) -> str:
+        """The method that all lines share; '' where there are several, or no such column."""
+        methods = {line[1] for line in self.cells} if METHOD in self.headers else set()
+        return methods.pop() if len(methods) == 1 else ""
+
+    def shorter(self) -> Table:
+        """Without the column of a method that all lines share, which ``about`` then names."""
+        if not self.method:
+            return self
+        about = f"{self.about} All lines: {self.method}.".lstrip()
+        cells = tuple(_without_second(line) for line in self.cells)
+        words = tuple(i - (i > 1) for i in self.words if i != 1)
+        return Table(self.title, about, _without_second(self.headers), cells, words)
 
 
 def frontier_data(report: Report) -> Table | None:
@@ -205,6 +221,10 @@ def precision_table(report: Report) -> Table | None:
     return Table("Precision", about, ("", "grid", "steps", "T", *columns), cells) if cells else None
 
 
+def _without_second(line: tuple[str, ...]) -> tuple[str, ...]:
+    return line[:1] + line[2:]
+
+
 def _is_variety(metric: MetricInfo) -> bool:
     return metric.name in VARIETY or metric.name.startswith("distinct_") or metric.better == "higher"
 
@@ -216,8 +236,8 @@ def _blind(report: Report, chosen: Sequence[MetricInfo]) -> str:
         failed = indistinct(report.evaluation, metric)
         if failed:
             failures.append(f"{metric.label} ({', '.join(failed)})")
-    known = "Not rated worse than held-out data: " + "; ".join(failures) + ". " if failures else ""
-    return known + "Numbers of a set (distinct, clusters) depend on its size: compare rows of equal size."
+    blind = f"Do not notice some negative controls (in brackets): {'; '.join(failures)}. " if failures else ""
+    return blind + "Numbers of a set (distinct, clusters) depend on its size: compare rows of equal size."
 
 
 def _model_rows(report: Report) -> list[Row]:

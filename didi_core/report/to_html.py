@@ -27,9 +27,14 @@ from didi_core.report.side_tables import (
 )
 from didi_core.report.tables import described, estimate, main_table, matched_table
 
-FIGURES: dict[str, Callable[[Report], Table | None]] = {"frontier": frontier_data, "steps": steps_data}
+FIGURES: dict[str, Callable[[Report], Table | None]] = {"steps": steps_data, "frontier": frontier_data}
 SIDES = (variety_table, difference_table, cost_table, precision_table, diversity_table)
 TONES = ("better", "worse")
+MATCHED = (
+    "Both models are read where their temperature sweeps meet the entropy of held-out data, under the same sampler, "
+    "law, grid and steps. Difference: model against baseline, lower is better. Worth: steps that the baseline needs "
+    "for the same quality."
+)
 LONGEST = 600  # characters of a sample that are shown
 
 
@@ -61,10 +66,8 @@ def html(report: Report, plots: Sequence[Plot]) -> str:
         sentence=report.sentence,
         notes=report.notes,
         tiles=_tiles(report),
-        has_plots=bool(named),
-        figures=[_drawn(report, named[name], data) for name, data in FIGURES.items() if name in named],
-        quality=headed(report.evaluation.metrics[0].label),
-        at=report.evaluation.at,
+        figures={name: _drawn(report, named[name], data) if name in named else None for name, data in FIGURES.items()},
+        quality=report.evaluation.metrics[0],
         matched=_matched(report) if report.findings.comparisons else None,
         about=described(report),
         main=_main(report),
@@ -117,13 +120,14 @@ def _drawn(report: Report, plot: Plot, data: Callable[[Report], Table | None]) -
 
 
 def _shown(report: Report, table: Table) -> Shown:
-    return Shown(table.title, table.about, _grid(report, table))
+    short = table.shorter()
+    return Shown(short.title, short.about, _grid(report, short))
 
 
 def _grid(report: Report, table: Table) -> Grid:
     named = 0 in table.words
     lines = [
-        Line((Cell(line[0], dot=_colour(report, line[0]) if named else ""), *map(Cell.ranged, line[1:])))
+        Line((Cell(line[0], dot=_colour(report, line[0]) if named else ""), *map(_read, line[1:])))
         for line in table.cells
     ]
     return Grid(table.headers, lines, table.words)
@@ -143,18 +147,18 @@ def _tiles(report: Report) -> list[Cell]:
     return tiles
 
 
-def _matched(report: Report) -> Grid:
+def _matched(report: Report) -> Shown:
     headers, cells = matched_table(report)
-    lines = []
-    for line in cells:
-        made = [Cell(line[0], dot=_colour(report, line[0])), *map(_read, line[1:])]
-        made[6] = Cell(line[6], tone=line[6] if line[6] in TONES else "")
-        lines.append(Line(tuple(made)))
-    return Grid(headers, lines, (0, 1, 6))
+    title = f"{headed(report.evaluation.metrics[0].label)} at matched entropy ({report.evaluation.at:.3f} nats)"
+    verdict = headers.index("verdict")
+    table = Table(title, MATCHED, tuple(headers), tuple(map(tuple, cells)), (0, 1, verdict)).shorter()
+    return Shown(table.title, table.about, _grid(report, table))
 
 
 def _read(text: str) -> Cell:
-    """A value with its interval, or why there is none, in a line below."""
+    """A value with its interval, or why there is none, in a line below; a verdict in its colour."""
+    if text in TONES:
+        return Cell(text, tone=text)
     what, bracket, why = text.partition(" (")
     return Cell(what, why.rstrip(")")) if bracket and "[" not in text else Cell.ranged(text)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from didi_core.evaluation.conclusion import misjudged
+from didi_core.evaluation.wording import headed
 from didi_core.report.record import Report
 from didi_core.report.side_tables import Table as Plain
 from didi_core.report.side_tables import difference_table, variety_table
@@ -46,7 +47,7 @@ def samples_table(report: Report, narrow: bool = False) -> Table:
     headers, cells, rows = main_table(report)
     quality = report.evaluation.metrics[0]
     marks = misjudged(report.evaluation, quality)
-    table = _table("as sampled" + ("" if narrow else "; 95 % intervals"), headers)
+    table = _table("As sampled" + ("" if narrow else "; 95 % intervals"), headers)
     before = ""
     for line, row in zip(cells, rows, strict=True):
         group = row.model if row.kind in ("model", "file") else "references"
@@ -62,43 +63,29 @@ def samples_table(report: Report, narrow: bool = False) -> Table:
 def matched_entropy_table(report: Report, narrow: bool = False) -> Table:
     """Model against baseline at the entropy of the data. The decisive interval is that of the difference."""
     headers, cells = matched_table(report)
-    method = _one_method(cells)
-    title = f"{report.evaluation.metrics[0].label} at matched entropy ({report.evaluation.at:.3f} nats{method})"
-    return _comparison(title, headers, cells, _shorter if narrow else str, bool(method))
+    title = f"{headed(report.evaluation.metrics[0].label)} at matched entropy, {report.evaluation.at:.3f} nats"
+    return _comparison(Plain(title, "", tuple(headers), tuple(map(tuple, cells))), _shorter if narrow else str)
 
 
 def matched_variety_table(plain: Plain, narrow: bool = False) -> Table:
     """The same at one variety of the two sets."""
-    method = _one_method(plain.cells)
-    return _comparison(plain.title + method, plain.headers, plain.cells, _bare if narrow else str, bool(method))
+    return _comparison(plain, _bare if narrow else str)
 
 
 def equal_calls_table(plain: Plain, narrow: bool = False) -> Table:
     """Model against baseline at equal calls."""
-    return _comparison(plain.title, plain.headers, plain.cells, _bare if narrow else str)
+    return _comparison(plain, _bare if narrow else str)
 
 
-def _one_method(cells: Sequence[Sequence[str]]) -> str:
-    """The method that all lines share, for the title; '' where there are several."""
-    methods = {line[1] for line in cells}
-    return f"; {methods.pop()}" if len(methods) == 1 else ""
-
-
-def _comparison(
-    title: str,
-    headers: Sequence[str],
-    cells: Sequence[Sequence[str]],
-    short: Callable[[str], str],
-    without_method: bool = False,
-) -> Table:
-    """A table of models against a baseline. Values from the fourth column to the difference lose their intervals, and
-    the verdict has a colour. short: how a cell is written."""
-    keep = [i for i in range(len(headers)) if not (without_method and i == 1)]
-    values, verdict = range(3, headers.index("difference")), headers.index("verdict")
-    table = _table(title, [headers[i] for i in keep])
-    for line in cells:
+def _comparison(plain: Plain, short: Callable[[str], str]) -> Table:
+    """A table of models against a baseline. Values between the steps and the difference lose their intervals, and the
+    verdict has a colour; a method that all lines share stands in the title. short: how a cell is written."""
+    title, brief = f"{plain.title} ({plain.method})" if plain.method else plain.title, plain.shorter()
+    values = range(brief.headers.index("steps") + 1, brief.headers.index("difference"))
+    table = _table(title, brief.headers)
+    for line in brief.cells:
         shown = [short(_bare(cell) if i in values else cell) for i, cell in enumerate(line)]
-        table.add_row(*(Text(shown[i], style=COLOURS.get(shown[i], "") if i == verdict else "") for i in keep))
+        table.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in shown))
     return table
 
 
@@ -113,7 +100,7 @@ def _shorter(cell: str) -> str:
     return f"{'≥ ' if before.startswith('≥') else ''}{factor.rstrip(')')}" if opened else cell
 
 
-def _table(title: str, headers: list[str]) -> Table:
+def _table(title: str, headers: Sequence[str]) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         title=title,

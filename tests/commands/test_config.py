@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -153,6 +154,17 @@ def test_ablation_rows_differ_by_one_part_each() -> None:
         {"weighting.divide_by_density"},
         {"anchor.kl", "anchor.entropy"},
     ]
+
+
+@pytest.mark.parametrize("command", ["distill", "pretrain"])
+@pytest.mark.parametrize("word", ["objective=nope", "objective=[nope]", "objective.kind=nope", "objective.kind=3"])
+def test_only_objectives_of_the_command_are_offered(command: str, word: str) -> None:
+    with pytest.raises(InputError) as refused:
+        build(COMMANDS[command].settings, compose_jobs(command, [word])[0].config)
+    of_pretrain, of_distill = {"nelbo", "autoregressive"}, {"didi", "dmmd", "idlm", "sdtt"}
+    told = set(re.findall(r"\w+", str(refused.value).partition("Known: ")[2]))
+    expected, other = (of_pretrain, of_distill) if command == "pretrain" else (of_distill, of_pretrain)
+    assert expected <= told and not told & other
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from didi_core.evaluation.conclusion import misjudged, notes, sentence
+from didi_core.evaluation.conclusion import PHRASES, misjudged, notes, sentence
 from didi_core.evaluation.findings import compare
 from didi_core.evaluation.frontier import Frontier
 from didi_core.evaluation.intervals import Interval, corrected, over_runs
@@ -60,8 +60,8 @@ def test_the_sentence_agrees_with_the_table(
     said, (headers, cells) = report.sentence, matched_table(report)
     assert "None" not in said + "".join(report.notes) and "nothing to compare" not in said
     verdicts = {(line[2], line[headers.index("verdict")]) for line in cells}
-    for phrase, verdict in (("better", "better"), ("not distinguishable", "no difference shown"), ("worse", "worse")):
-        claimed = re.search(rf"; {phrase} at ([\d, and]+) steps?", said)
+    for verdict, phrase in PHRASES.items():
+        claimed = re.search(rf"{phrase} (?:the teacher|it) at ([\d, and]+) steps?", said)
         steps = re.findall(r"\d+", claimed.group(1)) if claimed else []
         assert {(k, verdict) for k in steps} == {v for v in verdicts if v[0] and v[1] == verdict}
     assert ("No verdict" in said) == (not {v for _, v in verdicts} - {"not reached"})
@@ -73,13 +73,15 @@ def test_the_sentence_agrees_with_the_table(
         factor = re.search(r"\(([\d.,]+)×\)", worth)
         assert factor is None or line[6] in ("better", "worse")
         assert factor is None or (float(factor.group(1).replace(",", "")) >= 1) == (line[6] == "better")
-    headline = re.match(r"At (\d+) steps?", said)
-    needs = re.search(r"needs (at least |at most )?[\d.]+ steps for that: (?:at least |at most )?([\d.,]+) times", said)
+    headline = re.search(r"\. At (\d+) steps?", said)
+    bound = "(at least |at most )?"
+    needs = re.search(rf"needs {bound}[\d.]+ steps to be as good, {bound}([\d.,]+) times", said)
     if needs:
         assert headline is not None
         (verdict,) = [v for k, v in verdicts if k == headline.group(1)]
         assert verdict in ("better", "worse")
-        assert (float(needs.group(2).replace(",", "")) >= 1) == (verdict == "better")
+        assert needs.group(1) == needs.group(2)
+        assert (float(needs.group(3).replace(",", "")) >= 1) == (verdict == "better")
 
 
 def test_no_difference_has_no_acceleration() -> None:
@@ -99,7 +101,8 @@ def test_no_difference_has_no_acceleration() -> None:
     assert [c.verdict for c in findings.comparisons] == ["no difference shown"] and len(findings.worth) == 1
     assert findings.acceleration(findings.comparisons[0]) is None
     said = sentence(evaluation, findings)
-    assert "not distinguishable at 8 steps" in said and "needs" not in said
+    assert said.startswith("The student is not distinguishable from the teacher at 8 steps, where both are as varied")
+    assert "needs" not in said
 
 
 @pytest.mark.parametrize(
@@ -124,14 +127,17 @@ def test_a_higher_quality_is_read_by_its_side() -> None:
     }
     evaluation = Evaluation("toy", (MetricInfo("share", "share", "higher"), INFOS[1]), (), {}, None, {}, plain=plain)
     said = sentence(evaluation, compare(evaluation))
-    assert "At 1 step the student" in said and "better at 1 step." in said and "(+0.0001 [+0.0001, +0.0001]" in said
+    assert said == (
+        "The student is better than the teacher at 1 step. At 1 step its share is 0.500 and the teacher's 0.500: "
+        "+0.0001 [+0.0001, +0.0001], with a 95 % interval; higher is better."
+    )
 
 
 def test_unequal_sets_are_not_told_to_be_equal() -> None:
     evaluation = found(0, {"teacher": [4], "student": [4]})
     sizes = [replace(row, n=n) for row, n in zip(evaluation.rows[1:], (50, 200), strict=True)]
     told = notes(replace(evaluation, rows=(DATA, *sizes)), compare(evaluation))
-    assert "Smoke test: 50 to 200 samples per row. A claim needs at least 1,000." in told
+    assert "A first look, with 50 to 200 samples per row: a claim needs at least 1,000." in told
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])

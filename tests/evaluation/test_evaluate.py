@@ -107,7 +107,7 @@ def test_better_model_wins_at_matched_entropy(evaluation: Evaluation) -> None:
         assert item.ratio is not None and item.ratio.high < 1
     assert {w.acceleration.bound for w in findings.worth} == {"at least"}  # the wrong chain never gets there
     said = sentence(evaluation, findings)
-    assert "better at 4 and 8 steps" in said and "At 8 steps" in said and "at least" in said
+    assert "better than the teacher at 4 and 8 steps" in said and "At 8 steps" in said and "at least" in said
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def test_models_are_matched_at_a_second_variable(
     assert found.variety is not None and found.variety.name == "again"
     (one,), (other,) = findings.comparisons, findings.at_variety
     assert other.at == pytest.approx(found.at) and other.ratio == one.ratio and other.verdict == "better"
-    assert f"At matched entropy again ({other.at:.2f})" in sentence(found, findings)
+    assert f"With entropy again matched instead ({other.at:.2f}), " in sentence(found, findings)
     swept = [row for row in found.rows if row.kind == "model"]
     assert all("again" in row.values for row in swept) and not all("distinct" in row.values for row in swept)
     apart = {"teacher": Contender(wrong(), plan[:1]), "student": Contender(ExactTeacher(CHAIN).eval(), plan[-1:])}
@@ -161,7 +161,7 @@ def test_a_model_against_itself_shows_no_difference(domain: ToyDomain) -> None:
     findings = compare(found)
     assert findings.baseline == "a"
     assert [c.verdict for c in findings.comparisons] == ["no difference shown"]
-    assert "not distinguishable at 8 steps" in sentence(found, findings)
+    assert "not distinguishable from the a at 8 steps" in sentence(found, findings)
 
 
 class Counted(ToyDomain):
@@ -198,7 +198,7 @@ def test_a_quality_of_which_more_is_better_is_compared_as_it_is(domain: ToyDomai
     assert student.difference.value == own[1].value - own[0].value and student.difference.low > 0
     assert copy.difference == Interval(0, 0, 0, 200)  # the same samples, in pairs
     said = sentence(found, findings)
-    assert said.startswith("At 8 steps the student's ordered is 0.") and "better at 8 steps" in said
+    assert said.startswith("The student is better than the teacher at 8 steps. At 8 steps its ordered is 0.")
     assert any("three seeds" in note for note in notes(found, findings))
 
 
@@ -212,9 +212,9 @@ def test_sweep_that_misses_the_entropy_claims_nothing(domain: ToyDomain) -> None
     assert any("did not reach" in note for note in notes(found, findings))
 
 
-def test_few_samples_are_called_a_smoke_test(evaluation: Evaluation) -> None:
+def test_few_samples_are_called_a_first_look(evaluation: Evaluation) -> None:
     said = notes(evaluation, compare(evaluation))
-    assert any(note.startswith("Smoke test: 300") for note in said)
+    assert any(note.startswith("A first look, with 300") for note in said)
     assert any("three seeds" in note for note in said)
     first = next(i for i, row in enumerate(evaluation.rows) if row.kind == "model")
     one = replace(evaluation.rows[first], n=200)

@@ -19,7 +19,7 @@ from didi_core.evaluation.intervals import Interval, bootstrap
 from didi_core.evaluation.rows import HELD_OUT, Evaluation, Method, MetricInfo, Row
 from didi_core.report.plots import training_plot
 from didi_core.report.record import Report, build_report, read_training
-from didi_core.report.side_tables import precision_table
+from didi_core.report.side_tables import Table, precision_table
 from didi_core.report.tables import main_table
 from didi_core.report.to_json import SCHEMA, report_json
 from didi_core.report.to_terminal import print_report
@@ -176,8 +176,9 @@ def test_page_is_well_formed_and_escaped(folder: Path) -> None:
 
 def test_page_has_its_sections_and_the_data_of_every_plot(folder: Path) -> None:
     page = (folder / "report.html").read_text()
-    order = ["lead", ">Frontier<", "at matched entropy (", ">Cost<", ">Diversity<", ">Samples to read<", ">Provenance<"]
-    places = [page.index(mark) for mark in order]
+    titles = ["By number of steps", "Frontier", "Cost", "Diversity", "Samples to read", "Provenance"]
+    places = [page.index(mark) for mark in ("lead", *(f">{title}<" for title in titles))]
+    assert page.index(">Frontier<") < page.index("at matched entropy (") < page.index(">Cost<")
     assert places == sorted(places)
     assert page.count("<summary>Data of") == page.count('<div class="panels">') == 3
 
@@ -206,7 +207,7 @@ def test_json_depends_on_the_clock_in_timing_only(report: Report) -> None:
 
 def test_page_says_what_came_out(folder: Path, report: Report) -> None:
     page = (folder / "report.html").read_text()
-    assert "better at 4 and 8 steps" in page
+    assert "better than the teacher at 4 and 8 steps" in page
     assert "Perplexity: under a small judge." in page
     assert re.search("repeats <span[^>]*>beats data", page)  # repeats get a lower perplexity than data
     assert page.count('<div class="panels">') == 3
@@ -234,6 +235,14 @@ def test_markdown_has_both_tables(folder: Path) -> None:
     assert "## Perplexity at matched distinct" in tables
     lines = [line for line in tables.splitlines() if line.startswith("| student | dilated")]
     assert len(lines) == 6 and {line.count("|") for line in lines} == {9}  # two numbers of steps in each table
+
+
+def test_a_method_of_all_lines_is_said_once() -> None:
+    table = Table("t", "About.", ("", "method", "verdict"), (("a", "iid", "x"), ("b", "iid", "y")), (0, 1, 2))
+    assert table.shorter() == Table("t", "About. All lines: iid.", ("", "verdict"), (("a", "x"), ("b", "y")), (0, 1))
+    several = replace(table, cells=(("a", "iid", "x"), ("b", "block", "y")))
+    without = Table("t", "", ("", "steps"), (("a", "1"),))
+    assert several.shorter() is several and without.shorter() is without
 
 
 @pytest.mark.parametrize("width", [88, 100, 112])

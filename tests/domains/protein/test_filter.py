@@ -121,7 +121,8 @@ def test_bad_input(
     words: list[str], told: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(folder, tmp_path / "out", *words) == 2
-    assert told in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert told in printed.err and not printed.out
 
 
 def test_folders_that_are_wrong(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
