@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text().replace("&nbsp;", " ")
 RECIPE = (ROOT / "docs" / "recipe.md").read_text()
 RECORD = json.loads((ROOT / "docs" / "results" / "protein_0.json").read_text())
 SCRIPT = ROOT / "docs" / "site" / "plots.py"
 NAMES = re.findall(r'^    "(\w+)": Plot\(', SCRIPT.read_text(), re.M)
 PAGES = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+OPENING = " ".join(README.partition("\n## ")[0].split())
 CLAIMS = README.partition("\n## How good is it\n")[2].partition("\n## ")[0]
 
 
@@ -30,9 +31,18 @@ def percent(ratio: float) -> str:
 
 
 def test_rows_of_the_readme_are_rows_of_the_recipe() -> None:
-    rows = [line for line in CLAIMS.splitlines() if line.startswith("| ") and "[" in line]
-    assert len(rows) >= 3
-    assert not [row for row in rows if row not in RECIPE]
+    lines = [line for line in CLAIMS.splitlines() if line.startswith("| ") and "[" in line]
+    rows = [line.removeprefix("| ").partition(" | ") for line in lines]
+    assert [name for name, *_ in rows] == ["protein", "its control", "text", "its control"]
+    names = ("protein, seed 0", "protein, cross-entropy", "text, seed 0", "text, cross-entropy")
+    assert not [name for name, (*_, cells) in zip(names, rows, strict=True) if f"| {name} | {cells}" not in RECIPE]
+
+
+def test_every_change_in_the_readme_is_one_of_the_recipe() -> None:
+    """Also in sentences: a figure with its interval, wherever it stands."""
+    found = re.findall(r"[+−]\d+ %[^.;|\[]* (\[[+−]\d+, [+−]\d+\])", " ".join(README.split()))
+    assert len(found) > 20
+    assert not [interval for interval in found if interval not in RECIPE]
 
 
 def test_the_row_of_seed_0_is_that_of_its_run() -> None:
@@ -70,7 +80,9 @@ def test_what_a_student_is_worth_is_that_of_its_record() -> None:
     assert record["command"] in RECIPE and not missing_rows(record, kinds)
     compared = record["student over plain teacher"]
     assert all(seed[2] < 0 for told in compared.values() for one in told.values() for seed in one["seeds"])
-    assert change(compared["1"]["256"]["mean"]) in " ".join(CLAIMS.split())
+    value, low_high = change(compared["1"]["256"]["mean"]).split(" % ")
+    assert f"beats 256 calls of its teacher ({value} % perplexity {low_high})" in OPENING
+    assert f"{value} % perplexity, with a 95 % interval of {low_high}," in " ".join(CLAIMS.split())
     assert all(abs(row["entropy"][0] / record["entropy"] - 1) < 0.01 for row in record["rows"])
 
 
@@ -80,7 +92,8 @@ def test_what_a_student_of_text_is_worth_is_that_of_its_record() -> None:
     assert record["command"] in " ".join(RECIPE.replace("\\\n", " ").split()) and not missing_rows(record, kinds)
     compared = record["student over plain teacher"]["8"]["128"]
     assert all(seed[2] < 0 for seed in compared["seeds"])
-    assert change(compared["mean"]) in " ".join(CLAIMS.split())
+    assert f"eight calls of the text student beat 128 ({change(compared['mean'])})" in OPENING
+    assert f"128 plain calls of the teacher, {change(compared['mean'])}," in " ".join(CLAIMS.split())
 
 
 def missing_rows(record: dict[str, Any], kinds: dict[str, str]) -> list[str]:
@@ -92,6 +105,21 @@ def missing_rows(record: dict[str, Any], kinds: dict[str, str]) -> list[str]:
             found.append(f"| {name}, {calls} call{'s' * (calls != '1')} | {' | '.join(cells)} |")
     assert len(found) >= 10
     return [row for row in found if row not in RECIPE]
+
+
+def test_the_film_of_the_readme_is_drawn_from_its_record() -> None:
+    """Every letter of the two proteins stands in the group of the call that wrote it."""
+    text = (ROOT / "docs" / "images" / "film.svg").read_text()
+    films = json.loads((ROOT / "docs" / "results" / "film.json").read_text())["films"]
+    assert "(docs/images/film.svg)" in OPENING and set(films) == {"teacher", "student"}
+    for name, film in films.items():
+        groups = re.findall(rf'<g style="animation-name: {name}(\d+)">(.*?)</g>', text, re.S)
+        drawn = {int(call): "".join(re.findall(r">([A-Z])</text>", group)) for call, group in groups}
+        wrote = {call: "" for call in range(1, film["calls"] + 1)}
+        for letter, call in zip(film["letters"], film["written"], strict=True):
+            wrote[call] += letter
+        assert drawn == wrote and f"{film['calls']} calls" in text
+    assert f"in {films['teacher']['calls']} calls, its student in {films['student']['calls']}:" in OPENING
 
 
 def test_pictures_and_pages_that_the_readme_links_to_are_there() -> None:
@@ -135,7 +163,7 @@ def test_a_plot_shows_the_figures_of_its_table(plots: ModuleType, name: str) -> 
 
 def test_every_plot_is_compared_with_its_table(plots: ModuleType) -> None:
     assert set(plots.PLOTS) == set(NAMES) and len(NAMES) > 15
-    drawn = {path.stem for path in (ROOT / "docs" / "images").glob("*.svg")} - {"concept", "logo"}
+    drawn = {path.stem for path in (ROOT / "docs" / "images").glob("*.svg")} - {"concept", "film", "logo"}
     assert drawn == set(NAMES)
 
 
