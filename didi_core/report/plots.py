@@ -172,8 +172,10 @@ def training_plot(metrics: Sequence[Mapping[str, float]]) -> Plot | None:
             if len(keys) > 1:
                 axes.plot([], [], color=colour, label=key.replace("_", " "))
         if len(keys) > 1:
-            above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1, "ncols": len(keys)}
-            axes.legend(fontsize=8.5, handlelength=1.2, columnspacing=1, **above)
+            axes.legend(
+                loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1, ncols=len(keys), fontsize=8.5,
+                handlelength=1.2, columnspacing=1,
+            )  # fmt: skip  # above the panel, where no curve is
         axes.set(title=title)
         axes.margins(x=0.02)
     for axes in panels[-2:]:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from didi_core.checkpoints.quiet import quiet
 from didi_core.errors import InputError, first_line
 from didi_core.types import Vocabulary
 
@@ -226,7 +227,8 @@ def _own_mask(backend: Tokenizer) -> int | None:
 
 def _from_transformers(name: str) -> TextTokenizer:
     try:
-        found = _class_of(name).from_pretrained(name, use_fast=True, trust_remote_code=False)
+        with quiet():
+            found = _class_of(name).from_pretrained(name, use_fast=True, trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer can raise anything
         raise InputError(
             f"data.tokenizer={name} cannot be loaded: {as_sentence(error)} Give a folder on this machine that holds "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,24 @@ def test_dreams_tokenizer_is_read_without_its_code(tmp_path: Path) -> None:
     made = load_tokenizer(str(tmp_path))
     assert (made.end, made.begin, made.own_mask, made.size) == (256, 257, 258, 259)
     assert made.text(made.ids("a line")) == "a line"
+
+
+@pytest.mark.parametrize("named", ["PreTrainedTokenizerFast", "GPT2Tokenizer", "LlamaTokenizerFast"])
+@pytest.mark.parametrize("model", ["llada2_moe", "mistral"])
+def test_transformers_says_nothing_of_a_tokenizer_that_is_read(named: str, model: str, tmp_path: Path) -> None:
+    heard: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    folder = tokenizer(tmp_path)
+    (folder / "config.json").write_text(json.dumps({"model_type": model}))
+    known = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**known, "tokenizer_class": named}))
+    logging.getLogger("transformers").addHandler(listener)
+    try:
+        load_tokenizer(str(folder))
+    finally:
+        logging.getLogger("transformers").removeHandler(listener)
+    assert heard == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
