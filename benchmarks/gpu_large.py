@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from gpu_large_files import EIGHT, TINY, Sizes, write_prompts, write_teacher, write_tokenizer
-from gpu_large_watch import STAGES, Watch
+from gpu_large_watch import Span, Watch
 from gpu_table import Table
 
 from didi_core.commands import distill
@@ -54,11 +54,25 @@ class Session:
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.watch = Watch(self.table.device)
+        self.watch = Watch(self.table.device, self.show_span)
 
     @property
     def left(self) -> float:
         return self.ends - time.monotonic()
+
+    def show_span(self, name: str, span: Span) -> None:
+        """Time and peaks of a stage of the run."""
+        table, spans = self.table, self.watch.spans
+        before, beside, peak = expected(self.watch.made.get("plan"))
+        if name == "describe":
+            table.add("load_teacher, then to the device", span.began - spans["load_teacher"][-1].ended, "s")
+        label = f"{name} {len(spans[name])}" if name == "step" else name
+        table.add(label, span.seconds, "s")
+        if table.cuda and name not in ("load_teacher", "describe", "note_machine"):
+            table.add(f"{label}: in use before", span.before / GIB, "GiB", before.get(label, ""))
+            table.add(f"{label}: beside these", (span.peak - span.before) / GIB, "GiB", beside.get(label, ""))
+            table.add(f"{label}: peak in use", span.peak / GIB, "GiB", peak.get(label, ""))
+            table.add(f"{label}: peak reserved", span.reserved / GIB, "GiB")
 
     @property
     def rows(self) -> int:
@@ -118,32 +132,11 @@ def show_components(table: Table, label: str, parts: Sequence[Component]) -> Non
 
 
 def distilled(session: Session) -> None:
-    """The run itself. What was noted until it failed is shown too."""
+    """The run itself; its stages are shown as they end."""
     started = time.monotonic()
-    try:
-        with session.watch.watching():
-            session.command()
-        session.table.add("distill, 3 updates, from words to files", time.monotonic() - started, "s")
-    finally:
-        show_run(session)
-
-
-def show_run(session: Session) -> None:
-    """Times and peaks of the stages."""
-    table, spans, plan = session.table, session.watch.spans, session.watch.made.get("plan")
-    before, beside, peak = expected(plan)
-    if "load_teacher" in spans and "describe" in spans:
-        moving = spans["describe"][0].began - spans["load_teacher"][-1].ended
-        table.add("load_teacher, then to the device", moving, "s")
-    for name in (*STAGES[:4], "step", *STAGES[4:]):
-        for number, span in enumerate(spans.get(name, ()), start=1):
-            label = f"{name} {number}" if name == "step" else name
-            table.add(label, span.seconds, "s")
-            if table.cuda and name not in ("load_teacher", "describe", "note_machine"):
-                table.add(f"{label}: in use before", span.before / GIB, "GiB", before.get(label, ""))
-                table.add(f"{label}: beside these", (span.peak - span.before) / GIB, "GiB", beside.get(label, ""))
-                table.add(f"{label}: peak in use", span.peak / GIB, "GiB", peak.get(label, ""))
-                table.add(f"{label}: peak reserved", span.reserved / GIB, "GiB")
+    with session.watch.watching():
+        session.command()
+    session.table.add("distill, 3 updates, from words to files", time.monotonic() - started, "s")
 
 
 def expected(plan: Sized | None) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:

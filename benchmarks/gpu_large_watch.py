@@ -36,9 +36,10 @@ class Span:
 
 @dataclass
 class Watch:
-    """Times and peaks of the parts of a run, and what they returned."""
+    """Times and peaks of the parts of a run, and what they returned. ``told`` gets each name and span as it ends."""
 
     device: torch.device
+    told: Callable[[str, Span], None]
     spans: dict[str, list[Span]] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
 
@@ -61,8 +62,9 @@ class Watch:
             made = action(*given, **more)
             self._wait()
             peaks = [self._bytes(key) for key in ("max_memory_allocated", "max_memory_reserved")]
-            self.spans.setdefault(name, []).append(Span(began, time.monotonic(), before, *peaks))
             self.made[name] = made
+            self.spans.setdefault(name, []).append(Span(began, time.monotonic(), before, *peaks))
+            self.told(name, self.spans[name][-1])
             return made
 
         return noted
