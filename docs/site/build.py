@@ -26,6 +26,8 @@ from didi_core.evaluation.wording import headed
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 FILE = re.compile(r"^```(\w+) (\S+)$", re.M)  # a file that is shown whole, with its name
+CELL = re.compile(r"<t([dh])\b.*?</t\1>", re.S)
+INTERVAL = re.compile(r"\[[-+−\d.,]+, [-+−\d.,]+\]|[\d.]+ %")
 FROM_ROOT = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 
 # The modules of the Python interface, by page: what programs and plugins import.
@@ -73,6 +75,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri == "notebooks.md":
         markdown = in_colab(markdown, repository())
     return FILE.sub(r'```\1 title="\2"', outward(markdown, page.file.src_uri, repository()))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Figures in the cells of tables stay in one line: ``−29 %`` and ``[−45, −12]``."""
+    del page, config, files
+    return CELL.sub(lambda cell: INTERVAL.sub(lambda found: found[0].replace(" ", "&nbsp;"), cell[0]), html)
 
 
 def made_pages() -> dict[str, str]:

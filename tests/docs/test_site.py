@@ -70,6 +70,14 @@ def test_every_made_page_is_reachable(build: ModuleType) -> None:
     assert set(build.made_pages()) == {page for page in PAGES if page.startswith("reference/") or page in MADE}
 
 
+def test_figures_in_cells_stay_in_one_line(build: ModuleType) -> None:
+    cells = '<th>95 %</th><td style="x">−29 % [−45, −12] of 3</td><td>2.2 [2.17, 2.24]</td>'
+    given = f"<table>{cells}</table><p>9 % [1, 2]</p>"
+    made = build.on_page_content(given, None, None, None)
+    assert made.count("&nbsp;") == 4 and "[−45,&nbsp;−12] of 3</td>" in made and made.endswith("<p>9 % [1, 2]</p>")
+    assert made.replace("&nbsp;", " ") == given
+
+
 def test_made_pages_have_every_command_key_objective_and_hook(build: ModuleType) -> None:
     pages = build.made_pages()
     for command in COMMANDS.values():
