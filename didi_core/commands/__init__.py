@@ -88,7 +88,7 @@ COMMANDS = {
         ),
         Command("filter", "a shortlist of scored designs, with reasons", "input=<score folder> preset=standard top=20"),
         Command("report", "runs side by side, or the table of an ablation", "compare <run> <run>", words=True),
-        Command("import", "a peer's checkpoint as a run", "source=mdlm.ckpt domain=language", True, "importing"),
+        Command("import", "a published checkpoint as a run", "source=mdlm.ckpt domain=language", True, "importing"),
         Command("export", "a run's model for other programs", "run=<run directory> format=hf out=<folder>"),
         Command("demo", "a web page: watch models fill in a sequence call by call", "run=<run directory>"),
         Command("push", "a model with its card, to a folder or the Hugging Face hub", "run=<run> to=<owner>/<name>"),

@@ -76,7 +76,7 @@ def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -
         return None
     findings, held_out = _begin(run, how, how.num * len(how.seeds))
     plan = [settings for model in models.values() for settings in model.plan]
-    run.reporter.start("evaluate (denoiser calls)", sum(map(drawing.cost, plan)))
+    run.reporter.start("evaluate (network calls)", sum(map(drawing.cost, plan)))
     for name, model in models.items():
         for settings in model.plan:
             made = drawing.all_seeds(model, settings)

@@ -18,7 +18,8 @@ from didi_core.report.side_tables import difference_table, variety_table
 from didi_core.report.tables import main_table, matched_table
 
 WIDTH = 112  # columns that the tables with their intervals need
-COLOURS = {"better": "green", "worse": "red", "not reached": "yellow", "no difference shown": "dim"}
+NONE, FEW_WORDS = "no difference shown", "none shown"
+COLOURS = {"better": "green", "worse": "red", "not reached": "yellow", NONE: "dim", FEW_WORDS: "dim"}
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
@@ -90,8 +91,8 @@ def _comparison(plain: Plain, short: Callable[[str], str]) -> Table:
 
 
 def _bare(cell: str) -> str:
-    """A value without its interval."""
-    return cell.partition(" [")[0]
+    """A value without its interval; a verdict in few words."""
+    return cell.partition(" [")[0].replace(NONE, FEW_WORDS)
 
 
 def _shorter(cell: str) -> str:
