@@ -86,7 +86,7 @@ def statistics(vocabulary: Vocabulary, rows: int, width: int, chunk: int) -> Cas
         policy = (found.log_p.squeeze(1) * weight).sum()
         return gradients(student, hidden, policy + 0.05 * found.divergence.sum() - 0.02 * found.entropy.sum())
 
-    ours = min(closed_rows(vocabulary.size), chunk)
+    ours = min(closed_rows(vocabulary.size, hidden.device), chunk)
     return Case(lambda: measured(traced_kl, chunk), lambda: measured(divergences.reverse_kl, ours), close)
 
 

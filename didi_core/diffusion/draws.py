@@ -26,19 +26,23 @@ def draw(logits: Float[Tensor, "N V"], generator: torch.Generator) -> Int[Tensor
     """
     if logits.shape[1] < INVERTED:
         return _race(logits, generator)
-    uniforms = torch.rand(logits.shape[0], dtype=torch.float64, device=generator.device, generator=generator)
-    return invert(logits, uniforms.to(logits.device))
+    return invert(logits, uniforms(logits.shape[0], generator, logits.device))
 
 
-def invert(logits: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
-    """The token of each row at which the running sum of probabilities passes the row's uniform in [0, 1), fp64."""
+def uniforms(count: int, generator: torch.Generator, device: torch.device) -> Float[Tensor, "N"]:
+    """Uniform numbers in [0, 1), fp64."""
+    return torch.rand(count, dtype=torch.float64, device=generator.device, generator=generator).to(device)
+
+
+def invert(logits: Float[Tensor, "N V"], numbers: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """The token of each row at which the running sum of probabilities passes the row's number in [0, 1), fp64."""
     whole = -(-logits.shape[1] // SEGMENT) * SEGMENT
     found, weights = list[Tensor](), logits.new_zeros(0, whole)
     for rows in row_blocks(logits):
         block = logits[rows]
         if len(block) > len(weights):
             weights = block.new_zeros(len(block), whole)
-        found.append(_invert(block, uniforms[rows, None], weights[: len(block)]))
+        found.append(_invert(block, numbers[rows, None], weights[: len(block)]))
     return torch.cat(found)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -18,12 +19,13 @@ from torch.utils.checkpoint import checkpoint
 
 from didi_core.diffusion import divergences
 from didi_core.diffusion.closed_forms import ExpectedRatio, Memory, RowStatistics
-from didi_core.diffusion.draws import INVERTED, draw
+from didi_core.diffusion.draws import INVERTED, draw, invert, uniforms
 from didi_core.diffusion.masking import allowed_logits, log_p_x0
 from didi_core.types import Denoiser
 
 CHUNK_ELEMENTS = 1 << 25  # logits of one chunk of a draw: 128 MB in fp32
-CLOSED_ELEMENTS = 1 << 24  # logits of one chunk with a gradient; three such arrays are held at once
+CLOSED_ELEMENTS = 1 << 24  # logits of one chunk with a gradient
+DEVICE_SHARE = 128  # one array of a chunk's logits in fp32 takes this part of a GPU's memory, where that is more
 CACHE_POSITIONS = 2048  # of one trunk call on a CPU, so that its activations stay in the cache
 
 
@@ -32,9 +34,26 @@ def chunk_rows(vocabulary_size: int) -> int:
     return max(CHUNK_ELEMENTS // vocabulary_size, 1)
 
 
-def closed_rows(vocabulary_size: int) -> int:
+def traced_rows(vocabulary_size: int) -> int:
     """Largest number of positions whose statistics autograd traces; more are split into chunks with closed forms."""
     return max(CLOSED_ELEMENTS // vocabulary_size, 1)
+
+
+def closed_rows(vocabulary_size: int, device: torch.device) -> int:
+    """Positions in one chunk with closed forms: on a CPU as few as are traced, on a GPU as many as its memory allows.
+
+    Small chunks would leave a GPU idle: launching their kernels takes the host longer than running them. Each chunk
+    also casts the head's weights and adds to their gradient.
+    """
+    return max(CLOSED_ELEMENTS, device_elements(device)) // vocabulary_size or 1
+
+
+@lru_cache
+def device_elements(device: torch.device) -> int:
+    """Numbers in fp32 that fit into the share of a GPU's memory that a chunk may take; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.get_device_properties(device).total_memory) // (4 * DEVICE_SHARE)
 
 
 @dataclass(frozen=True)
@@ -85,8 +104,8 @@ def token_statistics(
     def closed(memory: Memory, part: Tensor, chosen: Tensor, other: Tensor | None) -> tuple[Tensor, ...]:
         return RowStatistics.apply(denoiser.head(part), chosen, compared(other), vocabulary, mixture, memory)
 
-    rows = chunk or closed_rows(vocabulary.size)
-    found = _in_chunks(rows, traced, closed if mixture else None, hidden, tokens, reference_hidden)
+    sizes = Chunks.of(vocabulary.size, hidden.device) if chunk is None else Chunks(chunk, chunk)
+    found = _in_chunks(sizes, traced, closed if mixture else None, hidden, tokens, reference_hidden)
     return TokenStatistics(*found)
 
 
@@ -94,26 +113,37 @@ def token_log_p(
     denoiser: Denoiser, hidden: Float[Tensor, "N D"], tokens: Int[Tensor, "N"], chunk: int | None = None
 ) -> Float[Tensor, "N"]:
     """Log-probability of one token at each of N masked positions."""
-    if hidden.shape[0] > (chunk or closed_rows(denoiser.vocabulary.size)):
+    if hidden.shape[0] > (chunk or traced_rows(denoiser.vocabulary.size)):
         return token_statistics(denoiser, hidden, tokens[:, None], chunk=chunk).log_p.squeeze(1)
     log_p = log_p_x0(denoiser.head(hidden), denoiser.vocabulary)
     return log_p.gather(1, tokens[:, None]).squeeze(1)
 
 
+class Chunks(NamedTuple):
+    """Most positions whose statistics autograd traces at once, and those of one chunk with closed forms."""
+
+    traced: int
+    closed: int
+
+    @classmethod
+    def of(cls, vocabulary_size: int, device: torch.device) -> Chunks:
+        return cls(traced_rows(vocabulary_size), closed_rows(vocabulary_size, device))
+
+
 def _in_chunks(
-    rows: int,
+    sizes: Chunks,
     traced: Callable[..., tuple[Tensor, ...]],
     closed: Callable[..., tuple[Tensor, ...]] | None,
     hidden: Float[Tensor, "N D"],
     *others: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """Results of ``traced`` where N is at most ``rows``; otherwise those of ``closed``, chunk by chunk.
+    """Results of ``traced`` where N is at most ``sizes.traced``; otherwise those of ``closed``, chunk by chunk.
 
     Without ``closed``, ``traced`` does the chunks too. The logits of a chunk are recomputed in the backward pass.
     """
-    if hidden.shape[0] <= rows:
+    if hidden.shape[0] <= sizes.traced:
         return traced(hidden, *others)
-    found = []
+    rows, found = sizes.traced if closed is None else sizes.closed, []
     for start in range(0, hidden.shape[0], rows):
         parts = [None if part is None else part[start : start + rows] for part in (hidden, *others)]
         one = traced if closed is None else partial(closed, Memory())
@@ -143,16 +173,19 @@ def draw_tokens(
     bias: Float[Tensor, "V"] | None = None,
 ) -> Int[Tensor, "N"]:
     """Tokens for N masked positions, drawn from log_p_x0 chunk by chunk; ``bias`` is added to the logits."""
-    vocabulary, drawn = denoiser.vocabulary, [torch.zeros(0, dtype=torch.long, device=hidden.device)]
-    rows = chunk_rows(vocabulary.size)
-    for start in range(0, hidden.shape[0], rows):
-        part = hidden[start : start + rows]
-        if vocabulary.size >= INVERTED and top_p == 1.0:  # nothing here needs the passes that normalise
+    vocabulary, drawn = denoiser.vocabulary, list[Tensor]()
+    if not len(hidden):
+        return torch.zeros(0, dtype=torch.long, device=hidden.device)
+    if vocabulary.size >= INVERTED and top_p == 1.0:  # nothing here needs the passes that normalise
+        rows = max(chunk_rows(vocabulary.size), closed_rows(vocabulary.size, hidden.device))
+        numbers = uniforms(len(hidden), generator, hidden.device)  # all at once: draws don't depend on a GPU's memory
+        for part, own in zip(hidden.split(rows), numbers.split(rows), strict=True):
             logits = allowed_logits(denoiser.head(part), vocabulary)
             logits = logits if bias is None else logits + bias
-            drawn.append(draw(logits if temperature == 1.0 else logits / temperature, generator))
-        else:
-            drawn.append(draw(sharpen(position_log_p(denoiser, part, bias), temperature, top_p), generator))
+            drawn.append(invert(logits if temperature == 1.0 else logits / temperature, own))
+        return torch.cat(drawn)
+    for part in hidden.split(chunk_rows(vocabulary.size)):
+        drawn.append(draw(sharpen(position_log_p(denoiser, part, bias), temperature, top_p), generator))
     return torch.cat(drawn)
 
 
@@ -221,6 +254,6 @@ def expected_log_ratio(
     def closed(memory: Memory, part: Tensor, wanted: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         return ExpectedRatio.apply(denoiser.head(part), *constants(wanted, made), vocabulary, clip, memory)
 
-    rows = closed_rows(vocabulary.size)
-    value, spread = _in_chunks(rows, traced, closed, hidden, target_hidden, proposal_hidden)
+    sizes = Chunks.of(vocabulary.size, hidden.device)
+    value, spread = _in_chunks(sizes, traced, closed, hidden, target_hidden, proposal_hidden)
     return value, spread

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from didi_core.diffusion.heads import CLOSED_ELEMENTS
+from didi_core.diffusion.heads import CLOSED_ELEMENTS, DEVICE_SHARE
 from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
 from didi_core.run import Run
 from didi_core.training.components import Component, expected, in_gib, largest_gradients
@@ -23,15 +23,16 @@ from didi_core.training.objective import Learner, Objective, Slice
 from didi_core.training.planning import GRADIENTS, memory_table
 
 SMALL = 8  # width of the network on which positions are counted
-LOGITS = 3  # arrays of logits that a gradient holds
+LOGITS = 7  # arrays of a chunk's logits that are held at once: three networks, each twice, and one between
 GPUS = (24, 40, 48, 80, 96, 141, 180)  # GB of one accelerator
 SPARE = 0.9  # of a GPU's memory that a run can count on: the rest is fragments, kernels and the CUDA context
 
 
 @dataclass(frozen=True)
 class Sized:
-    """The plan. activations: bytes that the largest backward pass needs. logits: of the head's chunks, with gradients.
-    setting_up: bytes of the copy that exists while a network is made. positions: of one slice of a step.
+    """The plan. activations: bytes that the largest backward pass needs. logits: of the head's chunks, with gradients,
+    on the smallest accelerator. setting_up: bytes of the copy that exists while a network is made. positions: of one
+    slice of a step.
     """
 
     components: tuple[Component, ...]
@@ -56,7 +57,9 @@ class Sized:
 
     def fits(self, gigabytes: int) -> bool:
         """Whether it fits into one accelerator of so many GB."""
-        return self.peak <= SPARE * gigabytes * 10**9
+        size = gigabytes * 10**9
+        logits = max(self.logits, LOGITS * size // DEVICE_SHARE)  # chunks grow with the accelerator
+        return self.peak - self.logits + logits <= SPARE * size
 
 
 def shrunk(config: LlamaConfig) -> LlamaConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tolerance import close
@@ -131,6 +133,39 @@ def test_expected_ratio_in_chunks_changes_nothing_but_rounding(
     for ours, theirs in zip(pieces[2], whole[2], strict=True):
         close(ours, theirs)
     assert pieces[2][0].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("memory", [4, 24, 80, 180])
+def test_a_gpus_memory_bounds_its_chunks_and_small_ones_stay_as_on_a_cpu(
+    memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, gpu = 50_258, torch.device("cuda", memory)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=memory * 10**9))
+    rows, cpu = heads.closed_rows(size, gpu), heads.closed_rows(size, torch.device("cpu"))
+    assert cpu == heads.traced_rows(size) <= rows
+    assert rows == cpu or rows * size * 4 <= memory * 10**9 / heads.DEVICE_SHARE < (rows + 1) * size * 4
+    assert (rows > 9 * cpu) == (memory >= 80)
+
+
+def test_a_large_chunk_is_one_with_closed_forms_and_changes_nothing_but_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, teacher, hidden = Net(OPEN, 0), Net(OPEN, 1), random(7, 4).float().requires_grad_(True)
+    chosen, calls = torch.ones(7, 1, dtype=torch.long), list[int]()
+
+    def measured() -> list[Tensor]:
+        calls.clear()
+        found = heads.token_statistics(net, hidden, chosen, reference=teacher, reference_hidden=hidden.detach())
+        return gradients(net, hidden, found.divergence.sum() + found.log_p.sum())
+
+    whole = measured()
+    monkeypatch.setattr(heads, "CLOSED_ELEMENTS", 3 * OPEN.size)
+    monkeypatch.setattr(heads, "device_elements", lambda _: 5 * OPEN.size)
+    forward = RowStatistics.forward
+    monkeypatch.setattr(RowStatistics, "forward", lambda ctx, *of: calls.append(len(of[0])) or forward(ctx, *of))
+    for ours, theirs in zip(measured(), whole, strict=True):
+        close(ours, theirs)
+    assert calls == [5, 2, 2, 5]  # forward, and again in the backward pass, from the last
 
 
 def test_a_divergence_of_ones_own_is_traced_chunk_by_chunk() -> None:

@@ -90,3 +90,16 @@ def test_tokens_of_a_large_vocabulary_follow_the_rule(rule: dict[str, float]) ->
     close(expected.sum(), torch.tensor(float(len(drawn))), dtype=torch.float32)
     statistic = ((seen - expected).square() / expected).sum()
     assert torch.special.gammaincc(torch.tensor(9.5), statistic.float() / 2) > LEAST
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_how_many_rows_are_drawn_at_once_does_not_change_what_is_drawn(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, hidden = Bias(Vocabulary(LARGE)), torch.zeros(7, 1)
+    whole = heads.draw_tokens(model, hidden, generator(0))  # type: ignore[arg-type]
+    for limit in ("CHUNK_ELEMENTS", "CLOSED_ELEMENTS"):
+        monkeypatch.setattr(heads, limit, LARGE)
+    monkeypatch.setattr(heads, "device_elements", lambda _: rows * LARGE)
+    assert torch.equal(heads.draw_tokens(model, hidden, generator(0)), whole)  # type: ignore[arg-type]
+    assert len(set(whole.tolist())) > 1
