@@ -224,8 +224,11 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             return made
         domain.write(out, made.samples)
         where = index_map(made.samples, asked, domain.vocabulary)
+        beside = out.with_name(f"{out.name}.map.json")
         if where is not None:
-            write_json(out.with_name(f"{out.name}.map.json"), where)
+            write_json(beside, where)
+        else:
+            beside.unlink(missing_ok=True)  # of other samples, which had the name before
         if opened is not None:
             shutil.rmtree(opened.path / PARTS, ignore_errors=True)
         registry().notify("samples", run_dir=out.parent, samples=made.samples, record={"file": out.name})

@@ -218,7 +218,12 @@ def index_map(samples: Sequence[Sample], conditioning: Conditioning, vocabulary:
         rows[sample.id] = {"length": len(inside), "pinned": ranges((inside != vocabulary.mask).tolist()), **details}
     if not any(row["pinned"] for row in rows.values()):
         return None
-    return {"format": "didi_core.map/1", "positions": "1-based, inclusive", "samples": rows}
+    return map_of(rows)
+
+
+def map_of(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The index map with an entry for each sample, by id."""
+    return {"format": "didi_core.map/1", "positions": "1-based, inclusive", "samples": dict(rows)}
 
 
 def ranges(marked: Sequence[bool]) -> str:

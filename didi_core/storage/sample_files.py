@@ -125,9 +125,10 @@ def read_file(
             continue
         name = record.id
         if repeated == "error" and name and first.setdefault(name, record.line) != record.line:
+            blank = " An id ends at the first blank of its line." if kind == FASTA else ""
             raise InputError(
                 f"{path}, line {record.line}: the id {name!r} is there already, in line {first[name]}. "
-                "Give each its own id."
+                f"Give each its own id.{blank}"
             )
         if words:
             words.see(record.info)

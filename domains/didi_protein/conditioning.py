@@ -42,7 +42,7 @@ class ProteinConditioning:
     exclude: residues never written; kept residues are not touched. bias: added to the logits, by residue.
     """
 
-    contig: str | None = None
+    contig: str | tuple[str, ...] | None = None
     pdb: Path | None = None
     parent: Path | None = None
     mask_fraction: float | None = None
@@ -69,6 +69,11 @@ class ProteinConditioning:
                 raise InputError(
                     f"bias.{residue}={value!r} is not a number. To forbid a residue, use exclude={residue}."
                 )
+
+    @property
+    def layout(self) -> str:
+        """The contig as one text: the command line makes a list of RFdiffusion's ``[5-15/A10-25]``."""
+        return self.contig if isinstance(self.contig, str) else ",".join(self.contig or ())
 
     @property
     def excluded(self) -> str:
@@ -122,10 +127,10 @@ def _contig_layouts(wishes: ProteinConditioning, request: Request, warn: Callabl
 
     def motif(wanted: ResidueRange) -> str:
         if structure is None:
-            raise InputError(f"contig={wishes.contig}: {wanted} needs the structure file: give pdb=<file>.")
+            raise InputError(f"contig={wishes.layout}: {wanted} needs the structure file: give pdb=<file>.")
         return structure.sequence(wanted)
 
-    contig = Contig.parse(wishes.contig or "", motif)
+    contig = Contig.parse(wishes.layout, motif)
     if structure is not None and (doubt := either_way(contig.text, structure.chains())):
         warn(doubt)
     if structure is not None and not any(getattr(s, "source", None) for s in contig.segments):

@@ -362,6 +362,19 @@ def sample(out: Path, *words: str) -> int:
     return main(["sample", f"run={RUN}", "steps=2", "num=4", f"out={out}", *words])
 
 
+def test_a_contig_in_brackets_is_understood_on_the_command_line(structure: Path, tmp_path: Path) -> None:
+    made = []
+    for number, contig in enumerate(("5/A12-15/5,MK/5", "[5/A12-15/5,MK/5]", "[5/A12-15,5/MK,5]")):
+        assert sample(tmp_path / f"{number}.fasta", f"contig={contig}", f"pdb={structure}") == 0
+        made.append((tmp_path / f"{number}.fasta").read_text())
+    assert made[0] == made[1] == made[2] and "contig=5/A12-15/5/MK/5" in made[0]
+
+
+def test_samples_without_a_motif_leave_no_index_map_of_earlier_ones(tmp_path: Path) -> None:
+    assert sample(tmp_path / "x.fasta", "contig=5/MK/5") == 0 and (tmp_path / "x.fasta.map.json").is_file()
+    assert sample(tmp_path / "x.fasta", "length=12") == 0 and not (tmp_path / "x.fasta.map.json").exists()
+
+
 def test_designs_hold_what_the_contig_says(structure: Path, tmp_path: Path) -> None:
     out = tmp_path / "d.fasta"
     assert sample(out, "contig=5-9/A12-15/MK/5-9", f"pdb={structure}", "length=[18,20]", "exclude=CW", "bias.G=1") == 0

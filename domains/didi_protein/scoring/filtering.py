@@ -1,6 +1,6 @@
 """``filter``: thresholds on any column, a reason for each design that fails, and the best dissimilar designs.
 
-designs.fasta designs.csv   what passed, the best first, scores in the headers
+designs.fasta designs.csv   what passed, the best first, scores in the headers; designs.fasta.map.json: their motifs
 rejected.csv                the rest, with reasons
 scores.jsonl pdb/ report.html   what passed, as a score folder of its own; cartoons.html view.pml view.cxc
 """
@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from didi_core.domain.conditioning import map_of
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError, at_least, unknown
+from didi_core.storage.files import write_json
 from didi_core.types import Sample
 
 from ..alignment import identity, reaches
@@ -28,6 +30,7 @@ from ..design_report.designs import IN_ORDER, PLDDT, PLDDT_CA, RESIDUES, SCORES,
 from ..design_report.designs import best_first as most_confident_first
 from ..fasta import without_breaks, write_fasta
 from ..kmers import KmerIndex
+from ..structures.motif import MOTIF, MOTIF_FILE, map_beside, map_entry
 from ..structures.scripts import CHIMERAX, PYMOL
 from .motifs import references_there
 from .sequence import WORD, needed_words
@@ -54,7 +57,7 @@ PRESETS: dict[str, dict[str, dict[str, float]]] = {
     },
 }
 FASTA, REJECTED, PASSED = "designs.fasta", "rejected.csv", "designs.csv"
-HEADER = (PLDDT_CA, PLDDT, "ptm", "pppl", "nn_identity", "low_complexity", "longest_run", "length")
+HEADER = (PLDDT_CA, PLDDT, "ptm", "pppl", "nn_identity", "low_complexity", "longest_run", "length", "contig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +232,7 @@ def clear(out: Path) -> None:
     """Remove the files of an earlier shortlist in the folder: the scores may have changed since."""
     for name in (FASTA, PASSED, REJECTED, SCORES, TABLE, REPORT, CARTOONS, PYMOL, CHIMERAX):
         (out / name).unlink(missing_ok=True)
+    map_beside(out / FASTA).unlink(missing_ok=True)
     for path in (out / STRUCTURES).glob("*.pdb"):
         path.unlink()
 
@@ -241,6 +245,9 @@ def write_kept(
         Sample(row["sequence"], row["id"], info={n: row[n] for n in HEADER if row.get(n) is not None}) for row in kept
     ]
     write_fasta(out / FASTA, samples)
+    motifs = {row["id"]: map_entry(row) for row in kept if row.get(MOTIF) and row.get(MOTIF_FILE)}
+    if motifs:
+        write_json(map_beside(out / FASTA), map_of(motifs))
     write_table(out, kept, PASSED, lines=False)
     lines = []
     for row in kept:

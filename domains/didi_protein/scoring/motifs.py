@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from didi_core.domain.scoring import Job
-from didi_core.errors import InputError
+from didi_core.errors import InputError, counted
 from didi_core.types import Sample
 
 from ..design_report.designs import CONFIDENT, STRUCTURES, structure_name
@@ -50,6 +50,23 @@ def references(designs: Sequence[Sample], motif: Path | None) -> dict[str, Refer
     if motif is not None and not found:
         raise InputError(f"motif={motif} has no effect: no design has a contig with a range such as A12-30.")
     return found
+
+
+def log_motifs(designs: Sequence[Sample], motifs: Mapping[str, Reference], job: Job) -> None:
+    """Say which motifs are measured in part or not at all, and why."""
+    for path, incomplete in {motif.path: motif.incomplete for motif in motifs.values() if motif.incomplete}.items():
+        job.message(f"{path}: {', '.join(incomplete)}; such a piece, and all together, have the RMSD of CA atoms only")
+    unknown = [d.id for d in designs if d.id not in motifs and has_range(str(d.info.get("contig") or ""))]
+    if unknown:
+        job.message(
+            f"motif RMSD: not of {counted(len(unknown), 'design')}, such as {unknown[0]}, whose contig keeps "
+            "residues of a structure file: no index map beside the input names it. Give motif=<that file>"
+        )
+
+
+def has_range(contig: str) -> bool:
+    """Whether a contig keeps residues of a structure file: a segment with digits that is no length."""
+    return any(any(map(str.isdigit, part)) and not part.replace("-", "").isdigit() for part in contig.split("/"))
 
 
 def references_there(rows: Sequence[Mapping[str, Any]]) -> dict[str, Reference]:

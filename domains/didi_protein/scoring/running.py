@@ -48,7 +48,7 @@ from .foldseek import check as check_foldseek
 from .foldseek import foldseek_columns
 from .foldseek import wanted as foldseek_wanted
 from .kept import OUT_OF_MEMORY, stamp, weights_stamp
-from .motifs import log_success, motif_columns, references
+from .motifs import log_motifs, log_success, motif_columns, references
 from .pseudo import PACKAGE, check_package, kind_of, load_pseudo, package_release, pseudo_perplexity
 from .reading import Reference, read_reference
 from .selfconsistency import InverseFolding, consistency
@@ -84,6 +84,8 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     reference = None if not settings.reference else read_reference(settings.reference, designs, job.message)
     read = read_structures(settings.structures or (), designs, job)
     motifs = references(designs, settings.motif)
+    if read or weights is not None:
+        log_motifs(designs, motifs, job)
     command = settings.selfconsistency
     program = None if command is None else InverseFolding(command, settings.selfconsistency_num, job.seed)
     made_from = partial(_made_from, designs, settings, reference, weights, judge)

@@ -121,11 +121,11 @@ def find(
         else:
             strange.append(path)
     if not found:
-        files = counted(len(strange), "structure file")
-        seen = f"{files}, such as {strange[0].name}," if strange else "no PDB or mmCIF file"
+        if not strange:
+            raise InputError(f"{key}={folder} holds no PDB or mmCIF file. Give the folder that the predictor wrote.")
         raise InputError(
-            f"{key}={folder} holds {seen} and none is named after a design, such as {ids[0]}. "
-            "Name the predictor's jobs by the designs' ids."
+            f"{key}={folder} holds {counted(len(strange), 'structure file')}, such as {strange[0].name}, and none is "
+            f"named after a design, such as {ids[0]}. Name the predictor's jobs by the designs' ids."
         )
     return found, strange
 
@@ -208,7 +208,8 @@ def _messages(
     several = max(len(files) for files in found.values())
     many = f", the best of up to {several} samples each" if several > 1 else ""
     known = f"pLDDT on the scale {scale}" if scale else "without pLDDT"
-    lines = [f"structures of {name} from {folder}: {len(found):,} of {len(designs):,} designs{many}, {known}"]
+    who = "structures" if name == folder.resolve().name else f"structures of {name}"
+    lines = [f"{who} from {folder}: {len(found):,} of {len(designs):,} designs{many}, {known}"]
     missing = [design.id for design in designs if design.id not in found]
     for kind, names in (("no structure of", missing), ("not of a design:", [path.name for path in strange])):
         if names:

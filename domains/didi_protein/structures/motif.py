@@ -18,6 +18,7 @@ from didi_core.errors import InputError
 from didi_core.storage.files import read_json
 
 from ..contig import Contig
+from ..fasta import without_breaks
 from ..structure_file import ResidueRange, StructureFile
 from .atoms import BACKBONE, Chain, read_chains
 from .superposition import rmsd, superpose
@@ -63,9 +64,24 @@ def motif_info(entry: Mapping[str, Any], beside: Path) -> dict[str, str]:
     return {MOTIF: ",".join(pieces), MOTIF_FILE: str(near if not given.is_file() and near.is_file() else given)}
 
 
+def map_entry(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``motif_info`` reads, from a row with its columns."""
+    sequence, pieces = without_breaks(row["sequence"]), []
+    for piece in pieces_of(row[MOTIF]):
+        last = piece.first + len(piece.source) - 1
+        letters = sequence[piece.first - 1 : last]
+        pieces.append({"first": piece.first, "last": last, "residues": letters, "source": str(piece.source)})
+    return {"length": len(sequence), "pdb": row[MOTIF_FILE], "pieces": pieces}
+
+
+def map_beside(samples: Path) -> Path:
+    """The index map of a file of samples."""
+    return samples.with_name(f"{samples.name}.map.json")
+
+
 def read_map(samples: Path) -> dict[str, dict[str, str]]:
     """``motif_info`` by design, from the map beside a file of samples; empty without one. InputError for a bad one."""
-    path = samples.with_name(f"{samples.name}.map.json")
+    path = map_beside(samples)
     if not path.is_file():
         return {}
     try:
@@ -89,27 +105,35 @@ def _file(path: Path, changed: int) -> tuple[StructureFile, dict[str, Chain]]:
 
 @dataclass(frozen=True)
 class Reference:
-    """Pieces of a motif as they are in the structure file, [N, 3 atoms, 3]: N, CA, C, NaN where one is absent."""
+    """Pieces of a motif as they are in the structure file, [N, 3 atoms, 3]: N, CA, C, NaN where one is absent.
+
+    incomplete: residues without N or C, in words; there is no RMSD of the backbone of their pieces.
+    """
 
     pieces: tuple[Piece, ...]
     letters: tuple[str, ...]
     atoms: tuple[Float[np.ndarray, "N K 3"], ...]
     path: Path
+    incomplete: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, pieces: Sequence[Piece], path: Path) -> Reference:
         """Raises InputError for residues that are missing, insertion codes, or a residue without CA."""
         structure, chains = _file(path.resolve(), path.stat().st_mtime_ns)
-        letters, atoms = [], []
+        letters, atoms, incomplete = [], [], []
         for piece in pieces:
             letters.append(structure.sequence(piece.source))
             chain = chains[piece.source.chain]
             place = chain.numbers.index(str(piece.source.first))
             found = chain.positions(BACKBONE)[place : place + len(piece.source)]
-            if np.isnan(found[:, 1]).any():
-                raise InputError(f"{path}, range {piece.source}: a residue has no CA atom, so there is no RMSD.")
+            if bare := _lacking(chain, place, found, 1):
+                raise InputError(
+                    f"{path}, range {piece.source}: {bare} has no CA atom, so there is no RMSD. Give motif=<a complete "
+                    "file of the same numbering>, or remove the index map beside the designs."
+                )
             atoms.append(found)
-        return cls(tuple(pieces), tuple(letters), tuple(atoms), path)
+            incomplete += [f"{bare} lacks {BACKBONE[i]}" for i in (0, 2) if (bare := _lacking(chain, place, found, i))]
+        return cls(tuple(pieces), tuple(letters), tuple(atoms), path, tuple(incomplete))
 
     def residues(self) -> Int[np.ndarray, "N"]:
         """Residues of the design that are of the motif, from 0."""
@@ -152,6 +176,12 @@ class Reference:
                     f"motif_{number}_rmsd_ca": _rmsd(part[:, 1:2], one[:, 1:2]),
                 }
         return columns
+
+
+def _lacking(chain: Chain, place: int, atoms: Float[np.ndarray, "N K 3"], atom: int) -> str:
+    """The first residue of a piece without an atom, such as A7; '' where all have it."""
+    without = np.flatnonzero(np.isnan(atoms[:, atom, 0]))
+    return f"{chain.name}{chain.numbers[place + int(without[0])]}" if len(without) else ""
 
 
 def _rmsd(one: Float[np.ndarray, "N K 3"], other: Float[np.ndarray, "N K 3"]) -> float | None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from predictor_files import chain, confidence, text_of
+from designs_and_scores import rows_of, write_designs
+from predictor_files import chain, confidence, text_of, write_structure
 
 from didi_core.cli import main
 from didi_core.errors import InputError
 from didi_core.types import Sample
 from didi_protein.domain import asset
-from didi_protein.scoring.motifs import references
+from didi_protein.scoring.motifs import has_range, references
 from didi_protein.structures.atoms import BACKBONE, Chain
 from didi_protein.structures.motif import Reference, pieces_in_header, pieces_of, read_map
 from didi_protein.structures.superposition import rmsd, superpose, tm_score
@@ -200,3 +201,62 @@ def test_from_sampling_to_the_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert found[0] < 0.01 and 0.3 < found[1] < 1 < found[2] < 3 < found[3]
     assert {"motif_1_rmsd", "motif_2_rmsd_ca", "motif", "motif_pdb"} <= set(next(iter(rows.values())))
     assert "with the motif within 1 Å" in (tmp_path / "scored" / "report.html").read_text()
+
+
+def test_a_shortlist_keeps_its_motifs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pdb, native = write_native(tmp_path)
+    designs = write_kept_motif(tmp_path, pdb, native)
+    given = [f"structures={tmp_path / 'given'}", "report=false"]
+    assert main(["score", f"input={designs}", *given, f"out={tmp_path / 'scored'}"]) == 0
+    assert main(["filter", f"input={tmp_path / 'scored'}", "top=1", f"out={tmp_path / 'short'}"]) == 0
+    short = tmp_path / "short/designs.fasta"
+    assert "contig=3/A5-20/4" in short.read_text()
+    assert main(["score", f"input={short}", *given, f"out={tmp_path / 'again'}"]) == 0
+    assert rows_of(tmp_path / "again")["d"]["motif_rmsd"] == rows_of(tmp_path / "scored")["d"]["motif_rmsd"] != ""
+    capsys.readouterr()
+    short.with_name("designs.fasta.map.json").unlink()
+    assert main(["score", f"input={short}", *given, f"out={tmp_path / 'third'}"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "motif RMSD: not of 1 design, such as d, whose contig keeps residues of a structure file" in told
+    more = [f"motif={pdb}", f"out={tmp_path / 'fourth'}"]
+    assert main(["score", f"input={short}", *given, *more]) == 0
+    assert rows_of(tmp_path / "fourth")["d"]["motif_rmsd"] != ""
+
+
+def write_kept_motif(folder: Path, pdb: Path, native: Chain) -> Path:
+    """A design ``d`` with residues 5 to 20 of a structure file, its index map and a structure of it."""
+    text = f"MKV{native.letters[4:20]}GGSG"
+    designs = write_designs(folder / "x.fasta", {"d contig=3/A5-20/4": text})
+    piece = {"first": 4, "last": 19, "residues": text[3:19], "source": "A5-20"}
+    entry = {"samples": {"d": {"pdb": str(pdb), "pieces": [piece]}}}
+    (folder / "x.fasta.map.json").write_text(json.dumps(entry))
+    write_structure(folder / "given/d.pdb", [text], seed=3)
+    return designs
+
+
+@pytest.mark.parametrize(
+    ("atom", "code", "told"),
+    [
+        (" N  ", 0, "A9 lacks N; such a piece, and all together, have the RMSD of CA atoms only"),
+        (" C  ", 0, "A9 lacks C; such a piece"),
+        (" CA ", 2, "range A5-20: A9 has no CA atom, so there is no RMSD. Give motif=<a complete file"),
+    ],
+)
+def test_an_atom_that_the_motif_lacks_is_named(
+    atom: str, code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pdb, native = write_native(tmp_path)
+    designs = write_kept_motif(tmp_path, pdb, native)
+    lines = pdb.read_text().splitlines(keepends=True)
+    pdb.write_text("".join(line for line in lines if not (line[12:16] == atom and line[22:26].strip() == "9")))
+    words = [f"input={designs}", f"structures={tmp_path / 'given'}", "report=false", f"out={tmp_path / 'out'}"]
+    assert main(["score", *words]) == code
+    assert told in " ".join(capsys.readouterr().err.split())
+    if code == 0:
+        row = rows_of(tmp_path / "out")["d"]
+        assert row["motif_rmsd"] == "" and float(row["motif_rmsd_ca"]) > 0
+
+
+def test_a_contig_with_a_range_is_told_from_one_of_lengths_and_letters() -> None:
+    assert all(map(has_range, ("3/A5-20/4", "A5", "1:5-9/3", "10/B-3-4")))
+    assert not any(map(has_range, ("", "30", "20-40/MKTAY/5", "MKT_AY")))
