@@ -6,7 +6,6 @@ vector for all positions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -74,22 +73,22 @@ class LayerNorm(nn.Module):
     ) -> Float[Tensor, "... D"]:
         with torch.autocast(x.device.type, enabled=False):
             wide = torch.promote_types(x.dtype, torch.float32)
-            weight = self.weight.to(wide) * (1 + scale[0].to(wide))
-            return F.layer_norm(x.to(wide), weight.shape, weight, shift[0].to(wide)).to(x.dtype)
+            weight = self.weight.to(wide) * (1 + scale.squeeze(0).to(wide))
+            return F.layer_norm(x.to(wide), weight.shape, weight, shift.squeeze(0).to(wide)).to(x.dtype)
 
 
 class SigmaMap(nn.Module):
-    """Conditioning vector of a noise level: a two-layer MLP on sinusoids (cosines first, longest period 10,000)."""
+    """Conditioning vector of noise level zero: a two-layer MLP on sinusoids, whose cosines are one and sines zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, sigma: Float[Tensor, "B"]) -> Float[Tensor, "B C"]:
-        half = FREQUENCIES // 2
-        rates = torch.exp(-math.log(10_000) * torch.arange(half, device=sigma.device, dtype=torch.float32) / half)
-        angles = sigma[:, None].float() * rates
-        embedded: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(sigma.dtype))
+    def forward(self, like: Tensor) -> Float[Tensor, "1 C"]:
+        """The vector, on the device and in the type of ``like``."""
+        waves = like.new_zeros(1, FREQUENCIES)
+        waves[:, : FREQUENCIES // 2] = 1
+        embedded: Tensor = self.mlp(waves)
         return embedded
 
 
@@ -106,21 +105,26 @@ class Rotary(nn.Module):
     def frequencies(self) -> Float[Tensor, "E2"]:
         return 1.0 / 10_000 ** (torch.arange(0, self.width, 2).float() / self.width)
 
-    def forward(self, positions: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N 1 E2"], Float[Tensor, "N 1 E2"]]:
-        """Cosines and sines of the angles of each position, one for each pair of channels."""
+    def forward(self, positions: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N 1 E"], Float[Tensor, "N 1 E"]]:
+        """Cosines and sines of the angles of each position, as ``rotate`` reads them."""
         rates = self.inv_freq
         if rates.dtype not in (torch.float32, torch.float64):  # in half precision, late angles would be off by radians
             rates = self.frequencies().to(rates.device)
-        angles = (positions[:, None] * rates)[:, None]
-        return angles.cos(), angles.sin()
+        return for_both_halves((positions[:, None] * rates)[:, None])
+
+
+def for_both_halves(angles: Float[Tensor, "N 1 E2"]) -> tuple[Float[Tensor, "N 1 E"], Float[Tensor, "N 1 E"]]:
+    """Cosines and signed sines for each channel, from the angle of each pair of channels."""
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(
-    x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 E2"], sin: Float[Tensor, "N 1 E2"]
-) -> Float[Tensor, "N H E"]:
-    """Rotate each pair (x_i, x_{i + E/2}) by the angle of its position."""
+    x: Float[Tensor, "N ... E"], cos: Float[Tensor, "N ... E"], sin: Float[Tensor, "N ... E"]
+) -> Float[Tensor, "N ... E"]:
+    """Rotate each pair (x_i, x_{i + E/2}) by the angle of its position, which is given by ``for_both_halves``."""
     left, right = x.chunk(2, dim=-1)
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1).to(x.dtype)
+    return (x * cos + torch.cat([right, left], dim=-1) * sin).to(x.dtype)
 
 
 class Block(nn.Module):
@@ -168,13 +172,15 @@ def before_attention(
     block: Block,
     x: Float[Tensor, "N D"],
     condition: Float[Tensor, "1 C"],
-    cos: Float[Tensor, "N 1 E2"],
-    sin: Float[Tensor, "N 1 E2"],
+    cos: Float[Tensor, "N 1 E"],
+    sin: Float[Tensor, "N 1 E"],
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
     """Queries, keys and values [N, H, E], and the vectors [1, D] that modulate what comes after attention."""
     shift, scale, *after = block.adaLN_modulation(condition).chunk(6, dim=-1)
     qkv = block.attn_qkv(block.norm1(x, shift, scale)).view(-1, 3, block.heads, x.shape[-1] // block.heads)
-    return rotate(qkv[:, 0], cos, sin), rotate(qkv[:, 1], cos, sin), qkv[:, 2], tuple(after)
+    turning, v = qkv.split([2, 1], dim=1)
+    q, k = rotate(turning, cos[:, None], sin[:, None]).unbind(1)  # both at once: half as many kernels
+    return q, k, v.squeeze(1), tuple(after)
 
 
 @compilable
@@ -300,7 +306,7 @@ class DiT(PackedDenoiser, NoisyDenoiser):
 
     def condition(self) -> Float[Tensor, "1 C"]:
         """The conditioning vector: that of noise level zero."""
-        return F.silu(self.sigma_map(self.vocab_embed.embedding.new_zeros(1)))
+        return F.silu(self.sigma_map(self.vocab_embed.embedding))
 
     def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Hidden states after the last block; zeros at padding. Without noise, those of the vector of zeros."""

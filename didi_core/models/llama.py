@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
 from didi_core.models.compiled import compilable
-from didi_core.models.dit import rotate
+from didi_core.models.dit import for_both_halves, rotate
 from didi_core.models.experts import MLP, ExpertsConfig, Mixture, saved_by_mixture
 from didi_core.models.packed import PackedDenoiser
 from didi_core.types import Vocabulary
@@ -113,7 +113,7 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(config.head_width, config.norm_eps)
 
     def queries_and_more(
-        self, x: Float[Tensor, "N D"], cos: Float[Tensor, "N 1 E2"], sin: Float[Tensor, "N 1 E2"]
+        self, x: Float[Tensor, "N D"], cos: Float[Tensor, "N 1 R"], sin: Float[Tensor, "N 1 R"]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys, and values [N, H, E]; keys and values repeated for their group of heads."""
         q, k, v = (part(x).unflatten(-1, (-1, self.head_width)) for part in (self.q_proj, self.k_proj, self.v_proj))
@@ -151,7 +151,7 @@ class Layer(nn.Module):
 
 @compilable
 def before_attention(
-    layer: Layer, x: Float[Tensor, "N D"], cos: Float[Tensor, "N 1 E2"], sin: Float[Tensor, "N 1 E2"]
+    layer: Layer, x: Float[Tensor, "N D"], cos: Float[Tensor, "N 1 R"], sin: Float[Tensor, "N 1 R"]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values [N, H, E]."""
     return layer.self_attn.queries_and_more(layer.input_layernorm(x), cos, sin)
@@ -271,17 +271,17 @@ class Llama(PackedDenoiser):
 
 
 def rotation(positions: Int[Tensor, "N"], width: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [N, 1, width/2] of the angles of each position, in fp32."""
+    """Cosines and sines [N, 1, width] of the angles of each position, as ``rotate`` reads them, in fp32."""
     half = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
     angles = positions[:, None].float() / theta ** (half / width)
-    return angles.cos()[:, None], angles.sin()[:, None]
+    return for_both_halves(angles[:, None])
 
 
 def turn(
-    x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 E2"], sin: Float[Tensor, "N 1 E2"]
+    x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 R"], sin: Float[Tensor, "N 1 R"]
 ) -> Float[Tensor, "N H E"]:
-    """The first 2 E2 numbers of each head turned by the angles of its position, the others as they are."""
-    width = 2 * cos.shape[-1]
+    """The first R numbers of each head turned by the angles of its position, the others as they are."""
+    width = cos.shape[-1]
     if width == x.shape[-1]:
         return rotate(x, cos, sin)
     return torch.cat([rotate(x[..., :width], cos, sin), x[..., width:]], dim=-1)
