@@ -30,7 +30,8 @@ STYLE = """
 .didi-legend i { padding: 0 .35em; font-family: ui-monospace, monospace }
 .didi-note { padding: .6rem .9rem; border-left: 4px solid #d55e00; border-radius: 4px; overflow-wrap: anywhere;
   background: var(--background-fill-secondary) }
-.didi-scores { overflow-x: auto } .didi-scores table { border-collapse: collapse; font-size: .86rem }
+.didi-scores { overflow-x: auto }
+.didi-scores table { border-collapse: collapse; border: 0 !important; font-size: .86rem }
 .didi-scores th, .didi-scores td { text-align: right; padding: .2rem .7rem !important; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important }
 .didi-scores th:first-child, .didi-scores td:first-child { text-align: left }

@@ -99,14 +99,14 @@ def _tab(gr: Any, offer: Offer, domain: Domain) -> None:
         )  # fmt: skip
         law = gr.Dropdown([AS_TRAINED, *LAWS], label="Law: which positions a call writes")
     with gr.Row():
-        calls = gr.Number(FEW, label="Calls of the first", precision=0, elem_id=f"{name}-calls")
+        calls = gr.Number(FEW, label="Calls, first model", precision=0, elem_id=f"{name}-calls")
         second = FEW if isinstance(domain, HasBundledStudent) else MANY  # a teacher beside itself needs a difference
-        more = gr.Number(second, label="Calls of the second", precision=0, elem_id=f"{name}-more")
+        more = gr.Number(second, label="Calls, second model", precision=0, elem_id=f"{name}-more")
         num = gr.Number(1, label=f"Sequences (at most {limits.num})", precision=0, elem_id=f"{name}-num")
         temperature = gr.Number(1.0, label="Temperature", elem_id=f"{name}-temperature")
         seed = gr.Number(0, label="Seed", precision=0, elem_id=f"{name}-seed")
-        pace = gr.Slider(0, 1, 0.4, step=0.1, label="Seconds to look at a call", elem_id=f"{name}-pace")
-    with gr.Accordion("What is given", open=False):
+        pace = gr.Slider(0, 1, 0.4, step=0.1, label="Seconds that a call is shown", elem_id=f"{name}-pace")
+    with gr.Accordion("What is given: a length, gaps, a beginning ...", open=False):
         length = gr.Textbox(label=f"Length (at most {limits.length})", info="60, or 40-80", elem_id=f"{name}-length")
         template = gr.Textbox(label="Gaps: a text with positions to fill", info=_gaps(domain), lines=2)
         form = [(one, _field(gr, name, one)) for one in (domain.form if isinstance(domain, HasForm) else ())]

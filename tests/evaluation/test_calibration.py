@@ -14,6 +14,7 @@ from didi_core.evaluation.intervals import bootstrap
 from didi_core.evaluation.measure import Measured, all_metrics, evaluate_samples
 from didi_core.metrics.energy import EnergyDistance, FeatureReference
 from didi_core.metrics.features import TrunkFeatures
+from didi_core.plugins import registry
 from didi_core.report.record import build_report
 from didi_core.report.to_json import report_json
 from didi_core.run import Run
@@ -166,3 +167,10 @@ def test_intervals_cover_the_exact_value(domain: ToyDomain) -> None:
             hits[name] += found.low <= truth[name] <= found.high
     assert 180 <= hits["nll"] <= 198, hits
     assert hits["unigram_kl"] >= 180 and hits["pair_kl"] >= 130, hits
+
+
+@pytest.mark.parametrize("name", ["protein", "language", "toy"])
+def test_no_two_metrics_have_one_label(name: str) -> None:
+    """A reader of a table tells its columns by their labels."""
+    labels = [metric.label for metric in all_metrics(registry().domain(name, {}))]
+    assert len(labels) > 5 and len(labels) == len(set(labels))

@@ -86,7 +86,7 @@ def repeated_words(n: int) -> Mean:
         own = grams(text, n)
         return 1.0 - len(set(own)) / len(own) if own else float("nan")
 
-    return Mean(f"repeated_{n}", f"repeated {n}-grams", of, "lower")
+    return Mean(f"repeated_{n}", f"repeated {n}-grams (words)", of, "lower")
 
 
 def top_share() -> Mean:
