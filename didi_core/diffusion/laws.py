@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didi_core.catalogue import Catalogue
@@ -148,13 +148,12 @@ class Confidence(Law):
         return torch.where(masked, torch.empty_like(times).scatter_(1, surest_first, dealt), times)
 
 
-def _van_der_corput(index: Tensor) -> Tensor:
-    """Bits of a non-negative integer mirrored at the binary point: 1 -> 1/2, 2 -> 1/4, 3 -> 3/4, ..."""
-    value, base = torch.zeros(index.shape, dtype=torch.float64, device=index.device), 0.5
-    while bool((index > 0).any()):
-        value += (index % 2) * base
-        index, base = index // 2, base / 2
-    return value
+def _van_der_corput(index: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    """Bits of an integer from 0 to L mirrored at the binary point: 1 -> 1/2, 2 -> 1/4, 3 -> 3/4, ..."""
+    size = index.shape[1].bit_length()  # of L, which the host knows, so that nothing waits for the device
+    bit = torch.arange(size, device=index.device)
+    mirrored = (index[..., None] >> bit & 1) << (size - 1 - bit)
+    return mirrored.sum(-1).double() / 2**size
 
 
 INSIDE: dict[str, Law] = {law.name: law for law in (Iid(), Stratified(), Dilated(), Confidence())}

@@ -7,6 +7,9 @@ knows their places in the batch. xformers and varlen run on the packed form; sdp
 from __future__ import annotations
 
 import importlib.util
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -19,6 +22,7 @@ from didi_core.errors import InputError, first_line, unknown
 from didi_core.types import Vocabulary
 
 BACKENDS = ("auto", "xformers", "varlen", "sdpa", "eager")
+LOGGERS = ("xformers", "mslk_fmha")  # of xformers, and of the package in which its newest releases have their kernels
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,19 @@ def _problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
 def probe(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """Why a backend fails on a small ragged batch, forward and backward; '' if it runs. The result is cached.
 
-    An installed package may lack an operator for a device or dtype; a wheel for another torch has none at all.
+    An installed package may lack an operator for a device or dtype; a wheel for another torch has none at all, and logs
+    why as it is imported. That becomes part of the reason.
     """
+    with held_back(LOGGERS) as said:
+        problem = _tried(name, device, dtype)
+    if not problem:
+        for record in said:  # it runs, so this is for the user
+            logging.getLogger(record.name).handle(record)
+    return "; ".join([problem, *(beginning(record.getMessage()) for record in said[:1])]) if problem else ""
+
+
+def _tried(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Why a backend fails on a small ragged batch; '' if it runs."""
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
             layout = Layout(torch.tensor([3, 5], device=device), 5)
@@ -172,6 +187,31 @@ def probe(name: str, device: torch.device, dtype: torch.dtype) -> str:
     except Exception as error:  # noqa: BLE001  # any exception of a kernel is the result, and is reported
         return f"{type(error).__name__}: {first_line(error, 'no message')}"
     return "" if right else "it computes wrong values"
+
+
+@contextmanager
+def held_back(names: Sequence[str]) -> Iterator[list[logging.LogRecord]]:
+    """What these loggers are told below the level of an error, kept from their handlers."""
+    held: list[logging.LogRecord] = []
+
+    def passes(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR:
+            held.append(record)
+        return record.levelno >= logging.ERROR
+
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addFilter(passes)
+    try:
+        yield held
+    finally:
+        for logger in loggers:
+            logger.removeFilter(passes)
+
+
+def beginning(message: str) -> str:
+    """The first two lines of a message as one: xformers' second line has the versions of torch."""
+    return " ".join(line.strip() for line in message.strip().splitlines()[:2])
 
 
 def available_backends(device: torch.device, dtype: torch.dtype) -> dict[str, str]:

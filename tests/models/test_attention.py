@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 import warnings
 from importlib.machinery import ModuleSpec
@@ -14,7 +15,7 @@ from tolerance import close
 from torch import Tensor
 
 from didi_core.errors import InputError
-from didi_core.models.attention import BACKENDS, Layout, attention, available_backends, probe, resolve_backend
+from didi_core.models.attention import BACKENDS, LOGGERS, Layout, attention, available_backends, probe, resolve_backend
 from didi_core.types import Vocabulary
 
 CPU = torch.device("cpu")
@@ -152,6 +153,40 @@ def test_auto_passes_over_an_xformers_without_operators(
     with pytest.raises(InputError, match="attention=xformers cannot run here: .*No operator found.*attention=auto"):
         resolve_backend("xformers", cuda, torch.bfloat16)
     assert without_operators
+
+
+WHY = "WARNING[XFORMERS]: it can't load. It was built for:\n    PyTorch 2.10 (you have 2.11)\n  Please reinstall"
+
+
+@pytest.mark.parametrize("logger", LOGGERS)
+def test_what_a_package_says_of_its_failure_is_in_the_reason_and_not_on_the_terminal(
+    logger: str, without_operators: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        logging.getLogger(logger).warning(WHY)
+        logging.getLogger(logger).error("a fault")
+        raise NotImplementedError("No operator found")
+
+    sys.modules["xformers.ops"].memory_efficient_attention = refuse  # type: ignore[attr-defined]
+    reason = probe("xformers", CPU, torch.float32)
+    assert "No operator found; WARNING[XFORMERS]: it" in reason and reason.endswith("2.10 (you have 2.11)")
+    assert caplog.messages == ["a fault"]
+    logging.getLogger(logger).warning("later")
+    assert caplog.messages == ["a fault", "later"]
+    probe.cache_clear()
+
+
+def test_what_a_package_that_runs_says_is_heard(
+    without_operators: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(q: Tensor, k: Tensor, v: Tensor, **_: object) -> Tensor:
+        logging.getLogger("xformers").warning("slower than it could be")
+        return v
+
+    sys.modules["xformers.ops"].memory_efficient_attention = run  # type: ignore[attr-defined]
+    assert probe("xformers", CPU, torch.float32) == ""
+    assert caplog.messages == ["slower than it could be"]
+    probe.cache_clear()
 
 
 def test_an_unknown_backend_names_the_near_miss() -> None:

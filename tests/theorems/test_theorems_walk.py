@@ -15,7 +15,7 @@ from didi_core.diffusion import heads
 from didi_core.diffusion.beliefs import Beliefs
 from didi_core.diffusion.divergences import entropy
 from didi_core.diffusion.grids import Power, Uniform, shares_of
-from didi_core.diffusion.laws import LAWS, Law, OpenLaw, law
+from didi_core.diffusion.laws import LAWS, Law, OpenLaw, _van_der_corput, law
 from didi_core.diffusion.masking import log_p_x0
 from didi_core.diffusion.walk import Call, follow
 from didi_core.errors import InputError
@@ -421,3 +421,9 @@ def test_keys_of_a_grid_reach_samplers_and_rollouts() -> None:
         SamplerSettings(grid={"kind": "power", "power": -1})
     with pytest.raises(InputError, match=r"objective.rollout.grid=optimised needs the NLL curve"):
         RolloutSettings(grid="optimised")
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9])
+def test_the_order_of_dilated_mirrors_bits(length: int) -> None:
+    expected = [sum(int(bit) / 2 ** (k + 1) for k, bit in enumerate(reversed(f"{i:b}"))) for i in range(length)]
+    assert _van_der_corput(torch.arange(length)[None]).tolist() == [expected]
