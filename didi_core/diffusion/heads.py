@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from didi_core.diffusion import divergences
 from didi_core.diffusion.closed_forms import ExpectedRatio, Memory, RowStatistics
+from didi_core.diffusion.distinct import distinct_rows
 from didi_core.diffusion.draws import INVERTED, draw, invert, uniforms
 from didi_core.diffusion.masking import allowed_logits, log_p_x0
 from didi_core.types import Denoiser
@@ -205,9 +206,7 @@ def distinct_trunk(denoiser: Denoiser, tokens: Int[Tensor, "B L"]) -> tuple[Floa
     Returns:
         the hidden states of the U distinct rows, and for each row of ``tokens`` the index of its own.
     """
-    unique, own = torch.unique(tokens, dim=0, return_inverse=True)
-    if unique.shape[0] == tokens.shape[0]:
-        return trunk_in_pieces(denoiser, tokens), torch.arange(tokens.shape[0], device=tokens.device)
+    unique, own = distinct_rows(tokens)
     return trunk_in_pieces(denoiser, unique), own
 
 
