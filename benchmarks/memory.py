@@ -6,8 +6,9 @@
 
 Every row is two fresh runs of ``distill`` on a random teacher of ``--hidden`` and ``--layers``: its plan
 (``dry_run=true``), and the run itself, in which the tensors that torch makes and frees are counted one by one. The peak
-is that of the whole process, from the moment when the teacher is there to the end of training. Several processes are
-started by torchrun and talk by gloo; the row is that of the largest. The file is rewritten after every row.
+is that of the whole process, from the moment when the teacher is there to the end of training; *set-up* and *after* are
+its peaks until training begins, and from its end to that of the command. Several processes are started by torchrun and
+talk by gloo; the row is that of the largest. The file is rewritten after every row.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ OBJECTIVES = {  # a reference of few samples, and a warm-up of one step
     "dmmd": FEW_STATES,
     "cross_entropy": FEW_STATES,
 }
-PARTS = ("weights", "gradients", "moments", "averages", "activations", "rest", "peak")
+PARTS = ("weights", "gradients", "moments", "averages", "activations", "rest", "peak", "set-up", "after")
 
 
 @dataclass(frozen=True)
@@ -157,17 +158,21 @@ def measure(words: Sequence[str], out: Path) -> int:
     """Run a command line in this process, and write what it held; returns its exit code."""
     held, found, gradients = list[Module](), dict[str, Any](), [0]
     make, train, apply = distill.make_student, Engine.train, engine_module.apply_gradients
+    prepare = distill.materials
 
-    def noted(settings: distill.Settings, teacher: Any) -> Any:
-        held.append(teacher)
+    def begun(settings: distill.Settings, copied: Any) -> Any:
         forget_peak(torch.device("cpu"))
-        return make(settings, teacher)
+        return make(settings, copied)
+
+    def noted(settings: distill.Settings, about: Any, teacher: Any, student: Any) -> Any:
+        held.append(teacher)
+        return prepare(settings, about, teacher, student)
 
     def counted(engine: Engine) -> Any:
         (teacher,), seen = held, set[int]()
         learners = [tensor for one in engine.trainees for tensor in one.learner.network.parameters()]
         averages = [tensor for one in engine.trainees if one.ema for tensor in one.ema.shadow.values()]
-        before = bytes_of([*teacher.parameters(), *learners, *averages], seen)
+        before, set_up = bytes_of([*teacher.parameters(), *learners, *averages], seen), Resident.read().most
 
         def applied(*given: Any) -> float:
             gradients.append(bytes_of((p.grad for one in engine.trainees for p in one.parameters), set()))
@@ -177,13 +182,17 @@ def measure(words: Sequence[str], out: Path) -> int:
         with Live() as live:
             made = train(engine)
         found.update(parts(engine, teacher, live, before, max(gradients)))
+        found["measured"] |= in_mib({"set-up": set_up})
+        forget_peak(torch.device("cpu"))
         return made
 
     if "dry_run=true" in words:
         distill.print_plan = lambda plan: found.update(planned=in_plan(plan))  # type: ignore[assignment]
     else:
-        distill.make_student, Engine.train = noted, counted  # type: ignore[method-assign]
+        distill.make_student, distill.materials, Engine.train = begun, noted, counted  # type: ignore[method-assign]
     code = cli.main(["distill", *words])
+    if "measured" in found:
+        found["measured"] |= in_mib({"after": Resident.read().most})
     out.with_suffix(f".{os.environ.get('RANK', 0)}.json").write_text(json.dumps(found))
     return code
 

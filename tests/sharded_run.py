@@ -1,6 +1,7 @@
 """Run by several processes: trainings of the toy domain, sharded and replicated, and what goes wrong in one of them.
 
-python tests/sharded_run.py MODE PARALLEL ...; a process prints what it found as its last line on stderr.
+python tests/sharded_run.py MODE PARALLEL, or kept FAULT FOLDER; a process prints what it found as its last line on
+stderr.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,11 +30,15 @@ from didi_core.objectives.registry import read_objective
 from didi_core.processes import Processes
 from didi_core.run import Run
 from didi_core.streams import seeded
+from didi_core.training import sharded_state, state
 from didi_core.training.engine import Engine
 from didi_core.training.objective import Learner, Objective, Slice, Terms
-from didi_core.training.optimiser import OptimiserSettings
+from didi_core.training.optimiser import OptimiserSettings, local
+from didi_core.training.outlines import is_outline, outlined
 from didi_core.training.parallel import blocks_of, chosen
 from didi_core.training.settings import TrainingSettings
+from didi_core.training.sharding import Sharded
+from didi_core.training.state import FolderKeeper
 
 KINDS: dict[str, dict[str, Any]] = {
     "didi": {"reference": "data", "baseline": {"group": 4}, "reward": [{"kind": "scorer", "warmup": 1}]},
@@ -47,24 +54,35 @@ def small_model(noise: int = 0) -> DiT:
 
 
 def trained(kind: str, parallel: str, here: Processes) -> tuple[list[dict[str, float]], list[float]]:
-    """Scalars of four steps, and the weights at their end."""
+    """Scalars of four steps, and the weights at their end. What is sharded begins as outlines, as in ``distill``."""
     run, teacher = Run(DOMAIN, processes=here), small_model().requires_grad_(False)
+    outline = outlined(teacher) if parallel == "shard" else None
     training = TrainingSettings(steps=4, batch_size=16, lr=1e-3, warmup=0, clip=0.5, ema=0.9, log_every=1, accumulate=2)
-    student = with_noise(teacher, 2 if kind == "idlm" else 0, 0).requires_grad_(True)
+    student = with_noise(outline or teacher, 2 if kind == "idlm" else 0, 0).requires_grad_(True)
 
     def samples(num: int, steps: int) -> torch.Tensor:
         return torch.as_tensor(next(DOMAIN.batches("train", num, 0)))
 
     objective = read_objective({"kind": kind, **KINDS[kind]}, "distill").prepare(
-        Materials(run, training, student, teacher, samples)
+        Materials(run, training, student, teacher, samples, outline=outline)
     )
+    learners = [learner.network for learner in objective.learners()]
+    assert all(map(is_outline, learners)) == (parallel == "shard")
     how, _ = chosen(parallel, run, objective.learners(), [teacher])
+    assert not any(map(is_outline, learners))
+    if parallel == "shard":
+        whole, held = (sum(size(p).nbytes for n in learners for p in n.parameters()) for size in (nn.Identity(), local))
+        assert held < 0.6 * whole  # the head of a scorer does not divide evenly
     keeper = Memory()
-    Engine(objective, run, training, keeper, "test", partial(run.stream, "test"), how).train()
+    engine = Engine(objective, run, training, keeper, "test", partial(run.stream, "test"), how)
+    engine.train()
+    engine.release()
     lines = [{k: v for k, v in scalars.items() if k != "seconds"} for _, scalars in keeper.lines]
     whole = how.whole(student)
-    if parallel == "shard":
+    if isinstance(how, Sharded):
         assert type(whole) is DiT and how.whole(teacher).state_dict().keys() == small_model().state_dict().keys()
+        how.close()
+        assert not any(local(s).untyped_storage().nbytes() for unit in how.agreement.units for s in unit.shards)
     return lines, torch.cat([p.detach().flatten() for p in whole.parameters()]).tolist()
 
 
@@ -94,8 +112,10 @@ class Uneven(Objective[Any]):
         if self.rank == 1 and slice.step == 1:
             if self.fault == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.fault == "stopped":
+            if self.fault == "asked":
                 os.kill(os.getpid(), signal.SIGTERM)
+            if self.fault == "stopped":
+                os.kill(os.getpid(), signal.SIGSTOP)
         hidden = [self.network.trunk(batch) for _ in range(self.rank + 1)]
         loss = sum(one.square().mean() for one in hidden)
         if self.rank:
@@ -117,6 +137,35 @@ def uneven(parallel: str, here: Processes, fault: str = "") -> list[float]:
     return torch.cat([p.detach().flatten() for p in whole.parameters()]).tolist()
 
 
+def kept(folder: Path, fault: str, here: Processes) -> float:
+    """How far the weights of a run with checkpoints are from those of one without; it goes on where it was killed.
+
+    fault: ``shards``, process 1 is killed in its third checkpoint before its shards are written; ``manifest``, process
+    0 in its second one after all shards are.
+    """
+    writes = list[str]()
+
+    def killed(name: str, act: Callable[..., Any], *given: Any) -> Any:
+        writes.append(name)
+        if writes.count(name) == (3 if name == "shards" else 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return act(*given)
+
+    if fault == "manifest" and here.first:
+        state.write_json = partial(killed, fault, state.write_json)
+    if fault == "shards" and not here.first:
+        write = sharded_state.FileSystemWriter.write_data
+        sharded_state.FileSystemWriter.write_data = lambda *given: killed(fault, write, *given)
+    run, ended = Run(DOMAIN, processes=here), list[torch.Tensor]()
+    for keeper in (FolderKeeper(folder, run="r", processes=here), Memory()):
+        objective = Uneven(here.rank)
+        how, _ = chosen("shard", run, objective.learners(), [objective.other.requires_grad_(False)])
+        training = TrainingSettings(steps=4, batch_size=2 * here.size, warmup=0, checkpoint_every=1)
+        Engine(objective, run, training, keeper, "test", partial(run.stream, "test"), how).train()
+        ended.append(torch.cat([p.detach().flatten() for p in how.whole(objective.network).parameters()]))
+    return float((ended[0] - ended[1]).abs().max())
+
+
 def apart(one: tuple[Any, list[float]], other: tuple[Any, list[float]]) -> dict[str, float]:
     """The largest differences of scalars and of weights."""
     pairs = [(a[name], b[name]) for a, b in zip(one[0], other[0], strict=True) for name in a]
@@ -128,9 +177,13 @@ def apart(one: tuple[Any, list[float]], other: tuple[Any, list[float]]) -> dict[
 
 
 def act() -> None:
-    mode, parallel = sys.argv[1:3]
+    mode, parallel, *more = sys.argv[1:]
     with runtime.joined() as here:
-        if mode in KINDS:
+        if mode == "stopped":
+            here.allow_silence(1.0)
+        if mode == "kept":
+            print(kept(Path(more[0]), parallel, here), file=sys.stderr)
+        elif mode in KINDS:
             print(json.dumps(apart(*(trained(mode, how, here) for how in ("replicate", "shard")))), file=sys.stderr)
         else:
             first, second = (uneven(how, here, mode) for how in (parallel, "shard"))

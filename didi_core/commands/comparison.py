@@ -18,6 +18,7 @@ from didi_core.evaluation.cache import carried_samples
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.evaluate import evaluate_models
 from didi_core.evaluation.rows import Evaluation
+from didi_core.plugins import registry
 from didi_core.progress import print_path
 from didi_core.report.record import build_report, read_training
 from didi_core.report.to_terminal import print_report
@@ -206,3 +207,23 @@ def publish(folder: Path, evaluation: Evaluation, record: Mapping[str, Any], tra
     write_report(folder, report)
     print_report(report)
     print_path("report", folder / "report.html")
+
+
+def write_examples(domain: Domain, examples: Mapping[str, Sequence[Sample]], folder: Path) -> None:
+    """Write a few of the student's sequences as samples of the run in ``folder``, and print those of one number of
+    steps."""
+    own = [label for label in examples if label.startswith(STUDENT)]
+    if not own:
+        return
+    chosen: list[Sample] = []
+    for label in own:
+        chosen += [
+            Sample(s.text, f"{s.id}_{len(chosen) + i}", s.tokens, {**s.info, "made_by": label.replace(" ", "_")})
+            for i, s in enumerate(examples[label], start=1)
+        ]
+    path = folder / f"samples{domain.suffix}"
+    domain.write(path, chosen)
+    registry().notify("samples", run_dir=folder, samples=chosen, record={"file": path.name})
+    shown = own[len(own) // 2]
+    print(f"{shown}:", *(f"  {sample.text}" for sample in examples[shown]), sep="\n")
+    print_path("samples", path)

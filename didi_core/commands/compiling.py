@@ -14,7 +14,7 @@ from didi_core.errors import InputError
 from didi_core.models.compiled import Compilation, compiling, try_on
 from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory
-from didi_core.training.parallel import SHARD
+from didi_core.training.parallel import REPLICATE, SHARD
 from didi_core.training.settings import TrainingSettings
 
 PAYS = 200_000  # calls of a block: compiling takes a minute, and then saves 0.3 ms or more of each on a GPU
@@ -55,13 +55,22 @@ class Blocks:
     reason: str
 
     @classmethod
-    def of(cls, wanted: bool | str, run: Run, network: nn.Module, calls: int, seconds: float = 0.0) -> Blocks:
+    def of(
+        cls,
+        wanted: bool | str,
+        run: Run,
+        network: nn.Module,
+        calls: int,
+        seconds: float = 0.0,
+        parallel: str = REPLICATE,
+    ) -> Blocks:
         """Decide by the rule of ``compile=auto``, or as asked.
 
         Args:
             network: the one that runs most, which compilation is tried on.
             calls: of the network, expected in the whole command.
             seconds: limit of the time in training; 0 for none.
+            parallel: what is asked of several processes. Sharded blocks run as they are.
 
         Raises:
             InputError: asked for, and the network has no blocks that can be compiled.
@@ -75,6 +84,8 @@ class Blocks:
             return cls(run, network, None, f"a {type(network).__name__} has no blocks that can be compiled")
         if wanted is not True:
             why_not = "asked for" if wanted is False else _too_little(run, calls * len(network.blocks), seconds)  # type: ignore[arg-type]
+            if not why_not and parallel == SHARD and run.processes.size > 1:
+                why_not = "auto: networks are sharded"
             if why_not:
                 return cls(run, network, None, why_not)
         return cls(run, network, Compilation(), "asked for" if wanted is True else "auto: long enough to pay")

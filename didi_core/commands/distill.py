@@ -26,10 +26,10 @@ from didi_core.commands.common import (
     note_machine,
     open_run,
 )
-from didi_core.commands.comparison import Compared, PlanSettings, compare_models, plan_of, publish
+from didi_core.commands.comparison import Compared, PlanSettings, compare_models, plan_of, publish, write_examples
 from didi_core.commands.compiling import DISTILLED, Blocks, CompileSettings, check_compile, training_calls
 from didi_core.commands.reference import REFERENCE_BATCH, teacher_samples
-from didi_core.commands.sizing import Outline, plan_of_sizes
+from didi_core.commands.sizing import Outline, plan_of_sizes, seconds_per_call
 from didi_core.device import Machine
 from didi_core.domain.data_report import describe
 from didi_core.errors import InputError
@@ -42,11 +42,10 @@ from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.base import Adapting, Materials, ObjectiveSettings
 from didi_core.objectives.older import upgraded
 from didi_core.objectives.registry import read_objective
-from didi_core.plugins import registry
 from didi_core.processes import current
 from didi_core.progress import print_path
 from didi_core.run import Run
-from didi_core.sampling.generate import COMPARED, SamplerSettings, generate
+from didi_core.sampling.generate import COMPARED
 from didi_core.storage.fingerprint import model_hash
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import generator
@@ -54,11 +53,12 @@ from didi_core.training.components import components
 from didi_core.training.engine import Engine
 from didi_core.training.memory import memory_advice
 from didi_core.training.objective import Objective
-from didi_core.training.parallel import SHARD
+from didi_core.training.outlines import is_outline, outlined
+from didi_core.training.parallel import SHARD, outlines
 from didi_core.training.planning import Plan, Stage, forget_peak, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.sizing import Sized
-from didi_core.types import Denoiser, Domain, Sample
+from didi_core.types import Denoiser
 
 ADAPTED = "adapter=lora holds the weights once for all networks, with a fraction of the gradients and of AdamW."
 
@@ -125,10 +125,15 @@ class Settings(RunSettings, CompileSettings):
 
 @dataclass(frozen=True)
 class Distilled:
-    """The results of training: the student with its averaged weights, and the scorer if one was trained."""
+    """What a training leaves: the student with its averaged weights, the scorer if one was trained, and the teacher.
+
+    about: the student's card; empty in processes that do not write it.
+    """
 
     student: Denoiser
     scorer: TokenScorer | None
+    teacher: Denoiser
+    about: Mapping[str, Any]
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path | Plan | Sized:
@@ -169,41 +174,59 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         note_data(opened, domain)
         note_machine(opened, machine, teacher)
         about = replace(about, folder=opened.path)
-        student = make_student(settings, teacher)
+        student = make_student(settings, origin(settings, about, teacher))
+        tried = teacher.requires_grad_(True) if is_outline(student) else student
         calls = training_calls(settings.training, DISTILLED)
-        blocks = Blocks.of(settings.compile, about, student, calls, settings.training.seconds)
+        blocks = Blocks.of(settings.compile, about, tried, calls, settings.training.seconds, settings.parallel)
         stack.enter_context(blocks.running(opened))
+        teacher.requires_grad_(False)
         with opened.stage("reference"):
             objective = settings.rules.prepare(materials(settings, about, teacher, student))
         with opened.stage("training"), within():
-            keeper, stream = make_keeper(opened, settings.resume), partial(about.stream, "distill")
             parallel = make_parallel(settings.parallel, about, objective, [teacher], opened)
             blocks.stop(parallel.name, settings.training)
+            keeper, stream = make_keeper(opened, settings.resume), partial(about.stream, "distill")
             engine = Engine(objective, about, settings.training, keeper, "distill", stream, parallel)
             engine.train()
-        opened.note(updates=engine.updates)
-        teacher, student = parallel.whole(teacher), parallel.whole(student)
-        networks = [trainee.learner.network for trainee in engine.trainees]
-        scorer = next((parallel.whole(network) for network in networks if isinstance(network, TokenScorer)), None)
-        made = Distilled(merged(student), merged(scorer) if scorer is not None else None)
+        made = distilled(settings, engine, teacher, student, opened)
+        del objective, engine, parallel  # and with them the networks that are needed no more
         if processes.first:
-            save_student(made, card(settings, engine, teacher, opened), opened)
+            save_student(made, opened)
             print_path("student", opened.path / "student")
         if settings.evaluate.enabled:
-            compare(settings, about, made, teacher, opened)
+            compare(settings, about, made, opened)
     return opened.path
 
 
-def compare(settings: Settings, about: Run, made: Distilled, teacher: Denoiser, opened: RunDirectory) -> None:
+def distilled(
+    settings: Settings, engine: Engine, teacher: Denoiser, student: Denoiser, opened: RunDirectory
+) -> Distilled:
+    """The networks of a finished training, whole. AdamW, averages and all shards are given up."""
+    opened.note(updates=engine.updates)
+    engine.release()
+    parallel, networks = engine.parallel, [trainee.learner.network for trainee in engine.trainees]
+    teacher, student = parallel.whole(teacher), parallel.whole(student)
+    scorer = next((parallel.whole(network) for network in networks if isinstance(network, TokenScorer)), None)
+    parallel.close()
+    student, scorer = merged(student), merged(scorer) if scorer is not None else None
+    return Distilled(student, scorer, teacher, card(settings, engine, teacher, opened) if opened.writes else {})
+
+
+def compare(settings: Settings, about: Run, made: Distilled, opened: RunDirectory) -> None:
     """Compare the student with the teacher: write the report, and samples to read."""
     with opened.stage("evaluation"):
-        networks = Compared(student=made.student, scorer=made.scorer, teacher=teacher)
+        networks = Compared(student=made.student, scorer=made.scorer, teacher=made.teacher)
         cache = settings.cache or opened.path / "evaluation"
         found = compare_models(about, networks, settings.evaluate, cache_dir=cache)
         if found is not None:
-            _write_samples(about.domain, found.examples, opened)
+            write_examples(about.domain, found.examples, opened.path)
             publish(opened.path, found, opened.record, opened.path)
             print(f"next: didi sample {shlex.quote(f'run={opened.path}')} num=100 steps=4")
+
+
+def origin(settings: Settings, about: Run, teacher: Denoiser) -> Denoiser:
+    """What copies of the teacher are made of: the teacher, or its outline where they may be sharded."""
+    return outlined(teacher) if settings.adapter is None and outlines(settings.parallel, about) else teacher
 
 
 def make_student(settings: Settings, teacher: Denoiser) -> Denoiser:
@@ -235,6 +258,7 @@ def materials(settings: Settings, about: Run, teacher: Denoiser, student: Denois
         lambda num, steps: teacher_samples(about, teacher, num, steps, kept),
         settings.collapse,
         adapter(settings, teacher),
+        outline=outlined(teacher) if is_outline(student) else None,
     )
 
 
@@ -265,13 +289,13 @@ def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
         asked.append((num, steps))
         return teacher_samples(about, teacher, max(training.batch_size, min(num, REFERENCE_BATCH)), 2, None)
 
-    student = make_student(settings, teacher)
+    student = make_student(settings, origin(settings, about, teacher))
     given = replace(materials(settings, about, teacher, student), teacher_samples=few)
     objective = settings.rules.prepare(given)
     parallel = make_parallel(settings.parallel, about, objective, [teacher])
     measured = time_steps(objective, about, training, parallel)
     held, teacher = components({"teacher": teacher}, measured.trainees), parallel.whole(teacher)
-    call = seconds_per_call(settings, about, teacher)
+    call = seconds_per_call(about, teacher, training.batch_size)
     stages = [Stage("training steps", measured.steps, measured.seconds)]
     stages[:0] = [Stage("reference, unless kept: calls x samples", num * steps, call) for num, steps in asked]
     if settings.evaluate.enabled:
@@ -286,14 +310,6 @@ def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
         training.batch_size * sum(lengths) / len(lengths),
         tuple(stages),
     )
-
-
-def seconds_per_call(settings: Settings, about: Run, teacher: Denoiser) -> float:
-    """Seconds per call of one sample. All samples share the first call of a generation, which costs almost nothing."""
-    num = settings.training.batch_size
-    with about.autocast():
-        made = generate(about.domain, teacher, settings=SamplerSettings(steps=3), num=num, batch_size=num)
-    return made.seconds / (2 * num)
 
 
 def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirectory) -> dict[str, Any]:
@@ -317,29 +333,10 @@ def card(settings: Settings, engine: Engine, teacher: Denoiser, opened: RunDirec
     }
 
 
-def save_student(made: Distilled, about: Mapping[str, Any], opened: RunDirectory) -> None:
+def save_student(made: Distilled, opened: RunDirectory) -> None:
     """Write ``student/``: weights, scorer and the card that ``sample`` reads."""
     folder = opened.path / "student"
-    written = save_model(folder, made.student, about)
+    written = save_model(folder, made.student, made.about)
     if made.scorer is not None:
         save_scorer(folder, made.scorer)
-    opened.note(hashes={"teacher": about["teacher"]["hash"], "student": written["sha256"]})
-
-
-def _write_samples(domain: Domain, examples: Mapping[str, Any], opened: RunDirectory) -> None:
-    """Write a few of the student's sequences as samples of the run, and print those of one number of steps."""
-    own = [label for label in examples if label.startswith("student")]
-    if not own:
-        return
-    chosen: list[Sample] = []
-    for label in own:
-        chosen += [
-            Sample(s.text, f"{s.id}_{len(chosen) + i}", s.tokens, {**s.info, "made_by": label.replace(" ", "_")})
-            for i, s in enumerate(examples[label], start=1)
-        ]
-    path: Path = opened.path / f"samples{domain.suffix}"
-    domain.write(path, chosen)
-    registry().notify("samples", run_dir=opened.path, samples=chosen, record={"file": path.name})
-    shown = own[len(own) // 2]
-    print(f"{shown}:", *(f"  {sample.text}" for sample in examples[shown]), sep="\n")
-    print_path("samples", path)
+    opened.note(hashes={"teacher": made.about["teacher"]["hash"], "student": written["sha256"]})

@@ -114,7 +114,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         network = new_model(settings.sizes, domain, settings.seed).to(machine.device)
         note_machine(opened, machine, network)
         calls = training_calls(settings.training, PRETRAINED)
-        blocks = Blocks.of(settings.compile, about, network, calls, settings.training.seconds)
+        blocks = Blocks.of(settings.compile, about, network, calls, settings.training.seconds, settings.parallel)
         with opened.stage("training"), within(), blocks.running(opened):
             objective, keeper = (
                 settings.rules.prepare(materials(settings, about, network)),
@@ -126,7 +126,9 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             blocks.stop(parallel.name, settings.training)
             engine = Engine(objective, about, settings.training, keeper, "pretrain", stream, parallel)
             curve = engine.train()
+            engine.release()
             network = parallel.whole(network)
+            parallel.close()
         opened.note(updates=engine.updates)
         if processes.first:
             folder = save(network, card(settings, engine, opened), opened)

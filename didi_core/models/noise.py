@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import torch
+
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT
 from didi_core.streams import seeded
@@ -30,9 +32,14 @@ def with_noise(denoiser: Denoiser, size: int, seed: int) -> Denoiser:
         )
     if has:
         raise InputError(f"student.noise={size}: the teacher reads {has} numbers already. Set student.noise={has}.")
-    with seeded(seed, "noise"):
-        made = DiT(replace(denoiser.config, noise=size), denoiser.vocabulary)
-    kept = {name: value for name, value in made.state_dict().items() if name.startswith("noise_map.")}
-    made.load_state_dict({**kept, **denoiser.state_dict()})
+    config = replace(denoiser.config, noise=size)
+    with seeded(seed, "noise"):  # the map is drawn before the blocks, so that one of them is enough
+        drawn = DiT(replace(config, layers=1), denoiser.vocabulary).noise_map
+    assert drawn is not None, "there is a size"
+    with torch.device("meta"):  # the other weights are the denoiser's
+        made = DiT(config, denoiser.vocabulary)
     device = next(denoiser.parameters()).device
-    return made.to(device).train(denoiser.training)
+    made.noise_map = drawn if device.type == "meta" else drawn.to(device)  # of an outline, it alone has values
+    held = {name: value.clone() for name, value in denoiser.state_dict().items()}
+    made.load_state_dict({**held, **made.noise_map.state_dict(prefix="noise_map.")}, assign=True)
+    return made.train(denoiser.training)

@@ -18,8 +18,9 @@ from didi_core.objectives.reference import Batches, SampleReference
 from didi_core.run import Run
 from didi_core.streams import seeded
 from didi_core.training.objective import Collapse, Learner, Objective, Scalars
+from didi_core.training.outlines import on_device
 from didi_core.training.settings import TrainingSettings
-from didi_core.types import Denoiser, Scorer
+from didi_core.types import Denoiser, NoisyDenoiser, Scorer
 
 
 class Adapting(Protocol):
@@ -42,6 +43,8 @@ class Materials:
     teacher: frozen and in eval mode; None in ``pretrain``.
     teacher_samples: (number, calls of each) -> the teacher's sequences on the CPU, drawn once and kept with the run.
     adapter: makes an adapter of a copy of the teacher, (network, name) -> network; None where copies learn in full.
+    outline: the teacher without values, of which copies are made where several processes may share the networks; they
+        get their values after ``prepare`` (``didi_core.training.outlines``). None where copies have them at once.
     collapse: the run stops when the student's entropy falls below this fraction of the teacher's.
     validate_every, validation_batches: steps between validations, and their number of batches.
     """
@@ -55,6 +58,7 @@ class Materials:
     adapter: Adapting | None = None
     validate_every: int = 1
     validation_batches: int = 1
+    outline: Denoiser | None = None
 
     @property
     def frozen(self) -> Denoiser:
@@ -80,12 +84,14 @@ class Materials:
 
         name: of the learner it becomes.
         """
-        return self._learning(copy.deepcopy(self.frozen).requires_grad_(True), name)
+        return self._learning(copy.deepcopy(self.outline or self.frozen).requires_grad_(True), name)
 
     def scorer(self, trainable_blocks: int) -> Scorer:
         """A fresh scorer on a copy of the teacher's trunk, or on an adapter of it, on the device of the run."""
+        noisy = isinstance(self.frozen, NoisyDenoiser) and self.frozen.noise_size > 0  # a trunk has it in its weights
+        origin = self.frozen if self.outline is None or noisy else self.outline
         with seeded(self.run.seed, "scorer"):
-            made = self.run.domain.scorer(self.frozen, trainable_blocks).to(self.run.device)
+            made = on_device(self.run.domain.scorer(origin, trainable_blocks), self.run.device)
         return self._learning(made, "scorer")
 
     def _learning(self, network: Network, name: str) -> Network:

@@ -131,6 +131,13 @@ class Engine:
         self.result.learner.network.eval()
         return self.curve.values
 
+    def release(self) -> None:
+        """Give up what only training needs: gradients, AdamW's numbers and averages. The networks stay."""
+        for trainee in self.trainees:
+            trainee.optimiser.zero_grad(set_to_none=True)
+            trainee.optimiser.state.clear()
+            trainee.ema = None
+
     def _activations(self) -> AbstractContextManager[None]:
         """Whether blocks keep their activations or compute them again."""
         if not self.training.activation_checkpointing:

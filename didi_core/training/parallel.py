@@ -19,6 +19,7 @@ from didi_core.processes import Processes
 from didi_core.run import Run
 from didi_core.training.components import GIB, expected, largest_gradients
 from didi_core.training.objective import Learner
+from didi_core.training.outlines import fill
 
 REPLICATE, SHARD, AUTO = "replicate", "shard", "auto"
 PARALLEL = (AUTO, REPLICATE, SHARD)
@@ -32,8 +33,9 @@ class Parallel(Protocol):
     @property
     def name(self) -> str: ...
 
-    def place(self, network: nn.Module) -> None:
-        """Take charge of a network, in place, before it has an optimiser."""
+    def place(self, network: nn.Module, like: Sequence[nn.Module] = ()) -> None:
+        """Take charge of a network, in place, before it has an optimiser. Where it is an outline, it gets the values of
+        ``like``."""
         ...
 
     def phase(self, learner: nn.Module | None = None) -> AbstractContextManager[None]:
@@ -45,7 +47,11 @@ class Parallel(Protocol):
         ...
 
     def whole(self, network: N) -> N:
-        """The network with all of its weights, on every process, after training."""
+        """The network with all of its weights, on every process, after training. Nothing else is left of it."""
+        ...
+
+    def close(self) -> None:
+        """Give up the parts of networks that nobody has asked for whole."""
         ...
 
 
@@ -56,8 +62,9 @@ class Replicated:
     processes: Processes
     name: str = REPLICATE
 
-    def place(self, network: nn.Module) -> None:
-        """Nothing."""
+    def place(self, network: nn.Module, like: Sequence[nn.Module] = ()) -> None:
+        """Give an outline its values."""
+        fill(network, like)
 
     def phase(self, learner: nn.Module | None = None) -> AbstractContextManager[None]:
         return nullcontext()
@@ -67,6 +74,9 @@ class Replicated:
 
     def whole(self, network: N) -> N:
         return network
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
@@ -107,14 +117,14 @@ def _bytes(module: nn.Module) -> int:
 
 
 def chosen(wanted: str, run: Run, learners: Sequence[Learner], frozen: Sequence[nn.Module]) -> tuple[Parallel, str]:
-    """What the key ``parallel`` asks for, or what fits where it is ``auto``; frozen networks are sharded too.
+    """What the key ``parallel`` asks for, or what fits where it is ``auto``. All networks are placed.
 
     Returns:
         it, and the reason.
     """
     processes = run.processes
     if processes.size == 1:
-        return Replicated(processes), "one process"
+        return _placed(Replicated(processes), learners, frozen), "one process"
     if wanted == AUTO and shared(learners, frozen):
         wanted, reason = REPLICATE, "auto: networks share weights"
     elif wanted == AUTO:
@@ -128,13 +138,24 @@ def chosen(wanted: str, run: Run, learners: Sequence[Learner], frozen: Sequence[
     else:
         reason = "asked for"
     if wanted == REPLICATE:
-        return Replicated(processes), reason
+        return _placed(Replicated(processes), learners, frozen), reason
     from didi_core.training.sharding import Sharded
 
-    made = Sharded(processes, run.device)
+    return _placed(Sharded(processes, run.device), learners, frozen), reason
+
+
+def _placed(how: Parallel, learners: Sequence[Learner], frozen: Sequence[nn.Module]) -> Parallel:
+    """The frozen networks first, so that outlines are filled from parts of them."""
     for network in frozen:
-        made.place(network)
-    return made, reason
+        how.place(network)
+    for learner in learners:
+        how.place(learner.network, frozen)
+    return how
+
+
+def outlines(wanted: str, run: Run) -> bool:
+    """Whether copies of the teacher are outlines until ``chosen`` has them placed: they may be sharded."""
+    return run.processes.size > 1 and wanted != REPLICATE
 
 
 def memory(device: torch.device) -> int:

@@ -15,7 +15,6 @@ Gradients are averaged in the same way, a block at a time during the backward pa
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import warnings
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ from torch.nn import functional as F
 
 from didi_core.processes import Processes, together
 from didi_core.training.optimiser import local
+from didi_core.training.outlines import fill, outlined
 from didi_core.training.parallel import SHARD, N, blocks_of
 
 # Names of torch 2.13 and of 2.11.
@@ -196,24 +196,26 @@ class Sharded:
     name = SHARD
 
     def __init__(self, processes: Processes, device: torch.device) -> None:
-        mesh = init_device_mesh(device.type, (processes.size,))
+        with together():
+            mesh = init_device_mesh(device.type, (processes.size,))
         self.agreement = Agreement(processes, mesh)
         self.bare: dict[int, nn.Module] = {}
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nobody writes into it
 
-    def place(self, network: nn.Module) -> None:
-        """Shard a network in place."""
+    def place(self, network: nn.Module, like: Sequence[nn.Module] = ()) -> None:
+        """Shard a network in place. An outline gets its shards from those of ``like``: it is never whole."""
         if id(network) in self.bare:
             return
-        self.bare[id(network)] = without_weights(network)
+        self.bare[id(network)] = outlined(network)
         mesh = self.agreement.mesh
         blocks: list[Any] = [*blocks_of(network)]
         for block in blocks:
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        return_freed(mesh.device_type)
+            return_freed(mesh.device_type)
         root: Any = fully_shard(network, mesh=mesh, reshard_after_forward=False)
         root.set_requires_gradient_sync(False)  # ours are averaged by agreement
         root.set_reshard_after_backward(False, recurse=False)  # at the end of the phase
+        fill(network, like)
         root._get_fsdp_state()._lazy_init()  # FSDP does so in ``forward``, and networks are called by other methods
         for block in blocks:
             block.set_modules_to_backward_prefetch([block])  # nothing but what is used
@@ -260,7 +262,8 @@ class Sharded:
 
     @torch.no_grad()
     def whole(self, network: N) -> N:
-        """The network with whole weights, as it was before it was sharded, on every process."""
+        """The network with whole weights, as it was before it was sharded, on every process. Shards are freed one by
+        one on the way: it cannot be trained any more."""
         if id(network) not in self.bare:
             return network
         made: Any = self.bare[id(network)]
@@ -270,12 +273,20 @@ class Sharded:
                 with together():
                     value = state[name].full_tensor()
                 filled[id(empty)] = nn.Parameter(value, requires_grad=empty.requires_grad)
+                local(state[name]).untyped_storage().resize_(0)
             owner, _, last = name.rpartition(".")
             setattr(made.get_submodule(owner), last, filled[id(empty)])
         for name, buffer in made.named_buffers():
             buffer.copy_(network.get_buffer(name))
         restored: N = made.train(network.training)
         return restored
+
+    def close(self) -> None:
+        """Free the shards that are left."""
+        for unit in self.agreement.units:
+            for shard in unit.shards:
+                local(shard).untyped_storage().resize_(0)
+        return_freed(self.agreement.mesh.device_type)
 
 
 def return_freed(device: str) -> None:
@@ -288,12 +299,3 @@ def return_freed(device: str) -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if device == "cpu" and trim is not None:
         trim(0)
-
-
-def without_weights(network: N) -> N:
-    """A copy of a network whose parameters have shapes and no storage."""
-    memo: dict[int, Any] = {
-        id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
-        for p in network.parameters()
-    }
-    return copy.deepcopy(network, memo)

@@ -168,6 +168,18 @@ def test_the_result_ends_with_its_averaged_weights_in_eval_mode() -> None:
     assert torch.equal(line.networks["line"].weight, made.result.ema.shadow["weight"])
 
 
+def test_released_it_holds_no_more_than_the_networks() -> None:
+    made = engine(Line(TRAINING))
+    made.train()
+    assert all(trainee.optimiser.state for trainee in made.trainees) and made.result.ema is not None
+    before = made.result.learner.network.weight.clone()
+    made.release()
+    for trainee in made.trainees:
+        assert not trainee.optimiser.state and trainee.ema is None
+        assert all(parameter.grad is None for parameter in trainee.parameters)
+    assert torch.equal(made.result.learner.network.weight, before)
+
+
 def test_what_one_loss_leaves_in_another_network_moves_nothing() -> None:
     """The line's loss has a gradient for the critic, which must not be in the critic's next update."""
     training = replace(TRAINING, steps=2)
