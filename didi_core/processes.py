@@ -6,6 +6,9 @@ same with hooks around ``forward``. Here networks are called through ``trunk`` a
 and not always with all of their parameters, so those hooks would miss calls or wait for gradients that never come. The
 price is that communication does not overlap with the backward pass.
 
+A process that is stopped breaks no connection, so each gives signs of life through the store, in a thread, while it
+computes or waits (``Pulse``). Who hears none of another for some minutes ends the run.
+
 Work that is numbered, such as batches of samples and designs to score, is dealt out by ``mine`` and collected by
 ``gather``; its results do not depend on who did what. Only process 0 prints, shows progress and writes results.
 Nothing here needs ``torch`` until there are several processes.
@@ -17,12 +20,13 @@ import contextlib
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from didi_core.errors import DidiError, InputError, counted, first_line
+from didi_core.errors import DidiError, InputError, counted, first_line, warn
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 STARTED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # variables that torchrun sets
 PATIENCE = timedelta(days=7)  # how long processes wait while process 0 samples or measures
+EXCHANGE = timedelta(minutes=30)  # how long gloo and NCCL wait for a process that lives and takes no part
+SILENCE = 600.0  # seconds without a sign of life after which a process counts as lost; ``training.timeout`` sets it
+FAILURE = "failure"  # key under which the first process that fails says so
 BUCKET = 2**24  # numbers in one message
 
 
@@ -43,11 +50,17 @@ class Processes:
     size: int = 1
     waiting: Any = None  # process group with a long timeout
     store: Any = None  # key-value store that all can read, even after one has ended
+    pulse: Pulse | None = None
 
     @property
     def first(self) -> bool:
         """Whether this is process 0, which writes, prints and shows progress."""
         return self.rank == 0
+
+    def allow_silence(self, seconds: float) -> None:
+        """Set how long another process may give no sign of life."""
+        if self.pulse is not None:
+            self.pulse.limit = seconds
 
     def backend(self, device: torch.device) -> str | None:
         """Communication backend for gradients on that device; None for a single process."""
@@ -155,6 +168,62 @@ class Processes:
             dist.all_reduce(values)
 
 
+class Pulse:
+    """Signs of life of one process, and its ear for the next one: so all are heard, however many there are.
+
+    Time is counted in turns of a thread, so a job that is stopped and continued as a whole has missed nothing.
+
+    limit: seconds of silence, or after another process has failed, in which this one ends.
+    """
+
+    def __init__(self, rank: int, size: int, store: Any, limit: float = SILENCE) -> None:
+        self.rank, self.size, self.store, self.limit = rank, size, store, limit
+        self.silent = self.failed = self.unanswered = 0.0
+        self.over = threading.Event()
+        self.store.set(f"pulse/{rank}", "0")
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two signs."""
+        return min(self.limit / 10, 15.0)
+
+    def start(self) -> None:
+        for act in (self._give_signs, self._listen):
+            threading.Thread(target=act, name="pulse", daemon=True).start()
+
+    def stop(self) -> None:
+        self.over.set()
+
+    def _give_signs(self) -> None:
+        """It waits where the store does not answer; ``_listen`` goes on then."""
+        count, heard = 0, b""
+        while not self.over.wait(self.interval):
+            with contextlib.suppress(RuntimeError):  # of a store that is gone, which is silence too
+                self.store.set(f"pulse/{self.rank}", str(count := count + 1))
+                now = self.store.get(f"pulse/{(self.rank + 1) % self.size}")
+                self.failed += self.interval if self.store.check([FAILURE]) else 0.0
+                self.silent, self.unanswered, heard = (self.silent if now == heard else 0.0), 0.0, now
+
+    def _listen(self) -> None:
+        while not self.over.wait(self.interval):
+            self.silent += self.interval
+            self.unanswered += self.interval
+            if max(self.silent, self.failed) > self.limit:
+                self._end()
+
+    def _end(self) -> None:
+        """End the process, whatever it waits for. It says why, unless another one has failed before."""
+        code = DidiError.exit_code
+        reports, code = (True, code) if self.unanswered > self.limit else first_failure(code, self.store)
+        if reports and not self.over.is_set():
+            warn(
+                f"process {self.rank} of {self.size} has had no sign of life from process "
+                f"{(self.rank + 1) % self.size} for {self.limit / 60:.3g} min: it was stopped, or its machine does not "
+                "answer. What was finished is kept: repeat the command."
+            )
+        os._exit(code)
+
+
 _current = Processes()
 _joins = itertools.count()
 
@@ -189,12 +258,17 @@ def joined() -> Iterator[Processes]:
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         yield _current
     _current.wait()
+    if _current.pulse is not None:
+        _current.pulse.stop()
     dist.destroy_process_group()
     _current = Processes()
 
 
-def first_failure(code: int) -> tuple[bool, int]:
+def first_failure(code: int, store: Any = None) -> tuple[bool, int]:
     """Which process failed first.
+
+    Args:
+        store: a connection of its own, for another thread.
 
     Returns:
         whether it is this process, which then reports the error; and the exit code of the first to fail.
@@ -203,7 +277,7 @@ def first_failure(code: int) -> tuple[bool, int]:
         return True, code
     mine = f"{_current.rank} {code}"
     try:
-        failed = _current.store.compare_set("failure", "", mine).decode()
+        failed = (store or _current.store).compare_set(FAILURE, "", mine).decode()
     except RuntimeError:  # the process that held the store has ended
         return True, code
     return failed == mine, int(failed.split()[1])
@@ -239,13 +313,16 @@ def _meet() -> Processes:
     try:
         shared, rank, size = next(rendezvous("env://"))
         store = PrefixStore(f"didi_core/{next(_joins)}", shared)
+        pulse = Pulse(rank, size, store.clone())
         backend = "cpu:gloo,cuda:nccl" if gpus and dist.is_nccl_available() else "gloo"
-        dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size)
+        group = PrefixStore("group", store)
+        dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=EXCHANGE)
         waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise DidiError(f"the processes did not find each other at {place}: {first_line(error)}") from error
-    return Processes(rank, size, waiting, store)
+    pulse.start()
+    return Processes(rank, size, waiting, store, pulse)
 
 
 @contextlib.contextmanager
@@ -258,8 +335,6 @@ def together() -> Iterator[None]:
             f"process {_current.rank} of {_current.size} lost the connection to another one, which may have been "
             f"killed or have run out of memory ({first_line(error)}). What was finished is kept: repeat the command."
         ) from error
-
-
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

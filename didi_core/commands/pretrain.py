@@ -97,6 +97,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     """
     machine, processes = Machine.of(settings.device, settings.precision), current()
     processes.check_device(machine.device)
+    processes.allow_silence(60 * settings.training.timeout)
     settings.rules.check(settings.training, processes.size)
     domain = make_domain(settings.domain, settings.data)
     about = make_run(settings, domain, machine)

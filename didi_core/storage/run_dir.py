@@ -24,7 +24,7 @@ RECORD, LOCK = "run.json", ".lock"
 # blocks are compiled and networks sharded, which moves results less than another machine does.
 HARMLESS = (
     "run_dir", "cache", "resume", "dry_run", "out", "compile", "parallel",
-    "training.activation_checkpointing", "training.log_every", "training.checkpoint_every",
+    "training.activation_checkpointing", "training.timeout", "training.log_every", "training.checkpoint_every",
 )  # fmt: skip
 SLICES = "training.accumulate"  # with another number of processes another, so that the batch is cut into as many slices
 PACKAGES = (

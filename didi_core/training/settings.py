@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from didi_core.errors import InputError, at_least, counted
+from didi_core.errors import InputError, at_least, counted, positive
 from didi_core.training.optimiser import OptimiserSettings, checked
 
 
@@ -18,6 +18,7 @@ class TrainingSettings:
     batch_size: sequences per update, over all processes.
     accumulate: slices into which a process cuts its rows; their gradients add up to those of the whole.
     activation_checkpointing: blocks keep their inputs only, and are computed again in the backward pass.
+    timeout: minutes without a sign of life of another process after which all end.
     ema: decay of the moving average of the weights, which is the result at the end.
     """
 
@@ -26,6 +27,7 @@ class TrainingSettings:
     batch_size: int = 32
     accumulate: int = 1
     activation_checkpointing: bool = False
+    timeout: float = 10.0
     lr: float = 1e-3
     warmup: int = 100
     final: float = 0.0
@@ -42,6 +44,7 @@ class TrainingSettings:
             raise InputError(
                 f"training.seconds={self.seconds} is out of range: a time in seconds, or 0 to train for training.steps."
             )
+        positive("training.", timeout=self.timeout)
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"training.accumulate={self.accumulate} must divide training.batch_size={self.batch_size}."

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from didi_core.errors import DidiError
-from didi_core.processes import Processes
+from didi_core.processes import Processes, together
 from didi_core.storage.files import sha256
 
 OPTIMISER = {"state", "param_groups"}  # keys of torch's state of an optimiser
@@ -42,7 +42,8 @@ def write_shards(folder: Path, states: Mapping[str, Mapping[str, Any]], processe
     """
     flat = {f"{name}/{key}": value for name, state in states.items() for key, value in _flat(state).items()}
     group = processes.waiting
-    _checked(lambda: save(flat, storage_writer=FileSystemWriter(folder), process_group=group))
+    with together():  # what fails in a process itself is a CheckpointException
+        _checked(lambda: save(flat, storage_writer=FileSystemWriter(folder), process_group=group))
     own = [*folder.glob(f"__{processes.rank}_*"), *(folder.glob(".metadata") if processes.first else [])]
     gathered = processes.gather({path.name: sha256(path) for path in own})
     return {name: digest for one in gathered for name, digest in one.items()}

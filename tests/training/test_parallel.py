@@ -7,11 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from process_group import alone, outcome, start
 from safetensors.torch import load_file
 from tolerance import close
@@ -20,7 +23,7 @@ from didi_core.cli import check_parallel
 from didi_core.errors import InputError
 from didi_core.objectives.advantage import BaselineSettings
 from didi_core.objectives.didi import Didi
-from didi_core.processes import Processes
+from didi_core.processes import Processes, Pulse
 from didi_core.storage.files import sha256
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.training.engine import mean_scalars
@@ -122,6 +125,37 @@ def test_a_run_goes_on_with_as_many_processes_as_it_began_with(tmp_path: Path) -
     with pytest.raises(InputError, match=r"begun by 2 process\(es\), and 1 would continue.*Start 2"):
         RunDirectory.open(tmp_path / "run", {}, ()).__enter__()
     assert "continued" not in json.loads((tmp_path / "run" / "run.json").read_text())
+
+
+# --- signs of life
+
+
+@pytest.mark.parametrize("silent", ["other", "store", "nobody", "failed"])
+def test_a_process_ends_where_the_next_one_gives_no_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], silent: str
+) -> None:
+    """Whatever it waits for; and where the store does not answer, or another one has failed before."""
+    ended, asked = threading.Event(), list[int]()
+    monkeypatch.setattr("os._exit", lambda code: (asked.append(code), ended.set(), pulse.stop()))
+    store = dist.HashStore()
+    monkeypatch.setattr("didi_core.processes._current", Processes(0, 2, store=store))
+    if silent == "failed":
+        store.set("failure", "1 2")
+    pulse, other = Pulse(0, 2, store, 0.3), Pulse(1, 2, store, 0.3)
+    if silent == "store":
+        mute = SimpleNamespace(set=lambda *_: ended.wait(), get=lambda _: b"", check=lambda _: False)
+        monkeypatch.setattr(pulse, "store", mute)
+    pulse.start()
+    if silent in ("nobody", "failed"):
+        other.start()
+    assert ended.wait(0.6 if silent == "nobody" else 10.0) == (silent != "nobody")
+    pulse.stop()
+    other.stop()
+    said = capsys.readouterr().err
+    assert asked[:1] == {"nobody": [], "failed": [2]}.get(silent, [1])
+    assert said.count("process 0 of 2 has had no sign of life from process 1 for 0.005 min") == (
+        silent in ("other", "store")
+    )
 
 
 # --- two processes

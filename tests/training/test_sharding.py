@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from process_group import outcome
+from process_group import outcome, start
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -303,7 +303,7 @@ def test_losses_and_weights_are_those_of_replicated_training(what: str) -> None:
     [
         ("killed", [1, -signal.SIGKILL], "process 0 of 2 lost the conn.*repeat"),
         ("nan", [1, 1], "step 1: loss is nan. The last checkpoint is intact"),
-        ("stopped", [130, 130], "interrupted. What was written is whole"),
+        ("asked", [130, 130], "interrupted. What was written is whole"),
     ],
 )
 def test_a_fault_of_one_process_ends_all_with_one_message(
@@ -314,3 +314,33 @@ def test_a_fault_of_one_process_ends_all_with_one_message(
     assert ended == codes, err
     said = [line for told in err for line in told.splitlines() if line.startswith("didi_core:")]
     assert len(said) == 1 and re.search(message, said[0]), err
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_ends_all_with_one_message() -> None:
+    """It breaks no connection: the other one misses its signs of life. Continued, it ends too, and says nothing."""
+    started, store = start([SCRIPT, "stopped", "shard"])
+    _, said = started[0].communicate(timeout=60)
+    assert started[0].returncode == 1
+    assert "process 0 of 2 has had no sign of life from process 1 for 0.0167 min: it was stopped, or" in said
+    assert said.count("didi_core:") == 1 and started[1].poll() is None
+    started[1].send_signal(signal.SIGCONT)
+    _, said = started[1].communicate(timeout=60)
+    assert started[1].returncode == 1 and "didi_core:" not in said, said
+    del store
+
+
+@pytest.mark.slow
+def test_a_kill_while_a_sharded_checkpoint_is_written_leaves_the_one_before(tmp_path: Path) -> None:
+    """Between the shards and the manifest, then before one process has written its shards. The same command goes on."""
+    for fault, codes, there in (("manifest", [-signal.SIGKILL, 1], 1), ("shards", [1, -signal.SIGKILL], 3)):
+        ended, _, err = outcome([SCRIPT, "kept", fault, str(tmp_path)])
+        assert ended == codes, err
+        said = [line for told in err for line in told.splitlines() if line.startswith("didi_core:")]
+        assert len(said) == 1 and re.search(r"process \d of 2 lost the connection to another one", said[0]), err
+        found = FolderKeeper(tmp_path, run="r").checkpoints()
+        assert found[-1].name == f"step_{there:07d}" and (found[-1] / "manifest.json").is_file()
+    codes, _, err = outcome([SCRIPT, "kept", "none", str(tmp_path)])
+    assert codes == [0, 0], err
+    assert all(float(told.splitlines()[-1]) == 0 for told in err), "the weights of a run that was not killed"
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step_0000003", "step_0000004"]
