@@ -313,7 +313,7 @@ def _meet() -> Processes:
     try:
         shared, rank, size = next(rendezvous("env://"))
         store = PrefixStore(f"didi_core/{next(_joins)}", shared)
-        pulse = Pulse(rank, size, store.clone())
+        pulse = Pulse(rank, size, store.clone())  # type: ignore[attr-defined]  # torch's stub lacks it
         backend = "cpu:gloo,cuda:nccl" if gpus and dist.is_nccl_available() else "gloo"
         group = PrefixStore("group", store)
         dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=EXCHANGE)

@@ -23,7 +23,11 @@ from torch import nn
 from didi_core import processes as runtime
 from didi_core.cli import guarded
 from didi_core.commands.common import make_domain
+from didi_core.device import Machine
 from didi_core.models.dit import DiT, DiTConfig
+from didi_core.models.experts import ExpertsConfig
+from didi_core.models.llama import Llama, LlamaConfig
+from didi_core.models.masters import with_master_weights
 from didi_core.models.noise import with_noise
 from didi_core.objectives.base import Materials
 from didi_core.objectives.registry import read_objective
@@ -31,6 +35,7 @@ from didi_core.processes import Processes
 from didi_core.run import Run
 from didi_core.streams import seeded
 from didi_core.training import sharded_state, state
+from didi_core.training.components import components, expected
 from didi_core.training.engine import Engine
 from didi_core.training.objective import Learner, Objective, Slice, Terms
 from didi_core.training.optimiser import OptimiserSettings, local
@@ -44,7 +49,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "didi": {"reference": "data", "baseline": {"group": 4}, "reward": [{"kind": "scorer", "warmup": 1}]},
     "idlm": {"anchor": {"kl": 0.1}},
     "sdtt": {"round_updates": 2},
+    "large": {},
 }
+EXPERTS = ExpertsConfig(count=8, chosen=2, width=8, shared=1, groups=2, chosen_groups=1, dense=1, scale=2.0)
 
 
 def small_model(noise: int = 0) -> DiT:
@@ -53,21 +60,33 @@ def small_model(noise: int = 0) -> DiT:
     return made.eval()
 
 
+def large_model() -> Llama:
+    """A network like LLaDA2's, whose first layer is as LLaDA's; in bf16, as the files are."""
+    rows = DOMAIN.vocabulary.size + 2
+    sizes = LlamaConfig(32, 2, 4, 2, 8, 48, rows, rows - 1, qk_norm=True, block=4, experts=EXPERTS)
+    with seeded(0, "large"):
+        return Llama(sizes, DOMAIN.vocabulary).to(torch.bfloat16).eval()
+
+
 def trained(kind: str, parallel: str, here: Processes) -> tuple[list[dict[str, float]], list[float]]:
     """Scalars of four steps, and the weights at their end. What is sharded begins as outlines, as in ``distill``."""
-    run, teacher = Run(DOMAIN, processes=here), small_model().requires_grad_(False)
+    large = kind == "large"
+    teacher = (large_model() if large else small_model()).requires_grad_(False)
+    plain, names = type(teacher), [*teacher.state_dict()]
+    run = Run(DOMAIN, Machine(torch.device("cpu"), "bf16" if large else "fp32"), processes=here)
     outline = outlined(teacher) if parallel == "shard" else None
     training = TrainingSettings(steps=4, batch_size=16, lr=1e-3, warmup=0, clip=0.5, ema=0.9, log_every=1, accumulate=2)
-    student = with_noise(outline or teacher, 2 if kind == "idlm" else 0, 0).requires_grad_(True)
+    student = with_master_weights(with_noise(outline or teacher, 2 if kind == "idlm" else 0, 0).requires_grad_(True))
 
     def samples(num: int, steps: int) -> torch.Tensor:
         return torch.as_tensor(next(DOMAIN.batches("train", num, 0)))
 
-    objective = read_objective({"kind": kind, **KINDS[kind]}, "distill").prepare(
+    objective = read_objective({"kind": "idlm" if large else kind, **KINDS[kind]}, "distill").prepare(
         Materials(run, training, student, teacher, samples, outline=outline)
     )
     learners = [learner.network for learner in objective.learners()]
     assert all(map(is_outline, learners)) == (parallel == "shard")
+    planned = [one.shard(here.size) for one in expected({"teacher": teacher}, objective.learners())]
     how, _ = chosen(parallel, run, objective.learners(), [teacher])
     assert not any(map(is_outline, learners))
     if parallel == "shard":
@@ -76,11 +95,14 @@ def trained(kind: str, parallel: str, here: Processes) -> tuple[list[dict[str, f
     keeper = Memory()
     engine = Engine(objective, run, training, keeper, "test", partial(run.stream, "test"), how)
     engine.train()
+    if parallel == "shard":  # as planned, but for rows that do not divide evenly and AdamW's counts of its steps
+        for one, other in zip(components({"teacher": teacher}, engine.trainees), planned, strict=True):
+            assert abs(one.kept - other.kept) < 0.02 * other.kept + 4000, (one, other)
     engine.release()
     lines = [{k: v for k, v in scalars.items() if k != "seconds"} for _, scalars in keeper.lines]
     whole = how.whole(student)
     if isinstance(how, Sharded):
-        assert type(whole) is DiT and how.whole(teacher).state_dict().keys() == small_model().state_dict().keys()
+        assert type(whole) is plain and [*how.whole(teacher).state_dict()] == names
         how.close()
         assert not any(local(s).untyped_storage().nbytes() for unit in how.agreement.units for s in unit.shards)
     return lines, torch.cat([p.detach().flatten() for p in whole.parameters()]).tolist()

@@ -272,9 +272,8 @@ def computed_plan(settings: Settings, about: Run) -> Sized | None:
         masked = domain.template(domain.lengths(num, generator(settings.seed, "plan")))
         return settings.rules.prepare(replace(given, teacher_samples=lambda *_: masked.clamp_max(1)))
 
-    outline = Outline(
-        settings.domain, settings.data, settings.teacher, settings.training, about.processes.size, prepare
-    )
+    size, parallel = about.processes.size, settings.parallel
+    outline = Outline(settings.domain, settings.data, settings.teacher, settings.training, size, parallel, prepare)
     return plan_of_sizes(outline, about.domain, about)
 
 

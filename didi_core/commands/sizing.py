@@ -19,6 +19,7 @@ from didi_core.run import Run
 from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.streams import generator, seeded
 from didi_core.training.objective import Objective, Slice
+from didi_core.training.parallel import SHARD
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.sizing import Sized, graph_layers, print_sized, shrunk, sized
 from didi_core.types import Denoiser, Domain
@@ -30,7 +31,8 @@ SHORT = 32  # tokens of the sequences on which activations are counted, if they 
 class Outline:
     """The run whose size is asked for.
 
-    data: the keys of the domain. prepare: makes the objective of a run from a teacher, as the command does.
+    data: the keys of the domain. parallel: what is asked of several processes. prepare: makes the objective of a run
+        from a teacher, as the command does.
     """
 
     domain: str
@@ -38,6 +40,7 @@ class Outline:
     teacher: str
     training: TrainingSettings
     processes: int
+    parallel: str
     prepare: Callable[[Run, Denoiser], Objective[Any]]
 
 
@@ -51,7 +54,8 @@ def plan_of_sizes(asked: Outline, domain: Domain, about: Run) -> Sized | None:
     learners = asked.prepare(on_meta, teacher).learners()
     rows, width = asked.training.slice_size(asked.processes), _width(domain)
     layers = round(_counted(asked, domain, teacher, about) * width)
-    planned = sized(teacher, learners, layers, rows, rows * width)
+    shards = asked.processes if asked.parallel == SHARD else 1
+    planned = sized(teacher, learners, layers, rows, rows * width, shards)
     print_sized(planned, asked.teacher)
     return planned
 

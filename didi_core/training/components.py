@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -32,6 +32,11 @@ class Component:
     def kept(self) -> int:
         """What it takes between updates; its gradients are there while it learns."""
         return self.weights + self.optimiser + self.ema
+
+    def shard(self, processes: int) -> Component:
+        """What one of so many processes holds of it."""
+        sizes = {name: getattr(self, name) // processes for name in ("weights", "gradients", "optimiser", "ema")}
+        return replace(self, **sizes)
 
 
 def largest_gradients(networks: Iterable[Component]) -> int:

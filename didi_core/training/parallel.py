@@ -100,10 +100,15 @@ class Needs:
         """Of these networks in so many processes. Gradients are those of the largest learner: one learns at a time."""
         parts = expected({str(number): network for number, network in enumerate(frozen)}, learners)
         together = sum(one.kept for one in parts) + largest_gradients(parts)
-        networks = [*frozen, *(learner.network for learner in learners)]
-        outside = [_bytes(n) - sum(map(_bytes, blocks_of(n))) for n in networks]  # gathered for a phase
-        block = max((_bytes(block) for n in networks for block in blocks_of(n)), default=0)
-        return cls(together, together // size + sum(outside) + max(outside) + 2 * block)
+        return cls(together, together // size + gathered([*frozen, *(learner.network for learner in learners)]))
+
+
+def gathered(networks: Sequence[nn.Module]) -> int:
+    """Bytes that a process gathers of sharded networks at one time: all outside of their blocks for a phase, with the
+    gradients of one of them, and a block with its own."""
+    outside = [_bytes(n) - sum(map(_bytes, blocks_of(n))) for n in networks]
+    block = max((_bytes(block) for n in networks for block in blocks_of(n)), default=0)
+    return sum(outside) + max(outside) + 2 * block
 
 
 def shared(learners: Sequence[Learner], frozen: Sequence[nn.Module]) -> bool:

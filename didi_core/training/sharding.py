@@ -273,7 +273,7 @@ class Sharded:
                 with together():
                     value = state[name].full_tensor()
                 filled[id(empty)] = nn.Parameter(value, requires_grad=empty.requires_grad)
-                local(state[name]).untyped_storage().resize_(0)
+                _free(state[name], value)
             owner, _, last = name.rpartition(".")
             setattr(made.get_submodule(owner), last, filled[id(empty)])
         for name, buffer in made.named_buffers():
@@ -285,8 +285,15 @@ class Sharded:
         """Free the shards that are left."""
         for unit in self.agreement.units:
             for shard in unit.shards:
-                local(shard).untyped_storage().resize_(0)
+                _free(shard)
         return_freed(self.agreement.mesh.device_type)
+
+
+def _free(shard: Tensor, kept: Tensor | None = None) -> None:
+    """Free the storage of a shard, unless what is kept lies in it, as the whole of a single process may."""
+    storage = local(shard).untyped_storage()
+    if kept is None or kept.untyped_storage().data_ptr() != storage.data_ptr():
+        storage.resize_(0)
 
 
 def return_freed(device: str) -> None:

@@ -20,6 +20,7 @@ from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
 from didi_core.run import Run
 from didi_core.training.components import Component, expected, in_gib, largest_gradients
 from didi_core.training.objective import Learner, Objective, Slice
+from didi_core.training.parallel import gathered
 from didi_core.training.planning import GRADIENTS, memory_table
 
 SMALL = 8  # width of the network on which positions are counted
@@ -30,9 +31,10 @@ SPARE = 0.9  # of a GPU's memory that a run can count on: the rest is fragments,
 
 @dataclass(frozen=True)
 class Sized:
-    """The plan. activations: bytes that the largest backward pass needs. logits: of the head's chunks, with gradients,
-    on the smallest accelerator. setting_up: bytes of the copy that exists while a network is made. positions: of one
-    slice of a step.
+    """The plan of one process. activations: bytes that the largest backward pass needs. logits: of the head's chunks,
+    with gradients, on the smallest accelerator. setting_up: bytes beside the networks while they are made: a copy of
+    the teacher, or the part of it that is not kept. positions: of one slice of a step. shards: processes that share the
+    networks. gathered: bytes that a process gathers of them.
     """
 
     components: tuple[Component, ...]
@@ -41,6 +43,8 @@ class Sized:
     setting_up: int
     rows: int
     positions: int
+    shards: int = 1
+    gathered: int = 0
 
     @property
     def networks(self) -> int:
@@ -53,7 +57,7 @@ class Sized:
     @property
     def peak(self) -> int:
         """Bytes at the worst moment."""
-        return self.networks + max(self.activations + self.logits, self.setting_up)
+        return self.networks + max(self.gathered + self.activations + self.logits, self.setting_up)
 
     def fits(self, gigabytes: int) -> bool:
         """Whether it fits into one accelerator of so many GB."""
@@ -104,35 +108,46 @@ def _counted(networks: Sequence[nn.Module]) -> Iterator[list[int]]:
             hook.remove()
 
 
-def sized(teacher: Llama, learners: Sequence[Learner], layers: int, rows: int, positions: int) -> Sized:
+def sized(
+    teacher: Llama, learners: Sequence[Learner], layers: int, rows: int, positions: int, shards: int = 1
+) -> Sized:
     """The plan of a run.
 
     Args:
         teacher, learners: on the meta device, in the types in which they will be.
         layers: positions times layers with activations, of a slice. rows, positions: of a slice.
+        shards: processes that share the networks; 1 where each holds all of them.
     """
     adapted = all(p.dtype != torch.float32 for p in teacher.parameters()) and any(
         not p.requires_grad for learner in learners for p in learner.network.parameters()
     )
     halves = 0 if adapted else sum(p.numel() for p in learners[-1].network.parameters()) * 2
-    made = expected({"teacher": teacher}, learners)
-    return Sized(
+    whole = expected({"teacher": teacher}, learners)
+    made = tuple(one.shard(shards) for one in whole)
+    plan = Sized(
         made,
         layers * saved_bytes(teacher.config, adapted) + halves,
         LOGITS * CLOSED_ELEMENTS * 4,
-        made[0].weights,
+        whole[0].weights,
         rows,
         positions,
+        shards,
     )
+    if shards == 1:
+        return plan
+    together = gathered([teacher, *(learner.network for learner in learners)])
+    return replace(plan, gathered=together, setting_up=max(whole[0].weights - plan.networks, 0))
 
 
 def print_sized(plan: Sized, teacher: str, console: Console | None = None) -> None:
     """A table of memory by network, and the smallest accelerator that is large enough. teacher: its name."""
     console = console or Console(markup=False)
-    memory = memory_table(f"memory in GiB, computed ({teacher}, bf16)", plan.components)
+    where = f", each of {plan.shards} processes" if plan.shards > 1 else ""
+    memory = memory_table(f"memory in GiB, computed ({teacher}, bf16{where})", plan.components)
     memory.add_section()
     for name, size in (
         (GRADIENTS, plan.gradients),
+        ("gathered", plan.gathered),
         ("layers", plan.activations),
         ("logits", plan.logits),
         ("at start", plan.setting_up),
@@ -141,9 +156,11 @@ def print_sized(plan: Sized, teacher: str, console: Console | None = None) -> No
     memory.add_row("peak", *[""] * 5, in_gib(plan.peak), style="bold")
     console.print(memory)
     enough = next((size for size in GPUS if plan.fits(size)), None)
-    more = f"one accelerator of {enough} GB" if enough else f"none of {GPUS[-1]} GB or less: cut the batch, or adapt"
+    each = "one accelerator" if plan.shards == 1 else f"{plan.shards} accelerators"
+    more = f"{each} of {enough} GB" if enough else f"none of {GPUS[-1]} GB or less: cut the batch, or adapt"
+    start = "there is a copy of the teacher" if plan.shards == 1 else "the teacher is whole"
     console.print(
         f"Needs {more}. Layers and logits are activations of a slice of {plan.rows} sequences of "
         f"{plan.positions // plan.rows} tokens, which training.accumulate cuts; at the start, while networks are made, "
-        "there is a copy of the teacher instead. Computed from config.json: nothing was loaded, timed or written."
+        f"{start} instead. Computed from config.json: nothing was loaded, timed or written."
     )

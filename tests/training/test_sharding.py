@@ -31,12 +31,13 @@ from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory
 from didi_core.training import parallel as module
 from didi_core.training.objective import Learner
-from didi_core.training.optimiser import EMA, OptimiserSettings, adamw, apply_gradients
+from didi_core.training.optimiser import EMA, OptimiserSettings, adamw, apply_gradients, local
+from didi_core.training.outlines import outlined
 from didi_core.training.parallel import Needs, Replicated, blocks_of, chosen
 from didi_core.training.planning import Resident
 from didi_core.training.recomputing import recomputing
 from didi_core.training.settings import TrainingSettings
-from didi_core.training.sharding import return_freed
+from didi_core.training.sharding import Sharded, return_freed
 from didi_core.training.state import FolderKeeper
 from didi_core.types import Vocabulary
 
@@ -281,14 +282,26 @@ def test_shards_that_do_not_fit_are_refused(tmp_path: Path, alone: Processes, ha
     assert all(torch.equal(kept[key], now[key]) for key in kept)
 
 
+def test_a_network_in_one_process_of_shards_is_whole_again(alone: Processes) -> None:
+    """Also one that began without values; and what is left of the others is freed."""
+    how, teacher, student, other = Sharded(alone, torch.device("cpu")), small(), outlined(small()), outlined(small())
+    for network, like in ((teacher, ()), (student, [teacher]), (other, [teacher])):
+        how.place(network, like)
+    for network in (student, teacher):
+        found = how.whole(network).state_dict()
+        assert all(torch.equal(found[name], value) for name, value in small().state_dict().items())
+    how.close()
+    assert not any(local(p).untyped_storage().nbytes() for p in other.parameters())
+
+
 # --- several processes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["uneven", "didi", "idlm", "sdtt"])
+@pytest.mark.parametrize("what", ["uneven", "didi", "idlm", "sdtt", "large"])
 def test_losses_and_weights_are_those_of_replicated_training(what: str) -> None:
-    """Of objectives with a scorer, a fake denoiser, noise and an earlier student; and where every process makes other
-    calls than the others."""
+    """Of objectives with a scorer, a fake denoiser, noise and an earlier student; where every process makes other calls
+    than the others; and of a large teacher in bf16 with mixtures of experts, trained in bf16."""
     codes, _, err = outcome([SCRIPT, what, "replicate"])
     assert codes == [0, 0], err
     for told in err:

@@ -32,6 +32,7 @@ from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
 from didi_core.models.masters import with_master_weights
 from didi_core.objectives.base import Materials
 from didi_core.objectives.registry import OBJECTIVES
+from didi_core.processes import Processes
 from didi_core.run import Run
 from didi_core.training.components import components, expected
 from didi_core.training.planning import time_steps
@@ -177,6 +178,21 @@ def test_a_run_on_prompts_is_planned_as_one_on_texts(tmp_path: Path, monkeypatch
 def test_llada_8b_in_full_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = dry_run(llada_8b(tmp_path / "hub"), monkeypatch)
     assert plan.networks > 2 * 16 * 8_015_581_184 and not plan.fits(180)  # two networks with AdamW, fp32
+
+
+def test_llada_8b_in_full_is_shared_by_eight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("didi_core.commands.common.current", lambda: Processes(0, 8))
+    whole, part = (dry_run(llada_8b(tmp_path / "hub"), monkeypatch, f"parallel={how}") for how in ("auto", "shard"))
+    for one, other in zip(whole.components, part.components, strict=True):
+        assert other == one.shard(8) and other.weights == one.weights // 8 and other.parameters == one.parameters
+    block = 4 * 4096 * 4096 + 3 * 4096 * 12288 + 2 * 4096
+    outside = 2 * 126464 * 4096 + 4096  # embedding, head and the last norm; the teacher's are in bf16
+    assert part.gathered == (2 + 4 + 4) * outside + 4 * outside + 2 * 4 * block
+    assert (whole.setting_up, part.setting_up) == (whole.components[0].weights, 0)  # the teacher whole is less
+    assert (whole.activations, whole.gathered) == (part.activations, 0) and part.peak < whole.peak / 3
+    assert "8 accelerators of" in " ".join(capsys.readouterr().out.split())
 
 
 def llada2_mini(path: Path) -> Path:
