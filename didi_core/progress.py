@@ -140,6 +140,11 @@ def print_path(what: str, path: Path) -> None:
     Console(markup=False, highlight=False).print(Text.assemble(f"{what}: ", link), soft_wrap=True)
 
 
+def in_a_line(text: str) -> str:
+    """A sample's text in one line, without the characters that would steer a terminal."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
 def shorten(scalars: Mapping[str, float], room: int | None = None) -> str:
     """The most important scalars, in one short line: as many as ``room`` columns hold; None for all."""
     made = ""

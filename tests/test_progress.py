@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from didi_core.progress import SHOWN, Bar, counting, print_path, shorten
+from didi_core.progress import SHOWN, Bar, counting, in_a_line, print_path, shorten
 
 SCALARS = dict.fromkeys(SHOWN, -0.123456)
 
@@ -82,3 +82,11 @@ def test_a_place_is_a_link_in_a_terminal_only(
     out = capsys.readouterr().out
     assert (place.as_uri() in out) is terminal
     assert re.sub(r"\x1b\]8;[^\x1b]*\x1b\\|\x1b\[[\d;]*m", "", out) == f"report: {place}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("MKT", "MKT"), ("a\n\n b\tc", "a b c"), ("a\x1b[2Jb", "a [2Jb"), ("\x07\x08", ""), ("\u202eabc é", "abc é")],
+)
+def test_a_sample_cannot_steer_the_terminal(text: str, line: str) -> None:
+    assert in_a_line(text) == line

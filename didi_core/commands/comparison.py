@@ -19,7 +19,7 @@ from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.evaluate import evaluate_models
 from didi_core.evaluation.rows import Evaluation
 from didi_core.plugins import registry
-from didi_core.progress import print_path
+from didi_core.progress import in_a_line, print_path
 from didi_core.report.record import build_report, read_training
 from didi_core.report.to_terminal import print_report
 from didi_core.report.write import write_report
@@ -225,5 +225,5 @@ def write_examples(domain: Domain, examples: Mapping[str, Sequence[Sample]], fol
     domain.write(path, chosen)
     registry().notify("samples", run_dir=folder, samples=chosen, record={"file": path.name})
     shown = own[len(own) // 2]
-    print(f"{shown}:", *(f"  {sample.text}" for sample in examples[shown]), sep="\n")
+    print(f"{shown}:", *(f"  {in_a_line(sample.text)}" for sample in examples[shown]), sep="\n")
     print_path("samples", path)

@@ -31,7 +31,7 @@ from didi_core.domain.conditioning import Conditioning, index_map, verify
 from didi_core.errors import InputError, at_least, counted
 from didi_core.plugins import registry
 from didi_core.processes import current
-from didi_core.progress import counting, print_path
+from didi_core.progress import counting, in_a_line, print_path
 from didi_core.run import Run
 from didi_core.sampling.catalogue import sampler
 from didi_core.sampling.generate import COMPARED, DEFAULT_LAW, Generated, SamplerSettings, generate, trained_with
@@ -43,6 +43,7 @@ from didi_core.storage.run_dir import RunDirectory
 from didi_core.types import Denoiser, Sample, Scorer
 
 BUNDLED = "bundled"
+BEGINNING = 80  # characters of the first sample that are printed
 PARTS = "parts"  # folder of finished batches in a run directory, until the file of samples is written
 
 
@@ -234,6 +235,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         registry().notify("samples", run_dir=out.parent, samples=made.samples, record={"file": out.name})
         speed = settings.num / made.seconds if made.seconds else float("inf")
         drawn, calls = counted(len(made.samples), "sample"), f"{made.nfe.calls} each"
+        print(f"the first begins: {in_a_line(made.samples[0].text[:BEGINNING])}")
         print_path(f"{drawn}, {calls}, {speed:.1f} per second", out)
     return made
 

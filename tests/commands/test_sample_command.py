@@ -42,6 +42,8 @@ def test_the_carried_student_is_sampled_as_it_was_trained(tmp_path: Path, capsys
     assert main(["sample", "run=bundled", "domain=protein", "num=2", "steps=1", f"out={tmp_path / 'a.fasta'}"]) == 0
     said = capsys.readouterr().out
     assert "law=stratified grid=power: as the model was trained" in said and "1 network call each" in said
+    first = (tmp_path / "a.fasta").read_text().splitlines()[1]
+    assert f"the first begins: {first[:60]}" in said
 
 
 def test_settings_of_the_domain_count_for_the_carried_student() -> None:

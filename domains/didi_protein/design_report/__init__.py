@@ -10,13 +10,18 @@ from didi_core.evaluation.wording import headed
 from didi_core.storage.files import check_links, write_atomic
 
 from .designs import Design, best_first, designs_frame, read_designs
-from .page import html
+from .page import html, sentence
 from .plots import design_plots
 
 REPORT = "report.html"
 BEST = 6  # drawn residue by residue and shown as structures
 
-__all__ = ["Design", "designs_frame", "read_designs", "write_design_report"]
+__all__ = ["Design", "designs_frame", "read_designs", "summary", "write_design_report"]
+
+
+def summary(folder: Path) -> str:
+    """The sentence at the head of the report on the scores in a folder."""
+    return sentence(read_designs(folder))
 
 
 def write_design_report(

@@ -22,7 +22,7 @@ from didi_core.errors import InputError
 from didi_core.storage.files import write_atomic
 from didi_core.types import Sample
 
-from ..design_report import write_design_report
+from ..design_report import summary, write_design_report
 from ..design_report.designs import PLDDT, PLDDT_CA, RESIDUES, STRUCTURES, structure_name
 from ..fasta import without_breaks
 from ..nearest.choice import check_installed, chosen, make_search
@@ -119,7 +119,9 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     finally:
         board.write()
     if settings.report:
-        job.message(f"report: {write_design_report(folder, provenance(job, settings))}")
+        page = write_design_report(folder, provenance(job, settings))
+        job.message(summary(folder))
+        job.message(f"report: {page}")
     return board.rows()
 
 
