@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, counted, unknown
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -44,7 +44,7 @@ class Machine:
         """Label for a record: name of the GPU, or the CPU and its number of threads."""
         if self.device.type == "cuda":
             return f"cuda ({torch.cuda.get_device_name(self.device)})"
-        return f"cpu ({torch.get_num_threads()} threads)"
+        return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
 
 
 def check_device(device: str) -> None:

@@ -41,7 +41,6 @@ COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
     "iptm": ("ipTM", lambda v: f"{v:.2f}"),
     "ipae": ("interface PAE / Å", lambda v: f"{v:.1f}"),
     "pae": ("PAE / Å", lambda v: f"{v:.1f}"),
-    "steps": ("steps", lambda v: f"{v:g}"),
     MOTIF_RMSD: ("motif RMSD / Å", lambda v: f"{v:.2f}"),
     "sc_rmsd": ("scRMSD / Å", lambda v: f"{v:.2f}"),
     "sc_tm": ("scTM", lambda v: f"{v:.2f}"),
@@ -52,6 +51,7 @@ COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
     "low_complexity": ("low complexity", lambda v: f"{100 * v:.0f} %"),
     "longest_run": ("longest run", lambda v: f"{v:.0f}"),
     "top_share": ("top residue", lambda v: f"{100 * v:.0f} %"),
+    "steps": ("steps", lambda v: f"{v:g}"),
     "pi": ("pI", lambda v: f"{v:.1f}"),
     "gravy": ("GRAVY", lambda v: f"{v:+.2f}"),
     "cluster_50": ("cluster 50 %", lambda v: f"{v:g}"),
@@ -60,21 +60,32 @@ COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
 
 
 OTHERS: Mapping[str, Column] = {  # of a second predictor: end of a column's name -> header, how it is written
-    "_plddt": ("pLDDT (all atoms)", lambda v: f"{v:.1f}"),
-    "_ptm": ("pTM", lambda v: f"{v:.2f}"),
     "_tm": ("TM-score", lambda v: f"{v:.2f}"),
     "_rmsd": ("RMSD / Å", lambda v: f"{v:.1f}"),
+    "_plddt": ("pLDDT (all atoms)", lambda v: f"{v:.1f}"),
+    "_ptm": ("pTM", lambda v: f"{v:.2f}"),
+    "_iptm": ("ipTM", lambda v: f"{v:.2f}"),
 }
 
 
 def other_columns(designs: Sequence[Design]) -> dict[str, Column]:
-    """Columns of other predictors' structures, and of the pieces of a motif."""
-    found: dict[str, Column] = {}
-    for name in dict.fromkeys(name for design in designs for name in design.scores if name not in COLUMNS):
-        for end, (label, write) in OTHERS.items():
-            if name.endswith(end):
-                found[name] = (f"{name.removesuffix(end).replace('_', ' ')} {label}", write)
-    return found
+    """Columns of the pieces of a motif, then of other predictors' structures, how far they agree first."""
+    names = dict.fromkeys(name for design in designs for name in design.scores if name not in COLUMNS)
+    whose = dict.fromkeys(name.removesuffix(end) for name in names for end in OTHERS if name.endswith(end))
+    return {
+        f"{one}{end}": (f"{one.replace('_', ' ')} {label}", write)
+        for one in sorted(whose, key=lambda one: not one.startswith("motif_"))
+        for end, (label, write) in OTHERS.items()
+        if f"{one}{end}" in names
+    }
+
+
+def ordered(others: Mapping[str, Column]) -> dict[str, Column]:
+    """All columns, what is known of the structure first: a second opinion stands beside the first."""
+    names = list(COLUMNS)
+    place = names.index(MOTIF_RMSD) + 1
+    known = {name: COLUMNS[name] for name in names[:place]}
+    return {**known, **others, **{name: COLUMNS[name] for name in names[place:]}}
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ def html(
     """The page. ``designs`` are in the order of the table, ``best`` are shown as structures; order: in words."""
     views = [design for design in best if design.pdb is not None and design.residues is not None]
     shown = designs[:ROWS]
-    columns = {**COLUMNS, **other_columns(shown)}
+    columns = ordered(other_columns(shown))
     if all(d.number(PLDDT_CA) is None for d in shown):  # scores of another program, which did not say of which atoms
         columns[PLDDT] = ("pLDDT", columns[PLDDT][1])
     names = [name for name in columns if any(d.number(name) is not None for d in shown)]

@@ -39,7 +39,8 @@ def design_plots(designs: Sequence[Design], best: Sequence[Design]) -> list[Plot
     plots = []
     if any(d.residues is not None for d in best):
         plots.append(residue_plot([d for d in best if d.residues is not None]))
-    if any(d.confidence is not None and d.number(STEPS) is not None for d in designs):
+    drawn = [d for d in designs if d.confidence is not None and d.number(STEPS) is not None]
+    if len({d.number(STEPS) for d in drawn}) > 1 or len(by_model(drawn)) > 1:
         plots.append(steps_plot(designs))
     plots.append(length_plot(designs))
     if any(d.confidence is not None and d.number(IDENTITY) is not None for d in designs):

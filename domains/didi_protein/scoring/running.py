@@ -83,6 +83,9 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
     check_foldseek(settings)
     reference = None if not settings.reference else read_reference(settings.reference, designs, job.message)
     read = read_structures(settings.structures or (), designs, job)
+    if read:
+        named = zip(read, settings.structures or (), strict=True)
+        job.run.note(structures=", ".join(f"{one.name} ({path})" for one, path in named))
     motifs = references(designs, settings.motif)
     if read or weights is not None:
         log_motifs(designs, motifs, job)
@@ -293,7 +296,7 @@ def provenance(job: Job, settings: ProteinScoring) -> dict[str, Any]:
     record = job.run.record
     return {
         "command": " ".join(record.get("command_line", [])),
-        "structures": record.get("fold", "none"),
+        "structures": "; ".join(record[key] for key in ("fold", "structures") if key in record) or "none",
         "reference": ", ".join(path.name for path in settings.reference or ()) or "none",
         "pseudo-perplexity": settings.pppl,
         **({"foldseek": record["foldseek"]} if "foldseek" in record else {}),

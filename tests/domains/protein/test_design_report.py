@@ -16,7 +16,7 @@ from didi_core.errors import InputError
 from didi_protein.design_report import read_designs, write_design_report
 from didi_protein.design_report.__main__ import main
 from didi_protein.design_report.designs import BANDS, Design, band
-from didi_protein.design_report.page import ROWS, html, sentence
+from didi_protein.design_report.page import ROWS, html, ordered, other_columns, sentence
 from didi_protein.design_report.plots import by_model, design_plots, mean_plddt
 
 
@@ -230,3 +230,24 @@ def test_labels_of_residues_do_not_lie_on_each_other() -> None:
         assert not [j for j, (a, b) in enumerate(raised[:i]) if abs(a - x) < 10 and abs(b - y) < 12.5]
     assert lifts(places)[0] == lifts(places)[3] == 0
     assert lifts(np.array([[0.0, 0], [20, 0]])) == [0, 0]
+
+
+def test_a_second_opinion_stands_beside_the_first_and_agreement_before_confidence() -> None:
+    scores = {"plddt": 80.0, "steps": 8, "gravy": 0.1, "boltz_plddt": 75.0, "boltz_ptm": 0.5, "motif_rmsd": 1.0,
+              "motif_1_rmsd": 0.5, "boltz_rmsd": 2.0, "boltz_tm": 0.8, "boltz_iptm": 0.4, "sc_tm": 0.9}  # fmt: skip
+    names = [*ordered(other_columns([Design("a", "MK", scores)]))]
+    shown = [name for name in names if name in scores]
+    assert shown == ["plddt", "motif_rmsd", "motif_1_rmsd", "boltz_tm", "boltz_rmsd", "boltz_plddt", "boltz_ptm",
+                     "boltz_iptm", "sc_tm", "steps", "gravy"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("steps", "models", "drawn"),
+    [([8, 8], ["a", "a"], False), ([4, 8], ["a", "a"], True), ([8, 8], ["a", "b"], True), ([8, 8], [None] * 2, False)],
+)
+def test_a_curve_over_steps_has_two_points_or_two_models(steps: list[int], models: list[str], drawn: bool) -> None:
+    designs = [
+        Design(str(i), "MKTAYIAK", {"plddt": 80.0 + i, "steps": n, "model": model})
+        for i, (n, model) in enumerate(zip(steps, models, strict=True))
+    ]
+    assert ("plddt_over_steps" in {plot.name for plot in design_plots(designs, [])}) == drawn

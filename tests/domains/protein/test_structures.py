@@ -125,7 +125,7 @@ def test_two_predictors_stand_side_by_side(tmp_path: Path, capsys: pytest.Captur
     written = read_chains(out / "pdb" / "d1.pdb")[0]
     assert written.of_ca(written.bfactors) == pytest.approx(confidence(SEQUENCES["d1"]), abs=0.01)
     page = (out / "report.html").read_text()
-    assert "boltz" in page and "chai" in page
+    assert f"boltz ({one}), chai ({two})" in page and "chai TM-score" in page
 
 
 def test_a_second_opinion_on_our_own_structures(tmp_path: Path) -> None:

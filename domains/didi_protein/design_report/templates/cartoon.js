@@ -53,6 +53,7 @@
     });
     style();
     viewer.zoomTo({ model: 0 });
+    viewer.zoom(Math.min(1, input("viewer").clientWidth / input("viewer").clientHeight)); // it fits the height only
     viewer.render();
   }
 
