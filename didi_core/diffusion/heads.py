@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from didi_core.diffusion import divergences
-from didi_core.diffusion.closed_forms import ExpectedRatio, Memory, RowStatistics
+from didi_core.diffusion.closed_forms import ExpectedRatio, Memory, RowLogP, RowStatistics
 from didi_core.diffusion.distinct import distinct_rows
 from didi_core.diffusion.draws import INVERTED, draw, invert, uniforms
 from didi_core.diffusion.masking import allowed_logits, log_p_x0
@@ -105,7 +105,7 @@ def token_statistics(
     def closed(memory: Memory, part: Tensor, chosen: Tensor, other: Tensor | None) -> tuple[Tensor, ...]:
         return RowStatistics.apply(denoiser.head(part), chosen, compared(other), vocabulary, mixture, memory)
 
-    sizes = Chunks.of(vocabulary.size, hidden.device) if chunk is None else Chunks(chunk, chunk)
+    sizes = Chunks.of(vocabulary.size, hidden.device, chunk)
     found = _in_chunks(sizes, traced, closed if mixture else None, hidden, tokens, reference_hidden)
     return TokenStatistics(*found)
 
@@ -114,10 +114,17 @@ def token_log_p(
     denoiser: Denoiser, hidden: Float[Tensor, "N D"], tokens: Int[Tensor, "N"], chunk: int | None = None
 ) -> Float[Tensor, "N"]:
     """Log-probability of one token at each of N masked positions."""
-    if hidden.shape[0] > (chunk or traced_rows(denoiser.vocabulary.size)):
-        return token_statistics(denoiser, hidden, tokens[:, None], chunk=chunk).log_p.squeeze(1)
-    log_p = log_p_x0(denoiser.head(hidden), denoiser.vocabulary)
-    return log_p.gather(1, tokens[:, None]).squeeze(1)
+    vocabulary = denoiser.vocabulary
+
+    def traced(part: Tensor, chosen: Tensor) -> tuple[Tensor]:
+        return (log_p_x0(denoiser.head(part), vocabulary).gather(1, chosen),)
+
+    def closed(memory: Memory, part: Tensor, chosen: Tensor) -> tuple[Tensor]:
+        return (RowLogP.apply(denoiser.head(part), chosen, vocabulary, memory),)
+
+    sizes = Chunks.of(vocabulary.size, hidden.device, chunk)
+    (log_p,) = _in_chunks(sizes, traced, closed, hidden, tokens[:, None])
+    return log_p.squeeze(1)
 
 
 class Chunks(NamedTuple):
@@ -127,8 +134,9 @@ class Chunks(NamedTuple):
     closed: int
 
     @classmethod
-    def of(cls, vocabulary_size: int, device: torch.device) -> Chunks:
-        return cls(traced_rows(vocabulary_size), closed_rows(vocabulary_size, device))
+    def of(cls, vocabulary_size: int, device: torch.device, chunk: int | None = None) -> Chunks:
+        """The usual sizes, or ``chunk`` for both."""
+        return cls(chunk or traced_rows(vocabulary_size), chunk or closed_rows(vocabulary_size, device))
 
 
 def _in_chunks(

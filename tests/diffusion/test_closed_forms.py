@@ -10,7 +10,7 @@ from tolerance import close
 from torch import Tensor, nn
 
 from didi_core.diffusion import blocks, divergences, heads
-from didi_core.diffusion.closed_forms import Memory, RowStatistics
+from didi_core.diffusion.closed_forms import Memory, RowLogP, RowStatistics
 from didi_core.types import Vocabulary
 
 OPEN, GUARDED = Vocabulary(7), Vocabulary(7, pad=0, eos=3, forbidden=(5,))
@@ -133,6 +133,40 @@ def test_expected_ratio_in_chunks_changes_nothing_but_rounding(
     for ours, theirs in zip(pieces[2], whole[2], strict=True):
         close(ours, theirs)
     assert pieces[2][0].abs().max() > 1e-3
+
+
+@VOCABULARIES
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_log_probabilities_alone_are_those_of_all_statistics(dtype: torch.dtype, vocabulary: Vocabulary) -> None:
+    """Bit by bit, gradients included, and for a token without mass."""
+    chosen, weight = torch.tensor([[1, 2], [2, 2], [4, 6], [1, 1], [6, 2]]), random(5, 2)
+    logits = (3 * random(5, 9)).index_fill(1, torch.tensor([1]), -torch.inf).to(dtype)
+    mixture = divergences.MIXTURES[divergences.reverse_kl]
+
+    def measured(alone: bool) -> tuple[Tensor, Tensor]:
+        given = logits.clone().requires_grad_(True)
+        if alone:
+            own = RowLogP.apply(given, chosen, vocabulary, Memory())
+        else:
+            own, *_ = RowStatistics.apply(given, chosen, None, vocabulary, mixture, Memory())
+        (own * weight).sum().backward()
+        assert given.grad is not None and given.grad.isfinite().all()
+        return own, given.grad
+
+    for ours, theirs in zip(measured(True), measured(False), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_token_log_p_in_chunks_changes_nothing_but_rounding() -> None:
+    net, hidden = Net(GUARDED, 0), random(7, 4).float().requires_grad_(True)
+    tokens = torch.tensor([1, 2, 4, 6, 4, 1, 2])
+
+    def measured(chunk: int | None) -> list[Tensor]:
+        found = heads.token_log_p(net, hidden, tokens, chunk=chunk)  # type: ignore[arg-type]
+        return [found, *gradients(net, hidden, (found * random(7).float()).sum())]
+
+    for ours, theirs in zip(measured(3), measured(None), strict=True):
+        close(ours, theirs)
 
 
 @pytest.mark.parametrize("memory", [4, 24, 80, 180])
