@@ -49,7 +49,7 @@ ELSEWHERE = {  # page and beginning of a command -> why it is not executed here
     ("evaluation.md", "didi distill experiment=didi_ablation"): "21 runs; tests/commands/test_cli.py has two rows",
     ("evaluation.md", "didi report ablation=runs/ablation"): "those runs",
     ("demo.md", "didi demo"): "serves until it is ended; tests/web starts it in a browser",
-    ("motif_tutorial.md", "didi"): "tests/domains/protein/test_motif_tutorial.py executes the page",
+    ("motif_tutorial.md", "didi"): "tests/docs/test_motif_tutorial.py executes the page",
 }  # fmt: skip
 THE_READERS = {  # what a page calls a run of the reader's -> the domain of the one that stands there
     "checkpoints.md": {"a_run": "protein"},
