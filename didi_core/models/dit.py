@@ -18,6 +18,7 @@ from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
 from didi_core.models.compiled import compilable
 from didi_core.models.packed import PackedDenoiser
+from didi_core.models.rotary import Rotary, rotate
 from didi_core.types import NoisyDenoiser, Vocabulary
 
 FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
@@ -59,7 +60,7 @@ class DiTConfig:
 
 
 class LayerNorm(nn.Module):
-    """Layer norm without bias, modulated: ``norm(x) * weight * (1 + scale) + shift``, in fp32 at least.
+    """Layer norm without bias, modulated: ``norm(x) * weight * slope + shift``, in fp32 at least.
 
     The modulation is one vector for all positions, so it is folded into weight and bias of the norm: one pass over x.
     """
@@ -69,12 +70,15 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(
-        self, x: Float[Tensor, "... D"], shift: Float[Tensor, "1 D"], scale: Float[Tensor, "1 D"]
+        self, x: Float[Tensor, "... D"], shift: Float[Tensor, "D"], slope: Float[Tensor, "D"]
     ) -> Float[Tensor, "... D"]:
-        with torch.autocast(x.device.type, enabled=False):
-            wide = torch.promote_types(x.dtype, torch.float32)
-            weight = self.weight.to(wide) * (1 + scale.squeeze(0).to(wide))
-            return F.layer_norm(x.to(wide), weight.shape, weight, shift.squeeze(0).to(wide)).to(x.dtype)
+        weight = self.weight.to(slope.dtype) * slope
+        return F.layer_norm(x.to(slope.dtype), weight.shape, weight, shift).to(x.dtype)
+
+
+def widened(modulation: Float[Tensor, "1 M"], x: Tensor, parts: int) -> Float[Tensor, "P D"]:
+    """The vectors of a modulation in the type in which ``LayerNorm`` modulates x: fp32 at least."""
+    return modulation.to(torch.promote_types(x.dtype, torch.float32)).view(parts, -1)
 
 
 class SigmaMap(nn.Module):
@@ -90,41 +94,6 @@ class SigmaMap(nn.Module):
         waves[:, : FREQUENCIES // 2] = 1
         embedded: Tensor = self.mlp(waves)
         return embedded
-
-
-class Rotary(nn.Module):
-    """Rotary position embedding, base 10,000, rotate-half layout."""
-
-    inv_freq: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.register_buffer("inv_freq", self.frequencies())
-
-    def frequencies(self) -> Float[Tensor, "E2"]:
-        return 1.0 / 10_000 ** (torch.arange(0, self.width, 2).float() / self.width)
-
-    def forward(self, positions: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N 1 E"], Float[Tensor, "N 1 E"]]:
-        """Cosines and sines of the angles of each position, as ``rotate`` reads them."""
-        rates = self.inv_freq
-        if rates.dtype not in (torch.float32, torch.float64):  # in half precision, late angles would be off by radians
-            rates = self.frequencies().to(rates.device)
-        return for_both_halves((positions[:, None] * rates)[:, None])
-
-
-def for_both_halves(angles: Float[Tensor, "N 1 E2"]) -> tuple[Float[Tensor, "N 1 E"], Float[Tensor, "N 1 E"]]:
-    """Cosines and signed sines for each channel, from the angle of each pair of channels."""
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
-
-
-def rotate(
-    x: Float[Tensor, "N ... E"], cos: Float[Tensor, "N ... E"], sin: Float[Tensor, "N ... E"]
-) -> Float[Tensor, "N ... E"]:
-    """Rotate each pair (x_i, x_{i + E/2}) by the angle of its position, which is given by ``for_both_halves``."""
-    left, right = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([right, left], dim=-1) * sin).to(x.dtype)
 
 
 class Block(nn.Module):
@@ -175,12 +144,16 @@ def before_attention(
     cos: Float[Tensor, "N 1 E"],
     sin: Float[Tensor, "N 1 E"],
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    """Queries, keys and values [N, H, E], and the vectors [1, D] that modulate what comes after attention."""
-    shift, scale, *after = block.adaLN_modulation(condition).chunk(6, dim=-1)
-    qkv = block.attn_qkv(block.norm1(x, shift, scale)).view(-1, 3, block.heads, x.shape[-1] // block.heads)
+    """Queries, keys and values [N, H, E], and the vectors [D] that modulate what comes after attention."""
+    modulation = block.adaLN_modulation(condition)
+    # Shifts, scales and gates, each of both halves of the block, so that a kernel does both.
+    shifts, scales, gates = widened(modulation, x, 6).view(2, 3, -1).unbind(1)
+    (shift1, shift2), (slope1, slope2) = shifts.unbind(), (1 + scales).unbind()
+    gate1, gate2 = gates.to(modulation.dtype).unbind()
+    qkv = block.attn_qkv(block.norm1(x, shift1, slope1)).view(-1, 3, block.heads, x.shape[-1] // block.heads)
     turning, v = qkv.split([2, 1], dim=1)
     q, k = rotate(turning, cos[:, None], sin[:, None]).unbind(1)  # both at once: half as many kernels
-    return q, k, v.squeeze(1), tuple(after)
+    return q, k, v.squeeze(1), (gate1, shift2, slope2, gate2)
 
 
 @compilable
@@ -188,14 +161,14 @@ def after_attention(
     block: Block,
     x: Float[Tensor, "N D"],
     mixed: Float[Tensor, "N H E"],
-    gate1: Float[Tensor, "1 D"],
-    shift2: Float[Tensor, "1 D"],
-    scale2: Float[Tensor, "1 D"],
-    gate2: Float[Tensor, "1 D"],
+    gate1: Float[Tensor, "D"],
+    shift2: Float[Tensor, "D"],
+    slope2: Float[Tensor, "D"],
+    gate2: Float[Tensor, "D"],
 ) -> Float[Tensor, "N D"]:
     """The residual stream after attention's output, and after the MLP."""
     x = gated(x, gate1, F.dropout(block.attn_out(mixed.flatten(1)), block.dropout, block.training))
-    wide = block.mlp(block.norm2(x, shift2, scale2))
+    wide = block.mlp(block.norm2(x, shift2, slope2))
     return gated(x, gate2, F.dropout(wide, block.dropout, block.training))
 
 
@@ -245,8 +218,8 @@ class OutputLayer(nn.Module):
 
     def normed(self, hidden: Float[Tensor, "... D"], condition: Float[Tensor, "1 C"]) -> Float[Tensor, "... D"]:
         """The features that the linear layer reads."""
-        shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)
-        normed: Tensor = self.norm_final(hidden, shift, scale)
+        shift, scale = widened(self.adaLN_modulation(condition), hidden, 2).unbind()
+        normed: Tensor = self.norm_final(hidden, shift, 1 + scale)
         return normed
 
 

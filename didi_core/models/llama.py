@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
 from didi_core.models.compiled import compilable
-from didi_core.models.dit import for_both_halves, rotate
 from didi_core.models.experts import MLP, ExpertsConfig, Mixture, saved_by_mixture
 from didi_core.models.packed import PackedDenoiser
+from didi_core.models.rotary import for_both_halves, rotate
 from didi_core.types import Vocabulary
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from didi_core.checkpoints.weights import check_finite, check_names, check_sizes
 from didi_core.errors import InputError
-from didi_core.models.dit import FREQUENCIES, DiT, DiTConfig, Rotary
+from didi_core.models.dit import FREQUENCIES, DiT, DiTConfig
+from didi_core.models.rotary import Rotary
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 from didi_core.streams import seeded
 from didi_core.types import Denoiser, Vocabulary
