@@ -180,6 +180,7 @@ class Pulse:
         self.rank, self.size, self.store, self.limit = rank, size, store, limit
         self.silent = self.failed = self.unanswered = 0.0
         self.over = threading.Event()
+        self.threads = [threading.Thread(target=act, daemon=True) for act in (self._give_signs, self._listen)]
         self.store.set(f"pulse/{rank}", "0")
 
     @property
@@ -188,11 +189,13 @@ class Pulse:
         return min(self.limit / 10, 15.0)
 
     def start(self) -> None:
-        for act in (self._give_signs, self._listen):
-            threading.Thread(target=act, name="pulse", daemon=True).start()
+        for thread in self.threads:
+            thread.start()
 
     def stop(self) -> None:
         self.over.set()
+        for thread in self.threads:  # none may be in the store when the group is gone
+            thread.join(self.interval)
 
     def _give_signs(self) -> None:
         """It waits where the store does not answer; ``_listen`` goes on then."""
@@ -265,10 +268,7 @@ def joined() -> Iterator[Processes]:
 
 
 def first_failure(code: int, store: Any = None) -> tuple[bool, int]:
-    """Which process failed first.
-
-    Args:
-        store: a connection of its own, for another thread.
+    """Which process failed first. store: a connection of its own, for another thread.
 
     Returns:
         whether it is this process, which then reports the error; and the exit code of the first to fail.
@@ -315,8 +315,7 @@ def _meet() -> Processes:
         store = PrefixStore(f"didi_core/{next(_joins)}", shared)
         pulse = Pulse(rank, size, store.clone())  # type: ignore[attr-defined]  # torch's stub lacks it
         backend = "cpu:gloo,cuda:nccl" if gpus and dist.is_nccl_available() else "gloo"
-        group = PrefixStore("group", store)
-        dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=EXCHANGE)
+        dist.init_process_group(backend, None, EXCHANGE, size, rank, PrefixStore("group", store))
         waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
