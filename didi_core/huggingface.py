@@ -18,10 +18,19 @@ from didi_core.checkpoints.huggingface import (
     EsmHubConfig,
     EsmHubModel,
     HubModel,
+    LlamaHubConfig,
+    LlamaHubModel,
 )
 from didi_core.sampling.generate import Generated
 
-__all__ = ["DiTForMaskedDiffusion", "DiTHubConfig", "EsmForMaskedDiffusion", "EsmHubConfig"]
+__all__ = [
+    "DiTForMaskedDiffusion",
+    "DiTHubConfig",
+    "EsmForMaskedDiffusion",
+    "EsmHubConfig",
+    "LlamaForMaskedDiffusion",
+    "LlamaHubConfig",
+]
 
 
 class Sampling(HubModel):
@@ -51,6 +60,14 @@ class EsmForMaskedDiffusion(EsmHubModel, Sampling):
     """The same of ESM-2's architecture: a student of DPLM."""
 
 
-for _config, _model in ((DiTHubConfig, DiTForMaskedDiffusion), (EsmHubConfig, EsmForMaskedDiffusion)):
+class LlamaForMaskedDiffusion(LlamaHubModel, Sampling):
+    """The same of LLaDA's architecture: a student of a large teacher, in the type of its weights."""
+
+
+for _config, _model in (
+    (DiTHubConfig, DiTForMaskedDiffusion),
+    (EsmHubConfig, EsmForMaskedDiffusion),
+    (LlamaHubConfig, LlamaForMaskedDiffusion),
+):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForMaskedLM.register(_config, _model, exist_ok=True)

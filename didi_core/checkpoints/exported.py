@@ -15,7 +15,7 @@ from didi_core.checkpoints.weights import read_weights
 from didi_core.errors import InputError
 from didi_core.storage.files import read_json, sha256
 
-MODEL_TYPES = {"didi_dit": "dit", "didi_esm": "esm"}  # of transformers, and the architecture of each
+MODEL_TYPES = {"didi_dit": "dit", "didi_esm": "esm", "didi_llama": "llama"}  # of transformers: architectures
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 DENOISER, GUIDE = "denoiser.", "scorer."  # prefixes of the two networks' tensors
 

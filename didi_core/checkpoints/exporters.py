@@ -20,7 +20,11 @@ from didi_core.storage.files import write_atomic, write_folder
 from didi_core.storage.tensors import on_host
 from didi_core.types import Denoiser
 
-PUBLIC = {"dit": "DiTForMaskedDiffusion", "esm": "EsmForMaskedDiffusion"}  # of didi_core.huggingface, by architecture
+PUBLIC = {  # classes of didi_core.huggingface, by architecture
+    "dit": "DiTForMaskedDiffusion",
+    "esm": "EsmForMaskedDiffusion",
+    "llama": "LlamaForMaskedDiffusion",
+}
 
 
 def export_hf(run: Path, out: Path) -> str:

@@ -30,7 +30,8 @@ class HubConfig(PreTrainedConfig):
     """Sizes, vocabulary and card of a network.
 
     Args:
-        network: the fields of its configuration (``DiTConfig``, ``EsmConfig``). vocabulary: those of ``Vocabulary``.
+        network: the fields of its configuration (``DiTConfig``, ``EsmConfig``, ``LlamaConfig``).
+        vocabulary: those of ``Vocabulary``.
         scorer: how the exported scorer reads the trunk, or None without a scorer.
         card: the entries of the model's card that are not about its files.
     """
@@ -62,6 +63,13 @@ class EsmHubConfig(HubConfig):
     """Of a network of ESM-2's architecture, such as DPLM and its students."""
 
     model_type = "didi_esm"
+    __init__ = HubConfig.__init__
+
+
+class LlamaHubConfig(HubConfig):
+    """Of a network like LLaDA's, such as the student of a large teacher."""
+
+    model_type = "didi_llama"
     __init__ = HubConfig.__init__
 
 
@@ -121,7 +129,13 @@ class EsmHubModel(HubModel):
     _tied_weights_keys = {"denoiser.lm_head.decoder.weight": "denoiser.esm.embeddings.word_embeddings.weight"}
 
 
-MODELS: dict[str, type[HubModel]] = {"dit": DiTHubModel, "esm": EsmHubModel}
+class LlamaHubModel(HubModel):
+    """A network like LLaDA's. One whose head is its embedding has no tensor for the head."""
+
+    config_class = LlamaHubConfig
+
+
+MODELS: dict[str, type[HubModel]] = {"dit": DiTHubModel, "esm": EsmHubModel, "llama": LlamaHubModel}
 
 
 def wrapped(denoiser: Denoiser, scorer: TokenScorer | None, card: Mapping[str, Any]) -> HubModel:

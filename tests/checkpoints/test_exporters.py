@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from large_files import folder, tokenizer
 from safetensors.torch import load_file, save_file
 from tolerance import close
 
@@ -13,6 +14,7 @@ from didi_core.checkpoints.card import load_denoiser, load_scorer, read_card, sa
 from didi_core.cli import main
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.esm import Esm, EsmConfig
+from didi_core.models.llama import Llama
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.streams import seeded
 from didi_protein.vocabulary import VOCABULARY
@@ -76,6 +78,33 @@ def test_a_network_of_esms_architecture_goes_out_and_back(tmp_path: Path) -> Non
     assert same_networks(run, tmp_path / "again")
     assert main(["push", f"run={run}", f"to={tmp_path / 'pushed'}"]) == 0
     assert "import EsmForMaskedDiffusion" in (tmp_path / "pushed" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("llada", True), ("llada2", False)])
+def test_a_network_like_lladas_goes_out_and_back_in_its_type(kind: str, tied: bool, tmp_path: Path) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    from didi_core.huggingface import LlamaForMaskedDiffusion
+
+    hub = tokenizer(folder(tmp_path / "hub", kind, tied=tied, dtype=torch.bfloat16))
+    run, out, back = tmp_path / "run", tmp_path / "out", tmp_path / "back"
+    data = ("domain=language", f"data.tokenizer={hub}", "data.length=12")
+    assert main(["import", f"source={hub}", f"run_dir={run}", *data]) == 0
+    model = load_denoiser(run)
+    with seeded(0, "test"):
+        save_scorer(run / "student", scorer_from_trunk(model, 1))
+    assert main(["export", f"run={run}", f"out={out}"]) == 0
+    assert main(["import", f"source={out}", f"run_dir={back}", *data]) == 0
+    assert same_networks(run, back) and same_networks(run, out)
+    read = AutoModelForMaskedLM.from_pretrained(out)
+    assert isinstance(read, LlamaForMaskedDiffusion) and isinstance(model, Llama)
+    for network in (load_denoiser(out), load_denoiser(back), read.denoiser):
+        assert {p.dtype for p in network.parameters()} == {torch.bfloat16}
+    tokens = torch.full((2, 6), model.vocabulary.mask)
+    assert torch.equal(read(input_ids=tokens).logits, model(tokens))
+    assert len(read.generate(num=2, steps=2).samples) == 2
+    assert main(["push", f"run={run}", f"to={tmp_path / 'pushed'}"]) == 0
+    assert "import LlamaForMaskedDiffusion" in (tmp_path / "pushed" / "README.md").read_text()
 
 
 def test_what_didi_instructs_layout_has_no_place_for_is_told(

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from didi_core.checkpoints.card import load_denoiser
 from didi_core.cli import main
+from didi_core.commands.evaluate import Opened
+from didi_core.commands.evaluate import Settings as EvaluateSettings
 from didi_core.diffusion.masking import forward_mask
 from didi_core.errors import InputError
 from didi_core.metrics.samples import Mean
@@ -202,6 +204,10 @@ def test_a_distillation_on_prompts_alone(objective: str, tmp_path: Path, capsys:
     more = ("objective.reference_samples=8", "objective.reference_steps=2") if objective == "didi" else ()
     assert main(["distill", *keys, *training, *given, *more]) == 0, capsys.readouterr().err
     assert load_denoiser(run).vocabulary.given_copies
+    evaluated = Opened.of(EvaluateSettings(run=run, device="cpu")).run.domain  # by the keys of the run
+    assert isinstance(evaluated, PromptedDomain) and evaluated.exchanges("validation") == create(
+        tokenizer=str(hub), length=40, validation=0.5, prompts=[str(prompts)]
+    ).exchanges("validation")
     out = tmp_path / "samples.jsonl"
     assert main(["sample", f"run={run}", "num=2", "steps=3", "prompt=who", "chat=true", f"out={out}"]) == 0
     assert all("user\nwho<|turn|>" in json.loads(line)["text"] for line in out.read_text().splitlines())
