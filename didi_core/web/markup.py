@@ -24,13 +24,13 @@ STYLE = """
   white-space: pre-wrap; margin: .5rem 0 }
 .didi-text i, .didi-legend i { font-style: normal; border-radius: 2px }
 .didi-text .m { opacity: .45 }
-.didi-text .p { text-decoration: underline; text-underline-offset: 3px; font-weight: 700 }
+.didi-text .p, .didi-legend .p { text-decoration: underline; text-underline-offset: 3px; font-weight: 700 }
 .didi-text .n { box-shadow: 0 0 0 1.5px currentColor }
 .didi-legend { font-size: .82rem; display: flex; flex-wrap: wrap; gap: .3rem 1rem }
 .didi-legend i { padding: 0 .35em; font-family: ui-monospace, monospace }
 .didi-note { padding: .6rem .9rem; border-left: 4px solid #d55e00; border-radius: 4px; overflow-wrap: anywhere;
   background: var(--background-fill-secondary) }
-.didi-scores { overflow-x: auto }
+.didi-scores { overflow-x: auto } .didi-scores :is(thead, tbody, tr) { border: 0 !important }
 .didi-scores table { border-collapse: collapse; border: 0 !important; font-size: .86rem }
 .didi-scores th, .didi-scores td { text-align: right; padding: .2rem .7rem !important; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important }
@@ -50,7 +50,7 @@ def style() -> Markup:
 def legend(domain: Domain) -> Markup:
     """The groups of letters with their colours, and what the marks mean."""
     parts = [Markup("<span><i>{}</i> not written yet</span>").format(MASKED)]
-    parts.append(Markup('<span class="didi-text" style="margin:0"><i class="p">A</i> fixed from the start</span>'))
+    parts.append(Markup('<span><i class="p">A</i> fixed from the start</span>'))
     parts += [Markup('<span><i class="g{}">{}</i> {}</span>').format(*key) for key in legend_of(letter_groups(domain))]
     return Markup('<div class="didi-legend">{}</div>').format(Markup("").join(parts))
 

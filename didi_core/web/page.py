@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from didi_core.diffusion.laws import LAWS
 from didi_core.domain.abilities import HasBundledStudent, HasForm
 from didi_core.domain.conditioning import Field
+from didi_core.domain.palette import letter_groups
 from didi_core.errors import DidiError, InputError
 from didi_core.plugins import registry
 from didi_core.types import Domain
@@ -49,14 +50,14 @@ class Offer:
 
 def offered(domains: Sequence[str], models: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The models of every tab: those that the domain carries, and the given ones under the domain of their card.
+    Without a choice of domains, those whose letters have colours come first.
 
     A model without a card on this machine, such as a hub id, is offered under every domain.
 
     Raises:
         InputError: a domain is unknown, or a model belongs to one that has no tab.
     """
-    known = registry().names("domains")
-    names = list(domains) or known
+    names = list(domains) or sorted(registry().names("domains"), key=_without_colours)
     for name in names:
         registry().catalogue("domains").find(name)
     own = {name: domain_of(name) for name in models}
@@ -64,6 +65,10 @@ def offered(domains: Sequence[str], models: Sequence[str]) -> dict[str, tuple[st
         if domain is not None and domain not in names:
             raise InputError(f"model={name} is one of domain {domain!r}, which is not among domains={names}.")
     return {name: (*(m for m in models if own[m] in (None, name)), BUNDLED) for name in names}
+
+
+def _without_colours(name: str) -> bool:
+    return not letter_groups(registry().domain(name, {}))
 
 
 def import_gradio() -> Any:
@@ -106,7 +111,7 @@ def _tab(gr: Any, offer: Offer, domain: Domain) -> None:
         temperature = gr.Number(1.0, label="Temperature", elem_id=f"{name}-temperature")
         seed = gr.Number(0, label="Seed", precision=0, elem_id=f"{name}-seed")
         pace = gr.Slider(0, 1, 0.4, step=0.1, label="Seconds that a call is shown", elem_id=f"{name}-pace")
-    with gr.Accordion("What is given: a length, gaps, a beginning ...", open=False):
+    with gr.Accordion("What is given: length, gaps ...", open=False):
         length = gr.Textbox(label=f"Length (at most {limits.length})", info="60, or 40-80", elem_id=f"{name}-length")
         template = gr.Textbox(label="Gaps: a text with positions to fill", info=_gaps(domain), lines=2)
         form = [(one, _field(gr, name, one)) for one in (domain.form if isinstance(domain, HasForm) else ())]

@@ -224,5 +224,6 @@ def test_a_page_for_everyone_takes_only_the_models_that_it_offers(shelf: Shelf, 
     }
     with pytest.raises(InputError, match="is one of domain 'toy', which is not among"):
         offered(["protein"], [str(run)])
+    assert next(iter(offered([], []))) == "protein", "letters with colours come first"
     with pytest.raises(InputError, match="unknown domain 'nothing'"):
         offered(["nothing"], [])
