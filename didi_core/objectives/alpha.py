@@ -22,7 +22,7 @@ from didi_core.errors import InputError
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.cross_entropy import masked_nll
 from didi_core.objectives.states import FromStates, State, States, StateSettings
-from didi_core.training.objective import Slice, Terms, on_host
+from didi_core.training.objective import Slice, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class AlphaObjective(FromStates):
         nll = masked_nll(self.materials.student, batch.xt, batch.x0, slice.stream)
         mean = row_means(-nll, batch.masked.nonzero()[:, 0], len(batch.x0))[batch.masked.any(1)]
         loss = alpha_loss(mean, self.rules.k, self.rules.normalise)
-        return Terms(loss, on_host({"loss": loss, "nll": mean_or_zero(nll)}))
+        return Terms(loss, {"loss": loss, "nll": mean_or_zero(nll)})
 
     def record(self) -> Mapping[str, Any]:
         return {"k": self.rules.k, "normalise": self.rules.normalise, "states": asdict(self.rules.states)}

@@ -12,7 +12,6 @@ from didi_core.diffusion.divergences import DIVERGENCES, divergence
 from didi_core.diffusion.heads import distinct_trunk, token_statistics
 from didi_core.diffusion.masking import mean_or_zero
 from didi_core.errors import InputError, unknown
-from didi_core.training.objective import on_host
 from didi_core.types import Denoiser
 
 
@@ -46,9 +45,8 @@ class Anchored:
         return settings.kl * self.kl - settings.entropy * self.entropy
 
     @property
-    def scalars(self) -> dict[str, float]:
-        found = {"kl": self.kl, "entropy": self.entropy, "teacher_entropy": self.teacher_entropy}
-        return on_host(found)
+    def scalars(self) -> dict[str, Tensor]:
+        return {"kl": self.kl, "entropy": self.entropy, "teacher_entropy": self.teacher_entropy}
 
 
 def anchored(

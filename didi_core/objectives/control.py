@@ -17,7 +17,7 @@ from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.cross_entropy import masked_nll
 from didi_core.objectives.nelbo import nelbo_rate
 from didi_core.objectives.states import FromStates, State, States, StateSettings
-from didi_core.training.objective import Slice, Terms, on_host
+from didi_core.training.objective import Slice, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class ControlObjective(FromStates):
         rate = nelbo_rate(self.states.schedule, batch.time, batch.alpha, self.rules.weight_clip)
         weight = rate[:, None].expand_as(batch.x0)[batch.masked]
         loss = (nll * weight).sum() / student.vocabulary.maskable(batch.x0).sum()
-        return Terms(loss, on_host({"loss": loss, "nll": mean_or_zero(nll)}))
+        return Terms(loss, {"loss": loss, "nll": mean_or_zero(nll)})
 
     def record(self) -> Mapping[str, Any]:
         return self.rules.for_card()

@@ -54,7 +54,7 @@ class FromData(Objective[Tensor]):
 
     def loss(self, learner: str, batch: Tensor, slice: Slice) -> Terms:
         loss = self.loss_of(batch, slice.stream)
-        return Terms(loss, {"loss": float(loss.detach())})
+        return Terms(loss, {"loss": loss})
 
     def validate(self) -> float:
         """Mean loss over the fixed batches, nats per position."""

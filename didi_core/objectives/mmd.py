@@ -25,7 +25,7 @@ from didi_core.errors import InputError
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.states import FromStates, State, States, StateSettings
 from didi_core.streams import generator
-from didi_core.training.objective import Slice, Terms, on_host
+from didi_core.training.objective import Slice, Terms
 from didi_core.types import LayeredDenoiser
 
 
@@ -120,7 +120,7 @@ class MmdObjective(FromStates):
         loss = -(weight * log_p[known]).sum() / max(int(known.sum()) * many, 1)
         spread = advantage.std() if len(units.rows) else mean_or_zero(advantage)
         scalars = {"loss": loss, "reward": mean_or_zero(rewards), "advantage_spread": spread}
-        return Terms(loss, on_host(scalars))
+        return Terms(loss, scalars)
 
     def rewards(self, batch: State, drawn: Int[Tensor, "N M"], units: Units) -> Float[Tensor, "G U"]:
         """Reward of each candidate in each unit, summed over the layers."""

@@ -30,7 +30,7 @@ from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import ObjectiveSettings
 from didi_core.objectives.rewards.base import Corrupted, EveryToken, Reward, Scores, corrupt
 from didi_core.objectives.rollout import Rollout, RolloutSettings, roll_out, rollout_times
-from didi_core.training.objective import Collapse, Terms, on_host
+from didi_core.training.objective import Collapse, Terms
 from didi_core.types import Denoiser
 
 
@@ -137,7 +137,7 @@ def student_terms(
         revealed, sums, n = _call_statistics(student, teacher, call, after, settings)
         log_p.append(revealed)
         anchor, counted = anchor + sums, counted + n
-    policy, scalars = torch.zeros((), device=noised.x.device), dict[str, float]()
+    policy, scalars = torch.zeros((), device=noised.x.device), dict[str, Tensor]()
     names = [reward.name for reward, _ in rewards]
     for i, (reward, weight) in enumerate(rewards):
         scores = checked_scores(reward, noised)
@@ -148,7 +148,7 @@ def student_terms(
     kl, spread, teacher_spread = anchor / max(counted, 1)
     loss = policy + settings.anchor.kl * kl - settings.anchor.entropy * spread
     terms = {"loss": loss, "policy": policy, "kl": kl, "entropy": spread, "teacher_entropy": teacher_spread}
-    return Terms(loss, scalars | on_host(terms))
+    return Terms(loss, scalars | terms)
 
 
 def judged(
@@ -195,7 +195,7 @@ def _policy(
     noised: Corrupted,
     log_p: Sequence[Float[Tensor, "M B"]],
     settings: PolicySettings,
-) -> tuple[Float[Tensor, ""], dict[str, float]]:
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """The policy loss of one reward, which scores samples, their tokens, or every token of the vocabulary."""
     if not isinstance(scores, Tensor):
         return _expected_policy(student, scores, episode, noised)
@@ -210,7 +210,7 @@ def _sample_policy(
     episode: Episode,
     log_p: Sequence[Float[Tensor, "M B"]],
     settings: PolicySettings,
-) -> tuple[Float[Tensor, ""], dict[str, float]]:
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """REINFORCE with the reward of the sequence: every token gets the same credit (DiDi-Instruct, equation 12).
 
     The log-probability of a sample is divided by its number of free positions, so that weights mean the same at every
@@ -225,7 +225,7 @@ def _sample_policy(
         advantage = branch if i == len(log_p) - 1 else prefix[None]
         policy = policy + policy_loss(revealed / free, advantage * episode.weight)
     shown = {"reward": rewards.mean(), "reward_spread": rewards.std(), "advantage_spread": branch.std()}
-    return policy, on_host(shown)
+    return policy, shown
 
 
 def _call_statistics(
@@ -258,7 +258,7 @@ def _call_statistics(
 
 def _token_policy(
     student: Denoiser, scores: Float[Tensor, "N L"], episode: Episode, noised: Corrupted
-) -> tuple[Float[Tensor, ""], dict[str, float]]:
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Policy loss with credit per token: each token gets only the score at its own position.
 
     The effect of a token on the scores of the *others* is left out, which biases the gradient but removes most of its
@@ -278,12 +278,12 @@ def _token_policy(
         gain, spread = gain + each.sum(), spread + (each - each.mean()).abs().sum()
         count += rows.numel()
     shown = {"advantage_spread": spread / max(count, 1), "reward": gain / max(count, 1)}
-    return total / max(count, 1), on_host(shown)
+    return total / max(count, 1), shown
 
 
 def _expected_policy(
     student: Denoiser, scores: EveryToken, episode: Episode, noised: Corrupted
-) -> tuple[Float[Tensor, ""], dict[str, float]]:
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Policy loss with every token of the vocabulary, weighted by its probability, in place of the drawn token.
 
     It covers the last call only. Tokens revealed there do not see each other, so the context z_t would be the same
@@ -301,4 +301,4 @@ def _expected_policy(
         total = total - (episode.weight[rows] * value).sum()
         spread = spread + each.sum()
         count += rows.numel()
-    return total / max(count, 1), on_host({"advantage_spread": spread / max(count, 1)})
+    return total / max(count, 1), {"advantage_spread": spread / max(count, 1)}

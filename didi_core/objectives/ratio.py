@@ -26,7 +26,7 @@ from didi_core.objectives.anchor import AnchorSettings, anchored
 from didi_core.objectives.base import Materials, check_entropy
 from didi_core.objectives.cross_entropy import masked_nll
 from didi_core.objectives.rewards.base import CriticSettings
-from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms, on_host
+from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
 from didi_core.types import Denoiser
 
 
@@ -81,7 +81,7 @@ class RatioObjective(Objective[Completion]):
         noised = self.renoise(batch, slice.stream)
         if learner == "fake":
             loss = self.fake_loss(batch, noised)
-            return Terms(loss, {"fake_loss": float(loss.detach())})
+            return Terms(loss, {"fake_loss": loss})
         return self._student(batch, noised)
 
     def _student(self, batch: Completion, noised: Renoised) -> Terms:
@@ -95,8 +95,7 @@ class RatioObjective(Objective[Completion]):
         policy = -(row_means(value, rows, len(both)) * noised.weight).mean()
         held = anchored(student, batch.hidden, teacher, batch.tokens, batch.masked, self.anchor)
         loss = policy + held.loss(self.anchor)
-        shown = on_host({"loss": loss, "advantage_spread": mean_or_zero(spread)})
-        return Terms(loss, shown | held.scalars)
+        return Terms(loss, {"loss": loss, "advantage_spread": mean_or_zero(spread)} | held.scalars)
 
     def check(self, step: int, scalars: Scalars) -> None:
         check_entropy(step, scalars, self.materials.collapse)

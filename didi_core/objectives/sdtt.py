@@ -34,7 +34,7 @@ from didi_core.errors import InputError, at_least, unknown
 from didi_core.models.adapter import copied
 from didi_core.objectives.base import Materials, ObjectiveSettings, check_entropy
 from didi_core.objectives.states import State, States, StateSettings
-from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms, on_host
+from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
 from didi_core.types import Denoiser
 
 
@@ -133,7 +133,7 @@ class SdttObjective(Objective[Targets]):
             mean_or_zero, (found.divergence, found.entropy, found.reference_entropy)
         )
         shown = {"loss": loss, "entropy": entropy, "teacher_entropy": teacher_entropy}
-        return Terms(loss, on_host(shown))
+        return Terms(loss, shown)
 
     def check(self, step: int, scalars: Scalars) -> None:
         check_entropy(step, scalars, self.materials.collapse)

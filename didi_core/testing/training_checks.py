@@ -180,6 +180,11 @@ def _scores(reward: Reward, noised: Corrupted) -> object:
     return scores
 
 
+def _one_number(value: object) -> bool:
+    """Whether a value is a number, or a tensor of one."""
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.ndim == 0)
+
+
 def _check_loss(what: str, learner: Learner, ask: Callable[[], Terms], others: Sequence[Learner]) -> None:
     """The loss is finite, the same at every call, and its gradient reaches the learner's network."""
     terms = []
@@ -199,8 +204,8 @@ def _check_loss(what: str, learner: Learner, ask: Callable[[], Terms], others: S
         math.isclose(*values, rel_tol=1e-4, abs_tol=1e-6),
         f"{what} gave {values[0]:.6g} and {values[1]:.6g} for the same slice: draw from slice.stream only.",
     )
-    odd = [name for name, value in terms[0].scalars.items() if not isinstance(value, int | float)]
-    promise(not odd, f"{what} gave scalars that are not plain numbers: {', '.join(odd)}. Use float(value.detach()).")
+    odd = [name for name, value in terms[0].measured.items() if not _one_number(value)]
+    promise(not odd, f"{what} gave scalars that are not single numbers: {', '.join(odd)}. Take their mean.")
     promise(loss.requires_grad, f"{what} has no gradient: it does not depend on the network of {learner.name!r}.")
     again.backward()
     moved = [p.grad for p in learner.network.parameters() if p.requires_grad and p.grad is not None]

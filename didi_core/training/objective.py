@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -51,16 +52,26 @@ class Learner:
 
 @dataclass(frozen=True)
 class Terms:
-    """The loss to minimise, and the scalars that show the health of a run."""
+    """The loss to minimise, and what was measured beside it, as numbers or as scalar tensors of one device."""
 
     loss: Float[Tensor, ""]
-    scalars: Scalars = field(default_factory=dict)
+    measured: Mapping[str, float | Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        own = {name: value.detach() if isinstance(value, Tensor) else value for name, value in self.measured.items()}
+        object.__setattr__(self, "measured", own)  # without graphs, which would keep activations
+
+    @cached_property
+    def scalars(self) -> Scalars:
+        """The scalars that show the health of a run. Read them after the backward pass, so that it need not wait."""
+        return on_host(self.measured)
 
 
-def on_host(scalars: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalars as numbers, fetched together: the host waits for the device once."""
-    values = torch.stack([value.detach().double() for value in scalars.values()])
-    return dict(zip(scalars, values.tolist(), strict=True))
+def on_host(scalars: Mapping[str, float | Tensor]) -> dict[str, float]:
+    """Scalars as numbers; tensors are fetched together, so that the host waits for the device once."""
+    found = {name: value.detach().double() for name, value in scalars.items() if isinstance(value, Tensor)}
+    fetched = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True)) if found else {}
+    return {name: fetched[name] if isinstance(value, Tensor) else value for name, value in scalars.items()}
 
 
 @dataclass(frozen=True)

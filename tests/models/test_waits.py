@@ -16,7 +16,7 @@ from didi_core.models.attention import Layout
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.objectives.cross_entropy import masked_nll
 from didi_core.objectives.rewards.base import corrupt
-from didi_core.training.objective import on_host
+from didi_core.training.objective import Terms, on_host
 from didi_core.types import Vocabulary
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "equal"}
@@ -106,6 +106,17 @@ def test_scalars_come_together() -> None:
     with Waits() as waits:
         shown = on_host({"loss": torch.tensor(1.5), "kl": torch.tensor(0.25, dtype=torch.float64)})
     assert shown == {"loss": 1.5, "kl": 0.25} and waits.total == 1
+
+
+def test_what_a_loss_measured_is_fetched_after_its_backward_pass() -> None:
+    weight = torch.tensor(2.0, requires_grad=True)
+    loss = weight.square()
+    with Waits() as waits:
+        terms = Terms(loss, {"loss": loss, "given": 3.0, "weight": weight})
+        terms.loss.backward()
+        assert waits.total == 0
+        assert dict(terms.scalars) == {"loss": 4.0, "given": 3.0, "weight": 2.0} and waits.total == 1
+    assert not any(value.requires_grad for value in terms.measured.values() if isinstance(value, Tensor))
 
 
 def test_the_first_call_of_a_rollout_does_not_ask_what_changed() -> None:

@@ -89,10 +89,10 @@ class Moody(Likelihood):
         return Terms(super().loss(learner, batch, slice).loss * torch.rand(()))
 
 
-class Graphs(Likelihood):
+class Lists(Likelihood):
     def loss(self, learner: str, batch: Tensor, slice: Slice) -> Terms:
         made = super().loss(learner, batch, slice)
-        return replace(made, scalars={"loss": made.loss})  # type: ignore[dict-item]
+        return replace(made, measured={"loss": made.loss.expand(2)})
 
 
 class Talks(Likelihood):
@@ -127,7 +127,7 @@ def test_objectives_that_are_sound_pass() -> None:
         (Rows, r"gave a loss of shape \(8,\): it must be one number"),
         (Infinite, "gave the loss inf"),
         (Moody, "for the same slice: draw from slice.stream only"),
-        (Graphs, "gave scalars that are not plain numbers: loss"),
+        (Lists, "gave scalars that are not single numbers: loss"),
         (Talks, r"record\(\) goes into a card as JSON"),
     ],
 )

@@ -80,7 +80,7 @@ class LogRatioReward(Reward):
         """Masked cross-entropy of the fake denoiser on the student's samples."""
         noised = corrupt(samples, alpha, self.fake.vocabulary, slice.stream)
         loss = masked_nll(self.fake, noised.zt, samples).mean()
-        return Terms(loss, {"fake_loss": float(loss.detach())})
+        return Terms(loss, {"fake_loss": loss})
 
 
 @dataclass(frozen=True)

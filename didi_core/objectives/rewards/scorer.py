@@ -13,7 +13,7 @@ from didi_core.diffusion.masking import masked_mean
 from didi_core.errors import InputError, positive
 from didi_core.objectives.reference import Reference, pad_together
 from didi_core.objectives.rewards.base import Context, Corrupted, CriticSettings, Reward, corrupt
-from didi_core.training.objective import Learner, Slice, Terms, on_host
+from didi_core.training.objective import Learner, Slice, Terms
 from didi_core.types import Scorer
 
 
@@ -74,7 +74,7 @@ class ScorerReward(Reward):
         labels = torch.arange(both.shape[0], device=both.device) < real.shape[0]
         self.scorer.train(slice.first)
         loss, accuracy = scorer_loss(self.scorer(noised.zt), noised.masked, labels, self.smoothing)
-        return Terms(loss, on_host({"scorer_loss": loss, "scorer_accuracy": accuracy}))
+        return Terms(loss, {"scorer_loss": loss, "scorer_accuracy": accuracy})
 
 
 def scorer_loss(
