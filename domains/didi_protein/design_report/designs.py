@@ -21,7 +21,7 @@ from didi_core.storage.files import inside, parse_json
 from didi_core.storage.frame import frame
 from didi_core.storage.shape import NUMBER, Each, misfit
 
-from ..fasta import without_breaks
+from ..fasta import CHAINS, without_breaks
 from ..structure_file import parse
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ class Design:
     scores: Mapping[str, Any] = field(default_factory=dict)
     residues: Float[np.ndarray, "L"] | None = field(default=None, repr=False)
     pdb: Path | None = None
+
+    @property
+    def chains(self) -> list[str]:
+        """The residues of each chain."""
+        return self.sequence.split(CHAINS)
 
     @property
     def letters(self) -> str:

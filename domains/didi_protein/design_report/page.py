@@ -140,13 +140,18 @@ def sentence(designs: Sequence[Design]) -> str:
     """The summary of the whole set."""
     sure = {design.id: value for design in designs if (value := design.confidence) is not None}
     if not sure:
-        return f"{counted(len(designs), 'design')}, none of them folded: scores of the sequences only."
+        there = sum(design.pdb is not None for design in designs)
+        unsure = f"{there:,} of them with a structure, whose predictor left no confidence"
+        return f"{counted(len(designs), 'design')}, " + (
+            f"{unsure}." if there else "none of them folded: scores of the sequences only."
+        )
     first = max((design for design in designs if design.id in sure), key=lambda design: sure[design.id])
     label = confidence_of(designs)
     ptm = first.number("ptm")
     said = f", pTM {ptm:.2f}" if ptm is not None else ""
+    many = sum(value >= CONFIDENT for value in sure.values())
     return (
-        f"{sum(value >= CONFIDENT for value in sure.values()):,} of {len(sure):,} folded designs are predicted with "
+        f"{many:,} of {counted(len(sure), 'folded design')} {'is' if many == 1 else 'are'} predicted with "
         f"confidence (mean {label} at least {CONFIDENT:g}). "
         f"The most confident is {first.id}: {len(first.letters)} residues, {label} {sure[first.id]:.1f}{said}."
     )
@@ -201,6 +206,7 @@ def _structure(design: Design) -> dict[str, Any]:
     return {
         "name": design.id,
         "letters": design.letters,
+        "chains": list(map(len, design.chains)),
         "plddt": [round(float(v), 1) if np.isfinite(v) else None for v in design.residues],  # type: ignore[union-attr]
         "ca": [round(float(v), 1) for v in design.atoms().ravel()],
     }

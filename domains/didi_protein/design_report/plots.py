@@ -57,6 +57,8 @@ def residue_plot(best: Sequence[Design]) -> Plot:
         _shade(axes)
         length = len(design.letters)
         axes.plot(np.arange(1, length + 1), design.residues, color=INK, linewidth=1.3)  # type: ignore[arg-type]
+        for end in np.cumsum([len(chain) for chain in design.chains])[:-1]:
+            axes.axvline(end + 0.5, color=INK, linewidth=1, linestyle=":")
         axes.set(title=design.id, ylim=(0, 100), xlim=(1, max(length, 2)), yticks=[0, 50, 70, 90, 100])
         axes.grid(False)
     for axes in panels[-2:]:
@@ -67,6 +69,7 @@ def residue_plot(best: Sequence[Design]) -> Plot:
         "pLDDT of CA atoms along the chain of the first designs of the table. Bands as in AlphaFold DB: "
         + ", ".join(f"{name} {_range(i)}" for i, (_, name, _) in enumerate(BANDS))
         + "."
+        + (" A dotted line is the end of a chain." if any(len(design.chains) > 1 for design in best) else "")
     )
     return finish(canvas, "plddt_per_residue", caption)
 
@@ -121,7 +124,8 @@ def length_plot(designs: Sequence[Design]) -> Plot:
     if rest.any():
         axes.bar(edges[:-1], rest, np.diff(edges), bottom, align="edge", color=MUTED, label="not folded")
     axes.set(xlabel="length (residues)", ylabel="designs")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     handles, _ = axes.get_legend_handles_labels()
     if len(handles) > 1:
         legend_below(canvas, handles[::-1])

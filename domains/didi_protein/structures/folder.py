@@ -207,6 +207,9 @@ def _messages(
     """What was read, what was not, and on which scale."""
     several = max(len(files) for files in found.values())
     many = f", the best of up to {several} samples each" if several > 1 else ""
+    if several > 1 and all(files[0].layout is PLAIN for files in found.values()):
+        chosen = next(files for files in found.values() if len(files) > 1)
+        many = f", the first by path of up to {several} files each ({best_sample(chosen).path.relative_to(folder)})"
     known = f"pLDDT on the scale {scale}" if scale else "without pLDDT"
     who = "structures" if name == folder.resolve().name else f"structures of {name}"
     lines = [f"{who} from {folder}: {len(found):,} of {len(designs):,} designs{many}, {known}"]

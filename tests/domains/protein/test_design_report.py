@@ -109,7 +109,7 @@ def test_a_single_design_and_a_failed_one(tmp_path: Path) -> None:
     designs = [Design("a", "MKT", {"plddt": 80.0}, np.array([70.0, 80, 90])), Design("b", "MK", {"status": "oom"})]
     assert {p.name for p in design_plots(designs, designs[:1])} == {"plddt_per_residue", "lengths", "composition"}
     text = html(designs, designs[:1], [], {}, "")
-    assert "1 of 1 folded designs" in text and "oom" in text
+    assert "1 of 1 folded design is" in text and "oom" in text
 
 
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_one_design_has_one_confidence_on_the_page(tmp_path: Path) -> None:
     (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [d.id for d in read_designs(tmp_path)] == ["b", "a"]
     text = write_design_report(tmp_path).read_text()
-    assert "1 of 2 folded designs are predicted with confidence (mean pLDDT over CA atoms at least 70)" in text
+    assert "1 of 2 folded designs is predicted with confidence (mean pLDDT over CA atoms at least 70)" in text
     assert "The most confident is b: 3 residues, pLDDT over CA atoms 72.5" in text
     assert "pLDDT (CA)" in text and "pLDDT (all atoms)" in text
     assert "The most confident first (mean pLDDT over CA atoms); a click" in text
@@ -251,3 +251,23 @@ def test_a_curve_over_steps_has_two_points_or_two_models(steps: list[int], model
         for i, (n, model) in enumerate(zip(steps, models, strict=True))
     ]
     assert ("plddt_over_steps" in {plot.name for plot in design_plots(designs, [])}) == drawn
+
+
+def test_structures_without_confidence_are_not_called_unfolded(tmp_path: Path) -> None:
+    (tmp_path / "a.pdb").write_text("x")
+    designs = [Design("a", "MK", {}, pdb=tmp_path / "a.pdb"), Design("b", "MK", {})]
+    assert sentence(designs) == "2 designs, 1 of them with a structure, whose predictor left no confidence."
+    assert sentence(designs[1:]) == "1 design, none of them folded: scores of the sequences only."
+    assert sentence([Design("a", "MK", {"plddt": 80.0})]).startswith("1 of 1 folded design is predicted with")
+
+
+def test_chains_of_a_complex_are_drawn_apart(tmp_path: Path) -> None:
+    folder = score_folder(tmp_path, 2)
+    lines = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+    lines[0]["sequence"] = f"{lines[0]['sequence'][:20]}:{lines[0]['sequence'][20:]}"
+    (folder / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_design_report(folder).read_text()
+    (found,) = re.findall(r'<script type="application/json" id="structures">(.*?)</script>', page, re.S)
+    chains = {one["name"]: one["chains"] for one in json.loads(found)}
+    assert chains == {line["id"]: [*map(len, line["sequence"].split(":"))] for line in lines}
+    assert "A dotted line is the end of a chain." in page

@@ -65,6 +65,14 @@ def test_plain_files_are_named_by_their_design(tmp_path: Path) -> None:
     assert read.name == "mine" and set(read.structures) == {"d1", "a_model_1"}
 
 
+def test_two_plain_files_of_a_design_are_told_and_the_first_is_taken(tmp_path: Path) -> None:
+    for place, seed in (("two", 5), ("one", 0)):
+        write_structure(tmp_path / "mine" / place / "d1.pdb", [SEQUENCES["d1"]], seed=seed)
+    made = read_folder(tmp_path / "mine", DESIGNS[:1])
+    assert made.structures["d1"].path.parent.name == "one"
+    assert "the first by path of up to 2 files each (one/d1.pdb)" in made.messages[0]
+
+
 def test_ids_that_a_predictor_changed_are_known_again(tmp_path: Path) -> None:
     WRITERS["alphafold3"](tmp_path, "my_design-1", [SEQUENCES["d1"]])
     assert set(read_folder(tmp_path, [Sample(SEQUENCES["d1"], "My|design-1")]).structures) == {"My|design-1"}

@@ -1,5 +1,6 @@
 // A small structure viewer: the CA trace as a shaded tube, coloured by pLDDT. Canvas only, no library, no network.
-// Data: a JSON list of {name, letters, plddt: [0-100 per residue], ca: [x, y, z, x, ...]} in <script id="structures">.
+// Data: a JSON list of {name, letters, chains: [residues of each], plddt: [0-100 per residue], ca: [x, y, z, x, ...]} in
+// <script id="structures">.
 "use strict";
 (() => {
   const structures = JSON.parse(document.getElementById("structures").textContent);
@@ -13,23 +14,30 @@
 
   const band = (value) => BANDS.find(([low]) => value >= low)[1];
 
-  // Catmull-Rom through the CA atoms; each piece belongs to the nearer residue.
+  // Catmull-Rom through the CA atoms of each chain; each piece belongs to the nearer residue. ends: the last points of
+  // the chains, which nothing joins to the next.
   function spline(structure) {
     const count = structure.plddt.length, fine = Math.max(2, Math.min(8, Math.round(2400 / count)));
-    const at = (i, k) => structure.ca[3 * Math.max(0, Math.min(count - 1, i)) + k];
-    const points = [], owner = [];
-    for (let i = 0; i < count - 1; i++) {
-      for (let j = 0; j < fine; j++) {
-        const t = j / fine, t2 = t * t, t3 = t2 * t;
-        const w = [-t3 + 2 * t2 - t, 3 * t3 - 5 * t2 + 2, -3 * t3 + 4 * t2 + t, t3 - t2];
-        points.push([0, 1, 2].map((k) => 0.5 * (w[0] * at(i - 1, k) + w[1] * at(i, k) + w[2] * at(i + 1, k) + w[3] * at(i + 2, k))));
-        owner.push(t < 0.5 ? i : i + 1);
+    const points = [], owner = [], ends = new Set();
+    let first = 0;
+    for (const length of structure.chains) {
+      const from = first, last = first + length - 1;
+      const at = (i, k) => structure.ca[3 * Math.max(from, Math.min(last, i)) + k];
+      for (let i = from; i < last; i++) {
+        for (let j = 0; j < fine; j++) {
+          const t = j / fine, t2 = t * t, t3 = t2 * t;
+          const w = [-t3 + 2 * t2 - t, 3 * t3 - 5 * t2 + 2, -3 * t3 + 4 * t2 + t, t3 - t2];
+          points.push([0, 1, 2].map((k) => 0.5 * (w[0] * at(i - 1, k) + w[1] * at(i, k) + w[2] * at(i + 1, k) + w[3] * at(i + 2, k))));
+          owner.push(t < 0.5 ? i : i + 1);
+        }
       }
+      points.push([0, 1, 2].map((k) => at(last, k)));
+      owner.push(last);
+      ends.add(points.length - 1);
+      first += length;
     }
-    points.push([0, 1, 2].map((k) => at(count - 1, k)));
-    owner.push(count - 1);
     const radius = Math.max(6, ...points.map((p) => Math.hypot(...p)));
-    return { points, owner, radius, structure };
+    return { points, owner, ends, radius, structure };
   }
 
   function multiply(a, b) {
@@ -76,14 +84,16 @@
     pen.lineJoin = "round";
     const seen = project(width, height), background = page();
     const dark = background[0] + background[1] + background[2] < 380;
-    const order = seen.slice(1).map((_, i) => i).sort((a, b) => seen[a][2] + seen[a + 1][2] - seen[b][2] - seen[b + 1][2]);
+    const ends = tube.ends;
+    const order = seen.map((_, i) => i).filter((i) => !ends.has(i)).sort((a, b) => seen[a][2] + seen[a + 1][2] - seen[b][2] - seen[b + 1][2]);
     for (const i of order) {
       const [a, b] = [seen[i], seen[i + 1]];
       const thick = Math.max(1.2, 1.15 * (a[3] + b[3]) * 0.5);
       const far = Math.min(0.72, Math.max(0, 0.36 - (0.36 * (a[2] + b[2])) / (2 * tube.radius)));
       const colour = band(tube.structure.plddt[tube.owner[i]]);
       // Reaching into the neighbours, whose round ends would otherwise cut the outline into dashes.
-      const path = [middle(seen[Math.max(0, i - 1)], a), a, b, middle(b, seen[Math.min(seen.length - 1, i + 2)])];
+      const [before, after] = [i === 0 || ends.has(i - 1) ? a : seen[i - 1], ends.has(i + 1) ? b : seen[i + 2]];
+      const path = [middle(before, a), a, b, middle(b, after)];
       const line = (width, style, cap, shift) => {
         pen.lineWidth = width;
         pen.strokeStyle = style;
@@ -123,12 +133,19 @@
     reset();
   }
 
+  function place(residue) { // its number in its chain, and the chain where there are several
+    const { chains } = tube.structure;
+    let chain = 0;
+    while (residue >= chains[chain]) residue -= chains[chain++];
+    return chains.length > 1 ? `${residue + 1} of chain ${chain + 1}` : `${residue + 1}`;
+  }
+
   function tell(residue) {
     const { name, letters, plddt } = tube.structure;
     const mean = plddt.reduce((sum, value) => sum + value, 0) / plddt.length;
     label.textContent = residue < 0
       ? `${name}: ${plddt.length} residues, mean pLDDT ${mean.toFixed(1)}`
-      : `${name}: ${letters[residue]}${residue + 1}, pLDDT ${plddt[residue].toFixed(1)}`;
+      : `${name}: ${letters[residue]}${place(residue)}, pLDDT ${plddt[residue].toFixed(1)}`;
   }
 
   function under(x, y) { // the residue nearest to the pointer, in front first
