@@ -95,8 +95,10 @@ def _snapshot(source: str, key: str, patterns: list[str]) -> Path:
     except RepositoryNotFoundError:
         raise InputError(f"{key}={source}: no such file or folder is here, and no such model on the hub.") from None
     except (HfHubHTTPError, OSError) as error:
+        path = Path(source)
+        here = f" (the folder {path.parent} has no {path.name})" if path.parent.is_dir() else ""
         why = f"the hub cannot be reached ({_reason(error)})"
-        raise InputError(f"{key}={source} is not here, and {why}. {away}") from None
+        raise InputError(f"{key}={source} is not here{here}, and {why}. {away}") from None
 
 
 def check_repository(name: str, key: str = "to") -> None:

@@ -182,6 +182,15 @@ def test_auto_never_fetches_and_esmfold_tells_of_a_hub_it_cannot_reach() -> None
         model_folder(ProteinScoring(fold_model="nowhere"))
 
 
+def test_a_path_that_looks_like_a_hub_id_says_what_its_folder_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(InputError, match=r"runs/fold is not here \(the folder runs has no fold\), and the hub cannot"):
+        model_folder(ProteinScoring(fold="esmfold", fold_model="runs/fold"))
+
+
 def test_the_estimate_grows_with_length_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(choice.time, "perf_counter", lambda: clock[0])
