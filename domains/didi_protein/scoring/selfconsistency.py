@@ -66,7 +66,7 @@ class InverseFolding:
                 "it takes them)."
             )
         if shutil.which(self.words[0]) is None:
-            raise InputError(f"selfconsistency={self.command!r}: there is no program {self.words[0]!r} on the PATH.")
+            raise InputError(f"selfconsistency={self.command!r}: {_not_run(self.words[0])}.")
 
     def _fault(self) -> str:
         """What is wrong with the places of the command, in words; '' where nothing is."""
@@ -132,6 +132,15 @@ class InverseFolding:
                     f"selfconsistency: sequence {number} for {pdb.name} has {here} residues, the structure {length}."
                 )
         return texts
+
+
+def _not_run(program: str) -> str:
+    """Why a program cannot be run, and what to do."""
+    if not Path(program).is_file():
+        return f"there is no program {program!r} on the PATH"
+    if "/" not in program:
+        return f"there is no program {program!r} on the PATH, but a file in this folder: write ./{program}"
+    return f"{program} may not be executed: chmod +x {program}"
 
 
 def _filled(word: str, values: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from score_folder import score_folder
 
 from didi_core.cli import main
 from didi_core.storage.journal import Journal
-from didi_protein.scoring import running
+from didi_protein.scoring import running, selfconsistency
 from didi_protein.scoring.kept import OUT_OF_MEMORY, Kept, program_stamp, stamp, weights_stamp
 
 ONE, TWO = "MKTAYIAKQRQISFVK", "GSHMKKIAEELLRK"
@@ -158,6 +158,18 @@ def test_a_structure_that_was_deleted_is_folded_again(place: Path) -> None:
     whole = state(place / "out")
     (place / "out/pdb/a.pdb").unlink()
     assert main(words) == 0 and state(place / "out") == whole
+
+
+def test_refolds_that_ran_out_of_memory_are_tried_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights_of_fold(place)
+    words = ["score", "input=x.fasta", "report=false", *FOLDED, *CONSISTENT, "out=out"]
+    with monkeypatch.context() as patched:
+        patched.setattr(selfconsistency, "fold_within_memory", lambda _, sequences, say: [None] * len(sequences))
+        assert main(words) == 0
+    assert {row["sc_sequences"] for row in rows_of(place / "out").values()} == {"0"}
+    assert main(words) == 0
+    rows = rows_of(place / "out")
+    assert {row["sc_sequences"] for row in rows.values()} == {"1"} and all(row["sc_rmsd"] for row in rows.values())
 
 
 def test_a_shortlist_holds_nothing_of_an_earlier_one(tmp_path: Path) -> None:

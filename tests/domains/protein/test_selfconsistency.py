@@ -145,6 +145,17 @@ def test_bad_input(words: list[str], told: str, tmp_path: Path, capsys: pytest.C
     assert told in capsys.readouterr().err
 
 
+def test_a_script_that_is_there_and_cannot_be_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mpnn.sh").write_text("#!/bin/sh\n")
+    with pytest.raises(InputError, match=r"a file in this folder: write \./mpnn\.sh"):
+        InverseFolding("mpnn.sh {pdb} {out}", 1)
+    with pytest.raises(InputError, match=r"may not be executed: chmod \+x \./mpnn\.sh"):
+        InverseFolding("./mpnn.sh {pdb} {out}", 1)
+    (tmp_path / "mpnn.sh").chmod(0o755)
+    assert InverseFolding("./mpnn.sh {pdb} {out}", 1).words[0] == "./mpnn.sh"
+
+
 def test_one_call_is_for_all_structures_that_are_left(tmp_path: Path) -> None:
     calls, given = tmp_path / "calls", tmp_path / "given"
     loop = (
