@@ -29,7 +29,7 @@ from didi_core.commands.common import (
 from didi_core.commands.comparison import Compared, PlanSettings, compare_models, plan_of, publish, write_examples
 from didi_core.commands.compiling import DISTILLED, Blocks, CompileSettings, check_compile, training_calls
 from didi_core.commands.reference import REFERENCE_BATCH, teacher_samples
-from didi_core.commands.sizing import Outline, plan_of_sizes, seconds_per_call
+from didi_core.commands.sizing import PlannedRun, plan_of_sizes, seconds_per_call
 from didi_core.device import Machine
 from didi_core.domain.data_report import describe
 from didi_core.errors import InputError
@@ -273,8 +273,8 @@ def computed_plan(settings: Settings, about: Run) -> Sized | None:
         return settings.rules.prepare(replace(given, teacher_samples=lambda *_: masked.clamp_max(1)))
 
     size, parallel = about.processes.size, settings.parallel
-    outline = Outline(settings.domain, settings.data, settings.teacher, settings.training, size, parallel, prepare)
-    return plan_of_sizes(outline, about.domain, about)
+    asked = PlannedRun(settings.domain, settings.data, settings.teacher, settings.training, size, parallel, prepare)
+    return plan_of_sizes(asked, about.domain, about)
 
 
 def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:

@@ -28,7 +28,7 @@ SHORT = 32  # tokens of the sequences on which activations are counted, if they 
 
 
 @dataclass(frozen=True)
-class Outline:
+class PlannedRun:
     """The run whose size is asked for.
 
     data: the keys of the domain. parallel: what is asked of several processes. prepare: makes the objective of a run
@@ -44,7 +44,7 @@ class Outline:
     prepare: Callable[[Run, Denoiser], Objective[Any]]
 
 
-def plan_of_sizes(asked: Outline, domain: Domain, about: Run) -> Sized | None:
+def plan_of_sizes(asked: PlannedRun, domain: Domain, about: Run) -> Sized | None:
     """Print and return what the run will hold; None where the teacher is not a large one."""
     teacher = outline_of(asked.teacher, domain.vocabulary)
     if teacher is None:
@@ -60,7 +60,7 @@ def plan_of_sizes(asked: Outline, domain: Domain, about: Run) -> Sized | None:
     return planned
 
 
-def _counted(asked: Outline, domain: Domain, teacher: Llama, about: Run) -> float:
+def _counted(asked: PlannedRun, domain: Domain, teacher: Llama, about: Run) -> float:
     """Sequences times layers that keep activations at once, by a small network on short sequences."""
     short = _shortened(asked, domain)
     with seeded(0, "weights of a network that only counts"):
@@ -71,7 +71,7 @@ def _counted(asked: Outline, domain: Domain, teacher: Llama, about: Run) -> floa
     return graph_layers(objective, run, slice) / _width(short)
 
 
-def _shortened(asked: Outline, domain: Domain) -> Domain:
+def _shortened(asked: PlannedRun, domain: Domain) -> Domain:
     """The domain with sequences as short as its templates allow, where it draws some (prompts); SHORT without."""
     length = SHORT
     while length < _width(domain):
