@@ -220,7 +220,7 @@ PLOTS: Mapping[str, Plot] = {
     ),
     # benchmarks.md
     "savings": Plot(savings, partial(dots, labels=("time", "memory"), xlabel="plain way over ours", at=1, log=True)),
-    "updates": Plot(updates, partial(dots, labels=("",), xlabel="ms of an update, H100")),
+    "updates": Plot(updates, partial(dots, labels=("918cd4d", "7809949"), xlabel="ms of an update, H100")),
     # precision.md
     "precision": Plot(precision, partial(curves, calls=MANY, ylabel="perplexity as drawn", log=False)),
     "masked": Plot(masked, partial(curves, calls=MANY, ylabel="share still masked", log=False)),
