@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from chromium import LAPTOP, PHONE, texts, wait_for
 from plain_metrics import Number, Ratio
-from test_hostile_pages import PLOTTED, evaluation
+from test_hostile_pages import PLOTTED, designs_page, evaluation
 
 from didi_core.evaluation.frontier import SweepPoint, frontier
 from didi_core.evaluation.intervals import Interval
@@ -172,6 +172,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         path = folder / "the_page.html"
         path.write_text(make("plain", folder), encoding="utf-8")
         found[make.__name__] = path.as_uri()
+    folder = tmp_path_factory.mktemp("pages")
+    path = folder / "the_page.html"
+    path.write_text(designs_page("2026-11-27_TEM1_scaffold_round3_design_0001_variant_b", folder), encoding="utf-8")
+    found["designs with long names"] = path.as_uri()
     return found
 
 

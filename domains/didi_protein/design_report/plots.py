@@ -59,7 +59,7 @@ def residue_plot(best: Sequence[Design]) -> Plot:
         axes.plot(np.arange(1, length + 1), design.residues, color=INK, linewidth=1.3)  # type: ignore[arg-type]
         for end in np.cumsum([len(chain) for chain in design.chains])[:-1]:
             axes.axvline(end + 0.5, color=INK, linewidth=1, linestyle=":")
-        axes.set(title=design.id, ylim=(0, 100), xlim=(1, max(length, 2)), yticks=[0, 50, 70, 90, 100])
+        axes.set(title=shortened(design.id), ylim=(0, 100), xlim=(1, max(length, 2)), yticks=[0, 50, 70, 90, 100])
         axes.grid(False)
     for axes in panels[-2:]:
         axes.set_xlabel("residue")
@@ -207,6 +207,11 @@ def mean_plddt(designs: Sequence[Design]) -> Interval | None:
     if not len(values):
         return None
     return interval(float(values.mean()), resampled_means(values)[:, 0], len(values))
+
+
+def shortened(name: str, most: int = 36) -> str:
+    """A name without its middle where it is longer than a panel: ends tell designs apart."""
+    return name if len(name) <= most else f"{name[: most // 3]}…{name[1 - most + most // 3 :]}"
 
 
 def _shade(axes: Axes) -> None:

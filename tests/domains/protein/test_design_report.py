@@ -17,7 +17,7 @@ from didi_protein.design_report import read_designs, write_design_report
 from didi_protein.design_report.__main__ import main
 from didi_protein.design_report.designs import BANDS, Design, band
 from didi_protein.design_report.page import ROWS, html, ordered, other_columns, sentence
-from didi_protein.design_report.plots import by_model, design_plots, mean_plddt
+from didi_protein.design_report.plots import by_model, design_plots, mean_plddt, shortened
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +271,10 @@ def test_chains_of_a_complex_are_drawn_apart(tmp_path: Path) -> None:
     chains = {one["name"]: one["chains"] for one in json.loads(found)}
     assert chains == {line["id"]: [*map(len, line["sequence"].split(":"))] for line in lines}
     assert "A dotted line is the end of a chain." in page
+
+
+def test_long_names_lose_their_middle_above_a_plot() -> None:
+    names = [f"2026-11-27_scaffold_round3_design_{i:04d}_variant_b" for i in range(20)]
+    short = [shortened(name) for name in names]
+    assert {len(name) for name in short} == {36} and len({*short}) == 20
+    assert shortened("sample_1") == "sample_1" and shortened("x" * 36) == "x" * 36
