@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 import warnings
 from collections import Counter
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 import didi_core
+from didi_core.commands.compose import compose_jobs
 from didi_core.models.attention import Layout
 from didi_core.plugins import registry
 from didi_protein.domain import asset
@@ -334,7 +336,8 @@ def test_a_large_teacher_goes_through_every_stage(load, tmp_path: Path) -> None:
     assert script.main(words) == 0
     found = {row["what"]: row["value"] for row in json.loads(out.read_text())["rows"]}
     assert not [what for what, value in found.items() if "failed" in str(value) or "left out" in str(value)]
-    assert {*script.STAGES, "step 1", "step 3", "planned: peak", "objective=dmmd: peak in use"} <= {*found}
+    stages = load("gpu_large_watch").STAGES
+    assert {*stages, "step 1", "step 3", "planned: peak", "objective=dmmd: peak in use"} <= {*found}
     assert found["adapters whose B is not zero"] == "14 of 14"
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
@@ -454,7 +457,7 @@ def test_measurements_without_time_are_left_out(load, tmp_path: Path, monkeypatc
     monkeypatch.setattr(script, "MEASURES", {"update": 60.0, "large": 60.0})
     session = script.Session(tmp_path, tmp_path, time.monotonic() + 60, True, "cpu")
     session.start("measure_update", 20, "-c", "import time; time.sleep(60)", ahead=True)
-    script.measure(session, time.monotonic() + 5, 1, ())
+    script.measure(session, ("update", "large"), time.monotonic() + 5, 1, ())
     assert session.parts == {} and capsys.readouterr().out.count("left out, no time") == 2
 
 
@@ -517,3 +520,50 @@ def test_a_card_that_was_changed_by_hand_is_outdated(load, tmp_path: Path) -> No
     assert script.bundled(tmp_path) == [folder] and not script.outdated(folder)
     (folder / "README.md").write_text("by hand")
     assert script.outdated(folder)
+
+
+def test_a_lab_runs_what_its_plan_has_and_packs_it(load, tmp_path: Path, monkeypatch) -> None:
+    """Entries wait for those they name; what failed leaves the end of its log."""
+    script = load("gpu_lab")
+    code = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'run.json').write_text(sys.argv[2])"
+
+    def start(self, name: str, command: str, words) -> subprocess.Popen:
+        ends = "; sys.exit('no luck')" if command == "evaluate" else ""
+        with (self.work / f"{name}.log").open("wb") as log:
+            full = [sys.executable, "-c", code + ends, str(self.work / name), " ".join(words)]
+            return subprocess.Popen(full, stderr=log)
+
+    monkeypatch.setattr(script.Lab, "start", start)
+    plan = {
+        "common": ["common"],
+        "stages": [
+            [
+                {"name": "second", "command": "evaluate", "words": ["run=first"], "after": ["first"]},
+                {"name": "first", "words": ["own"]},
+            ]
+        ],
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    words = [str(tmp_path / "plan.json"), "--out", str(tmp_path / "out"), "--seconds", "60"]
+    assert script.main(words) == 1
+    with tarfile.open(tmp_path / "out" / "runs.tar.gz") as tar:
+        found = {name: tar.extractfile(name).read().decode() for name in tar.getnames()}
+    assert found["first/run.json"] == "common own" and found["second/run.json"] == "run=first"
+    assert "no luck" in found["second/log.txt"] and "first/log.txt" not in found
+    told = json.loads((tmp_path / "out" / "lab.json").read_text())
+    assert told["codes"] == {"first": 0, "second": 1} and list(told["codes"]) == ["first", "second"]
+
+
+def test_the_lab_of_the_repository_names_runs_that_are_in_it() -> None:
+    """Every command of the plan composes, and waits for runs of the plan."""
+    plan = json.loads((BENCHMARKS / "gpu_lab.json").read_text())
+    entries = [entry for stage in plan["stages"] for entry in stage]
+    names = {entry["name"] for entry in entries}
+    assert len(names) == len(entries) and all(set(entry.get("after", ())) <= names for entry in entries)
+    for entry in entries:
+        command = entry.get("command", "distill")
+        if command in ("distill", "evaluate"):
+            common = plan["common"] if command == "distill" else []
+            assert compose_jobs(command, [*common, *entry["words"]])
+        else:
+            assert (BENCHMARKS / command).is_file()

@@ -170,5 +170,6 @@ def updates() -> Series:
     found: dict[str, list[list[float]]] = {}
     for row in rows("benchmarks.md", "On a GPU"):
         if re.fullmatch(wanted, plain(row[0])):
-            found.setdefault(plain(row[0]).removeprefix("update, ").removeprefix("objective="), [figures(row[2])[:1], figures(row[3])[:1]])
+            name = plain(row[0]).removeprefix("update, ").removeprefix("objective=")
+            found.setdefault(name, [figures(cell)[:1] for cell in row[2:4]])
     return found
