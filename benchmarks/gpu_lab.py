@@ -29,27 +29,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpu_models import Events, write
+
 HERE = Path(__file__).resolve().parent
 CLOSING = 8.0  # seconds kept for packing
 KEPT = ("report.json", "run.json", "metrics.jsonl", "worth.json", "worth.md", "log.txt")
 
 
-class Lab:
+class Lab(Events):
     """The runs, the clock, and lab.json."""
 
     def __init__(self, out: Path, work: Path, ends: float, device: str) -> None:
         self.out, self.work, self.ends, self.device = out, work, ends, device
-        self.started, self.events, self.codes = time.monotonic(), list[str](), dict[str, int | None]()
+        self.started, self.codes = time.monotonic(), dict[str, int | None]()
+        self.record = {"events": [], "codes": self.codes}
 
-    @property
-    def left(self) -> float:
-        return self.ends - time.monotonic()
-
-    def note(self, text: str) -> None:
-        line = f"{time.monotonic() - self.started:6.1f} s  {text}"
-        print(line, flush=True)
-        self.events.append(line)
-        (self.out / "lab.json").write_text(json.dumps({"events": self.events, "codes": self.codes}, indent=1) + "\n")
+    def save(self) -> None:
+        write(self.out / "lab.json", self.record)
 
     def start(self, name: str, command: str, words: Sequence[str]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}

@@ -56,8 +56,31 @@ MODELS = (
 TINY = ("training.batch_size=2", "model.hidden=16", "model.heads=2", "model.layers=1", "validation_batches=1")
 
 
+class Events:
+    """The clock of a call, and what happened in it: ``events`` of a record that is written after each."""
+
+    ends: float  # time.monotonic
+    started: float
+    record: dict[str, Any]
+
+    @property
+    def left(self) -> float:
+        return self.ends - time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Log an event and write the record."""
+        line = f"{time.monotonic() - self.started:6.1f} s  {text}"
+        print(line, flush=True)
+        self.record["events"].append(line)
+        self.save()
+
+    def save(self) -> None:
+        """Write the record."""
+        raise NotImplementedError
+
+
 @dataclass
-class Session:
+class Session(Events):
     """Folders, clock and record of one call."""
 
     data: Path
@@ -70,17 +93,6 @@ class Session:
     attention: str = "auto"
     record: dict[str, Any] = field(default_factory=lambda: {"events": [], "models": {}, "curves": {}})
     started: float = field(default_factory=time.monotonic)
-
-    @property
-    def left(self) -> float:
-        return self.ends - time.monotonic()
-
-    def note(self, text: str) -> None:
-        """Log an event and write the record."""
-        line = f"{time.monotonic() - self.started:6.1f} s  {text}"
-        print(line, flush=True)
-        self.record["events"].append(line)
-        self.save()
 
     def save(self) -> None:
         write(self.work / "train.json", self.record)
