@@ -17,7 +17,7 @@ from didi_core.domain.abilities import HasForm
 from didi_core.domain.conditioning import Conditioning, Field, verify
 from didi_core.errors import InputError, at_least
 from didi_core.evaluation.intervals import defined
-from didi_core.evaluation.measure import all_metrics
+from didi_core.evaluation.measure import all_metrics, on_device
 from didi_core.sampling.generate import DEFAULT_GRID, SamplerSettings, length_ranges, parse_length, trained_with
 from didi_core.sampling.laying_out import lay_out
 from didi_core.sampling.trace import Snapshot, trace
@@ -116,6 +116,7 @@ def watch(shelf: Shelf, domain: str, model: str, asked: Asked, limits: Limits) -
         if not all(side.finished for side in sides):
             yield view
     records = [{**how.record(), "seed": wanted.seed} for how in settings]
+    on_device(all_metrics(pair.domain), shelf.machine.device)  # for the scores of the finished view
     yield replace(view, samples=(_samples(view, 0, fixed, records[0]), _samples(view, 1, fixed, records[1])))
 
 

@@ -20,7 +20,7 @@ from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.plugins import registry
 from didi_core.sampling.generate import SamplerSettings, generate, trained_with
-from didi_core.web import markup
+from didi_core.web import drawing, markup
 from didi_core.web.drawing import Asked, Limits, View, scores, watch, written
 from didi_core.web.models import BUNDLED, Shelf
 from didi_core.web.page import Offer, _shown, offered
@@ -205,6 +205,13 @@ def test_scores_are_those_that_so_few_samples_allow(shelf: Shelf) -> None:
     assert found[quality.name][1] == pytest.approx(float(quality.aggregate(quality.statistics(shown.samples[0])[0])))
     assert not {metric.name for metric in shown.domain.metrics() if metric.minimum > 1} & set(found)
     assert quality.label in markup.score_table(shown)
+
+
+def test_networks_of_scores_are_on_the_device_of_the_page(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[tuple[str, torch.device]] = []
+    monkeypatch.setattr(drawing, "on_device", lambda metrics, device: placed.extend((m.name, device) for m in metrics))
+    shown = views(shelf, "protein", num=1, calls=1, more_calls=1, length="20")[-1]
+    assert (shown.domain.metrics()[0].name, shelf.machine.device) in placed
 
 
 def test_every_text_of_the_page_is_escaped(shelf: Shelf) -> None:
