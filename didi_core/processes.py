@@ -16,6 +16,7 @@ Nothing here needs ``torch`` until there are several processes.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import os
@@ -284,12 +285,19 @@ def first_failure(code: int, store: Any = None) -> tuple[bool, int]:
 
 
 def leave(code: int) -> NoReturn:
-    """End the program. Several processes end without clean-up: after a failure, threads of the group may abort it."""
-    if _current.size > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    """End the program. One of several processes ends without the interpreter's own end.
+
+    Threads of gloo and NCCL outlive their group, because torch keeps meshes and networks keep each other. A thread that
+    is at work while the interpreter is taken down may abort the process (SIGABRT) after all is done. What asked to be
+    called at exit is called, unless the run failed: then a broken group may never answer it.
+    """
+    if not several():
+        sys.exit(code)
+    if _current.size == 1:  # the group has been left in order
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def launcher(program: str) -> str:

@@ -31,7 +31,7 @@ from didi_core.training.settings import TrainingSettings
 
 STEPS = 8
 TOGETHER = """
-import json, sys, torch
+import atexit, json, sys, torch
 from didi_core.cli import guarded
 from didi_core.errors import InputError
 from didi_core import processes as runtime
@@ -62,6 +62,13 @@ def act():
         found = {"rank": here.rank, "received": received, "mean": here.mean({"b": here.rank, "a": 1})}
         print(json.dumps(found | {"gradients": gradients(here)}), file=sys.stderr)
 
+class Left:
+    def __del__(self):
+        import os
+        os.abort()
+
+left = Left()  # as a thread of the group may do, where the interpreter ends while it is at work
+atexit.register(print, "called at exit")
 runtime.leave(guarded(act, ["distill"]))
 """
 
@@ -165,7 +172,7 @@ def test_a_process_ends_where_the_next_one_gives_no_sign_of_life(
 def test_gradients_scalars_and_what_the_first_broadcasts(tmp_path: Path) -> None:
     codes, out, err = outcome(["-c", TOGETHER, "works"])
     assert codes == [0, 0], err
-    assert out == ["spoken by 0\n", ""]
+    assert out == ["spoken by 0\ncalled at exit\n", "called at exit\n"], "and nothing aborts after that"
     found = [json.loads(text.splitlines()[-1]) for text in err]
     for rank in (0, 1):
         assert found[rank]["rank"] == rank and found[rank]["received"] == {"run": 0}
