@@ -57,6 +57,16 @@ def first_line(error: BaseException, otherwise: str = "") -> str:
     return (str(error).strip().splitlines() or [otherwise or type(error).__name__])[0].strip()
 
 
+def one_line(error: BaseException, most: int | None = 300) -> str:
+    """A library's message on one line, cut after ``most`` characters; without one, what kind of error it is."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def with_kind(error: BaseException) -> str:
+    """``ValueError: the first line of its message``."""
+    return f"{type(error).__name__}: {first_line(error, 'no message')}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
     """The error for a name that is not registered; it lists the known names and the one most like it."""
     known = sorted(known)

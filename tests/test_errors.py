@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from didi_core.errors import InputError, at_least, positive
+from didi_core.errors import InputError, at_least, one_line, positive, with_kind
 from didi_core.objectives.advantage import WeightingSettings
 from didi_core.objectives.dmmd import Dmmd
 from didi_core.objectives.idlm import Idlm
@@ -64,3 +64,16 @@ def test_the_first_value_that_does_not_fit_is_named() -> None:
         at_least(1, "a.", x=1, y=0, z=-1)
     with pytest.raises(InputError, match=r"^x=0 is out of range: it must be positive\.$"):
         positive(x=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(ValueError("two\n  lines"), "two lines"), (KeyError(), "KeyError"), (OSError("x" * 400), "x" * 300)],
+)
+def test_a_librarys_message_is_shown_on_one_line(error: Exception, line: str) -> None:
+    assert one_line(error) == line
+
+
+def test_an_error_with_its_kind_is_one_line_too() -> None:
+    assert with_kind(ValueError("first\nsecond")) == "ValueError: first"
+    assert with_kind(ValueError()) == "ValueError: no message"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, one_line
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 WEIGHTS = ("*.safetensors", "*.bin")  # of a hub folder, the first kind that it has
@@ -140,4 +140,4 @@ def upload(folder: Path, name: str, private: bool) -> str:
 
 def _reason(error: Exception) -> str:
     """The start of a library's message, on one line."""
-    return " ".join(str(error).split())[:160].rstrip(". ")
+    return one_line(error, 160).rstrip(". ")

@@ -15,7 +15,7 @@ from didi_core.checkpoints.card import check_seal, read_vocabulary, write_card
 from didi_core.checkpoints.quiet import quiet
 from didi_core.checkpoints.weights import check_sizes, read_weights, write_weights
 from didi_core.config import build
-from didi_core.errors import InputError
+from didi_core.errors import InputError, first_line
 from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.storage.files import read_json
 
@@ -88,8 +88,8 @@ def causal_network(name: str, key: str, otherwise: str) -> Any:
                 output_loading_info=True,
             )
     except Exception as error:  # a configuration is checked by many libraries, each with errors of its own
-        reason = " ".join(str(error).split("\n")[0].split())[:160] or type(error).__name__
-        raise InputError(f"{key}={name} cannot be loaded: {reason.rstrip('.')}. {advice}") from None
+        reason = first_line(error)[:160].rstrip(".")
+        raise InputError(f"{key}={name} cannot be loaded: {reason}. {advice}") from None
     network, info = loaded
     lacking = sorted(info["missing_keys"])
     if lacking:

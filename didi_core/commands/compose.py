@@ -34,7 +34,7 @@ from didi_core.commands.setting import PROSE, Setting, is_generator, parse, plai
 from didi_core.commands.spellings import respelled
 from didi_core.commands.unfiled import store_unfiled, unfiled
 from didi_core.config import config_folder, flatten
-from didi_core.errors import InputError, first_line, unknown
+from didi_core.errors import InputError, first_line, one_line, unknown
 from didi_core.plugins import registry
 
 VERSION_BASE = "1.3"
@@ -236,7 +236,7 @@ def _compose(command: str, groups: Sequence[Setting], whole: bool = False) -> Di
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(config_folder())):
             return compose(config_name(command), words, return_hydra_config=whole)
     except (HydraException, OmegaConfBaseException) as error:
-        problem = " ".join(str(error).split())
+        problem = one_line(error, None)
         absent = next((s for s in groups if f"override '{s.key}'" in problem or f"delete '{s.key}'" in problem), None)
         if absent is None:
             raise InputError(f"the configuration cannot be composed: {problem}") from None
@@ -259,7 +259,7 @@ def _followed(config: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
             value = OmegaConf.select(tree, key)
             put(config, key, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
     except OmegaConfBaseException as error:
-        raise InputError(f"the configuration cannot be composed: {' '.join(str(error).split())}") from None
+        raise InputError(f"the configuration cannot be composed: {one_line(error, None)}") from None
     return config
 
 

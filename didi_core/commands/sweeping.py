@@ -17,7 +17,7 @@ from typing import Any
 from didi_core.commands import Command
 from didi_core.commands.compose import VERSION_BASE, Job, compose_jobs, sweep_values
 from didi_core.commands.setting import parse
-from didi_core.errors import DidiError, InputError, first_line, unknown
+from didi_core.errors import DidiError, InputError, one_line, unknown, with_kind
 from didi_core.storage.files import read_json
 
 WORDS = "didi_words"  # key of the override that carries the words of a job
@@ -290,7 +290,7 @@ def _with_hydra(found: Engines, root: Path, task: Task, action: Callable[[Any], 
             make = plugins.instantiate_launcher if found.sweeper == "basic" else plugins.instantiate_sweeper
             engine = make(hydra_context=context, task_function=task, config=config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"{' '.join(found.words)}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{' '.join(found.words)}: {one_line(error, None)}") from None
     root.mkdir(parents=True, exist_ok=True)
     try:
         return action(engine)
@@ -298,6 +298,6 @@ def _with_hydra(found: Engines, root: Path, task: Task, action: Callable[[Any], 
         raise
     except Exception as error:
         raise DidiError(
-            f"{' '.join(found.words)}: {type(error).__name__}: {first_line(error)} The same command goes on: what is "
+            f"{' '.join(found.words)}: {with_kind(error)} The same command goes on: what is "
             "finished stays."
         ) from error

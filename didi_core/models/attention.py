@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from didi_core.errors import InputError, first_line, unknown
+from didi_core.errors import InputError, unknown, with_kind
 from didi_core.types import Vocabulary
 
 BACKENDS = ("auto", "xformers", "varlen", "sdpa", "eager")
@@ -185,7 +185,7 @@ def _tried(name: str, device: torch.device, dtype: torch.dtype) -> str:
             (found,) = torch.autograd.grad(out.sum(), v)
             right = bool((out - 1).abs().max() < 0.01) and bool(found.isfinite().all())
     except Exception as error:  # noqa: BLE001  # any exception of a kernel is the result, and is reported
-        return f"{type(error).__name__}: {first_line(error, 'no message')}"
+        return with_kind(error)
     return "" if right else "it computes wrong values"
 
 

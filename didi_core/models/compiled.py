@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from didi_core.errors import first_line, warn
+from didi_core.errors import warn, with_kind
 from didi_core.types import Vocabulary
 
 INDUCTOR = "inductor"
@@ -65,7 +65,7 @@ class Compilation:
 
     def give_up(self, error: Exception | str) -> None:
         """Stop compiling for good, and say so once."""
-        reason = error if isinstance(error, str) else _told(getattr(error, "inner_exception", error))
+        reason = error if isinstance(error, str) else with_kind(getattr(error, "inner_exception", error))
         if not self.problem:
             warn(f"torch.compile failed ({reason}). The network runs without it: slower, with the same results.")
         self.problem = self.problem or reason
@@ -164,8 +164,3 @@ def _difference(one: Tensor, other: Tensor) -> float:
     """Distance over size, in fp32; gradients near zero do not count."""
     size = other.float().norm()
     return float((one.float() - other.float()).norm() / size) if size > 1e-6 else 0.0
-
-
-def _told(error: BaseException) -> str:
-    """An error in a line."""
-    return f"{type(error).__name__}: {first_line(error, 'no message')}"

@@ -16,7 +16,7 @@ import yaml
 from didi_core.catalogue import Catalogue
 from didi_core.diffusion.grids import GRIDS, Grid
 from didi_core.diffusion.laws import LAWS, Law
-from didi_core.errors import InputError
+from didi_core.errors import InputError, one_line
 from didi_core.objectives.base import ObjectiveSettings
 from didi_core.objectives.registry import OBJECTIVES
 from didi_core.objectives.rewards import REWARDS, RewardSettings, TextFunction
@@ -80,7 +80,7 @@ def readable(protocol: type, path: Path) -> str:
     try:
         yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return f"is not YAML ({' '.join(str(error).split())})"
+        return f"is not YAML ({one_line(error)})"
     return ""
 
 

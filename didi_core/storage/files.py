@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, one_line
 
 _HALVES = re.compile(rb"\\u[dD][89a-fA-F]")  # how JSON writes halves of characters
 PART = ".part"
@@ -177,7 +177,7 @@ def read_json(path: Path, fix: str = "Get the file again.") -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}). {fix}") from None
     except ValueError as error:
-        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}. {fix}") from None
+        raise InputError(f"{path} is damaged: {one_line(error)}. {fix}") from None
     if not isinstance(found, dict):
         raise InputError(f"{path} is damaged: it holds a {type(found).__name__} instead of an object. {fix}")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, one_line, unknown
 from didi_core.storage.text_file import opened
 from didi_core.storage.unpacked import Allowance, unpacked_limit
 
@@ -64,4 +64,4 @@ def _check_column(path: Path, column: str, schema: Any) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"data.path={path} cannot be read: {' '.join(str(error).split())[:200]}")
+    return InputError(f"data.path={path} cannot be read: {one_line(error)}")

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, one_line
 
 RATIO, SMALL = 100, 1 << 25  # limits of an unpacked file: times its packed size, or bytes, whichever is more
 
@@ -61,7 +61,7 @@ def check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: the archive is damaged ({_line(error)}). Fetch it again.") from None
+        raise InputError(f"{path}: the archive is damaged ({one_line(error)}). Fetch it again.") from None
     if size > unpacked_limit(path):
         raise InputError(
             f"{path}: its {path.stat().st_size:,} bytes unpack to {size:,}, more than {RATIO} times as many. Neither "
@@ -76,12 +76,8 @@ def read_arrays(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except Exception as error:  # headers of arrays are parsed as Python, and its parsers raise many kinds of errors
-        raise InputError(f"{path}: its arrays are damaged ({_line(error)}). Fetch it again.") from None
+        raise InputError(f"{path}: its arrays are damaged ({one_line(error)}). Fetch it again.") from None
     strange = [name for name, value in found.items() if not isinstance(value, np.ndarray)]
     if strange:
         raise InputError(f"{path}: its entry {strange[0]!r} is no array. Fetch it again.")
     return found
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from didi_core.errors import DidiError
+from didi_core.errors import DidiError, one_line
 from didi_core.processes import Processes, together
 from didi_core.storage.files import sha256
 
@@ -134,5 +134,4 @@ def _checked(act: Callable[[], object]) -> None:
         act()
     except CheckpointException as error:
         rank, (cause, _) = next(iter(error.failures.items()))
-        reason = " ".join(str(cause).split())[:300]
-        raise DidiError(f"process {rank} failed at a sharded checkpoint: {reason}") from cause
+        raise DidiError(f"process {rank} failed at a sharded checkpoint: {one_line(cause)}") from cause

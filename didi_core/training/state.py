@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from didi_core.errors import InputError, warn
+from didi_core.errors import InputError, one_line, warn
 from didi_core.processes import Processes
 from didi_core.storage.files import read_json, remove_folder, sha256, write_atomic, write_folder, write_json
 from didi_core.storage.tensors import on_host
@@ -118,9 +118,9 @@ class FolderKeeper:
             try:
                 part.load_state_dict(_read(newest, name, part, list(state)))
             except FOREIGN as error:
-                reason = " ".join(str(error).split())[:300]
                 raise InputError(
-                    f"checkpoint {newest}: {name} does not fit what this run trains ({reason}). Use another run_dir."
+                    f"checkpoint {newest}: {name} does not fit what this run trains ({one_line(error)}). Use another "
+                    "run_dir."
                 ) from None
         self._truncate_metrics(step)
         return step
@@ -234,8 +234,7 @@ def _unpickled(path: Path) -> dict:
     try:
         state: dict = torch.load(path, weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"checkpoint {path} is damaged ({reason}): use another run_dir.") from None
+        raise InputError(f"checkpoint {path} is damaged ({one_line(error)}): use another run_dir.") from None
     return state
 
 

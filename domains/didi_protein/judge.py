@@ -9,7 +9,7 @@ from typing import Any
 
 from didi_core.checkpoints.judge import judge_folder, load_causal, load_judge
 from didi_core.checkpoints.quiet import quiet
-from didi_core.errors import InputError
+from didi_core.errors import InputError, one_line
 from didi_core.metrics.judge import JudgePerplexity
 from didi_core.storage.files import packaged
 
@@ -59,7 +59,7 @@ def _of_transformers(name: str) -> JudgePerplexity:
         with quiet():
             tokenizer: Any = AutoTokenizer.from_pretrained(str(Path(name).expanduser()), trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer can raise anything
-        raise InputError(f"{KEY}={name} has no tokenizer: {' '.join(str(error).split())[:160]}") from None
+        raise InputError(f"{KEY}={name} has no tokenizer: {one_line(error, 160)}") from None
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     begin = next((i for i in (tokenizer.bos_token_id, tokenizer.cls_token_id, end) if i is not None), None)
     if begin is None:

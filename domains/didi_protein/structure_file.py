@@ -18,7 +18,7 @@ from Bio.PDB.MMCIFParser import MMCIFParser
 from Bio.PDB.PDBExceptions import PDBConstructionException
 from Bio.PDB.PDBParser import PDBParser
 
-from didi_core.errors import InputError, warn
+from didi_core.errors import InputError, one_line, warn
 from didi_core.storage.text_file import text_pieces
 
 # Residues whose protonation or bond force fields put into their name: AMBER's, CHARMM's, OPLS's.
@@ -204,8 +204,7 @@ def parse(path: Path) -> Any:
     except KeyError as error:
         raise InputError(f"{path}: cannot be read as a structure (there is no {error.args[0]} in it).") from error
     except DAMAGE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read as a structure ({reason}). Is it whole?") from error
+        raise InputError(f"{path}: cannot be read as a structure ({one_line(error)}). Is it whole?") from error
 
 
 def _text(path: Path) -> str:

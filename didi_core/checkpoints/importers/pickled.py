@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from didi_core.errors import InputError
+from didi_core.errors import InputError, one_line
 from didi_core.storage.unpacked import check_archive, unpacked_limit
 
 # Packages whose objects training frameworks store beside weights. They get stand-ins; nothing is imported.
@@ -85,7 +85,7 @@ def load_pickled(path: Path) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(f"{path} cannot be read as a torch file: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{path} cannot be read as a torch file: {one_line(error)}") from None
     if not isinstance(held, Mapping):
         raise InputError(f"{path} holds a {type(held).__name__}, not a dictionary of weights.")
     return dict(held)
