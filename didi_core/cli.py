@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from didi_core.commands import COMMANDS, Command, find
-from didi_core.errors import DidiError, InputError, first_line
+from didi_core.errors import DidiError, InputError, first_line, warn
 from didi_core.processes import current, first_failure, joined, launcher
 from didi_core.storage.run_dir import stopped_in
 
@@ -305,5 +305,6 @@ def _resume_hint(words: Sequence[str], place: Path | None) -> str:
 
 
 def _print_error(text: str) -> None:
+    """Print an error after what was printed before it."""
     sys.stdout.flush()
-    print(f"didi_core: {text}", file=sys.stderr, flush=True)
+    warn(text)

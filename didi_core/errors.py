@@ -38,7 +38,7 @@ def positive(where: str = "", **values: float) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning on stderr; the command continues."""
+    """Print a line of the program's own on stderr: a warning, after which it goes on, or the error that ends it."""
     print(f"didi_core: {text}", file=sys.stderr, flush=True)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from didi_core import hookspecs
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError, unknown, warn
 from didi_core.plugins.kinds import short
 
 TRACE = "DIDI_TRACE_PLUGINS"
@@ -100,4 +99,4 @@ def trace(hook: str, plugin: str, arguments: Mapping[str, Any]) -> None:
     """Show one hook call on stderr, if ``DIDI_TRACE_PLUGINS=1``."""
     if tracing():
         shown = ", ".join(f"{key}={short(value)}" for key, value in arguments.items())
-        print(f"didi_core: plugin {plugin}: {hook}({shown})", file=sys.stderr, flush=True)
+        warn(f"plugin {plugin}: {hook}({shown})")

@@ -8,7 +8,6 @@ shows every hook call, and the traceback of a plugin that cannot be loaded.
 from __future__ import annotations
 
 import importlib.metadata
-import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ import pluggy
 from didi_core import hookspecs
 from didi_core.catalogue import PLUGINS, Catalogue
 from didi_core.config import build
-from didi_core.errors import InputError
+from didi_core.errors import InputError, warn
 from didi_core.plugins import builtin
 from didi_core.plugins.checks import check_hooks, import_fault, trace, tracing, undeclared
 from didi_core.plugins.kinds import KINDS, Kind
@@ -121,7 +120,7 @@ class Registry:
             except FAILURES as error:
                 self.silenced.add(impl.plugin_name)
                 origin = {p.name: p.origin for p in self.plugins}[impl.plugin_name]
-                _warn(f"plugin {origin} failed in {name} and is not called again: {type(error).__name__}: {error}")
+                warn(f"plugin {origin} failed in {name} and is not called again: {type(error).__name__}: {error}")
 
     def _origin(self, kind: str, name: str) -> str:
         return {p.name: p.origin for p in self.plugins}[self.offers[kind][name].plugin]
@@ -237,7 +236,3 @@ def _ask(manager: pluggy.PluginManager, plugin: str, kind: Kind) -> Any:
             trace(kind.hook, plugin, {})
             return impl.function()
     return None
-
-
-def _warn(text: str) -> None:
-    print(f"didi_core: {text}", file=sys.stderr, flush=True)

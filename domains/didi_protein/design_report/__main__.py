@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from didi_core.errors import DidiError
+from didi_core.errors import DidiError, warn
 
 from . import BEST, write_design_report
 
@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         print(write_design_report(given.folder, {"folder": given.folder.name}, given.best))
     except DidiError as error:
-        print(f"didi_core: {error}", file=sys.stderr)
+        warn(str(error))
         return error.exit_code
     return 0
 
