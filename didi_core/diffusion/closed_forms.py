@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from didi_core.diffusion.blocks import row_blocks
-from didi_core.diffusion.divergences import Mixture
+from didi_core.diffusion.divergences import LOG_ZERO, Mixture
+from didi_core.diffusion.masking import allowed_logits
 from didi_core.types import Vocabulary
 
-FLOOR = -1e9  # stands for log 0: times the probability 0 it is 0
-
+NO_MASS = -1e4  # log-probability of a token without mass, in a ratio: finite, and beyond every clip
 
 @dataclass
 class Memory:
@@ -154,7 +154,7 @@ class RowLogP(torch.autograd.Function):
         result = torch.empty_like(logits)
         result[:, ctx.vocabulary.size :] = 0
         for rows in row_blocks(logits):
-            inner = (_raw(logits[rows], ctx.vocabulary) - normaliser[rows, None]).exp_().mul_(pull[rows, None])
+            inner = _log_p(logits[rows], normaliser[rows], ctx.vocabulary, floor=None).exp_().mul_(pull[rows, None])
             inner.scatter_add_(1, chosen[rows], grad[rows].to(inner))
             result[rows, : inner.shape[1]] = inner
         return result, None, None, None
@@ -162,12 +162,12 @@ class RowLogP(torch.autograd.Function):
 
 def _own(vocabulary: Vocabulary, logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the chosen tokens in one block, and the log-normaliser."""
-    raw = _raw(logits, vocabulary)
+    raw = allowed_logits(logits, vocabulary)
     best = raw.amax(-1, keepdim=True)
     shifted = raw - best
     own = shifted.gather(1, chosen)
     normaliser = shifted.exp_().sum(-1, keepdim=True).log()
-    return (own - normaliser).clamp_min_(FLOOR), (best + normaliser).squeeze(1)
+    return (own - normaliser).clamp_min_(LOG_ZERO), (best + normaliser).squeeze(1)
 
 
 class ExpectedRatio(torch.autograd.Function):
@@ -204,7 +204,7 @@ class ExpectedRatio(torch.autograd.Function):
         for rows in row_blocks(logits):
             parts = zip((logits, target, proposal), normalisers, strict=True)
             log_p, log_t, log_f = (_log_p(z[rows], known[rows], ctx.vocabulary, floor=None) for z, known in parts)
-            ratio = _ratio(log_t, log_f, ctx.clip)
+            ratio = clipped_ratio(log_t, log_f, ctx.clip)
             ratio.sub_((mean + value)[rows, None]).mul_(grad[rows, None].to(ratio)).mul_(log_p.exp_())
             result[rows, : ratio.shape[1]] = ratio
         return result, None, None, None, None, None
@@ -222,16 +222,16 @@ def _expected(
     (log_t, target_normaliser), (log_f, proposal_normaliser) = (
         _logarithms(part, vocabulary) for part in (target, proposal)
     )
-    ratio = _ratio(log_t, log_f, clip)
+    ratio = clipped_ratio(log_t, log_f, clip)
     mean = _dot(rows.p, ratio)
     ratio.sub_(mean[:, None])
     value, spread = _dot(rows.p, ratio), _dot(rows.p, ratio.square()).sqrt()
     return value, spread, mean, rows.normaliser, target_normaliser, proposal_normaliser
 
 
-def _ratio(target: Tensor, proposal: Tensor, clip: float) -> Tensor:
-    """target - proposal, clipped; zero for a token without mass in both. Overwrites its arguments."""
-    return target.clamp_min_(-1e4).sub_(proposal.clamp_min_(-1e4)).clamp_(-clip, clip)
+def clipped_ratio(target: Tensor, proposal: Tensor, clip: float) -> Tensor:
+    """log p_target - log p_proposal, clipped; zero for a token without mass in both. Overwrites its arguments."""
+    return target.clamp_min_(NO_MASS).sub_(proposal.clamp_min_(NO_MASS)).clamp_(-clip, clip)
 
 
 def _by_block(
@@ -242,33 +242,27 @@ def _by_block(
     return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
 
-def _raw(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """Columns of the tokens, at least in fp32; forbidden tokens have no mass. May share memory with ``logits``."""
-    raw = logits[:, : vocabulary.size].to(torch.promote_types(logits.dtype, torch.float32))
-    return raw if vocabulary.all_generated else raw.masked_fill(~vocabulary.allowed(raw.device), -torch.inf)
-
-
 def _normalised(logits: Tensor, vocabulary: Vocabulary) -> Rows:
-    raw = _raw(logits, vocabulary)
+    raw = allowed_logits(logits, vocabulary)
     best = raw.amax(-1, keepdim=True)
     log_p = raw - best
     p = log_p.exp()
     total = p.sum(-1, keepdim=True)
-    return Rows(log_p.sub_(total.log()).clamp_min_(FLOOR), p.div_(total), (best + total.log()).squeeze(1))
+    return Rows(log_p.sub_(total.log()).clamp_min_(LOG_ZERO), p.div_(total), (best + total.log()).squeeze(1))
 
 
 def _logarithms(logits: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     """Log-probabilities, -inf where there is no mass, and the log-normaliser."""
-    raw = _raw(logits, vocabulary)
+    raw = allowed_logits(logits, vocabulary)
     best = raw.amax(-1, keepdim=True)
     log_p = raw - best
     total = log_p.exp().sum(-1, keepdim=True).log()
     return log_p.sub_(total), (best + total).squeeze(1)
 
 
-def _log_p(logits: Tensor, normaliser: Tensor, vocabulary: Vocabulary, floor: float | None = FLOOR) -> Tensor:
+def _log_p(logits: Tensor, normaliser: Tensor, vocabulary: Vocabulary, floor: float | None = LOG_ZERO) -> Tensor:
     """Log-probabilities from a known log-normaliser; without a floor, -inf where there is no mass."""
-    log_p = _raw(logits, vocabulary) - normaliser[:, None]
+    log_p = allowed_logits(logits, vocabulary) - normaliser[:, None]
     return log_p if floor is None else log_p.clamp_min_(floor)
 
 

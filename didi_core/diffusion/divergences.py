@@ -10,10 +10,11 @@ from torch import Tensor
 
 from didi_core.errors import unknown
 
+LOG_ZERO = -1e9  # stands for log 0: times the probability 0 it is 0, and not nan
 
 def entropy(log_p: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
     """Shannon entropy in nats: H(p) = -sum_a p(a) log p(a)."""
-    return -(log_p.exp() * log_p.clamp_min(-1e9)).sum(-1)
+    return -(log_p.exp() * log_p.clamp_min(LOG_ZERO)).sum(-1)
 
 
 def forward_kl(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
@@ -21,7 +22,7 @@ def forward_kl(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> 
 
     Tokens forbidden in both contribute zero. Their -inf is clamped so that gradients stay finite.
     """
-    return (log_p.exp() * (log_p.clamp_min(-1e9) - log_q.clamp_min(-1e9))).sum(-1)
+    return (log_p.exp() * (log_p.clamp_min(LOG_ZERO) - log_q.clamp_min(LOG_ZERO))).sum(-1)
 
 
 def reverse_kl(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
@@ -31,7 +32,7 @@ def reverse_kl(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> 
 
 def jeffreys(log_p: Float[Tensor, "... V"], log_q: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
     """KL(p || q) + KL(q || p) in nats."""
-    return ((log_p.exp() - log_q.exp()) * (log_p.clamp_min(-1e9) - log_q.clamp_min(-1e9))).sum(-1)
+    return ((log_p.exp() - log_q.exp()) * (log_p.clamp_min(LOG_ZERO) - log_q.clamp_min(LOG_ZERO))).sum(-1)
 
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -52,8 +53,12 @@ MIXTURES: dict[Divergence, Mixture] = {
 }
 
 
-def divergence(name: str) -> Divergence:
-    """The divergence of that name: ``f(log_p_reference, log_q_model)``."""
+def divergence(name: str, where: str = "") -> Divergence:
+    """The divergence of that name: ``f(log_p_reference, log_q_model)``. Raises InputError for another name.
+
+    Args:
+        where: dotted key that has this name, for the message.
+    """
     if name not in DIVERGENCES:
-        raise unknown("divergence", name, DIVERGENCES)
+        raise unknown("divergence", name, DIVERGENCES, where)
     return DIVERGENCES[name]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from didi_core.diffusion import divergences
-from didi_core.diffusion.closed_forms import ExpectedRatio, Memory, RowLogP, RowStatistics
+from didi_core.diffusion.closed_forms import ExpectedRatio, Memory, RowLogP, RowStatistics, clipped_ratio
 from didi_core.diffusion.distinct import distinct_rows
 from didi_core.diffusion.draws import INVERTED, draw, invert, uniforms
 from didi_core.diffusion.masking import allowed_logits, log_p_x0
@@ -46,7 +46,7 @@ def closed_rows(vocabulary_size: int, device: torch.device) -> int:
     Small chunks would leave a GPU idle: launching their kernels takes the host longer than running them. Each chunk
     also casts the head's weights and adds to their gradient.
     """
-    return max(CLOSED_ELEMENTS, device_elements(device)) // vocabulary_size or 1
+    return max(max(CLOSED_ELEMENTS, device_elements(device)) // vocabulary_size, 1)
 
 
 @lru_cache
@@ -252,8 +252,7 @@ def expected_log_ratio(
     def traced(part: Tensor, wanted: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         p = log_p_x0(denoiser.head(part), vocabulary).exp()
         with torch.no_grad():
-            log_t, log_f = (log_p_x0(logits, vocabulary).clamp_min(-1e4) for logits in constants(wanted, made))
-            ratio = (log_t - log_f).clamp(-clip, clip)
+            ratio = clipped_ratio(*(log_p_x0(logits, vocabulary) for logits in constants(wanted, made)), clip)
             ratio = ratio - (p * ratio).sum(-1, keepdim=True)
             spread = (p * ratio.square()).sum(-1).sqrt()
         return (p * ratio).sum(-1), spread

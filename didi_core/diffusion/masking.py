@@ -33,13 +33,13 @@ def forward_mask(
 
 
 def allowed_logits(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Tensor, "... V"]:
-    """The tokens' columns in fp32, those of the mask and of forbidden tokens -inf or left out. May share memory."""
-    raw = logits[..., : vocabulary.size].float()
+    """The tokens' columns, in fp32 at least; those of forbidden tokens are -inf. May share memory with ``logits``."""
+    raw = logits[..., : vocabulary.size].to(torch.promote_types(logits.dtype, torch.float32))
     return raw if vocabulary.all_generated else raw.masked_fill(~vocabulary.allowed(logits.device), -torch.inf)
 
 
 def log_p_x0(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Tensor, "... V"]:
-    """SUBS at masked positions: log-probabilities, in fp32, over the tokens that may be generated.
+    """SUBS at masked positions: log-probabilities, in fp32 at least, over the tokens that may be generated.
 
     The mask and forbidden tokens get no mass (-inf) and the rest is normalised (MDLM, section 3.2.3). The caller copies
     visible positions and passes none of them here.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from didi_core.errors import InputError, unknown
+from didi_core.errors import positive, unknown
 
 
 class Schedule(Protocol):
@@ -64,8 +65,7 @@ class Polynomial:
     power: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.power <= 0:
-            raise InputError(f"schedule power must be positive, got {self.power}")
+        positive(power=self.power)
 
     def alpha(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return 1 - t**self.power
@@ -77,15 +77,14 @@ class Polynomial:
         return (1 - alpha) ** (1 / self.power)
 
 
-SCHEDULES: dict[str, type] = {"log_linear": LogLinear, "cosine": Cosine, "polynomial": Polynomial}
+SCHEDULES: dict[str, Callable[[], Schedule]] = {"log_linear": LogLinear, "cosine": Cosine, "polynomial": Polynomial}
 
 
 def schedule(name: str) -> Schedule:
     """The schedule of that name, with its default parameters."""
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
-    made: Schedule = SCHEDULES[name]()
-    return made
+    return SCHEDULES[name]()
 
 
 def antithetic_times(n: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "n"]:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from didi_core.diffusion.divergences import DIVERGENCES, divergence
+from didi_core.diffusion.divergences import divergence
 from didi_core.diffusion.heads import distinct_trunk, token_statistics
 from didi_core.diffusion.masking import mean_or_zero
-from didi_core.errors import InputError, unknown
+from didi_core.errors import InputError
 from didi_core.types import Denoiser
 
 
@@ -27,8 +27,7 @@ class AnchorSettings:
     entropy: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.divergence not in DIVERGENCES:
-            raise unknown("divergence", self.divergence, DIVERGENCES, "objective.anchor.divergence")
+        divergence(self.divergence, "objective.anchor.divergence")
         if not self.kl >= 0:
             raise InputError(f"objective.anchor.kl={self.kl} is out of range: it must not be negative.")
 

@@ -25,12 +25,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from didi_core.diffusion.divergences import DIVERGENCES, divergence
+from didi_core.diffusion.divergences import divergence
 from didi_core.diffusion.heads import draw_tokens, token_statistics
 from didi_core.diffusion.masking import mean_or_zero
 from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
-from didi_core.errors import InputError, at_least, unknown
+from didi_core.errors import InputError, at_least
 from didi_core.models.adapter import copied
 from didi_core.objectives.base import Materials, ObjectiveSettings, check_entropy
 from didi_core.objectives.states import State, States, StateSettings
@@ -66,8 +66,7 @@ class Sdtt(ObjectiveSettings):
                 f"objective.calls={self.calls} cannot be divided by {self.jump} in {self.rounds} rounds: set "
                 f"objective.calls to at least {self.jump**self.rounds}, or fewer rounds."
             )
-        if self.divergence not in DIVERGENCES:
-            raise unknown("divergence", self.divergence, DIVERGENCES, "objective.divergence")
+        divergence(self.divergence, "objective.divergence")
 
     def prepare(self, materials: Materials) -> SdttObjective:
         earlier = copied(materials.student)
