@@ -16,14 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from didi_core.diffusion.divergences import forward_kl
-from didi_core.diffusion.heads import draw_tokens, token_statistics
+from didi_core.diffusion.heads import token_statistics
 from didi_core.diffusion.masking import mean_or_zero
-from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import at_least, positive
 from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
-from didi_core.objectives.ratio import Completion, RatioObjective, Renoised
+from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, completed
 from didi_core.objectives.rewards.base import CriticSettings
 from didi_core.objectives.states import States, StateSettings
 from didi_core.training.objective import Slice
@@ -64,11 +63,7 @@ class DmmdObjective(RatioObjective):
     states: States
 
     def batch(self, slice: Slice) -> Completion:
-        found, student = self.states.draw(slice), self.materials.student
-        hidden = noisy_trunk(student, found.xt, slice.stream)[found.masked]
-        with torch.no_grad():
-            x = found.xt.masked_scatter(found.masked, draw_tokens(student, hidden, slice.stream))
-        return Completion(found.xt, found.masked, hidden, x, found.time)
+        return completed(self.materials.student, self.states.draw(slice), slice.stream)
 
     def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
         assert batch.time is not None, "states from data have times"

@@ -15,14 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from didi_core.diffusion.heads import draw_tokens
-from didi_core.diffusion.noise import noisy_trunk
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError, positive
 from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.few_calls import FewCalls, complete
-from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, drawn_nll, followed
+from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, completed, drawn_nll, followed
 from didi_core.objectives.rewards.base import CriticSettings, corrupt
 from didi_core.objectives.rollout import for_card
 from didi_core.objectives.states import States, StateSettings
@@ -73,11 +71,7 @@ class IdlmObjective(RatioObjective):
         if self.states is None:
             assert self.rules.rollout is not None, "without states there is a rollout"
             return complete(self.materials, self.rules.rollout, slice)
-        found, student = self.states.draw(slice), self.materials.student
-        hidden = noisy_trunk(student, found.xt, slice.stream)[found.masked]
-        with torch.no_grad():
-            x = found.xt.masked_scatter(found.masked, draw_tokens(student, hidden, slice.stream))
-        return Completion(found.xt, found.masked, hidden, x, found.time)
+        return completed(self.materials.student, self.states.draw(slice), slice.stream)
 
     def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
         times = self.rules.low + (1 - self.rules.low) * torch.rand(len(batch.x), generator=stream, device=stream.device)

@@ -19,13 +19,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didi_core.diffusion.divergences import forward_kl
-from didi_core.diffusion.heads import expected_log_ratio, token_statistics
+from didi_core.diffusion.heads import draw_tokens, expected_log_ratio, token_statistics
 from didi_core.diffusion.masking import mean_or_zero
+from didi_core.diffusion.noise import noisy_trunk
 from didi_core.objectives.alpha import row_means
 from didi_core.objectives.anchor import AnchorSettings, anchored
 from didi_core.objectives.base import Materials, check_entropy
 from didi_core.objectives.cross_entropy import masked_nll
 from didi_core.objectives.rewards.base import CriticSettings
+from didi_core.objectives.states import State
 from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
 from didi_core.types import Denoiser
 
@@ -99,6 +101,14 @@ class RatioObjective(Objective[Completion]):
 
     def check(self, step: int, scalars: Scalars) -> None:
         check_entropy(step, scalars, self.materials.collapse)
+
+
+def completed(student: Denoiser, state: State, stream: torch.Generator) -> Completion:
+    """The student's completion of a state from data, in one call that keeps its graph where gradients are enabled."""
+    hidden = noisy_trunk(student, state.xt, stream)[state.masked]
+    with torch.no_grad():
+        x = state.xt.masked_scatter(state.masked, draw_tokens(student, hidden, stream))
+    return Completion(state.xt, state.masked, hidden, x, state.time)
 
 
 def followed(fake: Denoiser, student: Denoiser, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
