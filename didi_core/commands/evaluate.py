@@ -45,7 +45,8 @@ from didi_core.metrics.judge import JudgePerplexity
 from didi_core.processes import current
 from didi_core.run import Run
 from didi_core.sampling.autoregressive import CausalGenerator, load_generator, same_weights
-from didi_core.sampling.generate import COMPARED, length_ranges, trained_with
+from didi_core.sampling.batching import length_ranges
+from didi_core.sampling.generate import COMPARED, trained_with
 from didi_core.sampling.laying_out import check_reach
 from didi_core.storage.files import inside
 from didi_core.storage.run_dir import RECORD, read_record

@@ -12,7 +12,8 @@ from torch import nn
 from didi_core.diffusion.grids import Curve
 from didi_core.errors import InputError
 from didi_core.evaluation.intervals import RESAMPLES
-from didi_core.sampling.generate import Length, SamplerSettings
+from didi_core.sampling.batching import Length
+from didi_core.sampling.generate import SamplerSettings
 from didi_core.storage.fingerprint import model_hash
 from didi_core.types import Sample, Scorer
 

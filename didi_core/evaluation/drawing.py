@@ -14,7 +14,8 @@ from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.run import Run
 from didi_core.sampling import autoregressive
-from didi_core.sampling.generate import Generated, SamplerSettings, generate, parse_length
+from didi_core.sampling.batching import parse_length
+from didi_core.sampling.generate import Generated, SamplerSettings, generate
 from didi_core.sampling.sharing import Sharing
 from didi_core.streams import generator
 from didi_core.types import NFE

@@ -10,7 +10,8 @@ from didi_core.evaluation.contenders import Contender, Measuring
 from didi_core.evaluation.rows import Film, Films
 from didi_core.run import Run
 from didi_core.sampling.base import TracedSampler
-from didi_core.sampling.generate import SamplerSettings, parse_length
+from didi_core.sampling.batching import parse_length
+from didi_core.sampling.generate import SamplerSettings
 from didi_core.sampling.trace import spelled, trace
 from didi_core.streams import generator
 from didi_core.types import Denoiser, Domain

@@ -17,6 +17,7 @@ from didi_core.diffusion.laws import PROTOCOL, Law, OpenLaw, block_size, law
 from didi_core.domain.conditioning import own_templates
 from didi_core.errors import InputError, at_least, positive, warn
 from didi_core.sampling.base import Sampler, SampleRequest, TokenRule, device_of
+from didi_core.sampling.batching import Batches, Length, parse_length
 from didi_core.sampling.catalogue import sampler
 from didi_core.sampling.sharing import Drawn, Sharing
 from didi_core.storage.frame import frame, html_table
@@ -149,45 +150,6 @@ class Generated:
         return frame([{"id": s.id, "text": s.text, **s.info} for s in self.samples])
 
 
-Length = str | int | Sequence[str | int]  # 120, "80-120", or several of them
-
-
-def length_ranges(length: Length) -> list[tuple[int, int]]:
-    """Lowest and highest length of ``120``, ``"80-120"``, or each of a list. Raises InputError for anything else."""
-    given = [length] if isinstance(length, str | int) else list(length)
-    if not given:
-        raise InputError("length=[] is empty: give a number, a range such as 80-120, or a list of them.")
-    ranges = []
-    for one in given:
-        first, dash, second = str(one).partition("-")
-        try:
-            low = int(first)
-            high = int(second) if dash else low
-        except ValueError:
-            raise InputError(
-                f"length={one!r} is neither a number nor a range: write length=120, length=80-120 or length=[80,120]."
-            ) from None
-        if not 1 <= low <= high:
-            raise InputError(f"length={one!r} is out of range: at least 1, and the range must not fall.")
-        ranges.append((low, high))
-    return ranges
-
-
-def parse_length(length: Length | None, domain: Domain, num: int, stream: torch.Generator) -> list[int]:
-    """Lengths (free positions) of ``num`` samples.
-
-    ``120``, ``"80-120"`` (uniform), a list of them used in turn, or the domain's prior for None.
-    """
-    if length is None:
-        return domain.lengths(num, stream)
-    ranges = length_ranges(length)
-    if len(ranges) == 1:
-        low, high = ranges[0]
-        return torch.randint(low, high + 1, (num,), generator=stream).tolist()
-    turns = [ranges[i % len(ranges)] for i in range(num)]
-    return [int(torch.randint(low, high + 1, (), generator=stream)) for low, high in turns]
-
-
 def generate(
     domain: Domain,
     denoiser: nn.Module,
@@ -215,65 +177,63 @@ def generate(
         sharing: the processes that share the batches, and where finished ones are kept; this one alone by default.
 
     Samples depend on ``batch_size``, which is therefore part of the record.
+
+    Raises:
+        InputError: a number is below 1, or ``length`` and ``templates`` are both given.
     """
-    if num < 1:
-        raise InputError(f"num={num} is out of range: at least one sample.")
-    at_least(1, batch_size=batch_size)
-    model: Denoiser = denoiser  # type: ignore[assignment]
-    device = device_of(denoiser)
-    if advice := order_advice(model, settings):
-        warn(advice)
-    bias = None if bias is None else bias.to(device)
+    at_least(1, num=num, batch_size=batch_size)
     if templates is not None and length is not None:
         raise InputError("length and template exclude each other: the template fixes the length.")
+    model: Denoiser = denoiser  # type: ignore[assignment]  # or a CausalGenerator, which its sampler alone takes
+    if advice := order_advice(model, settings):
+        warn(advice)
+    device = device_of(denoiser)
+    bias = None if bias is None else bias.to(device)
     if templates is None and length is None:
         templates = own_templates(domain, "validation", num, generator(seed, "lengths"))
     if templates is None:
         lengths = parse_length(length, domain, num, generator(seed, "lengths"))
-        order = sorted(range(num), key=lambda i: lengths[i])
-        rows = [domain.template([lengths[i] for i in order[j : j + batch_size]]) for j in range(0, num, batch_size)]
+        batches = Batches.of_lengths(domain, lengths, batch_size)
     else:
-        chosen = [templates[i % len(templates)] for i in range(num)]
-        order = sorted(range(num), key=lambda i: (len(chosen[i]), i % len(templates)))
-        rows = [
-            stacked([chosen[i] for i in order[j : j + batch_size]], domain.vocabulary.pad)
-            for j in range(0, num, batch_size)
-        ]
+        batches = Batches.of_templates(templates, num, batch_size, domain.vocabulary.pad)
 
     def draw(number: int) -> Drawn:
         started = time.perf_counter()
         stream = generator(seed, "sample", number, device=device)
-        request = sample_request(model, scorer, rows[number].to(device), settings, stream, bias, entropy_at)
-        made = settings.make().sample(request)
+        template = batches.templates[number].to(device)
+        made = settings.make().sample(sample_request(model, scorer, template, settings, stream, bias, entropy_at))
         tokens = made.tokens.cpu()
         seconds = time.perf_counter() - started  # the copy to the CPU has waited for the device
         ends = domain.vocabulary.lengths(tokens).tolist()
         return Drawn([row[:end].tolist() for row, end in zip(tokens, ends, strict=True)], made.nfe, seconds)
 
-    def tell(batches: int) -> None:
+    def report(finished: int) -> None:
         if progress:
-            progress(min(batches * batch_size, num))
+            progress(min(finished * batch_size, num))
 
-    finished: dict[int, tuple[int, ...]] = {}
-    nfe, seconds, rates = NFE(), 0.0, []
-    for number, made in enumerate((sharing or Sharing()).all_batches(len(rows), draw, tell)):
-        seconds += made.seconds
-        rates.append(len(made.tokens) / made.seconds)
-        part = len(made.tokens) / num
-        nfe += NFE(made.nfe.denoiser * part, made.nfe.scorer * part)
-        for row, tokens in enumerate(made.tokens):
-            finished[order[number * batch_size + row]] = tuple(tokens)
+    drawn = (sharing or Sharing()).all_batches(len(batches.templates), draw, report)
+    return _collected(domain, batches.order, drawn)
+
+
+def _collected(domain: Domain, order: Sequence[int], drawn: Sequence[Drawn]) -> Generated:
+    """The samples of all batches in the order of the request. order: number of the sample of each drawn row."""
+    rows = [tuple(row) for batch in drawn for row in batch.tokens]
     frame = {*domain.vocabulary.frame}
     samples = [
         Sample(
-            domain.decode(finished[i]),
-            f"sample_{i + 1}",
-            finished[i],
-            {"length": sum(token not in frame for token in finished[i])},  # in tokens, as ``length`` is given
+            domain.decode(tokens),
+            f"sample_{number + 1}",
+            tokens,
+            {"length": sum(token not in frame for token in tokens)},  # in tokens, as ``length`` is given
         )
-        for i in range(num)
+        for number, tokens in sorted(zip(order, rows, strict=True))
     ]
-    return Generated(samples, nfe, seconds, tuple(rates))
+    nfe, seconds = NFE(), 0.0
+    for batch in drawn:
+        part = len(batch.tokens) / len(rows)
+        nfe += NFE(batch.nfe.denoiser * part, batch.nfe.scorer * part)
+        seconds += batch.seconds
+    return Generated(samples, nfe, seconds, tuple(len(batch.tokens) / batch.seconds for batch in drawn))
 
 
 def order_advice(model: Denoiser, settings: SamplerSettings) -> str:
@@ -307,11 +267,3 @@ def sample_request(
         rule=TokenRule(settings.temperature, settings.top_p, bias),
         scorer=scorer,
     )
-
-
-def stacked(rows: Sequence[Sequence[int]], pad: int | None) -> Int[Tensor, "B L"]:
-    """Rows stacked, padded on the right."""
-    width = max(len(row) for row in rows)
-    if pad is None and any(len(row) != width for row in rows):
-        raise InputError("templates of different lengths need a domain with a padding token.")
-    return torch.tensor([[*row, *([pad] * (width - len(row)))] for row in rows])

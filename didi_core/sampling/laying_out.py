@@ -10,7 +10,7 @@ import torch
 
 from didi_core.domain.conditioning import Conditioning, Request, condition, own_templates, read_template
 from didi_core.errors import InputError
-from didi_core.sampling.generate import Length, length_ranges
+from didi_core.sampling.batching import Length, length_ranges
 from didi_core.streams import generator
 from didi_core.types import Domain
 

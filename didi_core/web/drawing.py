@@ -18,7 +18,8 @@ from didi_core.domain.conditioning import Conditioning, Field, verify
 from didi_core.errors import InputError, at_least
 from didi_core.evaluation.intervals import defined
 from didi_core.evaluation.measure import all_metrics, on_device
-from didi_core.sampling.generate import DEFAULT_GRID, SamplerSettings, length_ranges, parse_length, trained_with
+from didi_core.sampling.batching import length_ranges, parse_length
+from didi_core.sampling.generate import DEFAULT_GRID, SamplerSettings, trained_with
 from didi_core.sampling.laying_out import lay_out
 from didi_core.sampling.trace import Snapshot, trace
 from didi_core.streams import generator

@@ -17,7 +17,7 @@ from didi_core.commands.compose import compose_jobs
 from didi_core.commands.merging import wish_values
 from didi_core.domain.conditioning import Conditioning, HasConditioning, ranges, read_template, verify
 from didi_core.errors import DidiError, InputError
-from didi_core.sampling.generate import length_ranges, parse_length
+from didi_core.sampling.batching import length_ranges, parse_length
 from didi_core.streams import generator
 from didi_core.types import Sample
 from didi_protein.conditioning import ProteinConditioning

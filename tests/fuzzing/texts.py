@@ -11,7 +11,7 @@ import torch
 from didi_core.commands.grammar import choices, read
 from didi_core.commands.setting import parse
 from didi_core.domain.conditioning import read_template
-from didi_core.sampling.generate import length_ranges
+from didi_core.sampling.batching import length_ranges
 from didi_core.sequences import AlphabetDomain
 from didi_core.storage.fasta import parse_header, write_fasta
 from didi_core.storage.jsonl import write_jsonl
