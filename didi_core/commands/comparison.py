@@ -8,9 +8,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from didi_core.config import Choice
 from didi_core.diffusion.grids import Curve
 from didi_core.errors import InputError, at_least
@@ -26,6 +23,7 @@ from didi_core.report.write import write_report
 from didi_core.run import Run
 from didi_core.sampling import autoregressive
 from didi_core.sampling.autoregressive import CausalGenerator
+from didi_core.sampling.batching import stacked
 from didi_core.sampling.catalogue import sampler
 from didi_core.sampling.generate import DEFAULT_GRID, DEFAULT_LAW, SamplerSettings
 from didi_core.sampling.nll_curve import nll_curve
@@ -190,13 +188,8 @@ def measured_curve(domain: Domain, model: Denoiser, seed: int) -> Curve:
             raise
         print(f"the NLL curve is measured on {len(carried)} samples of the bundled teacher: {error}")
         known = carried
-    rows = [torch.tensor(domain.encode(sample.text)) for sample in known]
-    rows.sort(key=len)
-    pad = domain.vocabulary.pad
-    batches = [
-        nn.utils.rnn.pad_sequence(rows[i : i + 32], batch_first=True, padding_value=0 if pad is None else pad)
-        for i in range(0, len(rows), 32)
-    ]
+    rows = sorted((domain.encode(sample.text) for sample in known), key=len)
+    batches = [stacked(rows[i : i + 32], domain.vocabulary.pad) for i in range(0, len(rows), 32)]
     return nll_curve(model, batches, seed)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from didi_core.domain.abilities import HasSampleCache
 from didi_core.domain.conditioning import own_templates
 from didi_core.evaluation.cache import SampleCache
 from didi_core.progress import counting
 from didi_core.run import Run
+from didi_core.sampling.batching import stacked
 from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.sampling.sharing import Sharing
 from didi_core.storage.fingerprint import model_hash
@@ -63,5 +63,4 @@ def teacher_samples(about: Run, teacher: Denoiser, num: int, steps: int, kept: P
         if processes.first:
             cache.save(making, made)
         sharing.forget()
-    rows, pad = [torch.tensor(sample.tokens) for sample in made.samples], domain.vocabulary.pad
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0 if pad is None else pad)
+    return stacked([sample.tokens or () for sample in made.samples], domain.vocabulary.pad)
