@@ -47,7 +47,8 @@ def candidates(words: Sequence[str]) -> list[str]:
     command, typed = COMMANDS.get(words[0]), words[-1] if len(words) > 1 else ""
     if command is None or not command.configured:
         return []
-    from didi_core.commands.explain import groups_of, shown_config
+    from didi_core.commands.explain import shown_config
+    from didi_core.commands.groups import groups_of
     from didi_core.config import flatten
 
     groups = groups_of(command.name)

@@ -25,9 +25,9 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from didi_core.commands.explain import serves
 from didi_core.commands.folders import added_folders, config_folders, config_name
 from didi_core.commands.grammar import Unreadable, choices, quoted, written
+from didi_core.commands.groups import serves
 from didi_core.commands.merging import Merging, put
 from didi_core.commands.objective_default import FOUND_BY, default_objective, taken_out
 from didi_core.commands.setting import PROSE, Setting, is_generator, parse, plain, read_setting, several

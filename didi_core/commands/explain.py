@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from didi_core.commands import find
 from didi_core.commands.grammar import written
+from didi_core.commands.groups import content_of, groups_of
 from didi_core.commands.setting import WISHES
 from didi_core.config import config_folder, flatten
 
 COMMENT_AT = 44  # column
-OF_PRETRAIN = ("autoregressive", "nelbo")  # kinds of objectives that are for pretrain; all others are for distill
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:\s#\s(?P<comment>.*))?$")
 
 
@@ -39,7 +37,7 @@ def explained(command: str, words: Sequence[str] = ()) -> str:
     for path in sorted((config_folder() / node).glob("*.yaml")) if node else ():
         lines += ["", f"settings of domain {path.stem}"]
         own = comments_of(path)
-        lines += [_line(k, v, own.get(k, "")) for k, v in flatten(_load(path)).items() if _is_leaf(v)]
+        lines += [_line(k, v, own.get(k, "")) for k, v in flatten(content_of(path)).items() if _is_leaf(v)]
     lines += ["", "Plugins may add choices and keys: didi plugins lists them."]
     return "\n".join(lines)
 
@@ -69,31 +67,6 @@ def shown_config(command: str, words: Sequence[str] = ()) -> tuple[dict[str, Any
         return taken_out(compose(command, [*words, f"objective={name}"])), note
 
 
-def groups_of(command: str) -> dict[str, list[str]]:
-    """The groups in the defaults of a command's file, each with the core's own choices that are for this command."""
-    found = {}
-    for entry in _load(config_folder() / f"{command}.yaml").get("defaults", []):
-        for name in entry if isinstance(entry, Mapping) else ():
-            group = str(name).split()[-1]
-            paths = (config_folder() / group).glob("*.yaml")
-            found[group] = sorted(path.stem for path in paths if serves(path, command))
-    return {group: names for group, names in found.items() if names}
-
-
-def serves(choice: Path, command: str) -> bool:
-    """Whether the file of a choice is for a command: by its name, by its kind of objective, or by its first comment."""
-    group = choice.parent.name
-    if group == "sizes":
-        return choice.stem.startswith(f"{command}_")
-    if group == "experiment":
-        return f"{command} experiment={choice.stem}" in choice.read_text(encoding="utf-8")
-    if group == "tuning":
-        choice = config_folder() / "objective" / f"{choice.stem.rpartition('_')[0]}.yaml"
-    elif group != "objective":
-        return True
-    return (_load(choice).get("objective", {}).get("kind") in OF_PRETRAIN) == (command == "pretrain")
-
-
 def _comments(command: str, config: Mapping[str, Any]) -> dict[str, str]:
     """The comments on a command's keys in its files."""
     folder = config_folder()
@@ -113,7 +86,7 @@ def _files(folder: Path, chosen: Any) -> list[Path]:
     if not (folder / f"{name}.yaml").is_file():
         return sorted(folder.glob("*.yaml"))
     first = folder / f"{name}.yaml"
-    more = [entry for entry in _load(first).get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    more = [entry for entry in content_of(first).get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
     return [first, *(folder / f"{entry}.yaml" for entry in more)]
 
 
@@ -152,8 +125,3 @@ def _line(key: str, value: Any, comment: str) -> str:
 
 def _is_leaf(value: Any) -> bool:
     return not isinstance(value, Mapping) or not value
-
-
-def _load(path: Path) -> dict[str, Any]:
-    made = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return made if isinstance(made, dict) else {}

@@ -9,9 +9,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from didi_core.commands import find
-from didi_core.commands.explain import groups_of
 from didi_core.commands.folders import config_folders
 from didi_core.commands.grammar import MISSING, annotation_of
+from didi_core.commands.groups import groups_of
 from didi_core.commands.setting import WISHES, Setting, read_setting
 from didi_core.config import flatten, unknown_key
 from didi_core.errors import InputError

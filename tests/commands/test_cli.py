@@ -22,7 +22,8 @@ from didi_core.cli import INTERRUPTED, WRONG, disk_trouble, guarded, main
 from didi_core.commands import COMMANDS
 from didi_core.commands.completion import candidates
 from didi_core.commands.compose import compose_jobs
-from didi_core.commands.explain import OF_PRETRAIN, explained, groups_of
+from didi_core.commands.explain import explained
+from didi_core.commands.groups import OF_PRETRAIN, groups_of
 from didi_core.errors import DidiError, InputError
 from didi_core.objectives.registry import BUILT_IN
 from didi_core.storage.run_dir import RunDirectory, differing_keys
