@@ -16,6 +16,12 @@ from didi_core.errors import InputError
 from didi_core.storage.files import read_json, sha256
 
 MODEL_TYPES = {"didi_dit": "dit", "didi_esm": "esm", "didi_llama": "llama"}  # of transformers: architectures
+# Classes of didi_core.huggingface that read a model, by its architecture.
+PUBLIC = {
+    "dit": "DiTForMaskedDiffusion",
+    "esm": "EsmForMaskedDiffusion",
+    "llama": "LlamaForMaskedDiffusion",
+}
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 DENOISER, GUIDE = "denoiser.", "scorer."  # prefixes of the two networks' tensors
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from didi_core.checkpoints.card import CARD, architecture_of, load_denoiser, load_scorer, model_folder, read_card
+from didi_core.checkpoints.exported import PUBLIC
 from didi_core.checkpoints.importers.parts import HEAD, NORMED_HEAD
 from didi_core.checkpoints.importers.sources import DISCRIMINATOR
 from didi_core.checkpoints.quiet import quiet
@@ -19,12 +20,6 @@ from didi_core.models.scorer import TokenScorer
 from didi_core.storage.files import write_atomic, write_folder
 from didi_core.storage.tensors import on_host
 from didi_core.types import Denoiser
-
-PUBLIC = {  # classes of didi_core.huggingface, by architecture
-    "dit": "DiTForMaskedDiffusion",
-    "esm": "EsmForMaskedDiffusion",
-    "llama": "LlamaForMaskedDiffusion",
-}
 
 
 def export_hf(run: Path, out: Path) -> str:
@@ -37,7 +32,7 @@ def export_hf(run: Path, out: Path) -> str:
         a message for the user.
     """
     write_folder(out, hub_files(run, out))
-    kind = public_class(read_card(model_folder(run)))
+    kind = PUBLIC[read_card(model_folder(run))["architecture"]]
     return (
         f"Hugging Face folder: {out}\n"
         f"from didi_core.huggingface import {kind}\n"
@@ -64,11 +59,6 @@ def hub_files(run: Path, out: Path, card: Mapping[str, Any] | None = None) -> Ca
             made.save_pretrained(folder)
 
     return save
-
-
-def public_class(card: Mapping[str, Any]) -> str:
-    """The class of ``didi_core.huggingface`` that reads a model with that card."""
-    return PUBLIC[card["architecture"]]
 
 
 def export_didi(run: Path, out: Path) -> str:

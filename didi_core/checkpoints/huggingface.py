@@ -18,8 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
 from didi_core.checkpoints.card import ARCHITECTURES, NOT_IN_CARD, OF_THE_FILES, architecture_of, read_vocabulary
-from didi_core.checkpoints.exported import MODEL_TYPES
-from didi_core.checkpoints.exporters import PUBLIC
+from didi_core.checkpoints.exported import MODEL_TYPES, PUBLIC
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 from didi_core.types import Denoiser
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from didi_core.checkpoints.exporters import public_class
+from didi_core.checkpoints.exported import PUBLIC
 from didi_core.errors import plural
 from didi_core.evaluation.wording import figure, listed
 from didi_core.objectives.registry import OBJECTIVES
@@ -142,7 +142,7 @@ def _use(model: Published) -> list[str]:
         lines = [f"    didi distill domain={domain} teacher={place}"] + (lines if place != BUNDLED else [])
     if place == BUNDLED:
         return ["\n".join(lines)]
-    kind = public_class(model.card)
+    kind = PUBLIC[model.card["architecture"]]
     code = f"""```python
 from didi_core.huggingface import {kind}  # no remote code
 
