@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from didi_core.checkpoints.card import check_seal, read_vocabulary, write_card
+from didi_core.checkpoints.card import CARD, MODEL, check_seal, read_vocabulary, write_card
 from didi_core.checkpoints.quiet import quiet
 from didi_core.checkpoints.weights import check_sizes, read_weights, write_weights
 from didi_core.config import build
@@ -27,27 +27,27 @@ TIED = "network.lm_head.weight"  # tied to the embedding, so it is not written
 
 def save_judge(folder: Path, judge: Judge, about: dict[str, object] | None = None) -> None:
     """Write model.safetensors and card.json."""
-    digest = write_weights(folder / "model.safetensors", judge, (TIED,))
+    digest = write_weights(folder / MODEL, judge, (TIED,))
     card = {
         "kind": "judge",
         "architecture": "gpt2",
         "config": asdict(judge.config),
         "vocabulary": asdict(judge.vocabulary),
-        "sha256": {"model.safetensors": digest},
+        "sha256": {MODEL: digest},
     }
     write_card(folder, {**card, **(about or {})})
 
 
 def load_judge(folder: Path) -> Judge:
     """Read a judge, in eval mode. Raises InputError for what is missing, damaged or of another kind."""
-    if not (folder / "card.json").is_file():
+    if not (folder / CARD).is_file():
         raise InputError(f"{folder} is not a judge: it has no card.json.")
-    card, weights = read_json(folder / "card.json"), folder / "model.safetensors"
+    card, weights = read_json(folder / CARD), folder / MODEL
     if card.get("kind") != "judge":
         raise InputError(f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a judge.")
-    check_seal(folder / "card.json", card)
+    check_seal(folder / CARD, card)
     try:
-        tensors = read_weights(weights, card["sha256"]["model.safetensors"])
+        tensors = read_weights(weights, card["sha256"][MODEL])
         config, vocabulary = build(JudgeConfig, card["config"], "config"), read_vocabulary(card["vocabulary"])
         check_sizes(lambda: Judge(config, vocabulary), config.layers, tensors, str(weights), (TIED,))
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
@@ -61,7 +61,7 @@ def load_judge(folder: Path) -> Judge:
 def judge_folder(name: str) -> Path | None:
     """The folder with a judge's card that a name means: itself, or ``judge/`` of a run; None for any other name."""
     folder = Path(name).expanduser()
-    return next((found for found in (folder, folder / "judge") if (found / "card.json").is_file()), None)
+    return next((found for found in (folder, folder / "judge") if (found / CARD).is_file()), None)
 
 
 def causal_network(name: str, key: str, otherwise: str) -> Any:

@@ -183,7 +183,7 @@ def draw(
         **({"compiled": True} if blocks.compiled else {}),
         "nfe": round(made.nfe.denoiser, 2),
         **({"scorer_nfe": round(made.nfe.scorer, 2)} if made.nfe.scorer else {}),
-        "model": source.card["sha256"]["model.safetensors"][:12],
+        "model": source.card["sha256"][MODEL][:12],
     }
     verify(made.samples, asked, run.domain.vocabulary)
     own = [asked.info[i % len(asked.info)] if asked.info else {} for i in range(settings.num)]

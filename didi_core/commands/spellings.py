@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from didi_core.objectives.rewards import CRITIC
+
 REWARD = "objective.reward."
-CRITIC = ("updates", "warmup", "lr", "lr_warmup", "lr_final", "gradient_clip")  # keys of objective.critic
 
 
 def respelled(key: str, value: Any) -> tuple[str, Any]:
