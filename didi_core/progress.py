@@ -162,8 +162,8 @@ def counting(bar: Reporter) -> Callable[[int], None]:
 
     def progress(finished: int) -> None:
         nonlocal done
-        for _ in range(finished - done):
-            bar.advance()
+        if finished > done:
+            bar.advance(by=finished - done)
         done = finished
 
     return progress

@@ -68,6 +68,17 @@ def test_what_is_finished_together_counts_together() -> None:
     assert written(bar).splitlines()[-1] == "sample 10/10"
 
 
+def test_the_time_left_does_not_count_what_the_first_batch_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 100.0, 100.0, 130.0, 130.0, 130.0])
+    bar = Bar(console(80, terminal=False))
+    monkeypatch.setattr("didi_core.progress.time.monotonic", lambda: next(clock))
+    bar.start("sample", 12)
+    progress = counting(bar)
+    progress(4)  # at 100 s, with all that is set up once
+    progress(8)  # at 130 s
+    assert "8/12, about 30 s left" in written(bar)
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_place_is_a_link_in_a_terminal_only(
     terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
