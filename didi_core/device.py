@@ -1,4 +1,4 @@
-"""Device and precision of networks: the keys ``device`` and ``precision`` that every command takes."""
+"""Device and precision of networks, and the keys ``device`` and ``precision`` that every command takes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from didi_core.errors import InputError, counted, unknown
 
@@ -51,6 +52,12 @@ def check_device(device: str) -> None:
     """Raise InputError for an unknown name of a device."""
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """The device of a network's weights; the CPU for a network without any."""
+    first = next(module.parameters(), None)
+    return first.device if first is not None else torch.device("cpu")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 from torch import nn
 
 from didi_core.metrics.features import TrunkFeatures, digest
+from didi_core.metrics.samples import Better
 from didi_core.storage.files import write_atomic
 from didi_core.streams import derive_seed
 from didi_core.types import Sample
@@ -97,7 +97,7 @@ class EnergyDistance:
     fit: Callable[[], FeatureReference] = field(repr=False)
     name: str = "energy"
     label: str = "energy distance"
-    better: Literal["lower", "higher", "neither"] = "lower"
+    better: Better = "lower"
     minimum: int = 20
     biased: bool = True
 

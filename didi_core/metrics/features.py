@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from didi_core.device import device_of
 from didi_core.diffusion.heads import trunk_in_pieces
 from didi_core.storage.fingerprint import model_hash
 from didi_core.types import Denoiser, Sample
@@ -55,7 +56,7 @@ class TrunkFeatures:
     @torch.no_grad()
     def _compute(self, rows: Sequence[tuple[str, list[int]]]) -> None:
         vocabulary, width = self.denoiser.vocabulary, max(len(ids) for _, ids in rows)
-        device = next(self.denoiser.parameters()).device
+        device = device_of(self.denoiser)
         pad = vocabulary.pad or 0
         tokens = torch.tensor([[*ids, *([pad] * (width - len(ids)))] for _, ids in rows], device=device)
         if not width:

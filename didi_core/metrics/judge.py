@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from didi_core.device import device_of
 from didi_core.errors import InputError
+from didi_core.metrics.samples import Better
 from didi_core.models.judge import Judge
 from didi_core.storage.fingerprint import model_hash
 from didi_core.types import Sample
@@ -47,7 +49,7 @@ class JudgePerplexity:
     encode: Callable[[str], list[int]]
     name: str = "perplexity"
     label: str = "perplexity"
-    better: Literal["lower", "higher", "neither"] = "lower"
+    better: Better = "lower"
     minimum: int = 1
     token_budget: int = 8192
     windows: bool = False
@@ -111,10 +113,11 @@ class JudgePerplexity:
     def _score(self, rows: Sequence[list[int]]) -> list[float]:
         """Summed NLL of each row. Padding is on the right, invisible to a causal model, and is not counted."""
         width = len(rows[0])
-        device = next(self.judge.parameters()).device  # type: ignore[attr-defined]
+        device = torch.device("cpu")
+        if isinstance(self.judge, nn.Module):
+            device = device_of(self.judge.eval())
         tokens = torch.tensor([[*ids, *([0] * (width - len(ids)))] for ids in rows], device=device)
         ends = torch.tensor([len(ids) - 1 for ids in rows], device=device)
-        self.judge.eval()  # type: ignore[attr-defined]
         with torch.autocast(device.type, enabled=False):
             nll, _ = self.judge.token_nll(tokens)
         real = torch.arange(width - 1, device=device) < ends[:, None]

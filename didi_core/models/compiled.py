@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from didi_core.device import device_of
 from didi_core.errors import warn, with_kind
 from didi_core.types import Vocabulary
 
@@ -146,7 +147,7 @@ def try_on(compilation: Compilation, network: nn.Module, precision: torch.dtype 
 def _trial(network: nn.Module) -> list[Tensor]:
     """Hidden states of a small batch, and the gradients of their sum of squares."""
     model: HasTrunk = network  # type: ignore[assignment]
-    vocabulary, device = model.vocabulary, next(network.parameters()).device
+    vocabulary, device = model.vocabulary, device_of(network)
     lengths = TRIAL if vocabulary.pad is not None else TRIAL[:1] * 2
     tokens = torch.full((len(lengths), TRIAL[0]), vocabulary.mask, device=device)
     for row, length in zip(tokens, lengths, strict=True):

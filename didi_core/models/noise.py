@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from didi_core.device import device_of
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT
 from didi_core.streams import seeded
@@ -38,7 +39,7 @@ def with_noise(denoiser: Denoiser, size: int, seed: int) -> Denoiser:
     assert drawn is not None, "there is a size"
     with torch.device("meta"):  # the other weights are the denoiser's
         made = DiT(config, denoiser.vocabulary)
-    device = next(denoiser.parameters()).device
+    device = device_of(denoiser)
     made.noise_map = drawn if device.type == "meta" else drawn.to(device)  # of an outline, it alone has values
     held = {name: value.clone() for name, value in denoiser.state_dict().items()}
     made.load_state_dict({**held, **made.noise_map.state_dict(prefix="noise_map.")}, assign=True)

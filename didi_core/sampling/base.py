@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from didi_core.diffusion.heads import draw_tokens
 from didi_core.diffusion.laws import Law
@@ -140,9 +140,3 @@ def finish(states: Filling) -> Sampled:
 def fill(request: SampleRequest, steps: Walk, answer: Callable[[Call], Int[Tensor, "B L"]]) -> Sampled:
     """``filling`` to its end, for a sampler whose states nobody watches."""
     return finish(filling(request, steps, answer))
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """The device of a network's weights; the CPU for a network without any."""
-    first = next(module.parameters(), None)
-    return first.device if first is not None else torch.device("cpu")

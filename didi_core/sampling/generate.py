@@ -12,11 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from didi_core.config import Choice, own_keys, split_choice
+from didi_core.device import device_of
 from didi_core.diffusion.grids import Curve, Grid, grid, shares_of
 from didi_core.diffusion.laws import PROTOCOL, Law, OpenLaw, block_size, law
 from didi_core.domain.conditioning import own_templates
 from didi_core.errors import InputError, at_least, positive, warn
-from didi_core.sampling.base import Sampler, SampleRequest, TokenRule, device_of
+from didi_core.sampling.base import Sampler, SampleRequest, TokenRule
 from didi_core.sampling.batching import Batches, Length, parse_length
 from didi_core.sampling.catalogue import sampler
 from didi_core.sampling.sharing import Drawn, Sharing

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from didi_core.device import device_of
 from didi_core.diffusion.grids import Curve
 from didi_core.diffusion.heads import token_statistics
 from didi_core.diffusion.masking import forward_mask
 from didi_core.diffusion.noise import noisy_trunk
-from didi_core.sampling.base import device_of
 from didi_core.streams import generator
 from didi_core.types import Denoiser
 

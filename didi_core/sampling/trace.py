@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from didi_core.device import device_of
 from didi_core.diffusion.grids import Curve
 from didi_core.errors import InputError
-from didi_core.sampling.base import TracedSampler, device_of
+from didi_core.sampling.base import TracedSampler
 from didi_core.sampling.batching import stacked
 from didi_core.sampling.generate import SamplerSettings, sample_request
 from didi_core.streams import generator

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tolerance import close, near
+from torch import Tensor
 
 from didi_core.checkpoints.judge import load_judge, save_judge
 from didi_core.errors import InputError
@@ -94,6 +97,24 @@ def test_perplexity_is_exp_of_token_weighted_nll(judge: Judge) -> None:
     expected = np.exp(sum(n.item() for n, _ in singles) / sum(c.item() for _, c in singles))
     assert metric.aggregate(rows.mean(0)) == near(expected)
     assert bootstrap(metric, rows).value == near(expected)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A judge without weights: every letter has the same probability."""
+
+    context: int = 20
+
+    def token_nll(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        nll = torch.full((tokens.shape[0], tokens.shape[1] - 1), math.log(4))
+        return nll, torch.ones_like(nll)
+
+
+def test_a_judge_need_not_be_a_network() -> None:
+    metric = JudgePerplexity(Uniform(), encode)
+    rows = metric.statistics([Sample("AB"), Sample("ABCD")])
+    assert metric.aggregate(rows.mean(0)) == near(4.0)
+    assert metric.identity == "" and metric.networks == ()
 
 
 def test_perplexity_does_not_depend_on_order_or_budget(judge: Judge) -> None:
