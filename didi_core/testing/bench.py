@@ -13,9 +13,15 @@ from torch import Tensor
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.streams import seeded
-from didi_core.types import Denoiser, Domain, Sample
+from didi_core.types import Denoiser, Domain, Sample, Vocabulary
 
 SAMPLES = 24
+
+
+def tiny_network(vocabulary: Vocabulary) -> DiT:
+    """A denoiser of random weights, always the same ones."""
+    with seeded(0, "contract"):
+        return DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), vocabulary).eval()
 
 
 class Broken(AssertionError):
@@ -33,10 +39,7 @@ class Bench:
     @cached_property
     def network(self) -> Denoiser:
         """The given teacher, or else a tiny untrained one."""
-        if self.given is not None:
-            return self.given.eval()
-        with seeded(0, "contract"):
-            return DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), self.domain.vocabulary).eval()
+        return tiny_network(self.domain.vocabulary) if self.given is None else self.given.eval()
 
     @cached_property
     def batch(self) -> Int[Tensor, "B L"]:

@@ -8,10 +8,10 @@ from didi_core.diffusion.beliefs import Beliefs
 from didi_core.diffusion.grids import Grid, Uniform, shares_of
 from didi_core.diffusion.laws import Law, OpenLaw, law
 from didi_core.errors import InputError
-from didi_core.models.dit import DiT, DiTConfig
+from didi_core.models.scorer import scorer_from_trunk
 from didi_core.sampling.base import Sampler, SampleRequest
 from didi_core.streams import generator, seeded
-from didi_core.testing.bench import Broken, promise
+from didi_core.testing.bench import Broken, promise, tiny_network
 from didi_core.types import Vocabulary
 
 WORDS = Vocabulary(6, forbidden=(4, 5), pad=5, bos=4)
@@ -22,10 +22,8 @@ def check_sampler(sampler: Sampler) -> None:
 
     The network is tiny and untrained; a sampler that needs a scorer gets one.
     """
-    from didi_core.models.scorer import scorer_from_trunk
-
-    with seeded(0, "contract"):
-        denoiser = DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), WORDS).eval()
+    denoiser = tiny_network(WORDS)
+    with seeded(0, "contract scorer"):
         scorer = scorer_from_trunk(denoiser, 1).eval() if sampler.needs_scorer else None
     template = torch.full((4, 10), WORDS.mask)
     template[:, 0], template[:, 3], template[2:, 8:] = 4, 1, 5  # BOS, a pinned token, padding
@@ -83,8 +81,7 @@ def check_law(made: Law) -> None:
 
 
 def _check_open_law(made: OpenLaw) -> None:
-    with seeded(0, "contract"):
-        denoiser = DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), WORDS).eval()
+    denoiser = tiny_network(WORDS)
     tokens = torch.randint(0, 4, (8, 10), generator=generator(0, "contract"))
     masked = torch.rand(tokens.shape, generator=generator(1, "contract")) < 0.6
     masked[0] = False

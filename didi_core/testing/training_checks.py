@@ -19,7 +19,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from didi_core.errors import DidiError
-from didi_core.models.dit import DiT, DiTConfig
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.policy import checked_scores
 from didi_core.objectives.reference import SampleReference
@@ -27,8 +26,8 @@ from didi_core.objectives.rewards.base import Context, Corrupted, CriticSettings
 from didi_core.objectives.rewards.text import TextFunction
 from didi_core.run import Run
 from didi_core.sequences import AlphabetDomain
-from didi_core.streams import generator, seeded
-from didi_core.testing.bench import Broken, promise
+from didi_core.streams import generator
+from didi_core.testing.bench import Broken, promise, tiny_network
 from didi_core.training.engine import checked_learners
 from didi_core.training.objective import Learner, Objective, Slice, Terms
 from didi_core.training.settings import TrainingSettings
@@ -57,10 +56,8 @@ class Training:
     @classmethod
     def of(cls, domain: Domain | None, teacher: Denoiser | None) -> Training:
         own: Domain = Letters() if domain is None else domain
-        if teacher is None:
-            with seeded(0, "contract"):
-                teacher = DiT(DiTConfig(hidden=16, layers=1, heads=2, conditioning=8), own.vocabulary)
-        return cls(own, teacher.eval().requires_grad_(False))
+        frozen = tiny_network(own.vocabulary) if teacher is None else teacher.eval()
+        return cls(own, frozen.requires_grad_(False))
 
     @cached_property
     def sequences(self) -> Int[Tensor, "B L"]:
