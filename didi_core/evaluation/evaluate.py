@@ -42,15 +42,15 @@ def evaluate_files(run: Run, sets: Mapping[str, SampleSet | Sequence[Sample]], h
 
     The reference is ``how.reference``, or ``how.num`` held-out samples of the domain.
     """
-    findings, held_out = _begin(run, how, how.num)
+    results, held_out = _begin(run, how, how.num)
     notes = list(overlap_notes(run.domain, held_out))
     run.reporter.start("evaluate", sum(len(_samples(found)) for found in sets.values()))
     for name, found in sets.items():
-        findings.add_file(name, _samples(found))
+        results.add_file(name, _samples(found))
         notes += found.notes if isinstance(found, SampleSet) else ()
         run.reporter.advance(by=len(_samples(found)))
     run.reporter.stop()
-    return findings.together(run.domain, notes)
+    return results.together(run.domain, notes)
 
 
 def _samples(found: SampleSet | Sequence[Sample]) -> Sequence[Sample]:
@@ -74,36 +74,36 @@ def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -
             for settings in model.plan:
                 drawing.all_seeds(model, settings)
         return None
-    findings, held_out = _begin(run, how, how.num * len(how.seeds))
+    results, held_out = _begin(run, how, how.num * len(how.seeds))
     plan = [settings for model in models.values() for settings in model.plan]
     run.reporter.start("evaluate (network calls)", sum(map(drawing.cost, plan)))
     for name, model in models.items():
         for settings in model.plan:
             made = drawing.all_seeds(model, settings)
-            findings.add(name, model.digest, settings, made, _is_table(settings, model.plan))
+            results.add(name, model.digest, settings, made, _is_table(settings, model.plan))
     run.reporter.stop()
-    evaluation = findings.together(run.domain, overlap_notes(run.domain, held_out))
+    evaluation = results.together(run.domain, overlap_notes(run.domain, held_out))
     return replace(evaluation, films=film_models(run, models, how))
 
 
-def _begin(run: Run, how: Measuring, num: int) -> tuple[_Findings, list[Sample]]:
+def _begin(run: Run, how: Measuring, num: int) -> tuple[_Results, list[Sample]]:
     """Begin an evaluation.
 
     Returns:
-        findings that hold the reference rows, and the held-out samples (empty if only their statistics are known).
+        results that hold the reference rows, and the held-out samples (empty if only their statistics are known).
     """
     metrics, cache = on_device(all_metrics(run.domain), run.device), StatisticsCache(how.cache_dir)
     rows, held_out = reference_rows(
         run.domain, metrics, num, given=how.reference, seed=how.seeds[0], resamples=how.resamples, cache=cache
     )
-    findings = _Findings(metrics, cache, how, rows)
+    results = _Results(metrics, cache, how, rows)
     if held_out:
-        findings.examples[HELD_OUT] = held_out[:EXAMPLES]
-    return findings, held_out
+        results.examples[HELD_OUT] = held_out[:EXAMPLES]
+    return results, held_out
 
 
 @dataclass
-class _Findings:
+class _Results:
     """Collects the results of measured sets: rows, points of the frontiers, examples to read."""
 
     metrics: Sequence[Metric]
