@@ -246,18 +246,21 @@ def labelled(choice: Choice, thing: object, hidden: Iterable[str] = (), always: 
         always: classes whose values are always shown, without the key: ``power 3``.
     """
     words = [split_choice(choice, "kind")[0]]
-    defaults = {field.name: field.default for field in dataclasses.fields(thing)} if own_keys(thing) else {}  # type: ignore[arg-type]
-    for key in own_keys(thing, hidden):
-        value = getattr(thing, key)
+    for field in _own_fields(thing, hidden):
+        value = getattr(thing, field.name)
         if isinstance(value, always):
             words.append(f"{value:g}")
-        elif value != defaults[key]:
-            words.append(f"{key}={value}")
+        elif value != field.default:
+            words.append(f"{field.name}={value}")
     return " ".join(words)
 
 
 def own_keys(thing: object, hidden: Iterable[str] = ()) -> list[str]:
     """Names of the settings of a dataclass instance; an empty list for anything else."""
+    return [field.name for field in _own_fields(thing, hidden)]
+
+
+def _own_fields(thing: object, hidden: Iterable[str]) -> list[dataclasses.Field[Any]]:
     if not dataclasses.is_dataclass(thing):
         return []
-    return [field.name for field in dataclasses.fields(thing) if field.init and field.name not in tuple(hidden)]
+    return [field for field in dataclasses.fields(thing) if field.init and field.name not in tuple(hidden)]

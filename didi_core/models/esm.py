@@ -108,23 +108,23 @@ def ragged_attention(
 
 @compilable
 def before_attention(
-    layer: nn.Module, x: Float[Tensor, "1 N D"], cos: Float[Tensor, "1 N E"], sin: Float[Tensor, "1 N E"]
+    layer: Any, x: Float[Tensor, "1 N D"], cos: Float[Tensor, "1 N E"], sin: Float[Tensor, "1 N E"]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values [N, H, E] of one of transformers' layers, which scales queries before it rotates."""
+    """Queries, keys and values [N, H, E] of an ``EsmLayer`` of transformers, which scales queries before it rotates."""
     from transformers.models.esm.modeling_esm import apply_rotary_pos_emb
 
-    own: Any = layer.attention.self  # type: ignore[union-attr]
-    normed, shape = layer.attention.LayerNorm(x), (x.shape[1], -1, own.attention_head_size)  # type: ignore[union-attr, operator]
+    own = layer.attention.self
+    normed, shape = layer.attention.LayerNorm(x), (x.shape[1], -1, own.attention_head_size)
     q, k, v = (project(normed)[0].view(shape) for project in (own.query, own.key, own.value))
     q, k = apply_rotary_pos_emb(q * own.attention_head_size**-0.5, k, cos[0], sin[0], unsqueeze_dim=1)
     return q, k, v
 
 
 @compilable
-def after_attention(layer: nn.Module, x: Float[Tensor, "1 N D"], mixed: Float[Tensor, "N H E"]) -> Tensor:
+def after_attention(layer: Any, x: Float[Tensor, "1 N D"], mixed: Float[Tensor, "N H E"]) -> Tensor:
     """The residual stream after attention's output, and after the MLP."""
-    x = layer.attention.output(mixed.flatten(1)[None], x)  # type: ignore[union-attr, operator]
-    made: Tensor = layer.feed_forward_chunk(x)  # type: ignore[operator]
+    x = layer.attention.output(mixed.flatten(1)[None], x)
+    made: Tensor = layer.feed_forward_chunk(x)
     return made
 
 
@@ -158,8 +158,8 @@ class Esm(Denoiser):
         self.esm.contact_head = None  # type: ignore[assignment]  # a diffusion model does not use it
 
     @property
-    def blocks(self) -> Sequence[nn.Module]:
-        """The transformer layers, in order."""
+    def blocks(self) -> Sequence[Any]:
+        """The transformer layers (``EsmLayer``), in order."""
         return list(self.esm.encoder.layer)
 
     def norms(self) -> list[nn.Module]:
@@ -185,7 +185,7 @@ class Esm(Denoiser):
         """Run the blocks on embeddings after token dropout; ``tokens`` only marks the padding."""
         layout = Layout.of(tokens, self.vocabulary)
         packed = layout.pack(embedded)[None]
-        rotary: nn.Module = self.esm.rotary_embeddings  # type: ignore[assignment]
+        rotary: Any = self.esm.rotary_embeddings
         rotation = rotary(packed, layout.positions[None])
         if is_compiling():
             return layout.unpack(self._in_parts(packed, rotation, layout)[0])
@@ -199,7 +199,7 @@ class Esm(Denoiser):
         backend = self.backend().name
         for layer in self.blocks:
             q, k, v = before_attention(layer, x, *rotation)
-            mixed = attention(q, k, v, layout, backend, scale=layer.attention.self.scaling)  # type: ignore[union-attr, arg-type]
+            mixed = attention(q, k, v, layout, backend, scale=layer.attention.self.scaling)
             x = after_attention(layer, x, mixed)
         normed: Tensor = self.esm.encoder.emb_layer_norm_after(x)
         return normed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -57,23 +57,24 @@ class TokenScorer(Scorer):
         normed: whether the head reads the trunk through its final norm. DiDi-Instruct's discriminator does not.
     """
 
+    network: Any  # an nn.Module that is a ScorerTrunk, for which there is no type
+
     def __init__(self, network: nn.Module, width: int, vocabulary: Vocabulary, normed: bool = True) -> None:
         super().__init__()
         self.network, self.vocabulary, self.normed = network, vocabulary, normed
         self.main = nn.Sequential(spectral_norm(nn.Linear(width, width)), nn.SiLU(), spectral_norm(nn.Linear(width, 1)))
 
     def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-        return self._logits(self.network.trunk(tokens))  # type: ignore[operator]
+        return self._logits(self.network.trunk(tokens))
 
     def soft(
         self, tokens: Int[Tensor, "B L"], where: Bool[Tensor, "B L"], weights: Float[Tensor, "M V"]
     ) -> Float[Tensor, "B L"]:
         """Logits with weighted means of embeddings at ``where``; one-hot weights equal the tokens themselves."""
-        network: ScorerTrunk = self.network  # type: ignore[assignment]
-        return self._logits(network.encode(tokens, network.soft_embed(tokens, where, weights)))
+        return self._logits(self.network.encode(tokens, self.network.soft_embed(tokens, where, weights)))
 
     def _logits(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L"]:
-        read: Tensor = self.network.features(hidden) if self.normed else hidden  # type: ignore[operator]
+        read: Tensor = self.network.features(hidden) if self.normed else hidden
         if not torch.is_autocast_enabled(read.device.type):  # a trunk in half precision, under a head in fp32
             read = read.to(self.main[0].bias.dtype)  # type: ignore[arg-type]
         logits: Tensor = self.main(read).squeeze(-1)
@@ -92,10 +93,9 @@ def scorer_from_trunk(teacher: nn.Module, trainable_blocks: int = 4, normed: boo
     """
     if trainable_blocks < 0:
         raise InputError(f"trainable_blocks={trainable_blocks} is out of range: it must not be negative.")
-    module = copy.deepcopy(teacher)
-    network: ScorerTrunk = module  # type: ignore[assignment]
+    network: Any = copy.deepcopy(teacher)
     network.drop_head(normed)
-    module.requires_grad_(trainable_blocks == 0)
+    network.requires_grad_(trainable_blocks == 0)
     for part in (*list(network.blocks)[-trainable_blocks:], *network.norms()):
         part.requires_grad_(True)
-    return TokenScorer(module, network.config.hidden, network.vocabulary, normed)
+    return TokenScorer(network, network.config.hidden, network.vocabulary, normed)

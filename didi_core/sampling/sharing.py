@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from didi_core.processes import Processes
 from didi_core.storage.journal import Journal
@@ -85,9 +86,8 @@ class Sharing:
             Journal(self.folder / f"{self._own}.jsonl").append([(str(number), row)])
 
 
-def _read(row: Mapping[str, object]) -> Drawn:
-    tokens, nfe, seconds = row["tokens"], row["nfe"], row["seconds"]
-    return Drawn(tokens, NFE(*nfe), seconds)  # type: ignore[arg-type, misc]
+def _read(row: Mapping[str, Any]) -> Drawn:
+    return Drawn(row["tokens"], NFE(*row["nfe"]), row["seconds"])
 
 
 def name_of(*decisive: object) -> str:
