@@ -10,8 +10,6 @@ default quality and the negative controls. Any method can be overridden. Letters
 
 from __future__ import annotations
 
-import hashlib
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,9 +31,10 @@ from didi_core.metrics.samples import DistinctFraction, KmerDivergence, TokenEnt
 from didi_core.sequences.batches import epoch_batches, padded
 from didi_core.sequences.tokenizer import SpelledAsTokens
 from didi_core.sequences.tokens import BUNDLED, TokenDomain
+from didi_core.sequences.usable import held_out_by_content, within_limits
 from didi_core.storage.records import Reading
 from didi_core.storage.sample_files import ON_BAD, read_file
-from didi_core.storage.sample_store import Chosen, Joined, first_of_each, texts_of
+from didi_core.storage.sample_store import Chosen, Joined, texts_of
 from didi_core.types import Denoiser, Metric, Sample, Vocabulary
 
 
@@ -221,36 +220,21 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
     @cached_property
     def _sorted_out(self) -> tuple[Sequence[Sample], DataReport]:
         """The usable sequences, and the report on all records."""
-        fitting, digests = array("q"), bytearray()
-        left_out: Counter[str] = Counter()
-        examples: list[str] = []
         loaded = self.load()
         readings = self.__dict__.get("readings", {})  # empty if ``load`` does not read files
-        for path, reading in readings.items():
-            left_out.update(kind_of(skipped.reason) for skipped in reading.skipped)
-            examples += [f"{path}, line {s.line} {s.id!r}: {s.reason}" for s in reading.skipped[:SHOWN]]
-        read = len(loaded) + left_out.total()
-        for number, text in enumerate(texts_of(loaded)):
-            length = self.length(text)
-            if length < self.min_length:
-                left_out[f"shorter than data.min_length={self.min_length}"] += 1
-            elif length > self.max_length:
-                left_out[f"longer than data.max_length={self.max_length}"] += 1
-            else:
-                fitting.append(number)
-                digests += hashlib.blake2b(self.identity(text).encode(), digest_size=16).digest()
-        kept = np.array(fitting)[first_of_each(np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2))]
-        repeated = len(fitting) - len(kept)
+        skipped = [(path, one) for path, reading in readings.items() for one in reading.skipped]
+        unread = Counter(kind_of(one.reason) for _, one in skipped)
+        usable = within_limits(texts_of(loaded), self.length, self.identity, (self.min_length, self.max_length))
         report = DataReport(
             tuple(map(str, self.paths)) or (self.name,),
-            read,
+            len(loaded) + len(skipped),
             {},
-            dict(left_out),
-            {"repeated": repeated} if repeated else {},
-            examples=tuple(examples[:SHOWN]),
+            {**unread, **usable.left_out},
+            {"repeated": usable.repeated} if usable.repeated else {},
+            examples=tuple(f"{path}, line {one.line} {one.id!r}: {one.reason}" for path, one in skipped[:SHOWN]),
         )
         report.check_loss(self.allow_loss)
-        return Chosen(loaded, kept), report
+        return Chosen(loaded, usable.numbers), report
 
     def data_report(self) -> DataReport | None:
         """The report on the records of ``data.path``; None without it."""
@@ -267,11 +251,8 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
 
         Override it where relatives must stay together.
         """
-        held = np.zeros(len(samples), dtype=bool)
-        for number, text in enumerate(texts_of(samples)):
-            key = f"{self.split_seed}/{self.identity(text)}"
-            digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-            held[number] = int.from_bytes(digest, "little") / 2**64 < self.validation
+        keys = (f"{self.split_seed}/{self.identity(text)}" for text in texts_of(samples))
+        held = held_out_by_content(keys, len(samples), self.validation)
         return {"train": Chosen(samples, np.flatnonzero(~held)), "validation": Chosen(samples, np.flatnonzero(held))}
 
     @cached_property
