@@ -18,7 +18,6 @@ from didi_core.objectives.policy import Episode, PolicySettings, draw_episode, s
 from didi_core.objectives.reference import Reference
 from didi_core.objectives.rewards import Entry, Reward, make_rewards, read_rewards
 from didi_core.objectives.rewards.base import Context, CriticSettings
-from didi_core.objectives.rollout import for_card
 from didi_core.streams import generator
 from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
 from didi_core.training.settings import TrainingSettings
@@ -143,7 +142,7 @@ class DidiObjective(Objective[Episode]):
             "schedule": self.rules.schedule,
             "reference": self.rules.reference,
             "reward": [{"kind": entry.kind, "weight": entry.weight} for entry in self.rules.rewards],
-            **for_card(self.rules.rollout),
+            **self.rules.rollout.for_card(),
         }
 
 

@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 import torch
 
 from didi_core.config import Choice
-from didi_core.diffusion.grids import grid, shares_of
-from didi_core.diffusion.laws import Law, OpenLaw, law
+from didi_core.diffusion.grids import shares_of
 from didi_core.domain.conditioning import draw_templates
 from didi_core.errors import InputError
 from didi_core.objectives.base import Materials
 from didi_core.objectives.ratio import Completion
-from didi_core.objectives.rollout import roll_out
+from didi_core.objectives.rollout import LawAndGrid, roll_out
 from didi_core.streams import generator
 from didi_core.training.objective import Slice
 
 
 @dataclass(frozen=True)
-class FewCalls:
+class FewCalls(LawAndGrid):
     """The keys of ``objective.rollout`` for objectives that learn from one call of a rollout.
 
     calls: possible numbers of calls k. One is drawn for each slice, and then one of its k calls to learn from. The
@@ -35,16 +34,7 @@ class FewCalls:
     def __post_init__(self) -> None:
         if not self.calls or min(self.calls) < 1:
             raise InputError(f"objective.rollout.calls={list(self.calls)} is out of range: each is at least 1.")
-        if isinstance(self.make_law(), OpenLaw):
-            raise InputError(
-                f"objective.rollout.law={self.law} decides itself how many calls it makes: choose another law."
-            )
-        if grid(self.grid, self.power, "objective.rollout.grid").needs_curve:
-            raise InputError(f"objective.rollout.grid={self.grid} needs an NLL curve, which no rollout has.")
-
-    def make_law(self) -> Law:
-        """The unmasking law of the rollouts."""
-        return law(self.law, "objective.rollout.law")
+        self.check_law_and_grid()
 
 
 def complete(materials: Materials, settings: FewCalls, slice: Slice) -> Completion:
@@ -53,8 +43,7 @@ def complete(materials: Materials, settings: FewCalls, slice: Slice) -> Completi
     plan = generator(run.seed, "few_calls", slice.step, slice.number)
     calls = settings.calls[int(torch.randint(len(settings.calls), (1,), generator=plan))]
     before = int(torch.randint(calls, (1,), generator=plan))
-    made = grid(settings.grid, settings.power, "objective.rollout.grid")
-    shares = shares_of(made, calls)[: before + 1].clone()
+    shares = shares_of(settings.make_grid(), calls)[: before + 1].clone()
     shares[-1] = 1.0
     stream = generator(run.seed, "lengths", slice.step, slice.number)
     template = draw_templates(run.domain, "train", rows, stream).to(run.device)

@@ -22,7 +22,6 @@ from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.few_calls import FewCalls, complete
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, completed, drawn_nll, followed
 from didi_core.objectives.rewards.base import CriticSettings, corrupt
-from didi_core.objectives.rollout import for_card
 from didi_core.objectives.states import States, StateSettings
 from didi_core.training.objective import Slice
 
@@ -86,4 +85,4 @@ class IdlmObjective(RatioObjective):
 
     def record(self) -> Mapping[str, Any]:
         rollout = self.rules.rollout
-        return self.rules.for_card() | (for_card(rollout) if rollout else {})
+        return self.rules.for_card() | (rollout.for_card() if rollout else {})

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from didi_core.diffusion.divergences import divergence
 from didi_core.diffusion.heads import distinct_trunk, token_log_p, token_statistics
-from didi_core.diffusion.laws import law
 from didi_core.diffusion.masking import step_log_p
 from didi_core.diffusion.schedules import schedule
 from didi_core.diffusion.walk import Call
@@ -87,7 +86,7 @@ def draw_episode(
         student,
         template,
         shares.repeat_interleave(group, 0).to(template.device),
-        law(settings.rollout.law),
+        settings.rollout.make_law(),
         stream,
         settings.rollout.branches,
         settings.rollout.trained,

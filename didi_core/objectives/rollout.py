@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from didi_core.config import Choice
-from didi_core.diffusion.grids import grid, shares_of
+from didi_core.diffusion.grids import Grid, grid, shares_of
 from didi_core.diffusion.heads import draw_tokens
 from didi_core.diffusion.laws import Law, OpenLaw, law
 from didi_core.diffusion.schedules import Schedule
@@ -27,13 +27,41 @@ from didi_core.errors import InputError, unknown
 from didi_core.types import Denoiser
 
 
-def for_card(rollout: Any) -> dict[str, Any]:
-    """The law and the grid of an objective's rollouts, which a sampler goes by (``trained_with``)."""
-    return {f"rollout_{key}": getattr(rollout, key) for key in ("law", "grid", "power")}
+class LawAndGrid:
+    """What the keys of rollouts have in common: ``law``, ``grid`` and ``power``, as in ``SamplerSettings``."""
+
+    law: Choice
+    grid: Choice
+    power: float
+
+    def make_law(self) -> Law:
+        """The unmasking law of the rollouts."""
+        return law(self.law, "objective.rollout.law")
+
+    def make_grid(self) -> Grid:
+        """The time grid of the rollouts."""
+        return grid(self.grid, self.power, "objective.rollout.grid")
+
+    def check_law_and_grid(self) -> None:
+        """Raise InputError for a law or a grid that no rollout can follow."""
+        if isinstance(self.make_law(), OpenLaw):
+            raise InputError(
+                f"objective.rollout.law={self.law} decides itself how many calls it makes, and a rollout makes a given "
+                "number of them: choose a law of reveal times."
+            )
+        if self.make_grid().needs_curve:
+            raise InputError(
+                f"objective.rollout.grid={self.grid} needs the NLL curve of a denoiser, which no rollout has: choose "
+                "another grid."
+            )
+
+    def for_card(self) -> dict[str, Any]:
+        """The law and the grid, which a sampler of the student goes by (``trained_with``)."""
+        return {f"rollout_{key}": getattr(self, key) for key in ("law", "grid", "power")}
 
 
 @dataclass(frozen=True)
-class RolloutSettings:
+class RolloutSettings(LawAndGrid):
     """Which states a rollout visits.
 
     states: number k of calls; 1 is the one-shot rollout of the ablation, 2 that of the paper.
@@ -69,24 +97,11 @@ class RolloutSettings:
             )
         if self.times not in ("beta", "grid"):
             raise unknown("rollout times", self.times, ("beta", "grid"))
-        if isinstance(self.make_law(), OpenLaw):
-            raise InputError(
-                f"objective.rollout.law={self.law} decides itself how many calls it makes, and a rollout makes "
-                f"objective.rollout.states={self.states}: choose a law of reveal times."
-            )
-        if grid(self.grid, self.power, "objective.rollout.grid").needs_curve:
-            raise InputError(
-                f"objective.rollout.grid={self.grid} needs the NLL curve of a denoiser, which no rollout has: choose "
-                "another grid."
-            )
+        self.check_law_and_grid()
         if not 0 < self.low < self.high < 1:
             raise InputError(f"objective.rollout.low={self.low}, high={self.high}: need 0 < low < high < 1.")
         if min(self.beta) <= 0:
             raise InputError(f"objective.rollout.beta={self.beta}: both parameters must be positive.")
-
-    def make_law(self) -> Law:
-        """The unmasking law of the rollout."""
-        return law(self.law, "objective.rollout.law")
 
 
 def beta_times(
@@ -125,8 +140,7 @@ def rollout_times(
         tau, density = beta_times(groups, settings, stream)
         return torch.ones(groups, 1, dtype=torch.float64), tau, density
     if settings.times == "grid":
-        made = grid(settings.grid, settings.power, "objective.rollout.grid")
-        shares = shares_of(made, k).expand(groups, k).clone()
+        shares = shares_of(settings.make_grid(), k).expand(groups, k).clone()
         pick = torch.randint(k - 1, (groups, 1), generator=stream, device=stream.device).cpu()
         tau = schedule.inverse(shares.gather(1, pick).squeeze(1)).clamp(settings.low, settings.high)
         return shares, tau, torch.ones(groups, dtype=torch.float64)
