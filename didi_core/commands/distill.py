@@ -169,11 +169,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         open_run("distill", settings.domain, settings.run_dir, recorded, command_line, upgraded=upgraded) as opened,
         ExitStack() as stack,
     ):
-        if processes.first:
-            size = sum(parameter.numel() for parameter in teacher.parameters())
-            print(f"teacher: {settings.teacher}, {size / 1e6:.1f} M parameters, on {machine.label}", flush=True)
-        note_data(opened, domain)
-        note_machine(opened, machine, teacher)
+        note_beginning(settings, about, teacher, opened)
         about = replace(about, folder=opened.path)
         student = make_student(settings, origin(settings, about, teacher))
         tried = teacher.requires_grad_(True) if is_outline(student) else student
@@ -197,6 +193,15 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         if settings.evaluate.enabled:
             compare(settings, about, made, opened)
     return opened.path
+
+
+def note_beginning(settings: Settings, about: Run, teacher: Denoiser, opened: RunDirectory) -> None:
+    """Print and record what the run begins with: its teacher, its data, its machine."""
+    if about.processes.first:
+        size = sum(parameter.numel() for parameter in teacher.parameters())
+        print(f"teacher: {settings.teacher}, {size / 1e6:.1f} M parameters, on {about.machine.label}", flush=True)
+    note_data(opened, about.domain)
+    note_machine(opened, about.machine, teacher)
 
 
 def distilled(

@@ -35,6 +35,7 @@ ROWS = {
     "ablation_regularised": "+ regularisation",
     "ablation_full": "full (RGAS)",
 }
+OVER_SEEDS = "Mean over training seeds with Student's t 95 % interval; the teacher's over samples."
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,27 @@ def ablation(runs: Sequence[RunReport], reference: str | None = None) -> tuple[s
         InputError: no run has a student's row, none is of the reference, or the runs have no number in common: they
             are of different domains, or their judges differ.
     """
+    found = _comparable(runs, reference)
+    quality, entropy, *others = runs[0].report["metrics"]
+    tables = _quality_tables(found, quality)
+    tables.append(found.over_seeds(entropy["label"], OVER_SEEDS, _sampled(entropy["name"]), lowest=0.0))
+    tables += [
+        found.over_seeds(
+            metric["label"],
+            f"Better: {metric['better']}. {OVER_SEEDS}",
+            _sampled(metric["name"]),
+            lowest=_lowest(runs, metric),
+        )
+        for metric in others
+        if metric["better"] != "neither"
+    ]
+    tables += _beside(reference or CONTROL, found, quality, others) + costs(found.by_row)
+    notes = _seeds_notes(found.by_row) + comparability(runs, [run.path.name for run in runs])
+    return _sentence(found, quality), notes, tables
+
+
+def _comparable(runs: Sequence[RunReport], reference: str | None) -> Ablation:
+    """The runs by objective. Raises InputError where they have no number in common, or none is of the reference."""
     check_domains(runs)
     if len(judged := judges(runs)) > 1:
         one, other, *_ = (run.path.name for run in judged.values())
@@ -110,41 +132,29 @@ def ablation(runs: Sequence[RunReport], reference: str | None = None) -> tuple[s
         raise unknown("objective", reference, list(found.by_row), "reference")
     if not found.steps:
         raise InputError("none of the runs has a student's row in its report: distil with evaluate.enabled=true.")
-    quality, entropy, *others = runs[0].report["metrics"]
-    label = quality["label"]
-    over = "Mean over training seeds with Student's t 95 % interval; the teacher's over samples."
-    ratio = over.replace("Mean", "Geometric mean")
+    return found
+
+
+def _quality_tables(found: Ablation, quality: Mapping[str, Any]) -> list[Table]:
+    """Quality as sampled, at matched entropy, and at matched entropy over the teacher's."""
+    label, about = quality["label"], OVER_SEEDS.replace("Mean", "Geometric mean")
     published = any(k in PUBLISHED.get(name, {}) for name in found.by_row for k in found.steps)
-    tables = [
+    return [
         found.over_seeds(
             f"{label}, as sampled",
-            f"{ratio} Published: perplexity on OpenWebText." if published else ratio,
+            f"{about} Published: perplexity on OpenWebText." if published else about,
             _sampled(quality["name"]),
             geometric=True,
             published=published,
         ),
-        found.over_seeds(f"{label} at matched entropy", ratio, _matched, geometric=True),
+        found.over_seeds(f"{label} at matched entropy", about, _matched, geometric=True),
         found.over_seeds(
             f"{label} at matched entropy, over the teacher's",
-            f"Below 1 is better than the teacher. {ratio}",
+            f"Below 1 is better than the teacher. {about}",
             _ratio(found.teacher),
             geometric=True,
         ),
-        found.over_seeds(entropy["label"], over, _sampled(entropy["name"]), lowest=0.0),
     ]
-    tables += [
-        found.over_seeds(
-            metric["label"],
-            f"Better: {metric['better']}. {over}",
-            _sampled(metric["name"]),
-            lowest=_lowest(runs, metric),
-        )
-        for metric in others
-        if metric["better"] != "neither"
-    ]
-    tables += _beside(reference or CONTROL, found, quality, others) + costs(found.by_row)
-    notes = _seeds_notes(found.by_row) + comparability(runs, [run.path.name for run in runs])
-    return _sentence(found, quality), notes, tables
 
 
 def _lowest(runs: Sequence[RunReport], metric: Mapping[str, Any]) -> float | None:

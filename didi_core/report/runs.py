@@ -12,6 +12,7 @@ from didi_core.config import build
 from didi_core.errors import InputError, counted
 from didi_core.evaluation.frontier import NEAR
 from didi_core.evaluation.intervals import Interval
+from didi_core.evaluation.rows import Method
 from didi_core.evaluation.wording import figure
 from didi_core.report.side_tables import Table
 from didi_core.report.tables import estimate
@@ -231,6 +232,4 @@ def shown(value: Mapping[str, Any] | None) -> str:
 
 
 def _method(method: Mapping[str, Any]) -> str:
-    from didi_core.evaluation.rows import Method
-
     return build(Method, method, "method").label
