@@ -156,7 +156,10 @@ def load_denoiser(path: Path | str) -> Denoiser:
     folder = model_folder(Path(path))
     card = read_card(folder)
     if card.get("kind") != "denoiser":
-        raise InputError(f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a denoiser.")
+        raise InputError(
+            f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a denoiser. Give a run of distill, or "
+            "of pretrain objective=nelbo."
+        )
     return _loaded(folder, card, MODEL, partial(_build, folder, card)).eval()
 
 
@@ -222,7 +225,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     card = read_json(path) if path.name == CARD else exported.card_of(folder)
     missing = [key for key in ("architecture", "config", "vocabulary", "sha256") if key not in card]
     if missing:
-        raise InputError(f"{path} is not a model card: it lacks {', '.join(missing)}.")
+        raise InputError(f"{path} is not a model card: it lacks {', '.join(missing)}. Get the folder again.")
     if wrong := misfit(card, SHAPE):
         raise InputError(f"{path} is not a model card: {wrong}. Get the folder again.")
     strange = [length for length in card.get("lengths") or () if not re.fullmatch("[0-9]{1,9}", length)]
@@ -260,7 +263,10 @@ def _build(folder: Path, card: Mapping[str, Any]) -> Denoiser:
             return kind.build(card["config"], read_vocabulary(card["vocabulary"]))
     except (TypeError, ValueError, RuntimeError, ArithmeticError, InputError) as error:
         reason = str(error).rstrip(".")
-        raise InputError(f"{folder / CARD} describes a model that cannot be built: {reason}.") from None
+        raise InputError(
+            f"{folder / CARD} describes a model that cannot be built: {reason}. "
+            "Get the folder again."
+        ) from None
 
 
 def _loaded(folder: Path, card: Mapping[str, Any], file: str, make: Callable[[], Network]) -> Network:

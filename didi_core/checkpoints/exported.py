@@ -36,7 +36,10 @@ def card_of(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG)
     missing = [key for key in ("network", "vocabulary", "card") if not isinstance(config.get(key), Mapping)]
     if missing:
-        raise InputError(f"{folder / CONFIG} has no entry {missing[0]!r}, so the export is incomplete.")
+        raise InputError(
+            f"{folder / CONFIG} has no entry {missing[0]!r}, so the export is incomplete. "
+            "Export the model again."
+        )
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder / WEIGHTS} is missing. Get the folder again.")
     guide = config.get("scorer")

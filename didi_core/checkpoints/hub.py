@@ -34,8 +34,8 @@ def locate(source: str, key: str = "source") -> Path:
         return path
     if not is_hub_id(source):
         raise InputError(
-            f"{key}={source}: there is no such file or folder, and it is not a hub id (owner/name or "
-            "owner/name@revision)."
+            f"{key}={source}: "
+            "there is no such file or folder, and it is not a hub id (owner/name or owner/name@revision)."
         )
     return fetch(source, key)
 
@@ -71,7 +71,7 @@ def fetch(source: str, key: str) -> Path:
         folder = _snapshot(source, key, [*BESIDE, weights])
         if list(folder.glob(weights)):
             return folder
-    raise InputError(f"{key}={source}: the hub folder holds neither safetensors nor bin files.")
+    raise InputError(f"{key}={source}: the hub folder holds neither safetensors nor bin files. Name one that does.")
 
 
 def fetch_config(source: str, key: str) -> Path:
@@ -91,7 +91,10 @@ def _snapshot(source: str, key: str, patterns: list[str]) -> Path:
     except GatedRepoError:
         raise InputError(f"{key}={source} is gated: accept its terms on the hub and log in. {away}") from None
     except RevisionNotFoundError:
-        raise InputError(f"{key}={source}: {name} has no revision {revision!r}.") from None
+        raise InputError(
+            f"{key}={source}: {name} has no revision {revision!r}. "
+            f"Leave @{revision} out for its newest."
+        ) from None
     except RepositoryNotFoundError:
         raise InputError(f"{key}={source}: no such file or folder is here, and no such model on the hub.") from None
     except (HfHubHTTPError, OSError) as error:

@@ -41,17 +41,26 @@ def save_judge(folder: Path, judge: Judge, about: dict[str, object] | None = Non
 def load_judge(folder: Path) -> Judge:
     """Read a judge, in eval mode. Raises InputError for what is missing, damaged or of another kind."""
     if not (folder / CARD).is_file():
-        raise InputError(f"{folder} is not a judge: it has no card.json.")
+        raise InputError(
+            f"{folder} is not a judge: it has no card.json. "
+            "Give a run of pretrain objective=autoregressive."
+        )
     card, weights = read_json(folder / CARD), folder / MODEL
     if card.get("kind") != "judge":
-        raise InputError(f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a judge.")
+        raise InputError(
+            f"{folder} holds a {card.get('kind', 'model of unknown kind')}, not a judge. Give a run of "
+            "pretrain objective=autoregressive."
+        )
     check_seal(folder / CARD, card)
     try:
         tensors = read_weights(weights, card["sha256"][MODEL])
         config, vocabulary = build(JudgeConfig, card["config"], "config"), read_vocabulary(card["vocabulary"])
         check_sizes(lambda: Judge(config, vocabulary), config.layers, tensors, str(weights), (TIED,))
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
-        raise InputError(f"{folder / 'card.json'} describes a judge that cannot be built: {error}.") from None
+        raise InputError(
+            f"{folder / 'card.json'} describes a judge that cannot be built: {error}. "
+            "Get the folder again."
+        ) from None
     judge = Judge(config, vocabulary)
     judge.load_state_dict(tensors, strict=False)  # without the tied matrix
     judge.network.tie_weights()

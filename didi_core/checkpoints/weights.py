@@ -40,7 +40,7 @@ def read_weights(path: Path, digest: Any) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
-        raise InputError(f"{path} is damaged: {error}.") from None
+        raise InputError(f"{path} is damaged: {error}. Get the folder again.") from None
     check_finite(tensors, path)
     return tensors
 

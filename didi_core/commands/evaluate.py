@@ -176,7 +176,10 @@ class Opened:
         card = {COMPARED: compared} | read_card(folder)  # the cards of older runs do not have it
         name = domain_name(card, str(folder))
         if settings.domain not in (None, name):
-            raise InputError(f"domain={settings.domain}, but {folder} holds a model of domain {name}.")
+            raise InputError(
+                f"domain={settings.domain}, but {folder} holds a model of domain {name}. "
+                "Leave domain out."
+            )
         if settings.length is not None:
             check_reach([high for _, high in length_ranges(settings.length)], card)
         data = settings.data or made_by.get("data") or card.get("data") or {}

@@ -20,7 +20,7 @@ def use_own(folder: str | None, name: str | None) -> None:
     _own = (None, None)
     path = None if folder is None else Path(folder).expanduser().resolve()
     if path is not None and not path.is_dir():
-        raise InputError(f"--config-dir {folder}: there is no such folder.")
+        raise InputError(f"--config-dir {folder}: there is no such folder. Give one of configurations.")
     bare = None if name is None else name.removesuffix(".yaml")
     if bare is None:
         _own = (path, None)

@@ -74,7 +74,7 @@ class Settings(CommonSettings, CompileSettings, SamplerSettings):
             raise InputError("run is missing: give run=<run directory>, or run=bundled domain=<name>.")
         at_least(1, num=self.num, batch_size=self.batch_size)
         if self.length is not None and self.template is not None:
-            raise InputError("length and template exclude each other: the template fixes the length.")
+            raise InputError("length and template exclude each other: the template fixes the length. Leave one out.")
         self.sampler_settings()
 
     def sampler_settings(self, card: Mapping[str, Any] | None = None) -> SamplerSettings:
@@ -116,7 +116,7 @@ class Source:
         """
         name = domain_name(card, where)
         if settings.domain not in (None, name):
-            raise InputError(f"domain={settings.domain}, but {where} holds a model of domain {name}.")
+            raise InputError(f"domain={settings.domain}, but {where} holds a model of domain {name}. Leave domain out.")
         machine = Machine.of(settings.device, settings.precision)
         run = make_run(settings, make_domain(name, card.get("data") or {}), machine)
         on_device = scorer.to(machine.device) if scorer is not None else None

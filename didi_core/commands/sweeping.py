@@ -237,7 +237,9 @@ def number_of(folder: Path) -> float:
     for row in report.get("rows", ()):
         if row.get("model") == "student" and report["quality"] in row["values"]:
             return float(row["values"][report["quality"]]["value"])
-    raise DidiError(f"{folder} has neither a validation loss nor a student's quality to optimise.")
+    raise DidiError(
+        f"{folder} has neither a validation loss nor a student's quality to optimise: set evaluate.enabled=true."
+    )
 
 
 def _packed(words: Sequence[str]) -> str:

@@ -90,7 +90,10 @@ class Optimised:
 
     def shares(self, steps: int, entropy_at: Curve | None = None) -> Float[Tensor, "k"]:
         if entropy_at is None:
-            raise InputError("grid=optimised needs the NLL curve of a denoiser on validation data; none was given.")
+            raise InputError(
+                "grid=optimised needs the NLL curve of a denoiser on validation data; none was given: "
+                "take another."
+            )
         points = max(self.points, 4 * steps + 1)
         shares = torch.linspace(0, 1, points, dtype=torch.float64)
         nll = torch.cummin(entropy_at(shares).to(torch.float64), dim=0).values

@@ -75,7 +75,10 @@ def reference_rows(
         return [_known_row(name, found, metrics, resamples, seed) for name, found in known.items()], []
     held_out = list(given) or domain.held_out(num, derive_seed(seed, "held out") % 2**31)
     if not held_out:
-        raise InputError(f"domain {domain.name!r} has no held-out samples to compare with.")
+        raise InputError(
+            f"domain {domain.name!r} has no held-out samples to compare with. "
+            "Give evaluate reference=<file>."
+        )
     sets = {HELD_OUT: held_out, **negative_controls(domain, held_out, seed)}
     rows = []
     for name, samples in sets.items():

@@ -308,7 +308,8 @@ class DiT(PackedDenoiser, NoisyDenoiser):
         if self.config.positions:
             if layout.width > self.config.positions:
                 raise InputError(
-                    f"a sequence of {layout.width} tokens exceeds the {self.config.positions} positions of this model."
+                    f"a sequence of {layout.width} tokens exceeds the {self.config.positions} positions of this "
+                    "model. Give a shorter length."
                 )
             x = x + self.position_embed[layout.positions]
         condition, rotation, backend = self.condition(), self.rotary_emb(layout.positions), self.backend().name

@@ -85,7 +85,8 @@ class Judge(nn.Module):
         """
         if tokens.shape[1] > self.config.context:
             raise InputError(
-                f"a sequence of {tokens.shape[1]} tokens exceeds the judge's context of {self.config.context}."
+                f"a sequence of {tokens.shape[1]} tokens exceeds the judge's context of {self.config.context}: leave "
+                "it out, or use a judge with a longer context."
             )
         logits = self.network(input_ids=tokens[:, :-1], use_cache=False).logits.float()
         target = tokens[:, 1:]

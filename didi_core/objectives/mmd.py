@@ -72,7 +72,10 @@ class Mmd(ObjectiveSettings):
     def prepare(self, materials: Materials) -> MmdObjective:
         teacher = materials.frozen
         if not isinstance(teacher, LayeredDenoiser):
-            raise InputError(f"objective=mmd reads the blocks of the teacher, and a {type(teacher).__name__} has none.")
+            raise InputError(
+                f"objective=mmd reads the blocks of the teacher, and a {type(teacher).__name__} has none. Choose "
+                "another objective."
+            )
         if max(self.layers) > teacher.depth:
             raise InputError(
                 f"objective.layers={list(self.layers)}: the teacher has {teacher.depth} blocks. Choose 1 to "

@@ -151,7 +151,7 @@ def check_domains(runs: Sequence[RunReport]) -> None:
     domains = {run.report["domain"]: run for run in runs}
     if len(domains) > 1:
         listed = ", ".join(f"{run.path}: {name}" for name, run in domains.items())
-        raise InputError(f"runs of different domains do not compare ({listed}).")
+        raise InputError(f"runs of different domains do not compare ({listed}). Give those of one.")
 
 
 def _best_sentence(runs: Sequence[RunReport], names: Sequence[str], quality: Mapping[str, Any]) -> str:

@@ -184,7 +184,7 @@ def generate(
     """
     at_least(1, num=num, batch_size=batch_size)
     if templates is not None and length is not None:
-        raise InputError("length and template exclude each other: the template fixes the length.")
+        raise InputError("length and template exclude each other: the template fixes the length. Leave one out.")
     model: Denoiser = denoiser  # type: ignore[assignment]  # or a CausalGenerator, which its sampler alone takes
     if advice := order_advice(model, settings):
         warn(advice)

@@ -46,7 +46,10 @@ def lay_out(wanted: Wanted, domain: Domain, card: Mapping[str, Any]) -> Conditio
         origin = "template" if wanted.template is not None else ""
         return replace(asked, templates=_templates(wanted, domain, card), origin=origin)
     if wanted.template is not None:
-        raise InputError(f"template and {asked.origin} exclude each other: each lays out the whole sequence.")
+        raise InputError(
+            f"template and {asked.origin} exclude each other: each lays out the whole sequence. "
+            "Leave one out."
+        )
     return asked
 
 

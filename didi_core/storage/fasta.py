@@ -162,7 +162,8 @@ def format_header(info: Iterable[tuple[str, Any]]) -> str:
         written = _format_value(value)
         if not _KEY.fullmatch(key) or not written:
             raise InputError(
-                f"cannot write {key!r}={value!r} into a FASTA header: a key is one word and a value is not empty"
+                f"cannot write {key!r}={value!r} into a FASTA header: a key is one word and a value is not empty. "
+                "Rename or drop it."
             )
         words.append(f"{key}={written}")
     return " ".join(words)
@@ -189,13 +190,13 @@ def write_fasta(path: str | Path, samples: Sequence[Sample]) -> None:
     try:
         write_atomic(path, data)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}). Name another place.") from error
 
 
 def _written(sample: Sample, number: int) -> str:
     name = sample.id or f"seq_{number}"
     if name.split() != [name]:
-        raise InputError(f"the id {name!r} of sample {number} has spaces in it: a FASTA id is one word")
+        raise InputError(f"the id {name!r} of sample {number} has spaces in it: a FASTA id is one word. Rename it.")
     if not sample.text:
-        raise InputError(f"sample {number} ({name!r}) has no letters: nothing to write")
+        raise InputError(f"sample {number} ({name!r}) has no letters: nothing to write. Leave it out.")
     return f">{' '.join(filter(None, (name, format_header(sample.info.items()))))}\n{sample.text}\n"

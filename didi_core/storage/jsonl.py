@@ -30,13 +30,16 @@ def write_jsonl(path: str | Path, samples: Sequence[Sample]) -> None:
     try:
         write_atomic(path, "".join(_line(sample, number) + "\n" for number, sample in enumerate(samples, start=1)))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}). Name another place.") from error
 
 
 def _line(sample: Sample, number: int) -> str:
     taken = {*KEPT} & sample.info.keys()
     if taken:
-        raise InputError(f"sample {number}: info has the keys {sorted(taken)}, which a row reserves for the sample")
+        raise InputError(
+            f"sample {number}: info has the keys {sorted(taken)}, which a row reserves for the sample. "
+            "Rename them."
+        )
     tokens = {} if sample.tokens is None else {"tokens": list(sample.tokens)}
     row = {"id": sample.id or f"seq_{number}", "text": sample.text, **tokens, **sample.info}
     try:
@@ -80,9 +83,12 @@ def _of_list(path: Path, column: str | None, unpacked: int | None) -> Iterator[R
     try:
         rows = json.loads(whole)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno}).") from None
+        raise InputError(
+            f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno}). "
+            "Repair the file."
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no JSON that can be read ({error}).") from None
+        raise InputError(f"{path}: no JSON that can be read ({error}). Repair the file.") from None
     doubtful = _ESCAPED.search(whole) is not None
     for number, row in enumerate(rows, start=1):
         yield _of_row(row, number, column, doubtful)  # the number of the row: its line is not known

@@ -60,7 +60,10 @@ def _check_column(path: Path, column: str, schema: Any) -> None:
         texts = [name for name, kind in kinds.items() if kind == "string"]
         raise unknown("text column", column, texts, f"data.column, of data.path={path}")
     if kinds[column] not in ("string", "null") and not kinds[column].startswith("dictionary<values=string"):
-        raise InputError(f"data.column={column} of data.path={path} holds {kinds[column]}, not text.")
+        raise InputError(
+            f"data.column={column} of data.path={path} holds {kinds[column]}, not text. "
+            "Choose a column of text."
+        )
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -48,7 +48,7 @@ def table_records(path: Path, column: str | None = None, unpacked: int | None = 
                 yield _record(row, names, key, started)
             started = rows.line_num + 2
     except csv.Error as error:
-        raise InputError(f"{path}, line {started}: no row of a table ({error}).") from None
+        raise InputError(f"{path}, line {started}: no row of a table ({error}). Repair it.") from None
 
 
 def _record(row: list[str], names: list[str], key: str, line: int) -> Record:

@@ -91,7 +91,10 @@ def _blocks(path: Path, unpacked: int | None) -> Iterator[bytes]:
                     number += block.count(b"\n") + 1
                     begun, held = [], 0
                 if binary >= 0:
-                    raise InputError(f"{path}, line {number + 1}: binary data, not text.")
+                    raise InputError(
+                        f"{path}, line {number + 1}: binary data, not text. "
+                        "Give a text file, plain or gzip."
+                    )
                 begun.append(rest)
                 held += len(rest)
                 if held > LONGEST_LINE:
@@ -135,7 +138,7 @@ def opened(path: Path, unpacked: int | None, ratio: int = RATIO) -> Iterator[tup
     if path.is_dir():
         raise InputError(f"{path}: this is a folder. Give the path of a file in it.")
     if not path.exists():
-        raise InputError(f"{path}: no such file.")
+        raise InputError(f"{path}: no such file. Give the path of one.")
     with path.open("rb") as raw:
         before = os.fstat(raw.fileno())
         if raw.peek(2)[:2] == GZIP_MAGIC:

@@ -137,7 +137,8 @@ class EMA:
         names = {*state} - {"ema.updates"}
         if names != {*self.shadow}:
             raise InputError(
-                f"the checkpoint's average belongs to another network: {sorted(names ^ {*self.shadow})[:4]} ..."
+                f"the checkpoint's average belongs to another network: {sorted(names ^ {*self.shadow})[:4]} ... Use "
+                "another run_dir."
             )
         self.updates = int(state["ema.updates"])
         self.shadow = {name: state[name].to(own.device, copy=True) for name, own in self.shadow.items()}
