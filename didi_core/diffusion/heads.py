@@ -252,7 +252,8 @@ def expected_log_ratio(
     def traced(part: Tensor, wanted: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         p = log_p_x0(denoiser.head(part), vocabulary).exp()
         with torch.no_grad():
-            ratio = clipped_ratio(*(log_p_x0(logits, vocabulary) for logits in constants(wanted, made)), clip)
+            log_t, log_f = (log_p_x0(logits, vocabulary) for logits in constants(wanted, made))
+            ratio = clipped_ratio(log_t, log_f, clip)
             ratio = ratio - (p * ratio).sum(-1, keepdim=True)
             spread = (p * ratio.square()).sum(-1).sqrt()
         return (p * ratio).sum(-1), spread
