@@ -40,7 +40,8 @@ from didi_core.training.engine import Engine
 from didi_core.training.objective import Learner, Objective, Slice, Terms
 from didi_core.training.optimiser import OptimiserSettings, local
 from didi_core.training.outlines import is_outline, outlined
-from didi_core.training.parallel import blocks_of, chosen
+from didi_core.training.parallel import blocks_of
+from didi_core.training.placement import chosen
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.sharding import Sharded
 from didi_core.training.state import FolderKeeper

@@ -25,7 +25,8 @@ from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory, named
 from didi_core.streams import generator
 from didi_core.training.objective import Objective, Scalars
-from didi_core.training.parallel import AUTO, PARALLEL, SHARD, Parallel, chosen
+from didi_core.training.parallel import AUTO, PARALLEL, SHARD, Parallel
+from didi_core.training.placement import chosen
 from didi_core.training.state import FolderKeeper, Keeper
 from didi_core.types import Denoiser, Domain
 

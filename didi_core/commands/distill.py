@@ -54,7 +54,8 @@ from didi_core.training.engine import Engine
 from didi_core.training.memory import memory_advice
 from didi_core.training.objective import Objective
 from didi_core.training.outlines import is_outline, outlined
-from didi_core.training.parallel import SHARD, outlines
+from didi_core.training.parallel import SHARD
+from didi_core.training.placement import outlines
 from didi_core.training.planning import Plan, Stage, forget_peak, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.sizing import Sized

@@ -1,6 +1,6 @@
 """Copies of a network that have no values yet: they get them once it is decided how much of them a process holds.
 
-Several processes decide so after the objective has made its networks (``didi_core.training.parallel.chosen``). A copy
+Several processes decide so after the objective has made its networks (``didi_core.training.placement.chosen``). A copy
 that had values before would be whole on every process, however small a part is kept of it.
 """
 

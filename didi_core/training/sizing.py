@@ -20,7 +20,7 @@ from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
 from didi_core.run import Run
 from didi_core.training.components import Component, expected, in_gib, largest_gradients
 from didi_core.training.objective import Learner, Objective, Slice
-from didi_core.training.parallel import gathered
+from didi_core.training.placement import gathered
 from didi_core.training.planning import GRADIENTS, memory_table
 
 SMALL = 8  # width of the network on which positions are counted

@@ -29,11 +29,12 @@ from didi_core.models.scorer import scorer_from_trunk
 from didi_core.processes import Processes
 from didi_core.run import Run
 from didi_core.storage.run_dir import RunDirectory
-from didi_core.training import parallel as module
+from didi_core.training import placement as module
 from didi_core.training.objective import Learner
 from didi_core.training.optimiser import EMA, OptimiserSettings, adamw, apply_gradients, local
 from didi_core.training.outlines import outlined
-from didi_core.training.parallel import Needs, Replicated, blocks_of, chosen
+from didi_core.training.parallel import Replicated, blocks_of
+from didi_core.training.placement import Needs, chosen
 from didi_core.training.planning import Resident
 from didi_core.training.recomputing import recomputing
 from didi_core.training.settings import TrainingSettings
