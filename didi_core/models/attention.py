@@ -142,6 +142,21 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> Back
     return Backend("sdpa", f"auto{refused}")
 
 
+def check_sizes(backend: str, hidden: int, heads: int) -> None:
+    """Raise InputError for the keys of ``model`` that attention reads: an unknown backend, or heads of an odd width."""
+    check_backend(backend)
+    if hidden % heads or (hidden // heads) % 2:
+        raise InputError(
+            f"model.heads={heads} must divide model.hidden={hidden} into heads of even width (rotary)."
+        )
+
+
+def check_backend(name: str) -> None:
+    """Raise InputError for an unknown name of ``model.attention``."""
+    if name not in BACKENDS:
+        raise unknown("attention backend", name, BACKENDS, "model.attention")
+
+
 def current_backend(name: str, weight: Tensor) -> Backend:
     """The backend for a call of a network with this weight, from its device and the dtype of autocast, if enabled."""
     kind = weight.device.type
@@ -154,7 +169,7 @@ def _problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
     if device.type != "cuda":
         return "its kernels need a CUDA device"
     if name == "xformers" and importlib.util.find_spec("xformers") is None:
-        return "it is not installed (pip install 'didi_core[xformers]')"
+        return "it is not installed (pip install 'didi-core[xformers]')"
     if name == "varlen" and dtype not in (torch.float16, torch.bfloat16):
         return f"its kernels need half precision, not {dtype}"
     return probe(name, device, dtype)

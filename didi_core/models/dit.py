@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from didi_core.errors import InputError, at_least, unknown
-from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
+from didi_core.errors import InputError, at_least
+from didi_core.models.attention import Backend, Layout, attention, check_sizes, current_backend
 from didi_core.models.compiled import compilable
 from didi_core.models.packed import PackedDenoiser
 from didi_core.models.rotary import Rotary, rotate
@@ -49,14 +49,9 @@ class DiTConfig:
         sizes = ("hidden", "layers", "heads", "conditioning", "mlp_ratio")
         at_least(1, "model.", **{name: getattr(self, name) for name in sizes})
         at_least(0, "model.", positions=self.positions, noise=self.noise)
-        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
-            raise InputError(
-                f"model.heads={self.heads} must divide model.hidden={self.hidden} into heads of even width (rotary)."
-            )
+        check_sizes(self.attention, self.hidden, self.heads)
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.dropout={self.dropout} is out of range: it must be in [0, 1).")
-        if self.attention not in BACKENDS:
-            raise unknown("attention backend", self.attention, BACKENDS, "model.attention")
 
 
 class LayerNorm(nn.Module):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from didi_core.errors import InputError, at_least, unknown
-from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
+from didi_core.errors import InputError, at_least
+from didi_core.models.attention import Backend, Layout, attention, check_sizes, current_backend
 from didi_core.models.compiled import compilable, is_compiling
 from didi_core.models.packed import soft_tokens
 from didi_core.types import Denoiser, Vocabulary
@@ -47,12 +47,7 @@ class EsmConfig:
         at_least(1, "model.", **{name: getattr(self, name) for name in sizes})
         if not (self.layer_norm_eps > 0 and self.rope_theta > 0):
             raise InputError(f"layer_norm_eps={self.layer_norm_eps}, rope_theta={self.rope_theta}: both are positive.")
-        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
-            raise InputError(
-                f"model.heads={self.heads} must divide model.hidden={self.hidden} into heads of even width (rotary)."
-            )
-        if self.attention not in BACKENDS:
-            raise unknown("attention backend", self.attention, BACKENDS, "model.attention")
+        check_sizes(self.attention, self.hidden, self.heads)
 
     def hugging_face(self, vocabulary: Vocabulary) -> HuggingFaceConfig:
         """The same sizes as a configuration of transformers.

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from didi_core.errors import InputError, at_least, unknown
-from didi_core.models.attention import BACKENDS, Backend, Layout, attention, current_backend
+from didi_core.errors import InputError, at_least
+from didi_core.models.attention import Backend, Layout, attention, check_backend, current_backend
 from didi_core.models.compiled import compilable
 from didi_core.models.experts import MLP, ExpertsConfig, Mixture, saved_by_mixture
 from didi_core.models.packed import PackedDenoiser
@@ -77,8 +77,7 @@ class LlamaConfig:
             raise InputError(f"block={self.block} is out of range: a number of positions, or 0 for no blocks.")
         if not 0 <= self.mask_row < self.rows:
             raise InputError(f"mask_row={self.mask_row} is outside the embedding of {self.rows} rows.")
-        if self.attention not in BACKENDS:
-            raise unknown("attention backend", self.attention, BACKENDS, "model.attention")
+        check_backend(self.attention)
         if self.block and self.attention not in ("auto", "sdpa", "eager"):
             raise InputError(f"attention={self.attention} cannot attend in blocks of {self.block}. Use attention=auto.")
 
