@@ -6,7 +6,6 @@ loading. Nothing is pickled. A folder of ``export`` is read like one with a card
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ from didi_core.models.esm import Esm, EsmConfig
 from didi_core.models.llama import Llama, LlamaConfig
 from didi_core.models.scorer import TokenScorer, scorer_from_trunk
 from didi_core.storage.files import read_json, write_json
+from didi_core.storage.fingerprint import json_hash
 from didi_core.storage.shape import Each, Maybe, misfit
 from didi_core.streams import seeded
 from didi_core.types import Denoiser, Vocabulary
@@ -94,8 +94,7 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 def _seal(card: Mapping[str, Any]) -> str:
     """SHA-256 of what a card says of the network and how to sample it."""
-    said = json.loads(json.dumps({key: card[key] for key in SEALED if key in card}))
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return json_hash(json.loads(json.dumps({key: card[key] for key in SEALED if key in card})))
 
 
 def check_seal(path: Path, card: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from didi_core.domain.abilities import HasSampleCache
 from didi_core.errors import warn
 from didi_core.sampling.generate import Generated
 from didi_core.storage.files import write_atomic
+from didi_core.storage.fingerprint import json_hash
 from didi_core.types import NFE, Domain, Metric, Sample
 
 FORMAT = "didi_core.samples/1"
@@ -49,8 +50,7 @@ class SampleCache:
         """File of the set with these settings; None without a folder."""
         if self.folder is None:
             return None
-        text = json.dumps({"format": FORMAT, **making}, sort_keys=True)
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+        return self.folder / f"{json_hash({'format': FORMAT, **making})[:24]}.jsonl"
 
     def parts(self, making: Mapping[str, object]) -> Path | None:
         """Folder of the finished batches of a set that is being drawn; None without a folder."""
@@ -67,7 +67,7 @@ class SampleCache:
             digest = head.pop("sha256", None)  # older files have none
             same = head["making"] == json.loads(json.dumps(making)) and head["count"] == len(rows)
             older = digest is None and head.keys() <= {*OLDER}
-            if head["format"] != FORMAT or not same or not (older or digest == _digest(head, rows)):
+            if head["format"] != FORMAT or not same or not (older or digest == json_hash([head, rows])):
                 raise ValueError("its content has changed since it was written")
             if older:
                 warn(f"{path} is of an older version, without a hash: whether its samples have changed is not checked.")
@@ -104,13 +104,8 @@ class SampleCache:
             }
             for s in made.samples
         ]
-        lines = ({**head, "sha256": _digest(head, rows)}, *rows)
+        lines = ({**head, "sha256": json_hash([head, rows])}, *rows)
         write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
-def _digest(head: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> str:
-    """SHA-256 of a set as written to its file, without the hash itself."""
-    return hashlib.sha256(json.dumps([head, rows], sort_keys=True).encode()).hexdigest()
 
 
 @runtime_checkable
@@ -143,8 +138,8 @@ class StatisticsCache:
         return rows
 
     def _path(self, name: str, identity: str, samples: Sequence[Sample]) -> Path:
-        text = json.dumps([name, identity, [sample.text for sample in samples]])
-        return (self.folder or Path()) / "statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npy"
+        digest = json_hash([name, identity, [sample.text for sample in samples]])
+        return (self.folder or Path()) / "statistics" / f"{digest[:24]}.npy"
 
 
 def _load(path: Path, n: int) -> np.ndarray | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from didi_core.sampling import autoregressive
 from didi_core.sampling.batching import parse_length
 from didi_core.sampling.generate import Generated, SamplerSettings, generate
 from didi_core.sampling.sharing import Sharing
+from didi_core.storage.fingerprint import json_hash
 from didi_core.streams import generator
 from didi_core.types import NFE
 
@@ -124,8 +124,7 @@ class Drawing:
         """Digest of the lengths or templates to come: the domain's prior, its data and its settings decide them."""
         length, domain = self.how.length, self.run.domain
         own = None if length is not None else own_templates(domain, "validation", num, generator(seed, "lengths"))
-        laid_out = own or parse_length(length, domain, num, generator(seed, "lengths"))
-        return hashlib.sha256(json.dumps(laid_out).encode()).hexdigest()
+        return json_hash(own or parse_length(length, domain, num, generator(seed, "lengths")))
 
 
 def _short(settings: SamplerSettings) -> SamplerSettings:

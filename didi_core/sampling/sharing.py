@@ -6,8 +6,6 @@ draws a batch, how many processes there are, or whether it was drawn before a st
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from didi_core.processes import Processes
+from didi_core.storage.fingerprint import json_hash
 from didi_core.storage.journal import Journal
 from didi_core.types import NFE
 
@@ -92,4 +91,4 @@ def _read(row: Mapping[str, Any]) -> Drawn:
 
 def name_of(*decisive: object) -> str:
     """Name of the folder of journals of a generation that all this decides."""
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    return json_hash(decisive, default=str)[:24]

@@ -1,8 +1,11 @@
-"""A network's identity. Results are cached under it, so that they are never taken for those of other weights."""
+"""Identities of networks and of settings. Results are cached under them, so that they are never taken for others."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,3 +21,8 @@ def model_hash(model: nn.Module | None) -> str:
         digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
         digest.update(data.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def json_hash(value: object, default: Callable[[Any], Any] | None = None) -> str:
+    """SHA-256 of a value as JSON, whatever the order of its keys. default: as in ``json.dumps``."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=default).encode()).hexdigest()

@@ -7,7 +7,6 @@ metrics.jsonl               one line per logged step
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from didi_core.errors import InputError, one_line, warn
 from didi_core.processes import Processes
 from didi_core.storage.files import read_json, remove_folder, sha256, write_atomic, write_folder, write_json
+from didi_core.storage.fingerprint import json_hash
 from didi_core.storage.tensors import on_host
 from didi_core.training.objective import Scalars
 
@@ -143,7 +143,7 @@ class FolderKeeper:
                 _write(folder, name, states[name])
             files |= {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name not in files}
             manifest = {"step": step, "run": self.run, "files": files}
-            write_json(folder / MANIFEST, {**manifest, "sha256": _digest(manifest)})
+            write_json(folder / MANIFEST, {**manifest, "sha256": json_hash(manifest)})
 
         write_folder(self.folder / "checkpoints" / f"step_{step:07d}", fill, replace=True)
         for old in self.checkpoints()[:-KEPT]:
@@ -238,11 +238,6 @@ def _unpickled(path: Path) -> dict:
     return state
 
 
-def _digest(manifest: Mapping[str, object]) -> str:
-    """SHA-256 of a manifest's content."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
 def _damage(folder: Path, run: str) -> str:
     """What is wrong with a checkpoint, or an empty string; older manifests have neither hash nor run."""
     try:
@@ -250,7 +245,7 @@ def _damage(folder: Path, run: str) -> str:
     except InputError as error:
         return f"manifest.json cannot be read ({str(error).strip()})"
     digest, files = manifest.pop("sha256", None), manifest.get("files")
-    if digest != _digest(manifest) and not (digest is None and manifest.keys() == {"step", "files"}):
+    if digest != json_hash(manifest) and not (digest is None and manifest.keys() == {"step", "files"}):
         return "manifest.json has changed since it was written"
     step = manifest.get("step")
     if not isinstance(files, dict) or type(step) is not int or folder.name != f"step_{step:0>7}":
