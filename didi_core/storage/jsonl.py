@@ -11,11 +11,10 @@ from typing import Any
 from didi_core.errors import InputError
 from didi_core.storage.files import write_atomic
 from didi_core.storage.records import Record, no_column, text_column
-from didi_core.storage.text_file import numbered_lines, read_whole, undecoded_byte
+from didi_core.storage.text_file import SURROGATE, numbered_lines, read_whole, undecoded_byte
 from didi_core.types import Sample
 
 _KINDS = {int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON writes a half of a character
 KEPT = ("id", "text", "tokens")  # keys of a row that are not the sample's info
 
@@ -118,9 +117,9 @@ def _of_row(row: Any, number: int, column: str | None, doubtful: bool) -> Record
     if not isinstance(text, str):
         problem = f"column {key!r} holds {_KINDS[type(text)]}, not text: {_shown(text)}"
         return Record(number, "", str(name), problem=problem)
-    if not text.isascii() and _SURROGATE.search(text):
+    if not text.isascii() and SURROGATE.search(text):
         return Record(number, "", problem=f"column {key!r} holds half of a character (a lone surrogate)")
-    if doubtful and _SURROGATE.search(json.dumps([name, row], ensure_ascii=False)):
+    if doubtful and SURROGATE.search(json.dumps([name, row], ensure_ascii=False)):
         return Record(number, "", problem="a value beside the text holds half of a character (a lone surrogate)")
     if tokens is not None and not (isinstance(tokens, list) and all(type(token) is int for token in tokens)):
         return Record(number, "", str(name), problem="'tokens' is not a list of whole numbers")

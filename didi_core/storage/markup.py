@@ -6,20 +6,20 @@ What only HTML of this program may stand for is ``Markup``; nothing else is put 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import jinja2
 
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which no file in UTF-8 can hold
+from didi_core.storage.text_file import SURROGATE
+
 _INSTEAD = "\ufffd"
 
 
 def render(template: str, *packages: str, **values: Any) -> str:
     """HTML from a template of the packages, every value escaped."""
-    return _SURROGATE.sub(_INSTEAD, environment(*packages).get_template(template).render(**values))
+    return SURROGATE.sub(_INSTEAD, environment(*packages).get_template(template).render(**values))
 
 
 @cache

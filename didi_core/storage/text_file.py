@@ -21,6 +21,7 @@ from didi_core.storage.unpacked import RATIO, Allowance
 
 GZIP_MAGIC = b"\x1f\x8b"
 _UNDECODED = re.compile("[\udc80-\udcff]")
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which no file in UTF-8 can hold
 BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 1 << 28  # bytes
 PIECE = 1 << 22  # bytes
