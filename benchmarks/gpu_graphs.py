@@ -34,6 +34,7 @@ from didi_core.errors import first_line
 from didi_core.models.attention import Layout
 from didi_core.models.compiled import Compilation, compiling
 from didi_core.models.dit import DiT, DiTConfig
+from didi_core.models.graphs import Graphs, cuda_graph, replaying
 from didi_core.plugins import registry
 from didi_core.sampling.ancestral import Ancestral
 from didi_core.sampling.base import SampleRequest
@@ -78,17 +79,19 @@ def _gather(table: Table, parts: dict[str, Path]) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A network and the batches that it is called with."""
+    """A network and the batches that it is called with. mixed: one of mixed lengths, where there is padding."""
 
     name: str
     model: DiT
     batches: tuple[Tensor, ...]
     table: Table
     turn: Path
+    mixed: tuple[Tensor, ...] = ()
 
     @classmethod
     def of(cls, name: str, table: Table, turn: Path) -> Case:
         """A bundled teacher with its full-length batches, or MDLM's size with random weights."""
+        mixed: tuple[Tensor, ...] = ()
         if name == "mdlm":
             small = DiTConfig(hidden=16, layers=2, heads=2, conditioning=8)
             vocabulary = Vocabulary(50 if table.quick else 50_257)
@@ -103,7 +106,10 @@ class Case:
             length = 300 if name == "protein" else domain.lengths(1, generator(0))[0]
             length, sizes = (8, (1, 2)) if table.quick else (length, (16, 64))
             made = [domain.template([length] * size).to(table.device) for size in sizes]
-        return cls(name, model.eval().requires_grad_(False), tuple(made), table, turn)
+            if domain.vocabulary.pad is not None:
+                spread = range(length // 4, length + 1, max(length // 8, 1))
+                mixed = (domain.template((list(spread) * sizes[-1])[: sizes[-1]]).to(table.device),)
+        return cls(name, model.eval().requires_grad_(False), tuple(made), table, turn, mixed)
 
     def label(self, batch: Tensor, attention: str) -> str:
         return f"{self.name}, batch {batch.shape[0]} x {batch.shape[1]}, {attention}"
@@ -156,20 +162,11 @@ class Case:
 
 
 def capture(call: Callable[[], Tensor], cuda: bool) -> tuple[Callable[[], object], Tensor]:
-    """A graph of the call, as what replays it, and where its result lies."""
-    if not cuda:
-        return call, call()
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(aside)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = call()
-    return graph.replay, out
+    """A graph of the call, as what replays it, and where its result lies. On a CPU it is the call itself."""
+    if cuda:
+        return cuda_graph(call)
+    out = call().clone()
+    return lambda: out.copy_(call()), out
 
 
 def measure(case: Case) -> None:
@@ -233,36 +230,28 @@ def _graphs(case: Case, batch: Tensor, attention: str, compilation: Compilation)
 
 
 def _sampler(case: Case, batch: Tensor, attention: str, compilation: Compilation) -> None:
-    """Eight calls of the sampler with each call of the trunk replayed."""
-    label, draw = f"{case.label(batch, attention)}: sampler, {CALLS} calls", case.draws(batch)
-    with replayed(case, batch):
-        case.time(f"{label}, trunk by a graph", draw, 4)
-    with compiling(compilation), replayed(case, batch):
-        case.time(f"{label}, blocks compiled, trunk by a graph", draw, 4)
-
-
-@contextmanager
-def replayed(case: Case, batch: Tensor) -> Iterator[None]:
-    """Within, the network's trunk is a graph for these shapes: the batch, and the one row that equal rows share."""
-    plain, made = case.model.trunk, dict[tuple[int, ...], Any]()
-    for rows in {len(batch), 1}:
-        still = batch[:rows].clone()
-        made[tuple(still.shape)] = (still, *capture(case.blocks(still), case.table.cuda))
-
-    def trunk(tokens: Tensor, noise: Tensor | None = None) -> Tensor:
-        if tuple(tokens.shape) not in made:
-            return plain(tokens, noise)
-        still, replay, out = made[tuple(tokens.shape)]
-        still.copy_(tokens)
-        replay()
-        copied: Tensor = out.clone()
-        return copied
-
-    case.model.trunk = trunk  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del case.model.trunk
+    """Eight calls of the sampler as ``compile=graphs`` makes them: what that key is decided by."""
+    for batch_of, tokens in (("", batch), *((", mixed lengths", mixed) for mixed in case.mixed)):
+        label, draw = f"{case.label(tokens, attention)}: sampler, {CALLS} calls{batch_of}", case.draws(tokens)
+        if batch_of:
+            case.time(label, draw, 4)
+        for how, blocks in (("trunk by a graph", None), ("blocks compiled, trunk by a graph", compilation)):
+            if blocks is not None and batch_of:
+                continue
+            graphs = Graphs(partial(capture, cuda=case.table.cuda), case.table.device.type)
+            with compiling(blocks), replaying(graphs):
+                before = torch.cuda.memory_allocated() if case.table.cuda else 0
+                started = time.monotonic()
+                for _ in range(3):  # every shape is recorded at its second call
+                    draw()
+                case.table.add(f"{label}, {how}: first three", time.monotonic() - started, "s")
+                case.time(f"{label}, {how}", draw, 4)
+            case.table.add(f"{label}, {how}: what failed", graphs.problem or "nothing")
+            counts = ", ".join(f"{name} {count}" for name, count in sorted(graphs.counts.items()))
+            case.table.add(f"{label}, {how}: calls", counts or "none")
+            if case.table.cuda:
+                held = (torch.cuda.memory_allocated() - before) / 1e6
+                case.table.add(f"{label}, {how}: memory of the graphs", held, "MB")
 
 
 def _whole(case: Case, label: str, batch: Tensor, mode: str) -> None:

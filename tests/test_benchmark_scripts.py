@@ -393,16 +393,15 @@ def test_an_outcome_is_that_of_the_first_exception_and_our_line(load) -> None:
     assert told.startswith("no: InputError: row 0") and "didi_core/models/attention.py" in told
 
 
-def test_a_replayed_trunk_draws_the_same_tokens(load, tmp_path: Path) -> None:
+def test_a_sampler_by_graphs_is_timed_beside_what_came_of_them(load, tmp_path: Path) -> None:
     script, measure = load("gpu_graphs"), load("gpu_table")
     table = measure.Table(tmp_path / "out.json", torch.device("cpu"), True)
-    case = script.Case.of("mdlm", table, tmp_path / "turn")
-    batch, plain = case.batches[-1], case.model.trunk
-    with script.replayed(case, batch):
-        assert case.model.trunk is not plain
-        assert torch.equal(case.model.trunk(batch), plain(batch))
-        assert case.model.trunk(batch[:3]).shape[0] == 3
-    assert case.model.trunk == plain
+    case = script.Case.of("protein", table, tmp_path / "turn")
+    script._sampler(case, case.batches[-1], "sdpa", script.Compilation("eager"))
+    found = {row["what"]: row["value"] for row in table.rows}
+    assert len(case.mixed) == 1 and sum("mixed lengths" in what for what in found) == 5
+    assert {value for what, value in found.items() if what.endswith("what failed")} == {"nothing"}
+    assert all("replayed" in value for what, value in found.items() if what.endswith(": calls"))
 
 
 def test_texts_of_a_table_stay_within_their_size(load, tmp_path: Path) -> None:

@@ -186,6 +186,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             keeper, stream = make_keeper(opened, settings.resume), partial(about.stream, "distill")
             engine = Engine(objective, about, settings.training, keeper, "distill", stream, parallel)
             engine.train()
+        blocks.note(opened)  # the card has it too
         made = distilled(settings, engine, teacher, student, opened)
         del objective, engine, parallel  # and with them the networks that are needed no more
         if processes.first:

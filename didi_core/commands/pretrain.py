@@ -22,7 +22,7 @@ from didi_core.commands.common import (
     note_machine,
     open_run,
 )
-from didi_core.commands.compiling import PRETRAINED, Blocks, CompileSettings, check_compile, training_calls
+from didi_core.commands.compiling import GRAPHS, PRETRAINED, Blocks, CompileSettings, check_compile, training_calls
 from didi_core.config import build
 from didi_core.device import Machine
 from didi_core.domain.data_report import describe
@@ -74,6 +74,8 @@ class Settings(RunSettings, CompileSettings):
             fix = "model=judge" if wanted == "gpt2" else "model=tiny"
             raise InputError(f"objective={self.rules.name} trains a {wanted}, and the model is a {given}: set {fix}.")
         check_compile(self.compile, self.parallel, self.training)
+        if self.compile == GRAPHS:
+            raise InputError(f"compile={GRAPHS} replays calls without gradients, and pretrain makes few: leave it out.")
         self.sizes  # noqa: B018  # raises for wrong sizes before anything is made
 
     @cached_property

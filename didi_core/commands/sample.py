@@ -180,7 +180,7 @@ def draw(
         **how.record(),
         "precision": run.machine.precision,
         "seed": settings.seed,
-        **({"compiled": True} if blocks.compiled else {}),
+        **blocks.recorded,
         "nfe": round(made.nfe.denoiser, 2),
         **({"scorer_nfe": round(made.nfe.scorer, 2)} if made.nfe.scorer else {}),
         "model": source.card["sha256"][MODEL][:12],

@@ -67,6 +67,15 @@ class Layout:
         """Whether no row is padded, so that packing is only a view."""
         return self.count == len(self.lengths) * self.width
 
+    @property
+    def mask(self) -> Bool[Tensor, "B 1 1 L"] | None:
+        """Positions that padded attention may look at; None for all."""
+        return None if self.full else self.real[:, None, None, :]
+
+    def kernel(self, backend: str) -> str:
+        """The backend that computes attention of this layout."""
+        return backend
+
     @cached_property
     def index(self) -> Int[Tensor, "N"]:
         """Index of each packed position in the flattened padded batch."""
@@ -106,6 +115,28 @@ class Layout:
             return packed.view(shape)
         flat = packed.new_zeros(shape[0] * shape[1], *packed.shape[1:])
         return flat.index_copy(0, self.index, packed).view(shape)
+
+
+@dataclass(frozen=True)
+class Padded(Layout):
+    """A batch whose padding is computed like the rest: all follows from its shape, and the host need not know lengths.
+
+    Only sdpa and eager can keep padding out of attention.
+    """
+
+    padding: bool = True
+
+    @classmethod
+    def of(cls, tokens: Int[Tensor, "B L"], vocabulary: Vocabulary) -> Padded:
+        """Layout of a batch padded on the right, which is not checked."""
+        return cls(vocabulary.lengths(tokens), tokens.shape[1], tokens.numel(), vocabulary.pad is not None)
+
+    @property
+    def mask(self) -> Bool[Tensor, "B 1 1 L"] | None:
+        return self.real[:, None, None, :] if self.padding else None
+
+    def kernel(self, backend: str) -> str:
+        return backend if backend == "eager" else "sdpa"
 
 
 @dataclass(frozen=True)
@@ -251,6 +282,7 @@ def attention(
         block: positions of a block, each of which attends to itself and to earlier blocks only; 0 for no blocks. Only
             sdpa and eager can do it.
     """
+    backend = layout.kernel(backend)
     if block and backend not in ("sdpa", "eager"):
         raise InputError(f"attention={backend} cannot attend in blocks of {block}. Use attention=auto.")
     if backend == "xformers":
@@ -265,7 +297,7 @@ def attention(
         out = varlen_attn(q, k, v, ends, ends, width, width, scale=scale)
         return out if isinstance(out, Tensor) else out[0]
     q, k, v = (layout.unpack(part).transpose(1, 2) for part in (q, k, v))
-    mask = None if layout.full else layout.real[:, None, None, :]
+    mask = layout.mask
     if block:
         number = torch.arange(layout.width, device=q.device) // block
         earlier = number[None, :] <= number[:, None]

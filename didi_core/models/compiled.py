@@ -139,7 +139,7 @@ def try_on(compilation: Compilation, network: nn.Module, precision: torch.dtype 
         return
     if compilation.problem:
         return
-    worst = max(_difference(one, other) for one, other in zip(found, expected, strict=True))
+    worst = max(difference(one, other) for one, other in zip(found, expected, strict=True))
     if not worst <= TOLERANCE.get(precision, 5e-2):
         compilation.give_up(f"its values differ from those of plain calls by a relative {worst:.2g}")
 
@@ -161,7 +161,7 @@ def _trial(network: nn.Module) -> list[Tensor]:
     return [hidden.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
-    """Distance over size, in fp32; gradients near zero do not count."""
+def difference(one: Tensor, other: Tensor) -> float:
+    """Distance of a result from what it should be, over its size, in fp32; gradients near zero do not count."""
     size = other.float().norm()
     return float((one.float() - other.float()).norm() / size) if size > 1e-6 else 0.0

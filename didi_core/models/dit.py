@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from didi_core.errors import InputError, at_least
-from didi_core.models.attention import Backend, Layout, attention, check_sizes, current_backend
+from didi_core.models.attention import Backend, Layout, Padded, attention, check_sizes, current_backend
 from didi_core.models.compiled import compilable
+from didi_core.models.graphs import replayable
 from didi_core.models.packed import PackedDenoiser
 from didi_core.models.rotary import Rotary, rotate
 from didi_core.types import NoisyDenoiser, Vocabulary
@@ -276,9 +277,21 @@ class DiT(PackedDenoiser, NoisyDenoiser):
         """The conditioning vector: that of noise level zero."""
         return F.silu(self.sigma_map(self.vocab_embed.embedding))
 
+    @replayable
     def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Hidden states after the last block; zeros at padding. Without noise, those of the vector of zeros."""
         return self.encode(tokens, self.embed(tokens, noise))
+
+    @property
+    def widest(self) -> int:
+        """Positions of the longest sequence; 0 for any."""
+        return self.config.positions
+
+    def by_shape(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
+        """``trunk``, computed alike for all batches of a shape: padding like the rest, and unseen by the host."""
+        layout = Padded.of(tokens, self.vocabulary)
+        *_, last = self.run_blocks(layout, self.embed(tokens, noise), self.depth)
+        return layout.unpack(last).masked_fill(~layout.real[..., None], 0.0)
 
     def embed(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Embeddings of tokens, those of the mask moved by the noise."""

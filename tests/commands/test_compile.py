@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from didi_core.checkpoints.card import read_card
 from didi_core.cli import main
 from didi_core.commands import compiling
 from didi_core.commands.common import make_domain
-from didi_core.commands.compiling import PAYS, SHORT, Blocks, sampling_calls, training_calls
+from didi_core.commands.compiling import PAYS, SHORT, Blocks, check_compile, sampling_calls, training_calls
 from didi_core.device import Machine
+from didi_core.errors import InputError
 from didi_core.models.compiled import Compilation
 from didi_core.models.dit import DiT, DiTConfig
+from didi_core.models.graphs import Graphs
 from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.run import Run
 from didi_core.training.settings import TrainingSettings
@@ -108,4 +111,58 @@ def test_a_run_goes_on_where_compilation_fails(
 @pytest.mark.parametrize("word", ["compile=maybe", "compile=1", "compile=null"])
 def test_another_value_is_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", *TINY, word]) == 2
-    assert "compile is true or false or one of auto" in capsys.readouterr().err
+    assert "compile is true or false or one of auto, graphs" in capsys.readouterr().err
+
+
+def graphs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs that repeat a call instead of recording it."""
+
+    def again(call: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
+        out = call().clone()
+        return lambda: out.copy_(call()), out
+
+    monkeypatch.setattr(compiling, "Graphs", partial(Graphs, again, "cpu"))
+
+
+def test_graphs_are_recorded_with_what_they_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs_on_a_cpu(monkeypatch)
+    drawn = ["sample", "domain=toy", "run=bundled", "num=8", "batch_size=2", "steps=2", "device=cpu", "length=8"]
+    for name, word in (("plain", "compile=auto"), ("replayed", "compile=graphs")):
+        assert main([*drawn, word, f"run_dir={tmp_path / name}"]) == 0
+    record = json.loads((tmp_path / "replayed" / "run.json").read_text())["compile"]
+    assert record.startswith("CUDA graphs (asked for): ") and " 0 calls replayed" not in record
+    plain, replayed = (next((tmp_path / name).glob("samples.*")).read_text() for name in ("plain", "replayed"))
+    assert replayed.replace('"graphs": true, ', "") == plain and '"graphs": true' in replayed
+
+
+def test_a_distillation_replays_its_teacher_and_the_card_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs_on_a_cpu(monkeypatch)
+    words = ["distill", "domain=toy", "objective=cross_entropy", "training.steps=2", "training.batch_size=4"]
+    shown = ["compile=graphs", "evaluate.num=4", "evaluate.steps=[2]", "evaluate.teacher_steps=[2]"]
+    assert main([*words, *shown, "device=cpu", f"run_dir={tmp_path}"]) == 0
+    card = read_card(tmp_path / "student")["training"]["compile"]
+    record = json.loads((tmp_path / "run.json").read_text())["compile"]
+    assert all(told.startswith("CUDA graphs (asked for): ") for told in (card, record))
+    assert " 0 calls replayed" not in record
+
+
+def test_graphs_are_refused_where_there_can_be_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="compile=graphs needs a CUDA device, and this is cpu"):
+        Blocks.of("graphs", on("cpu"), network(), 1)
+    judge = Judge(JudgeConfig(hidden=16, layers=1, heads=2), make_domain("toy", {}).vocabulary)
+    with pytest.raises(InputError, match="compile=graphs: a Judge cannot be replayed"):
+        Blocks.of("graphs", on("cuda"), judge, 1)
+    with pytest.raises(InputError, match="compile=graphs and parallel=shard"):
+        check_compile("graphs", "shard", TrainingSettings())
+    assert main(["pretrain", *TINY, "compile=graphs"]) == 2
+    assert "pretrain makes few" in capsys.readouterr().err
+
+
+def test_graphs_end_where_networks_are_sharded(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = Blocks.of("graphs", on("cuda"), network(), 1)
+    assert blocks.label == "CUDA graphs (asked for): 0 made, 0 calls replayed, 0 as they are" and not blocks.recorded
+    blocks.stop("shard", TrainingSettings())
+    assert blocks.label == "off (CUDA graphs failed: networks are sharded)"
+    assert "networks are sharded" in capsys.readouterr().err
