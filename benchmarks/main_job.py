@@ -114,6 +114,7 @@ def measure(part: Part, before: Side, after: Side, repeats: int) -> dict[str, ob
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="main_job.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--before", required=True, metavar="REV", help="commit, or a folder that holds another tree")
+    parser.add_argument("--after", type=Path, default=HERE, metavar="FOLDER", help="the other tree; default: this one")
     parser.add_argument("--repeats", type=int, default=3, help="pairs that are counted")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one pair: shows that it runs")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
@@ -125,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             root, called = checkout(given.before, Path(made, "tree"))
         except ValueError as error:
             parser.error(str(error))
-        before, after = Side("before", root, Path(made, "before")), Side("after", HERE, Path(made, "after"))
+        before, after = Side("before", root, Path(made, "before")), Side("after", given.after.resolve(), Path(made, "after"))
         os.environ.update(ENVIRONMENT)
         torch.set_num_threads(1)  # inherited by what is forked
         warm_up()

@@ -3,39 +3,22 @@
     python benchmarks/packing.py [--quick] [--out FILE]
 
 Forward and backward over one pool of sequences. The padded network masks padding in attention, as it must to be right,
-and computes it everywhere else.
+and computes it everywhere else. ``attention``: sdpa of a padded batch with a mask against sdpa of one sequence after
+another, which is what a CPU does where there is padding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from unittest.mock import patch
 
 import torch
-from jaxtyping import Float, Int
 from measure import PROTEIN, Case, close, main, network
 from torch import Tensor
 
-from didi_core.models import dit
-from didi_core.models.attention import Layout
+from didi_core.models import attention
 from didi_core.sequences import epoch_batches
 from didi_core.streams import generator
-
-
-@dataclass(frozen=True)
-class Padded(Layout):
-    """A layout that keeps the padding among the hidden states."""
-
-    @property
-    def index(self) -> Int[Tensor, "N"]:  # type: ignore[override]
-        return torch.arange(self.real.numel(), device=self.lengths.device)
-
-    def pack(self, padded: Float[Tensor, "B L ..."]) -> Float[Tensor, "N ..."]:
-        return padded.flatten(0, 1)
-
-    def unpack(self, packed: Float[Tensor, "N ..."]) -> Float[Tensor, "B L ..."]:
-        return packed.view(len(self.lengths), self.width, *packed.shape[1:])
 
 
 def build(number: int, batch: int, longest: int, sort: bool, hidden: int, layers: int) -> Case:
@@ -46,7 +29,7 @@ def build(number: int, batch: int, longest: int, sort: bool, hidden: int, layers
     mixed = list(torch.arange(number).split(batch))
     like = epoch_batches(lengths, batch, number, generator(0, "buckets")) if sort else mixed
 
-    def run(layout: type[Layout], batches: Sequence[Tensor]) -> Tensor:
+    def run(trunk: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> Tensor:
         """Loss of each sequence, in order, and the gradient of their sum for the embedding."""
         losses = torch.zeros(number)
         gradient = torch.zeros_like(model.vocab_embed.embedding)
@@ -54,18 +37,37 @@ def build(number: int, batch: int, longest: int, sort: bool, hidden: int, layers
             tokens = torch.nn.utils.rnn.pad_sequence(
                 [rows[i] for i in chosen.tolist()], batch_first=True, padding_value=PROTEIN.pad or 0
             )
-            with patch.object(dit, "Layout", layout):
-                states = model.trunk(tokens)
+            states = trunk(tokens)
             real = tokens.ne(PROTEIN.pad or 0)
             loss = (states.square().mean(-1) * real).sum(1) / real.sum(1)
             gradient += torch.autograd.grad(loss.sum(), model.vocab_embed.embedding)[0]
             losses[chosen] = loss.detach()
         return torch.cat([losses, gradient.flatten()])
 
-    return Case(lambda: run(Padded, mixed), lambda: run(Layout, like), close)
+    return Case(lambda: run(model.by_shape, mixed), lambda: run(model.trunk, like), close)
+
+
+def ragged(batch: int, shortest: int, longest: int) -> Case:
+    """Attention of 4 heads of 32 forward and backward; the plain way never takes a batch for ragged."""
+    lengths = torch.randint(shortest, longest + 1, (batch,), generator=generator(0, "lengths"))
+    known = tuple(lengths.tolist())
+    layout = attention.Layout(lengths, max(known), known)
+    leaves = torch.randn(3, sum(known), 4, 32, generator=generator(0, "heads")).requires_grad_(True)
+
+    def run() -> Tensor:
+        mixed = attention.attention(*leaves, layout, "sdpa")
+        return torch.cat([mixed.detach()[None], torch.autograd.grad(mixed.square().sum(), leaves)[0]])
+
+    def padded() -> Tensor:
+        with patch.object(attention, "RAGGED", -1.0):
+            return run()
+
+    return Case(padded, run, close)
 
 
 CASES = {
+    "attention, 64 of 30 to 300": lambda quick: ragged(4, 2, 9) if quick else ragged(64, 30, 300),
+    "attention, 64 of 200 to 240": lambda quick: ragged(4, 5, 9) if quick else ragged(64, 200, 240),
     "packed, same batches": lambda quick: build(4, 2, 60, False, 32, 1) if quick else build(32, 8, 500, False, 128, 4),
     "packed and bucketed": lambda quick: build(4, 2, 60, True, 32, 1) if quick else build(32, 8, 500, True, 128, 4),
 }

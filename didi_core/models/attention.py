@@ -22,6 +22,7 @@ from didi_core.errors import InputError, unknown, with_kind
 from didi_core.types import Vocabulary
 
 BACKENDS = ("auto", "xformers", "varlen", "sdpa", "eager")
+RAGGED = 0.95  # share of a padded batch that is no padding, below which its sequences are computed one by one on a CPU
 LOGGERS = ("xformers", "mslk_fmha")  # of xformers, and of the package in which its newest releases have their kernels
 
 
@@ -29,33 +30,32 @@ LOGGERS = ("xformers", "mslk_fmha")  # of xformers, and of the package in which 
 class Layout:
     """The layout of a packed batch of B sequences: their lengths, and the mask [B, L] of positions without padding.
 
-    known: number of packed positions, where it is on the host already; everything else follows without waiting for the
-        device.
+    known: the lengths, where they are on the host already; everything else follows without waiting for the device.
     """
 
     lengths: Int[Tensor, "B"]
     width: int
-    known: int | None = None
+    known: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, tokens: Int[Tensor, "B L"], vocabulary: Vocabulary) -> Layout:
         """Layout of a batch padded on the right. Raises InputError for padding before a token."""
         lengths, width = vocabulary.lengths(tokens), tokens.shape[1]
         if vocabulary.pad is None:
-            return cls(lengths, width, tokens.numel())
+            return cls(lengths, width, (width,) * len(tokens))
         wrong = ((tokens != vocabulary.pad) != cls(lengths, width).real).any(dim=1)
-        found, count = torch.stack([wrong.sum(), lengths.sum()]).tolist()  # the only wait for the device
+        found, *known = torch.cat([wrong.sum()[None], lengths]).tolist()  # the only wait for the device
         if found:
             raise InputError(
                 f"row {int(wrong.nonzero()[0])} of the batch has padding (id {vocabulary.pad}) before a token. "
                 "Put padding on the right."
             )
-        return cls(lengths, width, count)
+        return cls(lengths, width, tuple(known))
 
     @cached_property
     def count(self) -> int:
         """N, the number of packed positions."""
-        return int(self.lengths.sum()) if self.known is None else self.known
+        return int(self.lengths.sum()) if self.known is None else sum(self.known)
 
     @cached_property
     def real(self) -> Bool[Tensor, "B L"]:
@@ -71,6 +71,11 @@ class Layout:
     def mask(self) -> Bool[Tensor, "B 1 1 L"] | None:
         """Positions that padded attention may look at; None for all."""
         return None if self.full else self.real[:, None, None, :]
+
+    @property
+    def ragged(self) -> bool:
+        """Whether so much is padding that a CPU computes one sequence after another faster, and lengths are known."""
+        return self.known is not None and self.count < RAGGED * len(self.lengths) * self.width
 
     def kernel(self, backend: str) -> str:
         """The backend that computes attention of this layout."""
@@ -100,7 +105,8 @@ class Layout:
         """The block-diagonal mask of xformers for this batch."""
         from xformers.ops.fmha.attn_bias import BlockDiagonalMask
 
-        lengths = [length for length in self.lengths.tolist() if length]  # a row of padding only has no block
+        known = self.lengths.tolist() if self.known is None else self.known
+        lengths = [length for length in known if length]  # a row of padding only has no block
         return BlockDiagonalMask.from_seqlens(lengths, device=self.lengths.device)
 
     def pack(self, padded: Float[Tensor, "B L ..."]) -> Float[Tensor, "N ..."]:
@@ -129,7 +135,11 @@ class Padded(Layout):
     @classmethod
     def of(cls, tokens: Int[Tensor, "B L"], vocabulary: Vocabulary) -> Padded:
         """Layout of a batch padded on the right, which is not checked."""
-        return cls(vocabulary.lengths(tokens), tokens.shape[1], tokens.numel(), vocabulary.pad is not None)
+        return cls(vocabulary.lengths(tokens), tokens.shape[1], padding=vocabulary.pad is not None)
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        return len(self.lengths) * self.width
 
     @property
     def mask(self) -> Bool[Tensor, "B 1 1 L"] | None:
@@ -296,6 +306,8 @@ def attention(
         ends, width = layout.boundaries, layout.width
         out = varlen_attn(q, k, v, ends, ends, width, width, scale=scale)
         return out if isinstance(out, Tensor) else out[0]
+    if backend == "sdpa" and not block and q.device.type == "cpu" and layout.ragged:
+        return _one_by_one(q, k, v, layout, scale)
     q, k, v = (layout.unpack(part).transpose(1, 2) for part in (q, k, v))
     mask = layout.mask
     if block:
@@ -312,3 +324,13 @@ def attention(
     else:
         raise unknown("attention backend", backend, BACKENDS)
     return layout.pack(mixed.transpose(1, 2))
+
+
+def _one_by_one(
+    q: Float[Tensor, "N H E"], k: Float[Tensor, "N H E"], v: Float[Tensor, "N H E"], layout: Layout, scale: float | None
+) -> Float[Tensor, "N H E"]:
+    """``attention`` by sdpa for one sequence after another, without padding: what a CPU does faster."""
+    parts = (part.transpose(0, 1).split(layout.known, dim=1) for part in (q, k, v))
+    each = ([x[None] for x in one] for one in zip(*parts, strict=True))
+    found = [F.scaled_dot_product_attention(*one, scale=scale)[0] for one in each]
+    return torch.cat(found, dim=1).transpose(0, 1)

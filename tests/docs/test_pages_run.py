@@ -32,7 +32,7 @@ ELSEWHERE = {  # page and beginning of a command -> why it is not executed here
     ("scale.md", "didi pretrain domain=toy 'training.lr=interval"): "Optuna, an extra; tests/commands/test_sweeps.py",
     ("training.md", "didi distill teacher=<large teacher>"): WEIGHTS,
     ("training.md", "didi distill domain=protein compile=true"): "a minute of compiling; tests/models/test_compiled.py",
-    ("training.md", "didi sample run=bundled domain=protein num=1000 compile=graphs"): "a GPU; tests/commands/test_compile.py",
+    ("training.md", "didi sample run=bundled domain=protein num=1000 compile"): "CUDA; tests/commands/test_compile.py",
     ("language.md", "didi distill domain=language data.tokenizer=gpt2"): WEIGHTS,
     ("protein_teachers.md", "didi"): f"DPLM: {WEIGHTS}",
     ("design.md", "didi score input=designs.fasta fold=esmfold"): WEIGHTS,

@@ -22,8 +22,8 @@ CPU = torch.device("cpu")
 RAGGED = [3, 7, 1, 5]
 
 
-def layout_of(lengths: list[int], width: int) -> Layout:
-    return Layout(torch.tensor(lengths), width)
+def layout_of(lengths: list[int], width: int, known: bool = False) -> Layout:
+    return Layout(torch.tensor(lengths), width, tuple(lengths) if known else None)
 
 
 def packed(lengths: list[int], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -42,21 +42,28 @@ def alone(leaf: Tensor, lengths: list[int]) -> Tensor:
     return torch.cat(rows)
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+BOTH = [("sdpa", False), ("sdpa", True), ("eager", False)]  # known lengths: a CPU computes sequences one by one
+
+
+@pytest.mark.parametrize(("backend", "known"), BOTH)
 @pytest.mark.parametrize(("lengths", "width"), [(RAGGED, 7), (RAGGED, 12), ([4, 4], 4), ([4], 6)])
-def test_values_and_gradients_are_those_of_each_sequence_alone(backend: str, lengths: list[int], width: int) -> None:
+def test_values_and_gradients_are_those_of_each_sequence_alone(
+    backend: str, known: bool, lengths: list[int], width: int
+) -> None:
+    layout = layout_of(lengths, width, known)
+    assert layout.ragged == (known and lengths != [4, 4])
     ours, theirs = packed(lengths), packed(lengths)
-    out, expected = attention(*ours, layout_of(lengths, width), backend), alone(theirs, lengths)
+    out, expected = attention(*ours, layout, backend), alone(theirs, lengths)
     close(out, expected)
     out.sin().sum().backward()
     expected.sin().sum().backward()
     close(ours.grad, theirs.grad)
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "eager"])
-def test_a_row_of_nothing_but_padding_harms_no_other(backend: str) -> None:
+@pytest.mark.parametrize(("backend", "known"), BOTH)
+def test_a_row_of_nothing_but_padding_harms_no_other(backend: str, known: bool) -> None:
     ours, theirs = packed([3, 5]), packed([3, 5])
-    attention(*ours, layout_of([3, 0, 5], 5), backend).square().sum().backward()
+    attention(*ours, layout_of([3, 0, 5], 5, known), backend).square().sum().backward()
     alone(theirs, [3, 5]).square().sum().backward()
     close(ours.grad, theirs.grad)
 
