@@ -126,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             root, called = checkout(given.before, Path(made, "tree"))
         except ValueError as error:
             parser.error(str(error))
-        before, after = Side("before", root, Path(made, "before")), Side("after", given.after.resolve(), Path(made, "after"))
+        before = Side("before", root, Path(made, "before"))
+        after = Side("after", given.after.resolve(), Path(made, "after"))
         os.environ.update(ENVIRONMENT)
         torch.set_num_threads(1)  # inherited by what is forked
         warm_up()

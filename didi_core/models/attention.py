@@ -138,7 +138,7 @@ class Padded(Layout):
         return cls(vocabulary.lengths(tokens), tokens.shape[1], padding=vocabulary.pad is not None)
 
     @property
-    def count(self) -> int:  # type: ignore[override]
+    def count(self) -> int:
         return len(self.lengths) * self.width
 
     @property
@@ -331,6 +331,6 @@ def _one_by_one(
 ) -> Float[Tensor, "N H E"]:
     """``attention`` by sdpa for one sequence after another, without padding: what a CPU does faster."""
     parts = (part.transpose(0, 1).split(layout.known, dim=1) for part in (q, k, v))
-    each = ([x[None] for x in one] for one in zip(*parts, strict=True))
-    found = [F.scaled_dot_product_attention(*one, scale=scale)[0] for one in each]
+    each = zip(*parts, strict=True)
+    found = [F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0] for q, k, v in each]
     return torch.cat(found, dim=1).transpose(0, 1)
