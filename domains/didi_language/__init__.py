@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from didi_core.catalogue import on_demand
 
 if TYPE_CHECKING:
-    from .domain import LanguageDomain, create
+    from .domain import LanguageDomain
+    from .prompted import create
     from .settings import LanguageSettings
     from .tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
 
@@ -14,7 +15,7 @@ __getattr__ = on_demand(
     __name__,
     {
         "LanguageDomain": "domain",
-        "create": "domain",
+        "create": "prompted",
         "LanguageSettings": "settings",
         "TextTokenizer": "tokenizer",
         "load_tokenizer": "tokenizer",

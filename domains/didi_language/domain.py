@@ -259,13 +259,3 @@ class LanguageDomain(TokenDomain):
             ]
             for name, rows in made.items()
         }
-
-
-def create(**data: Any) -> LanguageDomain:
-    """The domain from the keys of the ``data`` config group: of texts, or of answers where ``prompts`` are given."""
-    settings = build(LanguageSettings, data, "data")
-    if settings.prompts is None:
-        return LanguageDomain(settings)
-    from .prompted import PromptedDomain
-
-    return PromptedDomain(settings)

@@ -16,6 +16,6 @@ def didi_register_domains() -> Mapping[str, Callable[..., Domain]]:
 
 def create(**data: Any) -> Domain:
     """``didi_language.create``, imported at first use so that other domains start without it."""
-    from .domain import create
+    from .prompted import create
 
     return create(**data)

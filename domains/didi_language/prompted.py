@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from didi_core.config import build
 from didi_core.domain.data_report import DataReport
 from didi_core.errors import InputError, unknown
 from didi_core.sequences.batches import shuffled_batches
@@ -144,3 +145,9 @@ class PromptedDomain(LanguageDomain):
     def reference_statistics(self) -> dict[str, dict[str, np.ndarray]] | None:
         """None: the bundled statistics are those of texts without prompts."""
         return None
+
+
+def create(**data: Any) -> LanguageDomain:
+    """The domain from the keys of the ``data`` config group: of texts, or of answers where ``prompts`` are given."""
+    settings = build(LanguageSettings, data, "data")
+    return LanguageDomain(settings) if settings.prompts is None else PromptedDomain(settings)
