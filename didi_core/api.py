@@ -68,6 +68,9 @@ def sample(source: Path | str | nn.Module, *, domain: Domain | str | None = None
     Args:
         settings: any key of ``configs/sample.yaml``: num, steps, sampler, law, grid, temperature, length, seed ...
             With a run directory also the keys of its domain: ``contig``, ``prompt`` ... (``configs/conditioning``).
+
+    Raises:
+        InputError: a network without its domain, an unknown key, or a value that does not fit.
     """
     if isinstance(source, nn.Module):
         if domain is None:

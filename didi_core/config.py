@@ -67,7 +67,11 @@ def build(kind: Callable[..., T], given: Mapping[str, Any], where: str = "") -> 
 
 
 def convert(annotation: Any, value: Any, where: str) -> Any:
-    """A value converted to its annotation: lists become tuples, text becomes paths, a single value a list of one."""
+    """A value converted to its annotation: lists become tuples, text becomes paths, a single value a list of one.
+
+    Raises:
+        InputError: the value does not fit.
+    """
     made = _fit(annotation, value, where)
     if made is _MISFIT:
         raise InputError(f"{where}={_shown(value)} does not fit: {where} is {describe(annotation)}.")

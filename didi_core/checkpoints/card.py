@@ -118,6 +118,9 @@ def save_model(folder: Path, model: Denoiser, about: Mapping[str, Any] | None = 
 
     Args:
         about: further entries of the card: domain, schedule, training summary, licence ...
+
+    Raises:
+        InputError: the network is of no architecture that has files.
     """
     name = architecture_of(model)
     if name is None:
@@ -219,7 +222,7 @@ def _of_hub(name: str) -> Path:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a folder."""
+    """The card of a folder. Raises InputError where there is none, or it is damaged or has changed."""
     path = folder / CARD if (folder / CARD).is_file() else folder / exported.CONFIG
     card = read_json(path) if path.name == CARD else exported.card_of(folder)
     missing = [key for key in ("architecture", "config", "vocabulary", "sha256") if key not in card]

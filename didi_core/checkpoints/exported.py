@@ -59,6 +59,9 @@ def tensors_of(folder: Path, prefix: str, digest: Any) -> dict[str, Tensor]:
     """The tensors of one network of an exported folder, under their names in the network.
 
     digest: SHA-256 of the weights, by ``card_of``.
+
+    Raises:
+        InputError: the file is damaged, or holds tensors of no such network.
     """
     path = folder / WEIGHTS
     found = read_weights(path, digest)

@@ -107,7 +107,7 @@ COMMANDS = {
 
 
 def find(name: str) -> Command:
-    """The command of that name."""
+    """The command of that name. Raises InputError where there is no such command."""
     if "=" in name:
         known = ", ".join(COMMANDS)
         raise InputError(f"{name!r} stands where the command goes: didi <command> {name}. Commands: {known}.")

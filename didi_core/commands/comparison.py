@@ -69,7 +69,11 @@ class PlanSettings:
         self.counts()
 
     def counts(self) -> dict[int, int]:
-        """``num_at`` as a mapping from number of steps to number of samples."""
+        """``num_at`` as a mapping from number of steps to number of samples.
+
+        Raises:
+            InputError: it is no such mapping.
+        """
         try:
             made = {int(steps): int(count) for steps, count in self.num_at.items()}
         except (TypeError, ValueError):

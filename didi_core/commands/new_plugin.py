@@ -60,7 +60,11 @@ class Wish:
 
 
 def parse(words: Sequence[str]) -> Wish:
-    """The request of a command line; ``kind=sampler`` and ``--kind sampler`` are the same."""
+    """The request of a command line; ``kind=sampler`` and ``--kind sampler`` are the same.
+
+    Raises:
+        InputError: a setting is unknown, given twice or without a value, or there is no name.
+    """
     given: dict[str, str] = {}
     rest = list(words)
     while rest:

@@ -56,7 +56,11 @@ def score_designs(
     command_line: tuple[str, ...],
     designs: Sequence[Sample] | None = None,
 ) -> Scored:
-    """Score the files of ``input``, or the given designs."""
+    """Score the files of ``input``, or the given designs.
+
+    Raises:
+        InputError: there are no designs, or other ones than those the folder has scores of.
+    """
     domain, processes = scoring_of(make_domain(settings.domain, settings.data)), current()
     if processes.size > 1 and not (isinstance(domain, SharesScoring) and domain.shares_scoring):
         raise InputError(f"domain={settings.domain} scores designs in one process: start score without torchrun.")

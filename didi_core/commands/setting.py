@@ -54,7 +54,7 @@ def plain(value: Any) -> Any:
 
 
 def parse(word: str) -> Setting:
-    """``key=value``, ``+key=value`` or ``~key``."""
+    """``key=value``, ``+key=value`` or ``~key``. Raises InputError where the word is no setting."""
     if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in word):
         shown = word.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         raise InputError(f"{shown!r} contains bytes that are not UTF-8 text. Give the name in UTF-8.")
@@ -69,7 +69,11 @@ def parse(word: str) -> Setting:
 
 
 def read_setting(setting: Setting, annotation: Any, default: Any = MISSING) -> Any:
-    """The value of a setting, by the type of its key."""
+    """The value of a setting, by the type of its key.
+
+    Raises:
+        InputError: the text cannot be read, or gives several values.
+    """
     text, prose = setting.value, setting.key in PROSE
     try:
         listed = not prose and not takes_text(annotation, default) and len(choices(text)) > 1

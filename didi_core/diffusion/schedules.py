@@ -81,7 +81,7 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {"log_linear": LogLinear, "cosine
 
 
 def schedule(name: str) -> Schedule:
-    """The schedule of that name, with its default parameters."""
+    """The schedule of that name, with its default parameters. Raises InputError where there is none of that name."""
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
     return SCHEDULES[name]()

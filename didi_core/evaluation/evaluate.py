@@ -65,6 +65,9 @@ def evaluate_models(run: Run, models: Mapping[str, Contender], how: Measuring) -
 
     Returns:
         what was found; None in all processes but the first, which measures.
+
+    Raises:
+        InputError: there is no model.
     """
     if not models:
         raise InputError("nothing to evaluate: give at least one model.")

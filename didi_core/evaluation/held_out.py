@@ -69,6 +69,9 @@ def reference_rows(
 
     Returns:
         the rows, and the held-out samples (empty if only their statistics are known).
+
+    Raises:
+        InputError: there are no samples to compare with.
     """
     known = domain.reference_statistics() if isinstance(domain, HasReferenceStatistics) and not given else None
     if known is not None:

@@ -104,6 +104,9 @@ def difference(
         paired: sample i of one set belongs to sample i of the other (same prompt, same seed). Both are resampled alike,
             and a pair is left out if either is undefined. Otherwise the sets are resampled independently.
         transform: applied to both values before subtracting; ``numpy.log`` gives the log of their ratio.
+
+    Raises:
+        InputError: paired sets are of different sizes.
     """
     a, b = _statistics(metric, first), _statistics(metric, second)
     if paired:
@@ -192,7 +195,11 @@ def defined(statistics: Float[np.ndarray, "n k"]) -> tuple[Float[np.ndarray, "m 
 def resampled_means(
     statistics: Float[np.ndarray, "n k"], resamples: int = RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "R k"]:
-    """Means over ``resamples`` draws of n rows with replacement; equal n and seed draw the same rows for any metric."""
+    """Means over ``resamples`` draws of n rows with replacement; equal n and seed draw the same rows for any metric.
+
+    Raises:
+        InputError: ``resamples`` is below 1.
+    """
     if resamples < 1:
         raise InputError(f"resamples={resamples} is out of range: at least one.")
     parts = range(-(-resamples // _CHUNK))

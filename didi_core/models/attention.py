@@ -291,6 +291,9 @@ def attention(
         scale: factor of the scores; 1/sqrt(E) by default.
         block: positions of a block, each of which attends to itself and to earlier blocks only; 0 for no blocks. Only
             sdpa and eager can do it.
+
+    Raises:
+        InputError: the backend is unknown, or cannot attend in blocks.
     """
     backend = layout.kernel(backend)
     if block and backend not in ("sdpa", "eager"):

@@ -82,6 +82,9 @@ class Judge(nn.Module):
 
         Returns:
             the NLL -log p(x_i | x_<i), and a weight of 1 at tokens that are not padding, 0 elsewhere.
+
+        Raises:
+            InputError: a sequence is longer than the judge's context.
         """
         if tokens.shape[1] > self.config.context:
             raise InputError(

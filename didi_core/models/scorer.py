@@ -90,6 +90,9 @@ def scorer_from_trunk(teacher: nn.Module, trainable_blocks: int = 4, normed: boo
         teacher: a network with the interface ``ScorerTrunk``.
         trainable_blocks: number of last blocks that learn; 0 for all of them.
         normed: see ``TokenScorer``; without it, the final norm is removed.
+
+    Raises:
+        InputError: ``trainable_blocks`` is negative.
     """
     if trainable_blocks < 0:
         raise InputError(f"trainable_blocks={trainable_blocks} is out of range: it must not be negative.")

@@ -61,6 +61,9 @@ def grouped_advantage(
     A = (r - mean) / (std + eps), clipped to +-clip (DiDi-Instruct, section 3.3). ``leave_one_out`` takes the mean of
     the *other* samples, which keeps the policy gradient unbiased. Dividing by the spread and clipping bias it with
     either mean.
+
+    Raises:
+        InputError: groups do not divide the batch, or have one sample.
     """
     if group < 2 or rewards.numel() % group:
         raise InputError(

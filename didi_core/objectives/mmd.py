@@ -202,7 +202,11 @@ def kernel(a: Float[Tensor, "U P D"], b: Float[Tensor, "U Q D"], c: float) -> Fl
 
 
 def median_distance(features: Float[Tensor, "N D"], stream: torch.Generator, most: int = 1024) -> float:
-    """Median squared distance between different rows; at most ``most`` rows are compared."""
+    """Median squared distance between different rows; at most ``most`` rows are compared.
+
+    Raises:
+        InputError: the features are equal at all positions.
+    """
     chosen = features[torch.randperm(len(features), generator=stream)[:most].to(features.device)]
     distances = torch.pdist(chosen).square()
     if not distances.numel() or float(distances.median()) <= 0:

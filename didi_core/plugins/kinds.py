@@ -26,14 +26,14 @@ from didi_core.types import Domain, Metric
 
 
 def by_name(hook: str, answer: Any) -> Mapping[str, Any]:
-    """Name -> thing, as most hooks return."""
+    """Name -> thing, as most hooks return. Raises InputError for any other answer."""
     if not isinstance(answer, Mapping) or not all(isinstance(name, str) and name for name in answer):
         raise InputError(f"{hook} returned {short(answer)}: it must return a mapping of names")
     return answer
 
 
 def by_domain(hook: str, answer: Any) -> Mapping[str, Any]:
-    """Domain -> name -> thing, as ``<domain>/<name>`` -> thing."""
+    """Domain -> name -> thing, as ``<domain>/<name>`` -> thing. Raises InputError for any other answer."""
     for domain, things in by_name(hook, answer).items():
         if not isinstance(things, Mapping):
             raise InputError(f"{hook} returned {short(things)} for domain {domain!r}: it must be a mapping of metrics")
@@ -41,7 +41,11 @@ def by_domain(hook: str, answer: Any) -> Mapping[str, Any]:
 
 
 def by_folder(hook: str, answer: Any) -> Mapping[str, Path]:
-    """The configurations in folders: ``objective/mine`` -> ``objective/mine.yaml``."""
+    """The configurations in folders: ``objective/mine`` -> ``objective/mine.yaml``.
+
+    Raises:
+        InputError: it is no list, or a folder does not exist.
+    """
     if isinstance(answer, str | Path) or not isinstance(answer, Sequence):
         raise InputError(f"{hook} returned {answer!r}: it must return a list of folders")
     missing = [str(folder) for folder in answer if not Path(folder).is_dir()]

@@ -189,6 +189,9 @@ def read_ablation(folder: Path) -> tuple[list[RunReport], list[str]]:
 
     Returns:
         the reports, and a note on runs without one.
+
+    Raises:
+        InputError: no run has a report.
     """
     runs = sorted((path for path in folder.glob("*") if (path / RECORD).is_file()), key=lambda p: (len(p.name), p.name))
     done = [read_run(path) for path in runs if (path / "report.json").is_file()]

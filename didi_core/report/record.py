@@ -49,7 +49,11 @@ def build_report(
 
 
 def read_training(folder: Path) -> list[dict[str, float]]:
-    """Lines of a run's metrics.jsonl (none without the file), without an incomplete last line."""
+    """Lines of a run's metrics.jsonl (none without the file), without an incomplete last line.
+
+    Raises:
+        InputError: a line is not one of metrics.
+    """
     path = inside(folder, "metrics.jsonl")
     lines: list[dict[str, float]] = []
     for text in path.read_bytes().splitlines() if path.is_file() else []:

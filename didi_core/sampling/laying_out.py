@@ -37,7 +37,11 @@ class Wanted(Protocol):
 
 
 def lay_out(wanted: Wanted, domain: Domain, card: Mapping[str, Any]) -> Conditioning:
-    """What is fixed in every sample: by the domain's keys, by the template, or by lengths like those in training."""
+    """What is fixed in every sample: by the domain's keys, by the template, or by lengths like those in training.
+
+    Raises:
+        InputError: keys exclude each other, or ask for what the model or domain cannot write.
+    """
     allowed = None if wanted.length is None else tuple(length_ranges(wanted.length))
     check_reach([high for _, high in allowed or ()], card)
     request = Request(wanted.num, allowed, generator(wanted.seed, "conditioning"))

@@ -152,7 +152,11 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
         return self.normalise(text)
 
     def template(self, lengths: Sequence[int]) -> Int[Tensor, "B L"]:
-        """Rows with the given numbers of masks, special tokens around them, and padding on the right."""
+        """Rows with the given numbers of masks, special tokens around them, and padding on the right.
+
+        Raises:
+            InputError: there is no length, or one below 1.
+        """
         if not len(lengths) or min(lengths) < 1:
             raise InputError(f"lengths={list(lengths)[:5]}: a sequence has at least one letter.")
         return padded([np.full(length, self.vocabulary.mask) for length in lengths], self.vocabulary)
@@ -207,7 +211,11 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
         }
 
     def load(self) -> Sequence[Sample]:
-        """All natural sequences. Override it for sequences that do not come from files."""
+        """All natural sequences. Override it for sequences that do not come from files.
+
+        Raises:
+            InputError: there is no file.
+        """
         if not self.paths:
             raise InputError(f"domain {self.name} has no data: set data.path to a file of sequences.")
         return Joined(reading.samples for reading in self.readings.values())

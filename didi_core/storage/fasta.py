@@ -154,7 +154,11 @@ def _is_float(word: str) -> bool:
 
 
 def format_header(info: Iterable[tuple[str, Any]]) -> str:
-    """``key=value key=value``, without None; spaces and ``%`` are percent-encoded, floats keep every digit."""
+    """``key=value key=value``, without None; spaces and ``%`` are percent-encoded, floats keep every digit.
+
+    Raises:
+        InputError: a key is no word, or a value is empty.
+    """
     words = []
     for key, value in info:
         if value is None:

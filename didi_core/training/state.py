@@ -84,7 +84,11 @@ class FolderKeeper:
         return sorted(p for p in (self.folder / "checkpoints").glob("step_*") if p.is_dir())
 
     def restore(self, state: Mapping[str, Stateful]) -> int:
-        """Restore the newest checkpoint, and drop metrics written after it."""
+        """Restore the newest checkpoint, and drop metrics written after it.
+
+        Raises:
+            InputError: the checkpoint is damaged, of another run, or seen by some of the processes only.
+        """
         if self.processes.first:
             step = self._restore(state)
             return self.processes.broadcast(step)

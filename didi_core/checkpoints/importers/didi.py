@@ -29,7 +29,11 @@ def recognises(held: Held) -> bool:
 
 
 def parts(held: Held, weights: str) -> Parts:
-    """Student and discriminator."""
+    """Student and discriminator.
+
+    Raises:
+        InputError: there are two networks under one name, none of the wanted kind, or unexpected tensors.
+    """
     if held.discriminator is not None:
         bare = {mdlm.unwrapped(name): value for name, value in held.tensors.items()}
         return Parts("DiDi-Instruct", "EMA (all that is published)", bare, held.discriminator, {})

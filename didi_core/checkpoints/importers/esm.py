@@ -87,6 +87,9 @@ def rename(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor]
 
     Returns:
         the tensors by name, and the tensors that are left out, with reasons.
+
+    Raises:
+        InputError: there is no embedding, tensors lie beside the network, or layers have frequencies of their own.
     """
     prefix = next((name.removesuffix(EMBEDDING) for name in tensors if name.endswith(EMBEDDING)), None)
     if prefix is None:

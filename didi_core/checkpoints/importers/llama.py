@@ -234,6 +234,9 @@ def outline(config: Mapping[str, Any], source: str, vocabulary: Vocabulary, key:
     """The network of a configuration, without weights: on the meta device, in the type that the weights have.
 
     None where the configuration is not one of these models'.
+
+    Raises:
+        InputError: the configuration describes no network that can be planned for.
     """
     held, where = Held(source, Path(source), {}, config=config), f"{key}={source}"
     kind = family(held)

@@ -37,7 +37,11 @@ def unwrapped(name: str) -> str:
 
 
 def parts(held: Held, weights: str) -> Parts:
-    """The network's tensors: the EMA if there is one, unless ``weights=raw``."""
+    """The network's tensors: the EMA if there is one, unless ``weights=raw``.
+
+    Raises:
+        InputError: there are two networks under one name, or no EMA where one is asked for.
+    """
     bare = [unwrapped(name) for name in held.tensors]
     ignored = gather(bare, BESIDE) | {name: "training state" for name in held.other}
     pairs = zip(bare, held.tensors.values(), strict=True)

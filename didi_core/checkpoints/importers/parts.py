@@ -93,7 +93,11 @@ def build_denoiser(
 
 
 def infer_config(tensors: Mapping[str, Tensor], where: str, heads: int | None = None) -> DiTConfig:
-    """Sizes of MDLM's network from the shapes of its tensors."""
+    """Sizes of MDLM's network from the shapes of its tensors.
+
+    Raises:
+        InputError: tensors are missing or of another shape, or nothing gives the number of heads.
+    """
     first = ("mlp.0.weight", "adaLN_modulation.weight")
     needed = ("vocab_embed.embedding", "sigma_map.mlp.0.weight", *(f"blocks.0.{name}" for name in first))
     missing = [name for name in needed if name not in tensors]
