@@ -45,11 +45,7 @@ def filter_designs(settings: Settings, config: Mapping[str, Any], command_line: 
         raise InputError(f"out={settings.out} is the folder of the scores. Name another one.")
     with open_run("filter", domain.name, settings.out, config, command_line, key="out") as opened:
         machine = Machine.of(settings.device, settings.precision)
-        try:
-            kept = domain.shortlist(folder, settings.filtering, Job(opened, machine, settings.seed))
-        except InputError:
-            opened.forget()
-            raise
+        kept = domain.shortlist(folder, settings.filtering, Job(opened, machine, settings.seed))
         if not kept:
             raise DidiError(f"no design passes. The reasons are in {opened.path / 'rejected.csv'}.")
         return Scored(opened.path, kept)

@@ -80,8 +80,4 @@ def score_designs(
         processes.check_device(machine.device)
         opened.note(designs=digest, device=machine.label, count=len(designs))
         job = Job(opened, machine, settings.seed, make_reporter(), processes)
-        try:
-            return Scored(opened.path, domain.score(designs, settings.scoring, job))
-        except InputError:
-            opened.forget()
-            raise
+        return Scored(opened.path, domain.score(designs, settings.scoring, job))

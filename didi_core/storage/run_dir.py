@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -11,7 +12,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class RunDirectory:
         upgraded: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
         bound: bool = True,
     ) -> Iterator[RunDirectory]:
-        """Create the directory, or continue in it.
+        """Create the directory, or continue in it. What a refused input would leave empty is removed again.
 
         Args:
             world_size: number of processes. bound: whether a run goes on only where they cut a batch into as
@@ -78,6 +79,8 @@ class RunDirectory:
                 f"{key}={path} is not empty and holds no run ({strange[0].name} is there, {RECORD} is not). "
                 "Name a new directory."
             )
+        new = not (path / RECORD).exists()
+        made = list(itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
         path.mkdir(parents=True, exist_ok=True)
         check_links(path)
         lock = _take_lock(path / LOCK, key)
@@ -88,6 +91,10 @@ class RunDirectory:
             run.save()
             with named(path):
                 yield run
+        except InputError:
+            if new:
+                _withdraw(path, made)
+            raise
         finally:
             os.close(lock)  # releases it; the end of the process does so too
 
@@ -118,11 +125,6 @@ class RunDirectory:
             entry["seconds"] = round(entry.get("seconds", 0.0) + time.monotonic() - started, 3)
             self.save()
 
-    def forget(self) -> None:
-        """Remove the record of a run that wrote nothing else, so that the directory is free for other settings."""
-        if self.writes and all(p.name == RECORD or _own(p) for p in self.path.iterdir()):
-            (self.path / RECORD).unlink(missing_ok=True)
-
     def done(self, name: str) -> bool:
         """Whether a stage is finished."""
         return bool(self.record.get("stages", {}).get(name, {}).get("done"))
@@ -131,6 +133,18 @@ class RunDirectory:
 def _own(path: Path) -> bool:
     """Whether a file is the lock of a run directory, or an incomplete record of a killed process."""
     return path.name == LOCK or is_temporary(path, RECORD)
+
+
+def _withdraw(path: Path, made: Sequence[Path]) -> None:
+    """Remove the directory of a run that wrote nothing but its record, and the folders that were made for it."""
+    found = list(path.iterdir())
+    if any(one.name != RECORD and not _own(one) for one in found):
+        return
+    for one in found:
+        one.unlink()
+    with suppress(OSError):  # another process has begun something there
+        for folder in made:
+            folder.rmdir()
 
 
 @contextmanager
