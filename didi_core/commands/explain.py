@@ -27,7 +27,7 @@ def explained(command: str, words: Sequence[str] = ()) -> str:
     comments = _comments(command, config)
     lines = [about.about, "", "settings, key=value"]
     flat = flatten(config)
-    lines += [_line(key, value, comments.get(key, "")) for key, value in flat.items() if _is_leaf(value)]
+    lines += [_line(key, value, _meaning(key, comments)) for key, value in flat.items() if _is_leaf(value)]
     chosen = groups_of(command)
     if chosen:
         lines += ["", "groups, key=choice; each choice is a file of settings"]
@@ -116,6 +116,12 @@ def comments_of(path: Path) -> dict[str, str]:
         if made["comment"]:
             found[".".join(key for _, key in above)] = made["comment"]
     return found
+
+
+def _meaning(key: str, comments: Mapping[str, str]) -> str:
+    """The comment on a key; a number, as of ``num_at: {128: 200}``, has that of its mapping."""
+    above, _, last = key.rpartition(".")
+    return comments.get(above if last.isdecimal() else key, "")
 
 
 def _line(key: str, value: Any, comment: str) -> str:
