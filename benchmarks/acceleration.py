@@ -40,6 +40,7 @@ from didi_core.evaluation.frontier import (
 from didi_core.evaluation.held_out import reference_rows
 from didi_core.evaluation.intervals import Interval, bootstrap, interval, over_runs
 from didi_core.evaluation.measure import on_device, variety_metric
+from didi_core.evaluation.wording import change
 from didi_core.run import Run
 from didi_core.sampling.generate import SamplerSettings
 from didi_core.storage.files import write_atomic, write_json
@@ -210,8 +211,8 @@ def _cell(found: object) -> str:
 def _percent(found: object) -> str:
     if not isinstance(found, list):
         return "–"
-    value, low, high = (100 * math.expm1(x) for x in found)
-    return f"{value:+.0f} % [{low:+.0f}, {high:+.0f}]"
+    value, low, high = map(math.exp, found)
+    return change(Interval(value, low, high, n=0), places=0)
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:

@@ -37,6 +37,7 @@ from didi_core import cli
 from didi_core.checkpoints.card import save_model
 from didi_core.commands import distill
 from didi_core.commands.common import about_domain
+from didi_core.evaluation.wording import percent
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.plugins import registry
 from didi_core.training import engine as engine_module
@@ -243,7 +244,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         cells = [row.objective, row.way, str(row.processes), *(f"{row.measured[part]:,.0f}" for part in PARTS)]
         planned = row.planned["peak"]
-        cells += [f"{planned:,.0f}", f"{planned / row.measured['peak'] - 1:+.0%}"]
+        cells += [f"{planned:,.0f}", percent(planned / row.measured["peak"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

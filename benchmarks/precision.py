@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from didi_core.diffusion.grids import Uniform
 from didi_core.diffusion.laws import law
+from didi_core.evaluation.wording import percent
 from didi_core.sampling.base import SampleRequest
 from didi_core.sampling.joint_fp32 import JointFp32
 from didi_core.streams import generator
@@ -112,7 +113,7 @@ def main() -> None:
     print("| steps | perplexity, fp32 joint | entropy, fp32 joint | change of perplexity |\n|---|---|---|---|")
     for steps in plan:
         perplexity, entropy = described(p, legacy_law(p, steps))
-        print(f"| {steps} | {perplexity:.1f} | {entropy:.3f} | {100 * (perplexity / exact[0] - 1):+.1f} % |")
+        print(f"| {steps} | {perplexity:.1f} | {entropy:.3f} | {percent(perplexity / exact[0], 1)} |")
     print("\nshare of positions still masked after half of the steps, all tokens as likely (exact draw: 0.5)")
     print("| steps | positions | drawn (± 2 standard errors) | by the formula | seconds |\n|---|---|---|---|---|")
     for steps, count in plan.items():

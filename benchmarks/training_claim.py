@@ -30,6 +30,7 @@ from didi_core.evaluation.frontier import SweepPoint, common_value, frontier, ma
 from didi_core.evaluation.held_out import reference_rows
 from didi_core.evaluation.intervals import Interval, over_runs
 from didi_core.evaluation.measure import variety_metric
+from didi_core.evaluation.wording import change
 from didi_core.progress import Bar
 from didi_core.run import Run
 from didi_core.sampling.generate import SamplerSettings
@@ -105,8 +106,7 @@ def at_variety(
 
 def percent(found: Interval) -> str:
     """A difference of logarithms as a change in per cent."""
-    value, low, high = (100 * math.expm1(x) for x in (found.value, found.low, found.high))
-    return f"{value:+.1f} % [{low:+.1f}, {high:+.1f}]"
+    return change(Interval(*map(math.exp, (found.value, found.low, found.high)), n=found.n))
 
 
 def main() -> None:

@@ -29,9 +29,9 @@ def headed(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def change(ratio: Interval) -> str:
+def change(ratio: Interval, places: int = 1) -> str:
     """A ratio as a percentage with its interval: ``−24.0 % [−27.1, −20.3]``."""
-    value, low, high = _signed(100 * (ratio.value - 1), 100 * (ratio.low - 1), 100 * (ratio.high - 1), 1)
+    value, low, high = _signed(100 * (ratio.value - 1), 100 * (ratio.low - 1), 100 * (ratio.high - 1), places)
     return f"{value} % [{low}, {high}]"
 
 
@@ -41,9 +41,9 @@ def signed(difference: Interval) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def percent(ratio: float) -> str:
-    """A ratio as a whole percentage: ``−24 %``."""
-    return f"{_with_sign(100 * (ratio - 1), 0)} %"
+def percent(ratio: float, places: int = 0) -> str:
+    """A ratio as a percentage, a whole one at first: ``−24 %``."""
+    return f"{with_sign(100 * (ratio - 1), places)} %"
 
 
 def _signed(value: float, low: float, high: float, places: int) -> list[str]:
@@ -51,10 +51,10 @@ def _signed(value: float, low: float, high: float, places: int) -> list[str]:
     nearest = min(abs(low), abs(high))
     while low * high > 0 and float(f"{nearest:.{places}f}") == 0 and places < MOST_PLACES:
         places += 1
-    return [_with_sign(x, places) for x in (value, low, high)]
+    return [with_sign(x, places) for x in (value, low, high)]
 
 
-def _with_sign(number: float, places: int) -> str:
+def with_sign(number: float, places: int) -> str:
     """``+0.5`` or ``−0.5``; what is rounded to zero has no sign."""
     text = f"{number:+.{places}f}"
     return text.replace("-", "−") if float(text) else text[1:]

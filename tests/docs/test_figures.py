@@ -8,11 +8,15 @@ import json
 import math
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from didi_core.evaluation.intervals import Interval
+from didi_core.evaluation.wording import change
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text().replace("&nbsp;", " ")
@@ -26,9 +30,15 @@ OPENING = " ".join(README.partition("\n## ")[0].split())
 CLAIMS = README.partition("\n## How good is it\n")[2].partition("\n## ")[0]
 
 
-def percent(ratio: float) -> str:
-    """The change that a ratio of perplexities is, as the tables write it."""
-    return f"{100 * (ratio - 1):+.0f}".replace("-", "−")
+def changed(ratios: Sequence[float]) -> str:
+    """The change that a ratio of perplexities is, with its interval, as the tables write it."""
+    value, low, high = ratios
+    return change(Interval(value, low, high, n=0), places=0)
+
+
+def changed_by(logs: Sequence[float]) -> str:
+    """A difference of logarithms with its interval, as the tables write it."""
+    return changed([math.exp(one) for one in logs])
 
 
 def test_rows_of_the_readme_are_rows_of_the_recipe() -> None:
@@ -50,8 +60,7 @@ def test_the_row_of_seed_0_is_that_of_its_run() -> None:
     assert RECORD["command"] == "didi distill domain=protein seed=0"
     cells = []
     for found in sorted(RECORD["comparisons"], key=lambda each: each["steps"]):
-        value, low, high = (percent(found["ratio"][key]) for key in ("value", "low", "high"))
-        cells.append(f"{value} % [{low}, {high}]")
+        cells.append(changed([found["ratio"][key] for key in ("value", "low", "high")]))
     assert f"| protein, seed 0 | {' | '.join(cells)} |" in RECIPE
 
 
@@ -69,19 +78,13 @@ def test_the_plot_of_the_readme_shows_the_record(plots: ModuleType) -> None:
     assert f"held-out proteins have {record['held out']['perplexity'][0]:.2f}" in " ".join(CLAIMS.split())
 
 
-def change(logs: list[float]) -> str:
-    """A difference of logarithms with its interval, as the tables write it."""
-    value, low, high = (percent(math.exp(one)) for one in logs)
-    return f"{value} % [{low}, {high}]"
-
-
 def test_what_a_student_is_worth_is_that_of_its_record() -> None:
     record = json.loads((ROOT / "docs" / "results" / "worth_protein.json").read_text())
     kinds = {"student over plain teacher": "student", "law and grid alone over plain teacher": "law and grid alone"}
     assert record["command"] in ONE_LINE and not missing_rows(record, kinds)
     compared = record["student over plain teacher"]
     assert all(seed[2] < 0 for told in compared.values() for one in told.values() for seed in one["seeds"])
-    value, low_high = change(compared["1"]["256"]["mean"]).split(" % ")
+    value, low_high = changed_by(compared["1"]["256"]["mean"]).split(" % ")
     assert f"beats 256 calls of its teacher ({value} % perplexity {low_high})" in OPENING
     assert f"{value} % perplexity, with a 95 % interval of {low_high}," in " ".join(CLAIMS.split())
     assert all(abs(row["entropy"][0] / record["entropy"] - 1) < 0.01 for row in record["rows"])
@@ -93,8 +96,8 @@ def test_what_a_student_of_text_is_worth_is_that_of_its_record() -> None:
     assert record["command"] in ONE_LINE and not missing_rows(record, kinds)
     compared = record["student over plain teacher"]["8"]["128"]
     assert all(seed[2] < 0 for seed in compared["seeds"])
-    assert f"eight calls of the text student beat 128 ({change(compared['mean'])})" in OPENING
-    assert f"128 plain calls of the teacher, {change(compared['mean'])}," in " ".join(CLAIMS.split())
+    assert f"eight calls of the text student beat 128 ({changed_by(compared['mean'])})" in OPENING
+    assert f"128 plain calls of the teacher, {changed_by(compared['mean'])}," in " ".join(CLAIMS.split())
 
 
 def missing_rows(record: dict[str, Any], kinds: dict[str, str]) -> list[str]:
@@ -102,7 +105,7 @@ def missing_rows(record: dict[str, Any], kinds: dict[str, str]) -> list[str]:
     found = []
     for kind, name in kinds.items():
         for calls, against in record[kind].items():
-            cells = [change(told["mean"]) if "mean" in told else "no claim" for told in against.values()]
+            cells = [changed_by(told["mean"]) if "mean" in told else "no claim" for told in against.values()]
             found.append(f"| {name}, {calls} call{'s' * (calls != '1')} | {' | '.join(cells)} |")
     assert len(found) >= 10
     return [row for row in found if row not in RECIPE]

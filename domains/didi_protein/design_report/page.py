@@ -10,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from didi_core.errors import counted
+from didi_core.evaluation.wording import with_sign
 from didi_core.report.page import Cell, render
 from didi_core.report.pictures import Plot
 
@@ -53,7 +54,7 @@ COLUMNS: Mapping[str, Column] = {  # score -> header, how it is written
     "top_share": ("top residue", lambda v: f"{100 * v:.0f} %"),
     "steps": ("steps", lambda v: f"{v:g}"),
     "pi": ("pI", lambda v: f"{v:.1f}"),
-    "gravy": ("GRAVY", lambda v: f"{v:+.2f}"),
+    "gravy": ("GRAVY", lambda v: with_sign(v, 2)),
     "cluster_50": ("cluster 50 %", lambda v: f"{v:g}"),
     STRUCTURE_CLUSTER: ("structural cluster", lambda v: f"{v:g}"),
 }
