@@ -11,12 +11,14 @@ from markupsafe import Markup
 
 from didi_core.domain.palette import GROUP_COLOURS, colour_of_letters, legend_of, letter_groups
 from didi_core.errors import counted, plural
+from didi_core.evaluation.wording import figure
 from didi_core.sampling.trace import spelled
 from didi_core.types import Domain, Sample
 from didi_core.web.drawing import Side, View, scores, written
 
 MASKED = "·"
 STYLE = """
+.dark button.selected { color: var(--primary-400) !important } .gradio-container .or { color: inherit }
 .didi-side { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .7rem .9rem; min-height: 6rem }
 .didi-side h3 { margin: 0; font-size: 1rem } .didi-side p { margin: .1rem 0 .5rem; opacity: .75; font-size: .85rem }
 .didi-side progress { width: 100%; height: 6px; accent-color: #0072b2 }
@@ -116,7 +118,7 @@ def _label(found: Sequence[Mapping[str, tuple[str, float]]], name: str) -> str:
 
 def _figure(found: Mapping[str, tuple[str, float]], name: str) -> str:
     value = found[name][1] if name in found else math.nan
-    return f"{value:.4g}" if math.isfinite(value) else ""
+    return figure(value, digits=4).replace("-", "−") if math.isfinite(value) else ""
 
 
 def download(domain: Domain, samples: Sequence[Sample]) -> Markup:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from didi_core.diffusion.laws import LAWS
-from didi_core.domain.abilities import HasBundledStudent, HasForm
+from didi_core.domain.abilities import HasForm
 from didi_core.domain.conditioning import Field
 from didi_core.domain.palette import letter_groups
 from didi_core.errors import DidiError, InputError
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import gradio
 
 INSTALL = 'pip install "didi-core[demo]"'
-LONGEST_SHOW = 12.0  # seconds of waiting that all calls of one drawing are slowed down by, at most
+LONGEST_SHOW = 8.0  # seconds of waiting that all calls of one drawing are slowed down by, at most
 WAITING = 16  # requests in the queue; further visitors are asked to come back later
-FEW, MANY = 4, 32  # calls at first
+FEW, MANY = 4, 32  # calls of the two models at first: what a student saves is seen
 WORDS = (
     "# didi_core\nA masked diffusion model writes a sequence by filling in masks, many in one call. "
     "Watch two models do it, side by side: every frame is one call of the network."
@@ -105,8 +105,7 @@ def _tab(gr: Any, offer: Offer, domain: Domain) -> None:
         law = gr.Dropdown([AS_TRAINED, *LAWS], label="Law: which positions a call writes")
     with gr.Row():
         calls = gr.Number(FEW, label="Calls, first model", precision=0, elem_id=f"{name}-calls")
-        second = FEW if isinstance(domain, HasBundledStudent) else MANY  # a teacher beside itself needs a difference
-        more = gr.Number(second, label="Calls, second model", precision=0, elem_id=f"{name}-more")
+        more = gr.Number(MANY, label="Calls, second model", precision=0, elem_id=f"{name}-more")
         num = gr.Number(1, label=f"Sequences (at most {limits.num})", precision=0, elem_id=f"{name}-num")
         temperature = gr.Number(1.0, label="Temperature", elem_id=f"{name}-temperature")
         seed = gr.Number(0, label="Seed", precision=0, elem_id=f"{name}-seed")
@@ -182,6 +181,10 @@ def serve(page: gradio.Blocks, host: str, port: int, browser: bool = False, fore
     gr = import_gradio()
     fonts = ["ui-sans-serif", "system-ui", "sans-serif"]  # of the visitor's machine: nothing is fetched
     theme = gr.themes.Base(font=fonts, font_mono=["ui-monospace", "monospace"])
+    theme = theme.set(  # the theme's own are too faint: below a contrast of 4.5
+        block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_400", color_accent="*primary_600",
+        button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700",
+    )  # fmt: skip
     try:
         _, address, _ = page.launch(
             server_name=host, server_port=port, inbrowser=browser, prevent_thread_lock=True, share=False, quiet=True,

@@ -12,6 +12,7 @@ import chromium
 import pytest
 import torch
 from chromium import PHONE, resize, texts, wait_for
+from looks import faint
 
 from didi_core.device import Machine
 from didi_core.web.drawing import Asked, Limits, watch
@@ -156,6 +157,7 @@ def test_the_page_fits_a_phone(served: Served, dark: bool) -> None:
         first, second = (driver.find_element("css selector", f"#toy-{side}").rect for side in ("first", "second"))
         assert first["y"] + first["height"] <= second["y"], "one under the other"
         assert driver.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
+        assert faint(driver) == []
         resize(driver, chromium.LAPTOP)
         first, second = (driver.find_element("css selector", f"#toy-{side}").rect for side in ("first", "second"))
         assert first["y"] == second["y"], "side by side"
