@@ -237,9 +237,14 @@ def current() -> Processes:
     return _current
 
 
+def by_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return all(name in os.environ for name in STARTED_BY)
+
+
 def several() -> bool:
     """Whether torchrun started more than one process."""
-    return all(name in os.environ for name in STARTED_BY) and int(os.environ["WORLD_SIZE"]) > 1
+    return by_torchrun() and int(os.environ["WORLD_SIZE"]) > 1
 
 
 @contextlib.contextmanager

@@ -2,18 +2,26 @@
 
 So does SIGUSR2, where whoever started the job listens to it, as submitit does to put a job back into Slurm's queue. It
 is handed on after the checkpoint.
+
+A scheduler sends its signal to every process of a job, and torchrun hands on what it gets: so a process may be told
+twice. Under torchrun, what comes within seconds of a signal is no second one.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from didi_core.processes import by_torchrun
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 HANDED_ON = signal.SIGUSR2
+REPEATED = 10.0  # seconds in which torchrun has handed on what has reached its processes too
+_taken = float("-inf")  # when a signal was taken last
 
 
 @contextmanager
@@ -30,7 +38,9 @@ def stopping() -> Iterator[Callable[[], bool]]:
     def note(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
             interrupt(number, frame)
-        asked.set()
+        else:
+            _take()
+            asked.set()
 
     handed: list[int] = []
 
@@ -65,4 +75,13 @@ def end_like_ctrl_c() -> None:
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Handler of these signals elsewhere: the command ends as after Ctrl-C."""
     del frame
-    raise KeyboardInterrupt(signal.Signals(number).name)
+    if _take():
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _take() -> bool:
+    """Whether a signal is a new one."""
+    global _taken
+    new = not by_torchrun() or time.monotonic() - _taken > REPEATED
+    _taken = time.monotonic() if new else _taken
+    return new

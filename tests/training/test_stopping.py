@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from didi_core.cli import INTERRUPTED, main
+from didi_core.processes import STARTED_BY
+from didi_core.training import stopping as module
 from didi_core.training.engine import Engine
-from didi_core.training.stopping import SIGNALS, stopping
+from didi_core.training.stopping import REPEATED, SIGNALS, end_like_ctrl_c, stopping
 
 TOY = ["pretrain", "domain=toy", "model=micro", "training.batch_size=8", "validation_batches=1", "training.steps=4"]
 
@@ -40,6 +42,32 @@ def test_the_first_signal_is_noted_and_the_second_interrupts(number: signal.Sign
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_torchrun_hands_on_is_no_second_signal(
+    number: signal.Signals, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm sends its signal to torchrun and to the processes that it has started, and torchrun sends it to them."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(module, "_taken", float("-inf"))
+    for name in STARTED_BY:
+        monkeypatch.setenv(name, "1")
+    end_like_ctrl_c()
+    if training:
+        with stopping() as asked:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            assert asked()
+            now = REPEATED + 1
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)  # while the command says that it was interrupted
 
 
 @pytest.mark.parametrize("number", SIGNALS)
