@@ -7,7 +7,8 @@ import re
 import pytest
 
 from didi_core.commands import COMMANDS
-from didi_core.commands.explain import OF_PRETRAIN, comments_of, explained
+from didi_core.commands.explain import comments_of, explained
+from didi_core.commands.groups import OF_PRETRAIN
 from didi_core.config import config_folder
 
 FILES = sorted((config_folder() / "objective").glob("*.yaml"))
