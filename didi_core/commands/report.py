@@ -25,10 +25,10 @@ SCHEMA = "didi_core.runs/1"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CommonSettings):
-    """``configs/report.yaml``: run directories to compare, or the directory of a multirun with an ablation."""
+    """``configs/report.yaml``: run directories to compare, or directories of multiruns with an ablation."""
 
     compare: tuple[Path, ...] | None = None
-    ablation: Path | None = None
+    ablation: tuple[Path, ...] | None = None
     reference: str | None = None
     out: Path | None = None
 
@@ -38,6 +38,8 @@ class Settings(CommonSettings):
             raise InputError("give either compare=[<run>,<run>,...] or ablation=<directory of a multirun>.")
         if self.compare is not None and not self.compare:
             raise InputError("compare=[] is empty: give the run directories to compare.")
+        if self.ablation is not None and not self.ablation:
+            raise InputError("ablation=[] is empty: give the directory of a multirun, or of several.")
         if self.reference is not None and self.ablation is None:
             raise InputError(
                 f"reference={self.reference} is an objective of ablation=<directory of a multirun>: give that."
@@ -50,9 +52,7 @@ def spelled(words: Sequence[str]) -> list[str]:
         return list(words)
     named = [word for word in words[1:] if "=" not in word or Path(word).exists()]
     rest = [word for word in words[1:] if word not in named]
-    if words[0] == "compare":
-        return [f"compare={written(named)}", *rest]
-    return [f"ablation={written(name)}" for name in named] + rest
+    return [f"{words[0]}={written(named)}", *rest]
 
 
 def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, ...]) -> Path:

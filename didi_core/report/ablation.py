@@ -11,7 +11,8 @@ from didi_core.errors import InputError, unknown
 from didi_core.evaluation.intervals import Interval, over_runs
 from didi_core.evaluation.wording import figure, headed
 from didi_core.report.budget import CONTROL, Reading, costs, over_at_one_variety, over_same_seed
-from didi_core.report.runs import RunReport, check_domains, comparability, judges, read_run, shown
+from didi_core.report.runs import RunReport, check_domains, comparability, judges, read_run, short_names, shown
+from didi_core.report.settings_of_runs import by_settings
 from didi_core.report.side_tables import Table
 from didi_core.report.tables import estimate
 from didi_core.storage.run_dir import RECORD
@@ -40,7 +41,7 @@ OVER_SEEDS = "Mean over training seeds with Student's t 95 % interval; the teach
 
 @dataclass(frozen=True)
 class Ablation:
-    """Runs by the name of their objective, the numbers of steps of their students, and a run with the teacher's rows.
+    """Runs by their objective and the settings that are not all its runs', the numbers of steps of their students, and a run with the teacher's rows.
 
     A run whose sampler needs a scorer has no rows of the teacher.
     """
@@ -51,9 +52,7 @@ class Ablation:
 
     @classmethod
     def of(cls, runs: Sequence[RunReport]) -> Ablation:
-        found: dict[str, list[RunReport]] = {}
-        for run in runs:
-            found.setdefault(run.objective, []).append(run)
+        found = by_settings(runs)
         order = [name for name in ROWS if name in found] + sorted(found.keys() - ROWS.keys())
         rows = [row["method"]["steps"] for run in runs for row in run.table("student")]
         teacher = next((run for run in runs if run.table("teacher")), None)
@@ -114,7 +113,7 @@ def ablation(runs: Sequence[RunReport], reference: str | None = None) -> tuple[s
         if metric["better"] != "neither"
     ]
     tables += _beside(reference or CONTROL, found, quality, others) + costs(found.by_row)
-    notes = _seeds_notes(found.by_row) + comparability(runs, [run.path.name for run in runs])
+    notes = _seeds_notes(found.by_row) + comparability(runs, short_names([run.path for run in runs]))
     return _sentence(found, quality), notes, tables
 
 
@@ -122,7 +121,7 @@ def _comparable(runs: Sequence[RunReport], reference: str | None) -> Ablation:
     """The runs by objective. Raises InputError where they have no number in common, or none is of the reference."""
     check_domains(runs)
     if len(judged := judges(runs)) > 1:
-        one, other, *_ = (run.path.name for run in judged.values())
+        one, other, *_ = short_names([run.path for run in judged.values()])
         raise InputError(
             f"the judges of runs {one} and {other} differ, and qualities of two judges have no mean. Evaluate all runs "
             "with one judge, or give the runs of each judge a folder of their own."
@@ -184,21 +183,39 @@ def _beside(
     return [found.over_seeds(f"{label}, over {whose}", about, read, geometric=True) for label, read in ratios.items()]
 
 
-def read_ablation(folder: Path) -> tuple[list[RunReport], list[str]]:
-    """Read the runs of a multirun.
+def read_ablation(folders: Sequence[Path]) -> tuple[list[RunReport], list[str]]:
+    """Read the runs of one multirun or of several.
 
     Returns:
         the reports, and a note on runs without one.
 
     Raises:
-        InputError: no run has a report.
+        InputError: a folder is named twice, or holds no run with a report.
     """
-    runs = sorted((path for path in folder.glob("*") if (path / RECORD).is_file()), key=lambda p: (len(p.name), p.name))
-    done = [read_run(path) for path in runs if (path / "report.json").is_file()]
-    if not done:
-        raise InputError(f"ablation={folder} holds no run with a report.json: give the directory of a multirun.")
-    missing = [path.name for path in runs if not (path / "report.json").is_file()]
-    return done, [f"Without a report, left out: runs {', '.join(missing)}."] if missing else []
+    places = [folder.resolve() for folder in folders]
+    if twice := [folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
+        raise InputError(f"ablation=[...] names {twice[0]} more than once. Name each directory once.")
+    done: list[RunReport] = []
+    missing: list[Path] = []
+    for folder in folders:
+        found = (path for path in folder.glob("*") if (path / RECORD).is_file())
+        runs = sorted(found, key=lambda path: (len(path.name), path.name))
+        with_report = [path for path in runs if (path / "report.json").is_file()]
+        if not with_report:
+            raise InputError(f"ablation={folder} holds no run with a report.json: {_instead(folder)}.")
+        done += map(read_run, with_report)
+        missing += [path for path in runs if path not in with_report]
+    return done, [f"Without a report, left out: runs {', '.join(short_names(missing))}."] if missing else []
+
+
+def _instead(folder: Path) -> str:
+    """What to give in place of a folder that holds no run."""
+    if (folder / RECORD).is_file():
+        return "it is a single run. Give the directory of a multirun, or set single runs side by side: report compare"
+    inner = sorted({path.parent.parent for path in folder.glob("*/*/report.json")})
+    if inner:
+        return f"give the directories of the multiruns in it, ablation=[{','.join(map(str, inner))}]"
+    return "give the directory of a multirun"
 
 
 def _at(run: RunReport, model: str, steps: int) -> Mapping[str, Any] | None:
@@ -276,6 +293,9 @@ def _sentence(found: Ablation, quality: Mapping[str, Any]) -> str:
 def _seeds_notes(by_row: Mapping[str, Sequence[RunReport]]) -> list[str]:
     few = sorted(ROWS.get(name, name) for name, runs in by_row.items() if len(runs) < 3)
     notes = [f"Fewer than three seeds: {', '.join(few)}."] if few else []
+    seeds = {name: [run.config.get("seed") for run in runs] for name, runs in by_row.items()}
+    twice = sorted(ROWS.get(name, name) for name, found in seeds.items() if len(set(found)) < len(found))
+    notes += [f"A seed is there more than once, and counts as often: {', '.join(twice)}."] if twice else []
     if not by_row.keys() & ROWS.keys():
         return notes
     missing = [label for name, label in ROWS.items() if name not in by_row]

@@ -117,7 +117,7 @@ def side_by_side(runs: Sequence[RunReport]) -> tuple[str, list[str], list[Table]
     check_domains(runs)
     quality = runs[0].report["metrics"][0]
     entropy = runs[0].report["metrics"][1]
-    names = _short_names([run.path for run in runs])
+    names = _named(runs)
     cells = []
     for run, name in zip(runs, names, strict=True):
         for row in run.table():
@@ -218,7 +218,16 @@ def comparability(runs: Sequence[RunReport], names: Sequence[str]) -> list[str]:
     return notes
 
 
-def _short_names(paths: Sequence[Path]) -> list[str]:
+def _named(runs: Sequence[RunReport]) -> list[str]:
+    """What a comparison calls each run: its path, and its objective where the runs have several and paths name none."""
+    names = short_names([run.path for run in runs])
+    if len({run.objective for run in runs}) < 2:
+        return names
+    return [name if run.objective in name else f"{name} ({run.objective})" for name, run in zip(names, runs, strict=True)]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The last part of each path, or whole paths where two end alike."""
     names = [path.resolve().name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 

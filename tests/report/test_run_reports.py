@@ -79,7 +79,7 @@ def test_ablation_takes_means_over_seeds_and_compares_the_order(tmp_path: Path) 
     guided.write_text(json.dumps({**report, **kept}))
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "run.json").write_text("{}")
-    runs, told = read_ablation(tmp_path)
+    runs, told = read_ablation([tmp_path])
     assert told == ["Without a report, left out: runs 7."]
     said, notes, tables = ablation(runs)
     sampled = tables[0]
@@ -104,14 +104,14 @@ def test_a_seed_whose_sweep_did_not_reach_the_entropy_is_counted_out(tmp_path: P
         report = json.loads((folder / "report.json").read_text())
         report["matched"][0]["status"] = "reached" if seed else "not reached"
         (folder / "report.json").write_text(json.dumps(report))
-    tables = ablation(read_ablation(tmp_path)[0])[2]
+    tables = ablation(read_ablation([tmp_path])[0])[2]
     assert tables[1].cells[1] == ("didi", "3", "20.5 [20.5, 20.5] (2 of 3)")
 
 
 def test_seeds_of_one_objective_are_a_claim_without_published_rows(tmp_path: Path) -> None:
     for seed in range(3):
         write(tmp_path / f"{seed}", "didi", 20.0 + seed, seed=seed)
-    said, notes, tables = ablation(read_ablation(tmp_path)[0])
+    said, notes, tables = ablation(read_ablation([tmp_path])[0])
     assert said == "At 8 steps the best ppl, as sampled, is that of 'didi' (21.0)." and notes == []
     assert tables[0].headers == ("", "seeds", "8 steps")
 
@@ -130,12 +130,12 @@ def test_an_order_is_compared_only_with_what_was_published(tmp_path: Path) -> No
     """At four steps nothing was, and two of the rows at sixteen were published with one value."""
     for name, quality in (("ablation_plain", 20.0), ("ablation_decomposed", 30.0)):
         changed(write(tmp_path / "4" / name, name, quality), 4)
-    said, _, tables = ablation(read_ablation(tmp_path / "4")[0])
+    said, _, tables = ablation(read_ablation([tmp_path / "4"])[0])
     assert said == "At 4 steps the best ppl, as sampled, is that of 'none of it' (20.0)."
     assert tables[0].headers == ("", "seeds", "4 steps") and "Published" not in tables[0].about
     for name, quality in (("ablation_density", 20.0), ("ablation_regularised", 19.0), ("mine", 1.0)):
         changed(write(tmp_path / "16" / name, name, quality), 16)
-    said, _, _ = ablation(read_ablation(tmp_path / "16")[0])
+    said, _, _ = ablation(read_ablation([tmp_path / "16"])[0])
     assert said.endswith("is that of 'mine' (1.00); the rows published are in the published order.")
 
 
@@ -199,14 +199,81 @@ def test_the_command_writes_all_three(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(InputError, match="either compare"):
         Settings()
     with pytest.raises(InputError, match="no run with a report"):
-        read_ablation(tmp_path / "out")
+        read_ablation([tmp_path / "out"])
+
+
+def test_runs_of_several_objectives_are_named_with_them(tmp_path: Path) -> None:
+    runs = [read_run(write(tmp_path / str(i), name)) for i, name in enumerate(("mine", "didi", ""))]
+    _, _, (table,) = side_by_side(runs)
+    assert [line[0] for line in table.cells[::2]] == ["0 (mine)", "1 (didi)", "2"]
+
+
+def configured(folder: Path, seed: int, quality: float, **config: object) -> Path:
+    """A run of didi with further settings."""
+    path = write(folder, "didi", quality, seed=seed) / "run.json"
+    objective = {"name": "didi", **config.pop("objective", {})}  # type: ignore[dict-item]
+    path.write_text(json.dumps({"config": {"seed": seed, "objective": objective, **config}}))
+    return folder
+
+
+SCORER, PAIRS = {"kind": "scorer", "weight": 1.0}, {"kind": "pairs", "weight": 1.0, "clip": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rows"),
+    [
+        ({"training": {"lr": 0.1}}, {"training": {"lr": 0.2}}, ["didi training.lr=0.1", "didi training.lr=0.2"]),
+        (
+            {"objective": {"reward": [SCORER]}}, {"objective": {"reward": [SCORER, PAIRS]}},
+            ["didi objective.reward=[scorer,pairs]", "didi objective.reward=[scorer]"],
+        ),
+        (
+            {"objective": {"reward": [SCORER]}}, {"objective": {"reward": [{**SCORER, "weight": 0.5}]}},
+            ["didi objective.reward[0].weight=0.5", "didi objective.reward[0].weight=1.0"],
+        ),
+        ({"student": {"noise": 0}}, {"student": {"noise": 8}}, ["didi student.noise=0", "didi student.noise=8"]),
+        ({"adapter": None}, {"adapter": {"kind": "lora", "rank": 4}}, ["didi adapter.kind=lora adapter.rank=4", "didi adapter=null"]),
+        ({"training": {"log_every": 1}}, {"training": {"log_every": 2}}, ["didi"]),
+        ({"device": "cpu", "run_dir": "a"}, {"device": "cuda", "run_dir": "b"}, ["didi"]),
+    ],
+)  # fmt: skip
+def test_other_settings_of_one_objective_are_no_seeds_of_it(
+    one: dict[str, object], other: dict[str, object], rows: list[str], tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        configured(tmp_path / f"one_{seed}", seed, 10.0, **one)
+        configured(tmp_path / f"other_{seed}", seed, 20.0, **other)
+    _, notes, tables = ablation(read_ablation([tmp_path])[0])
+    assert [row[0] for row in tables[0].cells if row[0] != "teacher"] == rows
+    assert any("A seed is there more than once" in note for note in notes) == (len(rows) == 1)
+
+
+def test_an_ablation_reads_several_multiruns(tmp_path: Path) -> None:
+    for folder, name in (("a", "mine"), ("b", "didi")):
+        for seed in range(2):
+            write(tmp_path / folder / str(seed), name, seed=seed)
+    (tmp_path / "b/1/report.json").unlink()
+    runs, notes = read_ablation([tmp_path / "a", tmp_path / "b"])
+    assert [run.objective for run in runs] == ["mine", "mine", "didi"]
+    assert notes == ["Without a report, left out: runs 1."]
+    assert [row[:2] for row in ablation(runs)[2][0].cells[1:]] == [("didi", "1"), ("mine", "2")]
+
+
+def test_a_folder_that_is_no_multirun_is_told_what_to_give(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "0")
+    with pytest.raises(InputError, match=r"holds no run.*give the directories of the multiruns in it, ablation=\[.*/a\]"):
+        read_ablation([tmp_path])
+    with pytest.raises(InputError, match="it is a single run.*report compare"):
+        read_ablation([tmp_path / "a" / "0"])
+    with pytest.raises(InputError, match="names .*/a more than once"):
+        read_ablation([tmp_path / "a", tmp_path / "x" / ".." / "a"])
 
 
 def test_runs_may_follow_the_word_compare(tmp_path: Path) -> None:
     (tmp_path / "seed=1").mkdir()
     assert spelled(["compare", f"{tmp_path}/seed=1"]) == [f"compare=['{tmp_path}/seed=1']"]
     assert spelled(["compare", "a run", "it's", "out=x"]) == ["compare=['a run','it\\'s']", "out=x"]
-    assert spelled(["ablation", "runs"]) == ["ablation=runs"]
+    assert spelled(["ablation", "runs", "more"]) == ["ablation=[runs,more]"]
     assert spelled(["compare=[a,b]"]) == ["compare=[a,b]"]
 
 
@@ -214,7 +281,7 @@ def test_runs_may_follow_the_word_compare(tmp_path: Path) -> None:
     ("words", "told"),
     [
         (["compare"], r"compare=\[\] is empty: give the run directories"),
-        (["ablation"], "give either compare="),
+        (["ablation"], r"ablation=\[\] is empty: give the directory"),
         (["compare", "it's", "there"], "it's"),
         (["sideways"], "'sideways' is not a setting: write key=value"),
         (["compare=[a,b]", "reference=didi"], "reference=didi is an objective of ablation="),
@@ -233,7 +300,7 @@ def test_objectives_stand_beside_the_control_and_have_a_cost(tmp_path: Path) -> 
             record = json.loads((run / "run.json").read_text())
             (run / "run.json").write_text(json.dumps(record | {"updates": 80}))
             (run / "metrics.jsonl").write_text(json.dumps({"step": 80, "seconds": seconds}) + "\n")
-    runs, _ = read_ablation(tmp_path)
+    runs, _ = read_ablation([tmp_path])
     _, _, tables = ablation(runs)
     (beside,) = [table for table in tables if table.title.startswith("Ppl at matched entropy, over the control")]
     rows = {row[0]: row[1:] for row in beside.cells}
@@ -252,13 +319,13 @@ def test_objectives_stand_beside_any_of_them(tmp_path: Path) -> None:
     for seed, base in enumerate((10.0, 20.0, 40.0)):
         for name, factor in (("cross_entropy", 1.0), ("didi", 2.0), ("mine", 0.5)):
             write(tmp_path / f"{name}_{seed}", name, factor * base - 0.5, seed=seed)
-    run(Settings(ablation=tmp_path, reference="didi", out=tmp_path / "out"), {}, ("report",))
+    run(Settings(ablation=(tmp_path,), reference="didi", out=tmp_path / "out"), {}, ("report",))
     tables = json.loads((tmp_path / "out" / "runs.json").read_text())["tables"]
     assert not [table for table in tables if "the control" in table["title"]]
     (beside,) = [table for table in tables if table["title"] == "Ppl at matched entropy, over didi's"]
     assert ["mine", "3", "0.250 [0.250, 0.250]"] in beside["cells"] and "didi of the same seed" in beside["about"]
     with pytest.raises(InputError, match="unknown objective 'dido'.*Did you mean 'didi'"):
-        run(Settings(ablation=tmp_path, reference="dido", out=tmp_path / "out"), {}, ("report",))
+        run(Settings(ablation=(tmp_path,), reference="dido", out=tmp_path / "out"), {}, ("report",))
 
 
 @pytest.mark.parametrize(
@@ -276,6 +343,6 @@ def test_objectives_are_compared_at_one_variety(tmp_path: Path, ours: tuple[floa
             {**row, "values": {**row["values"], "ppl": interval(2 ** (power * v)), "mix": interval(v)}} for v in sweep
         ] + [{"model": "held-out", "kind": "data", "values": {"mix": interval(2.0)}}]
         path.write_text(json.dumps({**report, "variety": {"name": "mix", "label": "mix"}}))
-    _, _, tables = ablation(read_ablation(tmp_path)[0], "didi")
+    _, _, tables = ablation(read_ablation([tmp_path])[0], "didi")
     (beside,) = [table for table in tables if table.title == "Ppl at matched mix, over didi's"]
     assert beside.cells[-1] == ("mine", "1", told)
