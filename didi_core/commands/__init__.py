@@ -97,7 +97,7 @@ COMMANDS = {
         Command(
             "new-plugin",
             "a plugin of your own to start from: one new idea in a distribution that runs",
-            "NAME [--kind domain|law|grid|sampler|reward|text_reward|objective|metric|tracker]",
+            "NAME [--kind domain|law|grid|sampler|reward|text_reward|objective|metric|tracker] [out=FOLDER]",
             False,
             "new_plugin",
         ),

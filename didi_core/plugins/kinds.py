@@ -5,6 +5,7 @@ A new kind needs a hook in ``hookspecs`` and a row here.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 from didi_core.catalogue import Catalogue
+from didi_core.config import build
 from didi_core.diffusion.grids import GRIDS, Grid
 from didi_core.diffusion.laws import LAWS, Law
 from didi_core.errors import InputError, one_line
@@ -64,7 +66,25 @@ def settings_class(protocol: type, thing: Any) -> str:
     """The fault of an offered class whose instances the core makes from settings; '' if there is none."""
     if not isinstance(thing, type) or not hasattr(thing, "__dataclass_fields__"):
         return "is not a dataclass: give the class itself, made with @dataclass(frozen=True)"
-    return _lacking(protocol, thing)
+    return _lacking(protocol, thing) or _unmakeable(thing)
+
+
+def _unmakeable(settings: type) -> str:
+    """Why the core cannot make an instance: it makes one of every plugin's settings, also for runs without them."""
+    if unwritten := sorted(getattr(settings, "__abstractmethods__", ())):
+        return f"leaves out {', '.join(unwritten)}: write {'it' if len(unwritten) == 1 else 'them'}"
+    try:
+        typing.get_type_hints(settings)
+    except (NameError, TypeError) as error:
+        return f"has a field whose annotation cannot be read ({error}): import what it names"
+    try:
+        build(settings, {})
+    except InputError:  # a key without a default, or values that only go together with others
+        return ""
+    except Exception as error:  # whatever a plugin's own check of its values raises
+        raised = f"{type(error).__name__}: {error}".rstrip(": ")
+        return f"cannot be made from its defaults ({raised}): refuse values with InputError of didi_core.errors"
+    return ""
 
 
 def reward(protocol: type, thing: Any) -> str:

@@ -41,7 +41,7 @@ OVER_SEEDS = "Mean over training seeds with Student's t 95 % interval; the teach
 
 @dataclass(frozen=True)
 class Ablation:
-    """Runs by their objective and the settings that are not all its runs', the numbers of steps of their students, and a run with the teacher's rows.
+    """Runs by objective and settings, the numbers of steps of their students, and a run with the teacher's rows.
 
     A run whose sampler needs a scorer has no rows of the teacher.
     """

@@ -223,7 +223,8 @@ def _named(runs: Sequence[RunReport]) -> list[str]:
     names = short_names([run.path for run in runs])
     if len({run.objective for run in runs}) < 2:
         return names
-    return [name if run.objective in name else f"{name} ({run.objective})" for name, run in zip(names, runs, strict=True)]
+    pairs = zip(names, (run.objective for run in runs), strict=True)
+    return [name if objective in name else f"{name} ({objective})" for name, objective in pairs]
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -193,6 +193,9 @@ def _check_loss(what: str, learner: Learner, ask: Callable[[], Terms], others: S
         learner.network.train()
         terms.append(ask())
         learner.network.eval()
+    for made in terms:
+        kind = type(made).__name__
+        promise(isinstance(made, Terms), f"{what} returned {kind}: return Terms(loss, {{name: number}}).")
     loss, again = (made.loss for made in terms)
     promise(loss.ndim == 0, f"{what} gave a loss of shape {tuple(loss.shape)}: it must be one number.")
     values = float(loss.detach()), float(again.detach())

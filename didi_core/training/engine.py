@@ -14,7 +14,15 @@ import torch
 from didi_core.errors import InputError
 from didi_core.run import Run
 from didi_core.streams import seeded
-from didi_core.training.objective import Learner, Objective, Scalars, Slice, Validated, check_finite
+from didi_core.training.objective import (
+    Learner,
+    Objective,
+    Scalars,
+    Slice,
+    Validated,
+    check_finite,
+    checked_terms,
+)
 from didi_core.training.optimiser import apply_gradients
 from didi_core.training.parallel import Parallel, Replicated
 from didi_core.training.recomputing import recomputing
@@ -214,7 +222,7 @@ class Engine:
         """Add the gradients of one slice to the learner's."""
         with self.parallel.phase(learner.network):
             with self._layers(slice, learner.name, slice.update), self.run.autocast(), torch.enable_grad():
-                terms = self.objective.loss(learner.name, batch, slice)
+                terms = checked_terms(self.objective.loss(learner.name, batch, slice), learner.name)
             (terms.loss / self.training.accumulate).backward()
         return terms.scalars
 

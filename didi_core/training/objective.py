@@ -67,6 +67,26 @@ class Terms:
         return on_host(self.measured)
 
 
+def checked_terms(terms: Any, learner: str) -> Terms:
+    """What an objective's ``loss`` returned, if it can be minimised.
+
+    Raises:
+        InputError: it is not ``Terms``, its loss is not one number, or no parameter has an influence on it.
+    """
+    said = f"the objective's loss({learner!r}, ...) returned"
+    if not isinstance(terms, Terms):
+        raise InputError(f"{said} {type(terms).__name__}: return Terms(loss, {{name: number}}) of training.objective.")
+    if not isinstance(terms.loss, Tensor) or terms.loss.numel() != 1:
+        found = tuple(terms.loss.shape) if isinstance(terms.loss, Tensor) else terms.loss
+        raise InputError(f"{said} a loss of {found}: it must be one number, a tensor of shape (), such as a mean.")
+    if not terms.loss.requires_grad:
+        raise InputError(
+            f"{said} a loss without a gradient: compute it from the network {learner!r}, outside torch.no_grad() and "
+            "without detach()."
+        )
+    return terms
+
+
 def on_host(scalars: Mapping[str, float | Tensor]) -> dict[str, float]:
     """Scalars as numbers; tensors are fetched together, so that the host waits for the device once."""
     found = {name: value.detach().double() for name, value in scalars.items() if isinstance(value, Tensor)}

@@ -19,6 +19,7 @@ from didi_core import hookspecs
 from didi_core.diffusion.laws import BUILT_IN, LAWS, Iid
 from didi_core.errors import InputError
 from didi_core.hookspecs import hookimpl
+from didi_core.objectives.base import ObjectiveSettings
 from didi_core.objectives.nelbo import Nelbo
 from didi_core.plugins import discovery as plugins
 from didi_core.plugins.checks import HOOKS
@@ -118,9 +119,27 @@ class Needy:
     def sample(self, request: SampleRequest) -> None: ...
 
 
+def of_objective(annotation: object, name: str = "power", default: object = 1.0, **members: object) -> types.ModuleType:
+    """A plugin with an objective that has one field."""
+    body = {"__annotations__": {name: annotation}, name: default, "prepare": lambda self, materials: None, **members}
+    kept = {key: value for key, value in body.items() if value is not None}
+    return module(didi_register_objectives=lambda: {"o": dataclass(frozen=True, kw_only=True)(_made(kept))})
+
+
+def _made(body: dict[str, object]) -> type:
+    return type("Odd", (ObjectiveSettings,), body)
+
+
+def _refusing(settings: object) -> None:
+    raise ValueError("power is odd")
+
+
 @pytest.mark.parametrize(
     ("plugin", "told"),
     [
+        (of_objective(float, prepare=None), "'o', which leaves out prepare: write it"),
+        (of_objective("Nothing"), "'o', which has a field whose annotation cannot be read .name 'Nothing' is not def"),
+        (of_objective(float, __post_init__=_refusing), "cannot be made from its defaults .ValueError: power is odd"),
         (module(didi_on_step=lambda steps: None), "didi_on_step asks for steps, which it is not given: its arguments"),
         (module(didi_register_domains=lambda: ["dna"]), r"_domains returned \['dna'\]: it must return a mapping"),
         (module(didi_register_domains=lambda: {"dna": 3}), "offers 'dna', which cannot be called: 3"),

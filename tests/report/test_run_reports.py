@@ -232,7 +232,10 @@ SCORER, PAIRS = {"kind": "scorer", "weight": 1.0}, {"kind": "pairs", "weight": 1
             ["didi objective.reward[0].weight=0.5", "didi objective.reward[0].weight=1.0"],
         ),
         ({"student": {"noise": 0}}, {"student": {"noise": 8}}, ["didi student.noise=0", "didi student.noise=8"]),
-        ({"adapter": None}, {"adapter": {"kind": "lora", "rank": 4}}, ["didi adapter.kind=lora adapter.rank=4", "didi adapter=null"]),
+        (
+            {"adapter": None}, {"adapter": {"kind": "lora", "rank": 4}},
+            ["didi adapter.kind=lora adapter.rank=4", "didi adapter=null"],
+        ),
         ({"training": {"log_every": 1}}, {"training": {"log_every": 2}}, ["didi"]),
         ({"device": "cpu", "run_dir": "a"}, {"device": "cuda", "run_dir": "b"}, ["didi"]),
     ],
@@ -261,7 +264,7 @@ def test_an_ablation_reads_several_multiruns(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_multirun_is_told_what_to_give(tmp_path: Path) -> None:
     write(tmp_path / "a" / "0")
-    with pytest.raises(InputError, match=r"holds no run.*give the directories of the multiruns in it, ablation=\[.*/a\]"):
+    with pytest.raises(InputError, match=r"holds no run.*give the directories of the multiruns in it, .*/a\]"):
         read_ablation([tmp_path])
     with pytest.raises(InputError, match="it is a single run.*report compare"):
         read_ablation([tmp_path / "a" / "0"])

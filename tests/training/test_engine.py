@@ -203,6 +203,24 @@ def _without_critic(loss: Any, line: Line, *arguments: Any) -> Terms:
     return terms
 
 
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (torch.ones((), requires_grad=True), r"loss\('line', ...\) returned Tensor: return Terms\(loss"),
+        (None, "returned NoneType: return Terms"),
+        (Terms(torch.ones(3, requires_grad=True)), r"a loss of \(3,\): it must be one number"),
+        (Terms(0.5), "a loss of 0.5: it must be one number"),  # type: ignore[arg-type]
+        (Terms(torch.ones(())), "a loss without a gradient: compute it from the network 'line', outside"),
+    ],
+    ids=["bare tensor", "nothing", "one a sample", "a number", "detached"],
+)
+def test_a_loss_that_cannot_be_minimised_is_refused(returned: Any, told: str) -> None:
+    line = Line(TRAINING, critic=None)
+    line.loss = lambda *arguments: returned  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=told):
+        engine(line).step(0)
+
+
 def test_scalars_of_a_step() -> None:
     keeper = Memory()
     engine(Line(TRAINING), keeper=keeper).train()
