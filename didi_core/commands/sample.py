@@ -51,6 +51,7 @@ PARTS = "parts"  # folder of finished batches in a run directory, until the file
 class Settings(CommonSettings, CompileSettings, SamplerSettings):
     """``configs/sample.yaml``: the keys of the sampler, and those of the command.
 
+    run: the model; None, or ``bundled``, for the one that ``domain`` carries.
     law, grid: ``auto`` stands for those with which the model was trained, by its card.
     conditioning: keys of the model's domain (``configs/conditioning``), written without ``conditioning.``.
     """
@@ -70,8 +71,8 @@ class Settings(CommonSettings, CompileSettings, SamplerSettings):
 
     def __post_init__(self) -> None:
         CommonSettings.__post_init__(self)
-        if self.run is None:
-            raise InputError("run is missing: give run=<run directory>, or run=bundled domain=<name>.")
+        if self.run is None and self.domain is None:
+            raise InputError("run is missing: give run=<run directory>, or domain=<name> for the model that it carries.")
         at_least(1, num=self.num, batch_size=self.batch_size)
         if self.length is not None and self.template is not None:
             raise InputError("length and template exclude each other: the template fixes the length. Leave one out.")
@@ -101,9 +102,9 @@ class Source:
     def open(cls, settings: Settings) -> Source:
         """Load the model of ``run``."""
         current().check_device(Machine.of(settings.device, settings.precision).device)
-        if str(settings.run) == BUNDLED and not Path(BUNDLED).exists():
+        if settings.run is None or (str(settings.run) == BUNDLED and not Path(BUNDLED).exists()):
             return cls._bundled(settings)
-        return cls._of_folder(model_folder(settings.run or Path()), settings)
+        return cls._of_folder(model_folder(settings.run), settings)
 
     @classmethod
     def of_networks(

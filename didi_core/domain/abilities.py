@@ -12,7 +12,7 @@ ability                      what the core does with it
 ``HasTrainingSet``           reports warn where a reference holds training data
 ``HasReferenceStatistics``   reports compare with statistics where the held-out data themselves cannot be shipped
 ``HasSampleCache``           ``distill`` takes samples of the bundled teacher from there and draws none
-``HasBundledStudent``        ``sample run=bundled`` writes with it, where else it would with the bundled teacher
+``HasBundledStudent``        ``sample`` without a run writes with it, where else it would with the bundled teacher
 ``GroupsLetters``            ``demo`` and the films of reports colour letters by these groups
 ``HasTokenizer``             ``push`` puts a tokenizer of transformers beside the model
 ``ReportsData``              commands say what became of the user's data, on screen, in run.json and in card.json

@@ -1,8 +1,9 @@
 """D-MMD, moment matching for discrete diffusion (arXiv 2603.20155): the log-ratio at a state shortly after z_t.
 
 The times t and s < t lie close together. z_t comes from data, the student completes it to x, and z_s is drawn from the
-bridge q(z_s | z_t, x): a masked position is revealed with probability (t - s) / t. A divergence also pulls the fake
-denoiser towards the teacher, which stabilises it.
+bridge q(z_s | z_t, x): a masked position is revealed with probability (alpha_s - alpha_t) / (1 - alpha_t), which is
+(t - s) / t on the log-linear schedule. A divergence also pulls the fake denoiser towards the teacher, which stabilises
+it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from didi_core.diffusion.divergences import forward_kl
 from didi_core.diffusion.heads import token_statistics
-from didi_core.diffusion.masking import mean_or_zero
+from didi_core.diffusion.masking import mean_or_zero, reveal_probability
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import at_least, positive
 from didi_core.objectives.anchor import AnchorSettings
@@ -68,7 +69,8 @@ class DmmdObjective(RatioObjective):
     def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
         assert batch.time is not None, "states from data have times"
         span = torch.rand(len(batch.x), generator=stream, device=stream.device).to(batch.x.device) / self.rules.calls
-        revealed = (span / batch.time).clamp_max(1)[:, None]
+        alphas = map(self.states.schedule.alpha, (batch.time, (batch.time - span).clamp_min(0)))
+        revealed = reveal_probability(*alphas)[:, None]
         keys = torch.rand(batch.x.shape, generator=stream, device=stream.device).to(batch.x.device)
         hidden = batch.masked & (keys >= revealed)
         last = keys.masked_fill(~batch.masked, -1).argmax(1, keepdim=True)  # one mask stays where there was any

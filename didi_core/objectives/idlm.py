@@ -8,11 +8,11 @@ The defaults are those of the released code: states from corrupted data, soft ta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from didi_core.diffusion.schedules import schedule
@@ -33,7 +33,8 @@ class Idlm(ObjectiveSettings):
     states: corrupted sequences to start from; not used with ``rollout``.
     rollout: start from the student's own states instead.
     soft_targets: the fake denoiser learns from the student's distribution instead of a draw from it.
-    inverse_time: weight 1/t', at most ``weight_clip``; otherwise all times have the same weight.
+    inverse_time: the NELBO's weight: 1/t', at most ``weight_clip``, for the sum over the hidden positions, divided by
+        the number of free ones. Otherwise the mean over the hidden positions counts equally at all times.
     low: smallest t'. clip: bound of the log-ratio.
     """
 
@@ -75,13 +76,28 @@ class IdlmObjective(RatioObjective):
     def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
         times = self.rules.low + (1 - self.rules.low) * torch.rand(len(batch.x), generator=stream, device=stream.device)
         noised = corrupt(batch.x, 1 - times, self.fake.vocabulary, stream)
-        weight = (1 / times).clamp_max(self.rules.weight_clip) if self.rules.inverse_time else torch.ones_like(times)
-        return Renoised(noised.zt, noised.masked, weight.to(batch.x.device))
+        found = Renoised(noised.zt, noised.masked, torch.ones_like(times).to(batch.x.device), times.to(batch.x.device))
+        if not self.rules.inverse_time:
+            return found
+        written = (found.masked & batch.masked).sum(1)  # what the mean over positions divides by
+        return replace(found, weight=self.rates(found) * written / self.free(batch))
+
+    def rates(self, noised: Renoised) -> Float[Tensor, "B"]:
+        """1/t' of each row, clipped."""
+        assert noised.time is not None, "re-noised at a time"
+        return (1 / noised.time).clamp_max(self.rules.weight_clip)
+
+    def free(self, batch: Completion) -> Int[Tensor, "B"]:
+        """Number of positions of each row that may be masked."""
+        return self.fake.vocabulary.maskable(batch.x).sum(1)
 
     def fake_loss(self, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
-        if self.rules.soft_targets:
-            return followed(self.fake, self.materials.student, batch, noised)
-        return drawn_nll(self.fake, batch, noised)
+        if not self.rules.soft_targets:
+            return drawn_nll(self.fake, batch, noised)
+        losses, rows = followed(self.fake, self.materials.student, batch, noised)
+        if not self.rules.inverse_time:
+            return losses.mean()
+        return (losses * self.rates(noised)[rows]).sum() / self.free(batch).sum()
 
     def record(self) -> Mapping[str, Any]:
         rollout = self.rules.rollout

@@ -3,7 +3,7 @@
 The student completes a state in one call. The completion is re-noised, and there the teacher is compared, token by
 token, with a "fake" denoiser that is trained on the student's completions:
 
-    minimise  - E[ w(t') * sum_l sum_a p_l(a) (log p_teacher(a | x_t') - log p_fake(a | x_t')) ]
+    minimise  - E[ w(t') * mean_l sum_a p_l(a) (log p_teacher(a | x_t') - log p_fake(a | x_t')) ]
 
 over the positions l that the student wrote and x_t' hides. The ratio is a constant for the gradient. Every token of the
 vocabulary counts with its probability, so one update carries as much signal as hundreds of sequence rewards.
@@ -51,11 +51,16 @@ class Completion:
 
 @dataclass(frozen=True)
 class Renoised:
-    """A re-noised completion, where it is masked, and the weight w(t') of each row."""
+    """A re-noised completion and where it is masked.
+
+    weight: w of each row, by which the mean over its positions counts.
+    time: t' of each row, where it has one.
+    """
 
     zt: Int[Tensor, "B L"]
     masked: Bool[Tensor, "B L"]
     weight: Float[Tensor, "B"]
+    time: Float[Tensor, "B"] | None = None
 
 
 @dataclass
@@ -111,10 +116,15 @@ def completed(student: Denoiser, state: State, stream: torch.Generator) -> Compl
     return Completion(state.xt, state.masked, hidden, x, state.time)
 
 
-def followed(fake: Denoiser, student: Denoiser, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
+def followed(
+    fake: Denoiser, student: Denoiser, batch: Completion, noised: Renoised
+) -> tuple[Float[Tensor, "N"], Int[Tensor, "N"]]:
     """Cross-entropy of the fake denoiser with the student's distribution as its target, up to the student's entropy.
 
     At positions that the student did not write, the target is the token that stands there.
+
+    Returns:
+        the loss at each of the N masked positions, and the row of each.
     """
     both = noised.masked & batch.masked
     states = fake.trunk(noised.zt)
@@ -128,7 +138,7 @@ def followed(fake: Denoiser, student: Denoiser, batch: Completion, noised: Renoi
     ).divergence
     rest = noised.masked & ~batch.masked
     hard = -token_statistics(fake, states[rest], batch.x[rest][:, None]).log_p.squeeze(1)
-    return torch.cat([soft, hard]).mean()
+    return torch.cat([soft, hard]), torch.cat([part.nonzero()[:, 0] for part in (both, rest)])
 
 
 def drawn_nll(fake: Denoiser, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:

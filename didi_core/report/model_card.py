@@ -207,9 +207,11 @@ def _data(model: Published) -> list[str]:
 
 
 def _own_samples(model: Published) -> str:
-    """A sentence on training on samples of the teacher alone; '' for other data."""
+    """A sentence on training without natural data; '' for other data."""
     states, training = model.training.get("states"), model.training
-    if isinstance(states, Mapping) and states.get("source") == "teacher":
+    if isinstance(training.get("rollout"), Mapping):  # as few_calls, whose keys of ``states`` are not in use
+        drawn = "a student's own rollouts, judged by its teacher"
+    elif isinstance(states, Mapping) and states.get("source") == "teacher":
         drawn = f"{states['samples']:,} samples of its teacher, written in {states['steps']:,} calls each"
     elif training.get("reference") == "teacher":
         drawn = "samples of its teacher"

@@ -31,9 +31,10 @@ def test_domains_carry_the_student_of_their_main_job(name: str, tmp_path: Path) 
     (curve,) = card["steps_matter"]
     assert (curve["law"], curve["grid"]) == tuple(card["training"][f"rollout_{key}"] for key in ("law", "grid"))
     assert [*curve["by_steps"]] == ["1", "2", "4", "8", "16"]
-    out = tmp_path / f"a{domain.suffix}"
-    assert main(["sample", "run=bundled", f"domain={name}", "num=2", "steps=1", f"out={out}"]) == 0
-    assert card["sha256"]["model.safetensors"][:12] in out.read_text()
+    out, named = (tmp_path / f"{letter}{domain.suffix}" for letter in "ab")
+    assert main(["sample", f"domain={name}", "num=2", "steps=1", f"out={out}"]) == 0
+    assert main(["sample", "run=bundled", f"domain={name}", "num=2", "steps=1", f"out={named}"]) == 0
+    assert card["sha256"]["model.safetensors"][:12] in out.read_text() and named.read_bytes() == out.read_bytes()
     files = [path for path in domain.bundled_student.parent.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 25e6, "what a domain may add to the package"
 

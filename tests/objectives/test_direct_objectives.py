@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 from didi_core.config import build
-from didi_core.diffusion.masking import mean_or_zero
+from didi_core.diffusion.masking import log_p_x0, mean_or_zero, reveal_probability
+from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError
 from didi_core.models.dit import DiT, DiTConfig
+from didi_core.objectives import mmd
 from didi_core.objectives.alpha import alpha_loss, row_means
 from didi_core.objectives.anchor import Anchored, AnchorSettings
 from didi_core.objectives.base import Materials
@@ -24,6 +27,7 @@ from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, dra
 from didi_core.objectives.registry import BUILT_IN, OBJECTIVES
 from didi_core.objectives.rewards.base import CriticSettings
 from didi_core.objectives.sdtt import Targets
+from didi_core.objectives.states import State
 from didi_core.plugins import registry
 from didi_core.run import Run
 from didi_core.sampling.generate import trained_with
@@ -53,6 +57,19 @@ def materials(batch: int = 8, **training: Any) -> Materials:
 
 def slice_of(number: int = 0, total: int = 1, step: int = 0) -> Slice:
     return Slice(step, number, total, stream=generator(0, "slice", step, number))
+
+
+def remembered(features: Callable[..., Any]) -> Callable[..., Any]:
+    """Features of every sequence, computed once."""
+    known: dict[str, Any] = {}
+
+    def found(self: Any, tokens: Tensor) -> Any:
+        key = str(tokens.tolist())
+        if key not in known:
+            known[key] = features(self, tokens)
+        return known[key]
+
+    return found
 
 
 def tiny(size: int = 3, seed: int = 0) -> DiT:
@@ -132,6 +149,50 @@ def test_a_shift_of_mmds_reward_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     assert found[1]["loss"] == pytest.approx(found[0]["loss"], abs=1e-4) and found[0]["advantage_spread"] > 1e-4
 
 
+def test_the_gradient_of_mmd_is_that_of_the_expected_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all draws, the loss has the gradient of -E[reward of a candidate] / (b n) for a row of n masked positions.
+
+    Two positions, two letters, two candidates of two samples, so 256 draws with their probabilities.
+    """
+    keys = SMALL | {"candidates": 2, "samples": 2, "layers": [1, 3], "kernel": 0.05}
+    made = materials(batch=1)
+    student, teacher = tiny(size=2, seed=1), tiny(size=2, seed=2).requires_grad_(False)
+    objective = build(Mmd, keys, "objective").prepare(replace(made, network=student, teacher=teacher))
+    monkeypatch.setattr(type(objective), "features", remembered(type(objective).features))
+    xt, masked = torch.full((1, 2), 2), torch.ones(1, 2, dtype=torch.bool)
+    state = State(torch.tensor([[0, 1]]), xt, masked, torch.ones(1), torch.zeros(1))
+    words = list(itertools.product(range(2), repeat=2))
+    log_p = log_p_x0(student(xt), student.vocabulary)[0, :, :2]
+    chance = {word: log_p[[0, 1], list(word)].sum().exp() for word in words}
+
+    total, expected = torch.zeros(()), torch.zeros(())
+    units = Units.of(masked, 0, 0, generator(0, "units"))
+    for draws in itertools.product(words, repeat=4):
+        columns = iter(torch.tensor(draws))
+        monkeypatch.setattr(mmd, "draw_tokens", lambda *_, left=columns: next(left))
+        p = torch.stack([chance[word] for word in draws]).prod()
+        total = total + p.detach() * objective.loss("student", state, slice_of()).loss
+        expected = expected + p * objective.rewards(state, torch.tensor(draws).T, units)[0, 0]
+    weight = student.output_layer.linear.weight
+    (found,) = torch.autograd.grad(total, weight)
+    (wanted,) = torch.autograd.grad(-expected / (2 * 2), weight)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
+    assert float(wanted.abs().max()) > 1e-4
+
+
+def test_rewards_of_several_layers_add_up() -> None:
+    made = materials(batch=4)
+    found = []
+    for layers in ([1], [2], [2, 1]):
+        objective = build(Mmd, SMALL | {"layers": layers, "kernel": 0.01}, "objective").prepare(made)
+        state = objective.batch(slice_of())
+        units = Units.of(state.masked, 0, 0, generator(0, "units"))
+        drawn = torch.randint(20, (int(state.masked.sum()), 8), generator=generator(0, "drawn"))
+        found.append(objective.rewards(state, drawn, units))
+    torch.testing.assert_close(found[2], found[0] + found[1])
+    assert float((found[0] - found[1]).abs().max()) > 1e-3
+
+
 def test_units_are_rows_or_blocks_with_two_masked_positions() -> None:
     masked = torch.tensor([[1, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1], [0, 1, 1, 1, 1, 1]], dtype=torch.bool)
     whole = Units.of(masked, 0, 0, generator(0, "units"))
@@ -186,7 +247,9 @@ def test_the_fake_denoiser_follows_the_students_distribution() -> None:
         x = torch.tensor([[a, b]])
         batch = Completion(tokens, masked, hidden, x)
         seen = Renoised(x.masked_fill(noised, 3), noised, torch.ones(1))
-        total_soft = total_soft + p[0, a] * p[1, b] * gradient(followed(fake, student, batch, seen))
+        losses, rows = followed(fake, student, batch, seen)
+        assert rows.tolist() == [0]
+        total_soft = total_soft + p[0, a] * p[1, b] * gradient(losses.mean())
         total_hard = total_hard + p[0, a] * p[1, b] * gradient(drawn_nll(fake, batch, seen))
     torch.testing.assert_close(total_soft, total_hard, rtol=1e-4, atol=1e-6)
 
@@ -259,31 +322,68 @@ def test_the_anchor_holds_to_the_teacher_and_rewards_entropy() -> None:
     assert values.grad is not None and values.grad.tolist() == [0.5, -0.25, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("keys", "most"),
-    [({"inverse_time": False}, 1.0), ({}, 5.0), ({"weight_clip": 2}, 2.0)],
-)
-def test_idlm_weighs_a_time_by_its_inverse(keys: dict[str, Any], most: float) -> None:
-    """A row of time t has a share t of its positions hidden, so weight times share is one where nothing is clipped."""
-    objective = build(OBJECTIVES.find("idlm"), SMALL | {"low": 0.2} | keys, "objective").prepare(materials(batch=64))
+@pytest.mark.parametrize("clip", [5.0, 2.0])
+def test_idlm_has_the_weight_of_the_nelbo(clip: float) -> None:
+    """1/t' for the sum over hidden positions, over the number of free ones; it multiplies a mean over the former."""
+    keys = SMALL | {"low": 0.2, "weight_clip": clip}
+    objective = build(OBJECTIVES.find("idlm"), keys, "objective").prepare(materials(batch=64))
     part = slice_of()
     batch = objective.batch(part)
     noised = objective.renoise(batch, part.stream)
-    share = noised.masked.float().mean(1)
-    assert float(noised.weight.min()) >= 1 - 1e-6 and 0.8 * most <= float(noised.weight.max()) <= most
-    if most == 5.0:
-        assert float((noised.weight * share).mean()) == pytest.approx(1, abs=0.1)
+    rate = (1 / noised.time).clamp_max(clip)
+    written = (noised.masked & batch.masked).sum(1)
+    torch.testing.assert_close(noised.weight, rate * written / batch.x.shape[1])
+    assert float(rate.min()) >= 1 and 0.8 * clip < float(rate.max()) <= clip
 
 
-def test_dmmd_reveals_a_small_step_and_hides_no_visible_position() -> None:
-    objective = build(OBJECTIVES.find("dmmd"), SMALL | {"calls": 4}, "objective").prepare(materials(batch=256))
+def test_idlm_without_that_weight_counts_all_times_equally() -> None:
+    keys = SMALL | {"inverse_time": False}
+    objective = build(OBJECTIVES.find("idlm"), keys, "objective").prepare(materials())
+    part = slice_of()
+    assert objective.renoise(objective.batch(part), part.stream).weight.tolist() == [1.0] * 8
+
+
+def test_the_weight_of_the_nelbo_makes_all_times_weigh_the_same_in_the_mean() -> None:
+    """A row of time t' hides a share t' of its positions, so 1/t' times the share is one in the mean."""
+    keys = {"states": SMALL["states"] | {"low": 0.99}, "low": 0.2}
+    objective = build(OBJECTIVES.find("idlm"), keys, "objective").prepare(materials(batch=256))
+    part = slice_of()
+    noised = objective.renoise(objective.batch(part), part.stream)
+    early = noised.time < 0.5
+    for rows in (early, ~early):
+        assert float(noised.weight[rows].mean()) == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize(("inverse", "weights"), [(True, (4.0, 1.25)), (False, (1.0, 1.0))])
+def test_the_fake_denoiser_of_idlm_has_the_students_weight(inverse: bool, weights: tuple[float, float]) -> None:
+    """Rows at t' of 0.25 and 0.8: the loss is a weighted sum over their hidden positions, over the free ones."""
+    objective = build(OBJECTIVES.find("idlm"), SMALL | {"inverse_time": inverse}, "objective").prepare(materials(2))
+    part = slice_of()
+    batch = objective.batch(part)
+    hidden = torch.zeros_like(batch.masked)
+    hidden[0, :3] = hidden[1, :9] = True
+    zt = batch.x.masked_fill(hidden, objective.fake.vocabulary.mask)
+    noised = Renoised(zt, hidden, torch.ones(2), torch.tensor([0.25, 0.8]))
+    losses, rows = followed(objective.fake, objective.materials.student, batch, noised)
+    wanted = (losses * torch.tensor(weights)[rows]).sum() / (batch.x.numel() if inverse else 12)
+    assert sorted(rows.tolist()) == [0] * 3 + [1] * 9
+    torch.testing.assert_close(objective.fake_loss(batch, noised), wanted)
+
+
+@pytest.mark.parametrize("name", ["log_linear", "cosine"])
+def test_dmmd_reveals_a_small_step_and_hides_no_visible_position(name: str) -> None:
+    keys = SMALL | {"calls": 4, "schedule": name}
+    objective = build(OBJECTIVES.find("dmmd"), keys, "objective").prepare(materials(batch=256))
     part = slice_of()
     batch = objective.batch(part)
     noised = objective.renoise(batch, part.stream)
     assert not bool((noised.masked & ~batch.masked).any())
     assert torch.equal(noised.masked.any(1), batch.masked.any(1))
     revealed = 1 - noised.masked.sum(1) / batch.masked.sum(1)
-    expected = (0.125 / batch.time).clamp_max(1)  # the mean step is half of 1/4
+    times = batch.time[:, None]
+    spans = torch.linspace(0, 0.25, 101)
+    alpha_t, alpha_s = (schedule(name).alpha(t) for t in (times, (times - spans).clamp_min(0)))
+    expected = reveal_probability(alpha_t, alpha_s).mean(1)  # over steps of up to a quarter
     many = batch.masked.sum(1) > 12
     assert float(revealed[many].mean()) == pytest.approx(float(expected[many].mean()), abs=0.03)
 
