@@ -128,7 +128,8 @@ def open_run(
     key: str = "run_dir",
     upgraded: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Iterator[RunDirectory]:
-    """The run directory of a command. At a successful end, plugins are notified.
+    """The run directory of a command. At a successful end, plugins are notified; refused before anything else was
+    written, it is left free for other settings.
 
     key, upgraded: as in ``RunDirectory.open``.
 
@@ -147,7 +148,11 @@ def open_run(
         processes.broadcast((run.path, run.record))
         if command not in AT_ONCE:
             print_path("run directory", run.path)
-        yield run
+        try:
+            yield run
+        except InputError:
+            run.forget()
+            raise
         run.note(finished=True)
         registry().notify("run_end", run_dir=run.path, record=run.record)
 

@@ -72,7 +72,7 @@ class Settings(CommonSettings, CompileSettings, SamplerSettings):
     def __post_init__(self) -> None:
         CommonSettings.__post_init__(self)
         if self.run is None and self.domain is None:
-            raise InputError("run is missing: give run=<run directory>, or domain=<name> for the model that it carries.")
+            raise InputError("run is missing: give run=<run directory>, or domain=<name> for its bundled model.")
         at_least(1, num=self.num, batch_size=self.batch_size)
         if self.length is not None and self.template is not None:
             raise InputError("length and template exclude each other: the template fixes the length. Leave one out.")

@@ -33,7 +33,7 @@ class FewCalls(LawAndGrid):
 
     def __post_init__(self) -> None:
         if not self.calls or min(self.calls) < 1:
-            raise InputError(f"objective.rollout.calls={list(self.calls)} is out of range: each is at least 1.")
+            raise InputError(f"objective.rollout.calls={list(self.calls)} is out of range: name some, each at least 1.")
         self.check_law_and_grid()
 
 

@@ -89,7 +89,7 @@ class IdlmObjective(RatioObjective):
 
     def free(self, batch: Completion) -> Int[Tensor, "B"]:
         """Number of positions of each row that may be masked."""
-        return self.fake.vocabulary.maskable(batch.x).sum(1)
+        return self.fake.vocabulary.maskable(batch.x).sum(1).clamp_min(1)
 
     def fake_loss(self, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
         if not self.rules.soft_targets:

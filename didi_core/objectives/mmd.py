@@ -59,8 +59,10 @@ class Mmd(ObjectiveSettings):
             )
         if self.samples < 2:
             raise InputError(f"objective.samples={self.samples} is out of range: repulsion needs at least 2 samples.")
-        if not self.layers or min(self.layers) < 1:
-            raise InputError(f"objective.layers={list(self.layers)} is out of range: blocks are counted from 1.")
+        if not self.layers or min(self.layers) < 1 or len(set(self.layers)) < len(self.layers):
+            raise InputError(
+                f"objective.layers={list(self.layers)} is out of range: name one block or more once, counted from 1."
+            )
         if not 0 <= self.kernel < float("inf"):
             raise InputError(
                 f"objective.kernel={self.kernel} is out of range: it must be positive, or 0 for the median rule."

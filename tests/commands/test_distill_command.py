@@ -59,3 +59,20 @@ def test_teacher_of_other_tokens_is_refused(
     assert main(["distill", "domain=toy", "teacher=folder", "run_dir=run"]) == 2
     assert re.search(told, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["domain=toy", "objective=mmd", "objective.layers=[9]"], "the teacher has 2 blocks"),
+        (["domain=protein", "objective=dmmd", "objective.states.source=data"], "there is no data"),
+    ],
+)
+def test_a_run_that_is_refused_before_it_made_anything_leaves_its_directory_free(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So the value can be mended and the command repeated; it is not said to be of another configuration."""
+    for lr in ("1e-3", "2e-3"):
+        assert main(["distill", *words, f"run_dir={tmp_path}", f"training.lr={lr}", "training.batch_size=8"]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "run.json").exists()
