@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")  # of laws and grids
+FAMILIES = "osD^v"  # markers of laws and grids, where there are several
 
 
 def evaluation_plots(evaluation: Evaluation, findings: Findings) -> list[Plot]:
@@ -128,7 +129,7 @@ def steps_plot(evaluation: Evaluation, findings: Findings) -> Plot:
                 high = np.array([v.high - v.value for _, v in line])
                 axes.errorbar(
                     x, y, yerr=np.maximum(np.stack([low, high]), 0), color=_colour(evaluation, model),
-                    marker="osD^v"[number % 5],
+                    marker=FAMILIES[number % 5] if len(families) > 1 else _marker(evaluation, model),
                     linestyle=DASHES[number % 4],
                     markersize=5, linewidth=1.7, elinewidth=1.1, capsize=2.5,
                 )  # fmt: skip
@@ -250,7 +251,7 @@ def _legend(
         made.append(Line2D([], [], color=_colour(evaluation, model), linewidth=2, marker=marker, label=model))
     for number, family in enumerate(families):
         style = DASHES[number % 4]
-        made.append(Line2D([], [], color=MUTED, linestyle=style, marker="osD^v"[number % 5], label=family.label))
+        made.append(Line2D([], [], color=MUTED, linestyle=style, marker=FAMILIES[number % 5], label=family.label))
     if held_out:
         made.append(Line2D([], [], color=INK, marker="D", linestyle="", label=held_out))
     for line in made:

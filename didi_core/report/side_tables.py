@@ -236,7 +236,7 @@ def _blind(report: Report, chosen: Sequence[MetricInfo]) -> str:
         failed = indistinct(report.evaluation, metric)
         if failed:
             failures.append(f"{metric.label} ({', '.join(failed)})")
-    blind = f"Do not notice some negative controls (in brackets): {'; '.join(failures)}. " if failures else ""
+    blind = f"Metrics that do not notice the negative controls in brackets: {'; '.join(failures)}. " if failures else ""
     return blind + "Numbers of a set (distinct, clusters) depend on its size: compare rows of equal size."
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from didi_core.evaluation.frontier import SweepPoint, frontier
 from didi_core.evaluation.intervals import Interval, bootstrap
 from didi_core.evaluation.rows import HELD_OUT, Evaluation, Method, MetricInfo, Row
+from didi_core.report import plots
 from didi_core.report.plots import training_plot
 from didi_core.report.record import Report, build_report, read_training
 from didi_core.report.side_tables import Table, precision_table
@@ -280,6 +281,20 @@ def test_training_lines_cut_short_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert read_training(tmp_path) == [{"step": 1, "loss": 2.0}]
     assert read_training(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("laws", [["iid"], ["iid", "dilated"]], ids=len)
+def test_the_legend_has_the_markers_of_the_plot(report: Report, laws: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of models where all have one law and grid, and of laws and grids where there are several."""
+    rows = tuple(row for row in report.evaluation.rows if row.method is None or row.method.law in laws)
+    monkeypatch.setattr(plots, "finish", lambda canvas, *_: canvas)
+    canvas = plots.steps_plot(replace(report.evaluation, rows=rows), report.findings)
+    drawn = {(line.get_marker(), line.get_color()) for line in canvas.axes[0].lines if line.get_marker() in "osD^v"}
+    shown = {(line.get_marker(), line.get_color()) for line in canvas.legends[0].get_lines()}
+    if len(laws) == 1:
+        assert drawn == shown and len({marker for marker, _ in shown}) == 2
+    else:
+        assert {marker for marker, _ in drawn} == {marker for marker, _ in shown if marker} == {"o", "s"}
 
 
 def test_training_plot_needs_two_points() -> None:
