@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 import sys
 from pathlib import Path
 
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
 
 PICTURE = Path(__file__).parents[1] / "images" / "report.png"
 WIDTH, HEIGHT, EDGE = 1120, 1000, 9  # pixels
@@ -25,7 +27,7 @@ def head_of(page: Path) -> Image.Image:
     options = webdriver.ChromeOptions()
     for option in OPTIONS:
         options.add_argument(option)
-    driver = webdriver.Chrome(options=options)
+    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))  # none is looked for elsewhere
     try:
         size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -284,7 +284,7 @@ def test_training_lines_cut_short_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("laws", [["iid"], ["iid", "dilated"]], ids=len)
-def test_the_legend_has_the_markers_of_the_plot(report: Report, laws: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_legend_has_the_plots_markers(report: Report, laws: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of models where all have one law and grid, and of laws and grids where there are several."""
     rows = tuple(row for row in report.evaluation.rows if row.method is None or row.method.law in laws)
     monkeypatch.setattr(plots, "finish", lambda canvas, *_: canvas)
