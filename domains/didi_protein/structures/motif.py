@@ -122,7 +122,7 @@ class Reference:
         structure, chains = _file(path.resolve(), path.stat().st_mtime_ns)
         letters, atoms, incomplete = [], [], []
         for piece in pieces:
-            letters.append(structure.sequence(piece.source))
+            letters.append(_letters(structure, piece.source))
             chain = chains[piece.source.chain]
             place = chain.numbers.index(str(piece.source.first))
             found = chain.positions(BACKBONE)[place : place + len(piece.source)]
@@ -176,6 +176,16 @@ class Reference:
                     f"motif_{number}_rmsd_ca": _rmsd(part[:, 1:2], one[:, 1:2]),
                 }
         return columns
+
+
+def _letters(structure: StructureFile, source: ResidueRange) -> str:
+    """Residues of a range; where they cannot be read, the advice is for designs that are made already."""
+    try:
+        return structure.sequence(source)
+    except InputError as error:
+        raise InputError(
+            f"{error} Of designs that are made: motif=<a whole file of the same numbering>, or remove the index map."
+        ) from None
 
 
 def _lacking(chain: Chain, place: int, atoms: Float[np.ndarray, "N K 3"], atom: int) -> str:

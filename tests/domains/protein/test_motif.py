@@ -138,7 +138,7 @@ def test_what_cannot_be_measured_is_undefined_or_refused(tmp_path: Path) -> None
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if line[22:26].strip() != "7"))
     (tmp_path / "holed.pdb").write_text(path.read_text())
-    with pytest.raises(InputError, match="lacks A7: a motif must be whole"):
+    with pytest.raises(InputError, match="lacks A7: a motif must be whole.* Of designs that are made: motif="):
         Reference.read(pieces_of("5-14=A3-12"), tmp_path / "holed.pdb")
 
 
