@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from didi_core.commands.common import CommonSettings, make_domain, make_reporter, open_run
 from didi_core.device import Machine
-from didi_core.domain.scoring import Job, Scored, SharesScoring, scoring_of
+from didi_core.domain.scoring import Job, Scored, ScoresAgain, ScoresDesigns, SharesScoring, scoring_of
 from didi_core.errors import InputError, counted
 from didi_core.processes import current
 from didi_core.progress import print_path
+from didi_core.storage.run_dir import differing_keys
 from didi_core.types import Sample
 
 
@@ -68,7 +69,9 @@ def score_designs(
         if not settings.input:
             raise InputError("input is missing: give input=<file of designs>, or a list of files.")
         designs = domain.read_designs(settings.input, settings.labels)
-    with open_run("score", domain.name, settings.out, config, command_line, key="out") as opened:
+    changed: list[str] = []
+    again = _again(domain, settings, config, changed)
+    with open_run("score", domain.name, settings.out, config, command_line, "out", again) as opened:
         digest = hashlib.sha256("\n".join(f"{d.id} {d.text}" for d in designs).encode()).hexdigest()
         known = opened.record.get("designs", digest)
         if known != digest:
@@ -80,4 +83,29 @@ def score_designs(
         processes.check_device(machine.device)
         opened.note(designs=digest, device=machine.label, count=len(designs))
         job = Job(opened, machine, settings.seed, make_reporter(), processes)
+        if changed:
+            job.message(f"scored before with other settings ({'; '.join(changed)}): what they leave as it was is kept")
+            opened.note(command_line=list(command_line))
         return Scored(opened.path, domain.score(designs, settings.scoring, job))
+
+
+def _again(
+    domain: ScoresDesigns, settings: Settings, config: Mapping[str, Any], changed: list[str]
+) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """For ``RunDirectory.open``: the configuration of a score folder, with the domain's keys of now if it goes on so.
+
+    Args:
+        changed: is filled with the keys that do.
+    """
+
+    def upgraded(before: Mapping[str, Any]) -> Mapping[str, Any]:
+        keys, now = before.get("scoring"), config.get("scoring", {})
+        if settings.out is None or not isinstance(keys, Mapping) or not isinstance(domain, ScoresAgain):
+            return before
+        differing = differing_keys(keys, now)
+        if not differing or not domain.may_score_again(settings.out, keys, settings.scoring):
+            return before
+        changed.extend(differing)
+        return {**before, "scoring": now}
+
+    return upgraded

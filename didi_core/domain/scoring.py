@@ -90,6 +90,15 @@ class SharesScoring(Protocol):
     shares_scoring: bool
 
 
+@runtime_checkable
+class ScoresAgain(Protocol):
+    """A domain that can score a folder again with other keys, and keeps the scores on which these have no effect."""
+
+    def may_score_again(self, folder: Path, before: Mapping[str, Any], wishes: Mapping[str, Any]) -> bool:
+        """Whether nothing of worth is lost where a folder scored with the keys ``before`` is scored with ``wishes``."""
+        ...
+
+
 def scoring_of(domain: Domain) -> ScoresDesigns:
     """The domain, if it can score designs. Raises InputError otherwise."""
     if not isinstance(domain, ScoresDesigns):

@@ -29,6 +29,7 @@ from .judge import BUNDLED, protein_judge
 from .kept_split import Splitting, kept_split
 from .metrics import protein_metrics
 from .nearest.words import WordSearch
+from .scoring.again import may_score_again
 from .scoring.filtering import ProteinFilter, shortlist
 from .scoring.reading import read_designs
 from .scoring.running import score_designs
@@ -178,6 +179,10 @@ class ProteinDomain(AlphabetDomain):
     def score(self, designs: Sequence[Sample], wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
         """Rows of scores for the keys of ``configs/scoring/protein.yaml``."""
         return score_designs(designs, build(ProteinScoring, wishes), job)
+
+    def may_score_again(self, folder: Path, before: Mapping[str, Any], wishes: Mapping[str, Any]) -> bool:
+        """All keys may differ but those of structures that were folded here."""
+        return may_score_again(folder, before, wishes)
 
     def shortlist(self, folder: Path, wishes: Mapping[str, Any], job: Job) -> list[dict[str, Any]]:
         """The designs that pass, for the keys of ``configs/filtering/protein.yaml``."""

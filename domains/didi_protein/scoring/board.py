@@ -44,19 +44,23 @@ class Board:
         designs: Sequence[Sample],
         folder: Path,
         processes: Processes,
-        made_from: Callable[[], Mapping[str, tuple[str, str]]],
+        made_from: Callable[[], Mapping[str, tuple[str | None, str] | None]],
         say: Callable[[str], None],
     ) -> Board:
         """The board with the results of earlier runs that are still true, whichever processes they had.
 
         Args:
-            made_from: what each kind of score is made from, beside the design: a hash, and words. Only the first
-                process asks for it.
+            made_from: what each kind of score is made from, beside the design: a hash, and words; None for a kind that
+                is not asked for. Where the hash is None, what is kept counts. Only the first process calls it.
         """
         kept: dict[str, Kept] = {}
         known: dict[str, Rows] = {}
         if processes.first:
-            for kind, (of, words) in made_from().items():
+            for kind, source in made_from().items():
+                known[kind] = {}
+                if source is None:
+                    continue
+                of, words = source
                 kept[kind] = Kept(folder, kind, {design.id: of for design in designs}, words)
                 drop = (lambda name: remove_structure(folder, name)) if kind == FOLD else (lambda _: None)
                 known[kind] = kept[kind].rows(say, drop)
@@ -70,6 +74,11 @@ class Board:
         """Designs that lack a kind of score, or ran out of memory, because another attempt may succeed."""
         known = self.known[kind]
         return [d for d in self.designs if d.id not in known or known[d.id].get("status") == OUT_OF_MEMORY]
+
+    def clear_structures(self) -> None:
+        """Remove structures that were not folded here: of other settings, or of a fold that was interrupted."""
+        for design in self.left(FOLD):
+            remove_structure(self.folder, design.id)
 
     def add(self, kind: str, rows: Sequence[tuple[str, Row]]) -> None:
         """Keep rows, which are on the disk when this returns; the table is written later."""

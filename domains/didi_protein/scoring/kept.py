@@ -20,6 +20,7 @@ from didi_core.storage.files import sha256
 from didi_core.storage.journal import Journal
 
 from ..design_report.designs import PARTS
+from .hashes import Hashes
 
 OUT_OF_MEMORY = "oom"  # a status; another attempt may succeed
 OF = "of"  # the hash of what a kept row was made from
@@ -32,12 +33,13 @@ Rows = dict[str, dict[str, Any]]
 class Kept:
     """The journals of one kind of result, one of each process.
 
-    stamps: of what a design's result is made from, by design. made_from: the same in words, for the user.
+    stamps: of what a design's result is made from, by design; None where that cannot be known here, and any counts.
+    made_from: the same in words, for the user.
     """
 
     folder: Path
     kind: str
-    stamps: Mapping[str, str]
+    stamps: Mapping[str, str | None]
     made_from: str
 
     def rows(self, say: Callable[[str], None], drop: Callable[[str], None] = lambda _: None) -> Rows:
@@ -48,13 +50,15 @@ class Kept:
         """
         found: Rows = {}
         stale: set[str] = set()
-        for path in self._paths():
+        for path in journals(self.folder, self.kind):
             fresh: Rows = {}
             for name, row in Journal(path).rows().items():
-                if row.pop(OF, "") == self.stamps.get(name):
-                    fresh[name] = row
-                elif name in self.stamps:
-                    stale.add(name)
+                of = row.pop(OF, "")
+                if name in self.stamps:
+                    if self.stamps[name] in (None, of):
+                        fresh[name] = row
+                    else:
+                        stale.add(name)
             found = better(found, fresh)
         for name in sorted(stale - found.keys()):
             drop(name)
@@ -68,9 +72,10 @@ class Kept:
         name = f"{self.kind}.{rank}.jsonl" if rank else f"{self.kind}.jsonl"
         Journal(self.folder / PARTS / name).append([(one, {OF: self.stamps[one], **row}) for one, row in rows])
 
-    def _paths(self) -> list[Path]:
-        parts = self.folder / PARTS
-        return [parts / f"{self.kind}.jsonl", *sorted(parts.glob(f"{self.kind}.*.jsonl"))]
+
+def journals(folder: Path, kind: str) -> list[Path]:
+    """Where the results of a kind are kept: of the first process, and of each other one that wrote any."""
+    return [folder / PARTS / f"{kind}.jsonl", *sorted((folder / PARTS).glob(f"{kind}.*.jsonl"))]
 
 
 def better(rows: Mapping[str, dict[str, Any]], others: Mapping[str, dict[str, Any]]) -> Rows:
@@ -87,21 +92,18 @@ def stamp(*parts: str) -> str:
     return digest.hexdigest()
 
 
-def weights_stamp(folder: Path | None) -> str:
+def weights_stamp(folder: Path | None, hashes: Hashes | None = None) -> str:
     """A hash of a model's folder: its weights and JSON files, by content; '' without one.
 
     Times do not count, so that weights may be copied to another machine. Files in the hub's cache are named by a hash
-    of their content, and are not read.
+    of their content, and are not read; of others ``hashes`` knows those that have not changed.
     """
     if folder is None:
         return ""
     weights = next((found for pattern in WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
-    return stamp(*(f"{path.name} {_content(path)}" for path in [*sorted(folder.glob("*.json")), *weights]))
-
-
-def _content(path: Path) -> str:
-    name = path.resolve().name
-    return name if CONTENT.fullmatch(name) else sha256(path)
+    read = sha256 if hashes is None else hashes.sha256
+    content = {path: path.resolve().name for path in [*sorted(folder.glob("*.json")), *weights]}
+    return stamp(*(f"{p.name} {name if CONTENT.fullmatch(name) else read(p)}" for p, name in content.items()))
 
 
 def program_stamp(words: Sequence[str]) -> str:

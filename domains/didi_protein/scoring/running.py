@@ -27,6 +27,7 @@ from ..design_report.designs import PLDDT, PLDDT_CA, RESIDUES, STRUCTURES, struc
 from ..fasta import without_breaks
 from ..nearest.choice import check_installed, chosen, make_search
 from ..nearest.neighbour import Search
+from .again import folds
 from .board import (
     CLUSTERS,
     CONSISTENCY,
@@ -47,6 +48,7 @@ from .folding import Folded, Folder, batches, fold_within_memory
 from .foldseek import check as check_foldseek
 from .foldseek import foldseek_columns
 from .foldseek import wanted as foldseek_wanted
+from .hashes import Hashes
 from .kept import OUT_OF_MEMORY, stamp, weights_stamp
 from .motifs import log_motifs, log_success, motif_columns, references
 from .pseudo import PACKAGE, check_package, kind_of, load_pseudo, package_release, pseudo_perplexity
@@ -91,8 +93,10 @@ def score_designs(designs: Sequence[Sample], settings: ProteinScoring, job: Job)
         log_motifs(designs, motifs, job)
     command = settings.selfconsistency
     program = None if command is None else InverseFolding(command, settings.selfconsistency_num, job.seed)
-    made_from = partial(_made_from, designs, settings, reference, weights, judge)
+    made_from = partial(_made_from, designs, settings, reference, weights, judge, Hashes.of_folder(folder))
     board = Board.open(designs, folder, job.processes, made_from, job.message)
+    if job.processes.first and (folds(settings) or not read):
+        board.clear_structures()
     try:
         with job.run.stage(SEQUENCE):
             score_sequences(board, settings, reference, job)
@@ -134,8 +138,9 @@ def _made_from(
     reference: Reference | None,
     weights: Path | None,
     judge: Path | None,
-) -> dict[str, tuple[str, str]]:
-    """What each kind of score that is kept comes from, beside the designs and the settings: a hash, and words."""
+    hashes: Hashes,
+) -> dict[str, tuple[str | None, str] | None]:
+    """What each kind of score that is kept comes from, beside the designs: as ``Board.open`` asks for it."""
     known: tuple[str, ...] = ()
     if reference is not None:
         texts = [without_breaks(design.text) for design in designs]
@@ -145,16 +150,15 @@ def _made_from(
     if settings.pppl.startswith(PACKAGE):
         package, own = package_release(), Path(settings.pppl.removeprefix(PACKAGE)).expanduser()
         judge = own if own.is_dir() else None
-    return {
-        SEQUENCE: (stamp(*known), "reference or search for the nearest protein"),
-        PPPL: (stamp(package, weights_stamp(judge)), "model of pppl"),
-        FOLD: (stamp(weights_stamp(weights)), "model of fold"),
-    }
-
-
-def folds(settings: ProteinScoring) -> bool:
-    """Whether structures are predicted here: not with fold=none, nor where others are given and fold=auto."""
-    return settings.fold != NONE and not (settings.structures and settings.fold == AUTO)
+    made: dict[str, tuple[str | None, str] | None] = {
+        SEQUENCE: (stamp(*known), "reference or search for the nearest protein"), PPPL: None, FOLD: None,
+    }  # fmt: skip
+    if settings.pppl != NONE:
+        drawn = str(settings.pppl_positions or "")
+        made[PPPL] = stamp(package, weights_stamp(judge, hashes), drawn), "model or positions of pppl"
+    if folds(settings):
+        made[FOLD] = None if weights is None else stamp(weights_stamp(weights, hashes)), "model of fold"
+    return made
 
 
 def check_names(designs: Sequence[Sample]) -> None:

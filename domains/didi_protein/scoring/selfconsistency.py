@@ -37,6 +37,7 @@ from ..structures.superposition import rmsd, tm_score
 from .choice import Choice, choose
 from .complexes import LINKER, joined_length
 from .folding import Folded, batches, fold_within_memory
+from .hashes import Hashes
 from .kept import Kept, Rows, program_stamp, stamp, weights_stamp
 from .sequence import plain
 from .settings import ProteinScoring
@@ -186,7 +187,7 @@ def with_structure(folder: Path, designs: Sequence[Sample]) -> list[Sample]:
 
 def write_sequences(folder: Path, designs: Sequence[Sample], program: InverseFolding, job: Job) -> dict[str, list[str]]:
     """Sequences for every design's structure, by id; they go into ``selfconsistency.fasta`` as ``<id>_sc1`` ..."""
-    called = program_stamp(program.words)
+    called = stamp(program_stamp(program.words), str(program.num))
     stamps = {design.id: stamp(called, sha256(structure_of(folder, design.id))) for design in designs}
     kept = Kept(folder, "inverse", stamps, "structure or program")
     known = {name: row["sequences"] for name, row in kept.rows(job.message).items()}
@@ -227,7 +228,7 @@ def refold(
 
     The predictor is chosen, and loaded, where there is something left to fold.
     """
-    model = weights_stamp(weights)
+    model = weights_stamp(weights, Hashes.of_folder(folder))
     stamps = {d.id: stamp(model, *sequences[d.id], sha256(structure_of(folder, d.id))) for d in designs}
     kept = Kept(folder, "selfconsistency", stamps, "structure, sequence or model of fold")
     rows = kept.rows(job.message)
@@ -243,7 +244,7 @@ def refold(
     if predictor is None:
         job.message(
             f"self-consistency: the sequences are in {folder / SEQUENCES} and are not folded here ({choice.reason}). "
-            "Fold them with any predictor, and score with refolded=<its folder> and another out."
+            "Fold them with any predictor, and score with refolded=<its folder> in place of selfconsistency."
         )
         return rows
     job.bar.start("score: self-consistency", len(designs), len(designs) - len(left))

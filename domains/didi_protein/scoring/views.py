@@ -54,10 +54,12 @@ def write_views(
     write_atomic(folder / PYMOL, pymol_script(shown, motifs, files))
     write_atomic(folder / CHIMERAX, chimerax_script(shown, motifs, files))
     write_atomic(folder / CARTOONS, cartoons(folder, there[:BEST], motifs))
-    if mmcif:
-        for name in there:
-            text = (folder / STRUCTURES / structure_name(name)).read_text()
-            write_atomic(folder / CIF / structure_name(name, "cif"), mmcif_text(text, name))
+    for name in there:
+        target = folder / CIF / structure_name(name, "cif")
+        if mmcif:
+            write_atomic(target, mmcif_text((folder / STRUCTURES / structure_name(name)).read_text(), name))
+        else:  # of an earlier command, and perhaps of another structure
+            target.unlink(missing_ok=True)
 
 
 def cartoons(folder: Path, ids: Sequence[str], motifs: Mapping[str, Reference]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,11 @@ from safetensors.torch import load_file, save_file
 from score_folder import score_folder
 
 from didi_core.cli import main
+from didi_core.storage.files import read_json, sha256
 from didi_core.storage.journal import Journal
+from didi_protein.scoring import hashes as hashing
 from didi_protein.scoring import running, selfconsistency
+from didi_protein.scoring.hashes import Hashes
 from didi_protein.scoring.kept import OUT_OF_MEMORY, Kept, program_stamp, stamp, weights_stamp
 
 ONE, TWO = "MKTAYIAKQRQISFVK", "GSHMKKIAEELLRK"
@@ -127,7 +132,7 @@ def test_a_repeated_command_ends_where_a_new_one_does(what: str, place: Path) ->
     after = state(place / "out")
     assert main([*words, "out=fresh"]) == 0
     assert after == state(place / "fresh") != before
-    lines = {path: path.read_text() for path in (place / "out/parts").iterdir()}
+    lines = {path: path.read_text() for path in (place / "out/parts").glob("*.jsonl")}
     assert main([*words, "out=out"]) == 0
     assert {path: path.read_text() for path in lines} == lines and state(place / "out") == after
 
@@ -182,6 +187,92 @@ def test_a_shortlist_holds_nothing_of_an_earlier_one(tmp_path: Path) -> None:
     assert left == {".lock", "run.json", "rejected.csv"}
 
 
+# --- the same folder with other keys
+
+ADDED: dict[str, tuple[Words, Words]] = {  # the first command, the second
+    "folding": (["fold=none"], FOLDED),
+    "folding where auto found no weights": ([], FOLDED),
+    "folding, beside structures that were given": (["structures=first", "mmcif=true"], [*FOLDED, "structures=first"]),
+    "a second opinion on what was folded": (FOLDED, [*FOLDED, "structures=first"]),
+    "known proteins": (["fold=none"], KNOWN),
+    "no known proteins any more": (KNOWN, ["fold=none"]),
+    "pppl": (["fold=none"], ["fold=none", "pppl=judge"]),
+    "pppl of fewer positions": (["fold=none", "pppl=judge"], ["fold=none", "pppl=judge", "pppl_positions=3"]),
+    "no pppl any more": (["fold=none", "pppl=judge"], ["fold=none"]),
+    "other structures": (["structures=first", "mmcif=true"], ["structures=second"]),
+    "no structures any more": (GIVEN, ["fold=none"]),
+    "refolding": (FOLDED, [*FOLDED, *CONSISTENT]),
+    "more refolds": ([*FOLDED, *CONSISTENT], [*FOLDED, CONSISTENT[0], "selfconsistency_num=2"]),
+    "one spelling for another": (FOLDED, ["fold_model=weights"]),
+}
+
+
+@pytest.mark.parametrize("what", ADDED)
+def test_a_folder_scored_again_with_other_keys_is_as_a_new_one(what: str, place: Path) -> None:
+    """And back again: what the first command made is not lost, unless it was folded."""
+    first, second = ADDED[what]
+    weights_of_fold(place)
+    weights_of_pppl(place)
+    assert main(["score", "input=x.fasta", "report=false", *first, "out=out"]) == 0
+    assert main(["score", "input=x.fasta", "report=false", *second, "out=out"]) == 0
+    assert main(["score", "input=x.fasta", "report=false", *second, "out=fresh"]) == 0
+    assert state(place / "out") == state(place / "fresh")
+
+
+def test_what_other_keys_leave_as_it_was_is_kept(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights_of_fold(place)
+    assert main(["score", "input=x.fasta", *KNOWN, "out=out"]) == 0
+    monkeypatch.setattr(running, "sequence_scores", lambda *_: pytest.fail("scored twice"))
+    capsys.readouterr()
+    assert main(["score", "input=x.fasta", *FOLDED, *KNOWN[1:], "out=out"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "scored before with other settings (fold: none -> esmfold; fold_model: absent -> weights): what they" in told
+    assert read_json(place / "out/run.json")["command_line"][2:4] == FOLDED
+    assert "fold=esmfold" in (place / "out/report.html").read_text()
+
+
+OTHER_FOLDS: list[Words] = [["fold=none"], ["fold=auto", "structures=first"], ["fold=esmfold2"]]
+
+
+@pytest.mark.parametrize("more", [*OTHER_FOLDS, [*FOLDED, "recycles=1"], [*FOLDED, "pae=true"]])
+def test_what_was_folded_is_not_lost_to_other_keys(
+    more: Words, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights_of_fold(place)
+    words = ["score", "input=x.fasta", "report=false"]
+    assert main([*words, *FOLDED, "out=out"]) == 0
+    before = state(place / "out")
+    assert main([*words, *more, "out=out"]) == 2
+    assert "belongs to another configuration: scoring." in capsys.readouterr().err
+    assert state(place / "out") == before
+    assert main([*words, *FOLDED, "out=out"]) == 0
+
+
+def test_a_command_that_was_refused_does_not_bind_the_folder(place: Path) -> None:
+    words = ["score", "input=x.fasta", "report=false", "out=out"]
+    assert main([*words, "fold=none"]) == 0
+    before = state(place / "out")
+    assert main([*words, "structures=nowhere"]) == 2
+    assert main([*words, "fold=esmfold", "fold_model=nowhere"]) == 2
+    assert state(place / "out") == before
+    assert main([*words, *GIVEN]) == 0 and len(list((place / "out/pdb").iterdir())) == 2
+
+
+def test_structures_stay_where_the_weights_are_not(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fold=auto, folded on a machine with weights: elsewhere their hash is not known, and structures are no waste."""
+    weights_of_fold(place)
+    here = place / "weights"
+    monkeypatch.setattr(running, "model_folder", lambda _: here)
+    words = ["score", "input=x.fasta", "report=false", "out=out"]
+    assert main(words) == 0
+    whole = state(place / "out")
+    assert "pdb/a.pdb" in whole
+    monkeypatch.setattr(running, "model_folder", lambda _: None)
+    assert main(words) == 0 and state(place / "out") == whole
+
+
 # --- the pieces
 
 
@@ -219,6 +310,40 @@ def test_weights_in_the_hub_s_cache_are_not_read(tmp_path: Path) -> None:
     before = weights_stamp(tmp_path / "snapshot")
     blob.write_bytes(b"cannot be: the name is a hash of the content")
     assert weights_stamp(tmp_path / "snapshot") == before
+
+
+def test_weights_are_read_once_where_nothing_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(hashing, "sha256", lambda path: read.append(path.name) or sha256(path))
+    file, hashes = tmp_path / "model.safetensors", Hashes(tmp_path / "kept/hashes.json")
+    file.write_bytes(b"one")
+    first = hashes.sha256(file)
+    assert hashes.sha256(file) == first and len(read) == 2  # it changed a moment ago, and may change again
+    past = time.time_ns() - 10 * hashing.SETTLED
+    os.utime(file, ns=(past, past))
+    assert hashes.sha256(file) == hashes.sha256(file) == first == sha256(file) and len(read) == 3
+    for content, changed in ((b"two", past + 1), (b"longer", past)):  # of another time, of another size
+        file.write_bytes(content)
+        os.utime(file, ns=(changed, changed))
+        assert hashes.sha256(file) == sha256(file)
+    other = tmp_path / "other"
+    other.write_bytes(b"LONGER")
+    os.utime(other, ns=(past, past))
+    other.replace(file)  # of another inode
+    assert hashes.sha256(file) == sha256(file) and len(read) == 6
+    hashes.path.write_text("{")
+    assert hashes.sha256(file) == hashes.sha256(file) == sha256(file) and len(read) == 7
+
+
+def test_a_repeated_command_does_not_read_the_weights(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights_of_fold(place)
+    past = time.time() - 3600
+    for path in (place / "weights").iterdir():
+        os.utime(path, (past, past))
+    words = ["score", "input=x.fasta", "report=false", *FOLDED, "out=out"]
+    assert main(words) == 0
+    monkeypatch.setattr(hashing, "sha256", lambda path: pytest.fail(f"{path} was read"))
+    assert main(words) == 0
 
 
 def test_a_command_is_its_words_and_the_files_that_it_names(tmp_path: Path) -> None:
