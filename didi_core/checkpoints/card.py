@@ -198,8 +198,12 @@ def model_folder(path: Path) -> Path:
         return _of_hub(str(path))
     if not path.exists():
         raise InputError(f"{path} does not exist. Give a run directory, or a folder with {CARD} and {MODEL}.")
-    unfinished = " Its run has not finished: repeat the command that made it." if (path / "run.json").is_file() else ""
-    raise InputError(f"{path} holds no model: there is no {CARD} in it or in its {' or '.join(FOLDERS)}.{unfinished}")
+    hint = ""
+    if (path / "run.json").is_file():
+        hint = " Its run has not finished: repeat the command that made it."
+    elif (path / "config.json").is_file():
+        hint = f" It is another program's: didi import source={path} domain=... run_dir=... makes one of it, if it can."
+    raise InputError(f"{path} holds no model: there is no {CARD} in it or in its {' or '.join(FOLDERS)}.{hint}")
 
 
 def _places(path: Path) -> tuple[Path, ...]:

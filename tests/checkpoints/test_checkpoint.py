@@ -71,6 +71,9 @@ def test_missing_places_are_told_apart(saved: tuple[Path, DiT, torch.nn.Module],
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no model"):
         model_folder(tmp_path / "empty")
+    (tmp_path / "empty/config.json").write_text("{}")
+    with pytest.raises(InputError, match="didi import source=.*empty domain="):
+        model_folder(tmp_path / "empty")
     (tmp_path / "empty/run.json").write_text("{}")
     with pytest.raises(InputError, match="has not finished"):
         model_folder(tmp_path / "empty")

@@ -253,11 +253,12 @@ def test_a_sharded_run_is_killed_and_goes_on_with_another_number_of_processes(tm
 
 
 @pytest.mark.slow
-def test_pretrain_with_two_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+def test_pretrain_with_two_processes(tmp_path: Path, parallel: str) -> None:
     sizes = ["training.steps=3", "training.batch_size=8", "validate_every=3", "validation_batches=1"]
     common = ["pretrain", "domain=toy", "model=nano", *sizes]
     alone([*common, f"run_dir={tmp_path / 'one'}", "training.accumulate=2"])
-    codes, out, err = outcome(["-m", "didi_core", *common, f"run_dir={tmp_path / 'two'}"])
+    codes, out, err = outcome(["-m", "didi_core", *common, f"run_dir={tmp_path / 'two'}", f"parallel={parallel}"])
     assert codes == [0, 0], err
     assert "validation loss" in out[0] and not out[1]
     same_weights(*(tmp_path / run / "model" / "model.safetensors" for run in ("one", "two")))
