@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ def engines(words: Sequence[str], sweep: bool) -> tuple[Engines, list[str]]:
             if name in known:
                 raise InputError(f"hydra/{kind}={name} is not installed here: {EXTRA}.")
             raise unknown(kind, name, sorted({*_installed(kind), *known}), f"hydra/{kind}")
+        keys = (f"hydra.{kind}.", f"hydra/{kind}/")
+        idle = next((word for word in own if name == "basic" and word.lstrip("+").startswith(keys)), None)
+        if idle is not None:
+            raise InputError(f"{idle} has no effect here: add hydra/{kind}={'|'.join(known[1:])}.")
     return found, [word for word in words if word not in own]
 
 
@@ -138,10 +143,13 @@ def launched(command: Command, found: Engines, settings: Sequence[str], flags: S
     root = sweep_root(command.name, jobs[0].config.get("run_dir")).resolve()
     places = [place_of(command, root, number, job.config) for number, job in enumerate(jobs)]
     words = [[*placed(job.words, own), *flags] for job, own in zip(jobs, places, strict=True)]
-    for number, job in enumerate(words):
-        print(f"job {number} of {len(words)}, by {found.launcher}: {' '.join(job)}", flush=True)
-    task = Task(main, command.name, str(root))
-    returns = _with_hydra(found, root, task, lambda launcher: launcher.launch([[_packed(w)] for w in words], 0))
+
+    def launch(launcher: Any) -> Any:
+        for number, job in enumerate(words):
+            print(f"job {number} of {len(words)}, by {found.launcher}: {' '.join(job)}", flush=True)
+        return launcher.launch([[_packed(job)] for job in words], 0)
+
+    returns = _with_hydra(found, root, Task(main, command.name, str(root)), launch)
     codes = [_code(made) for made in returns]
     if any(codes):
         kind = InputError if 2 in codes else DidiError
@@ -267,8 +275,8 @@ def _with_hydra(found: Engines, root: Path, task: Task, action: Callable[[Any], 
     """The result of an action with Hydra's launcher, or its sweeper where one is chosen.
 
     Raises:
-        InputError: a key of theirs is wrong.
-        DidiError: the launcher failed, as where there is no Slurm.
+        InputError: a key or a value of theirs is wrong, or they refuse to start a job, as where there is no Slurm.
+        DidiError: the launcher failed later.
     """
     from hydra import initialize
     from hydra._internal.callbacks import Callbacks  # no public way to make what every launcher asks for
@@ -277,29 +285,44 @@ def _with_hydra(found: Engines, root: Path, task: Task, action: Callable[[Any], 
     from hydra.core.plugins import Plugins
     from hydra.errors import HydraException
     from hydra.types import HydraContext, RunMode
+    from omegaconf import read_write
     from omegaconf.errors import OmegaConfBaseException
 
     quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"]
-    place = [f"hydra.sweep.dir='{root}'", "hydra.sweep.subdir=.hydra/${hydra.job.num}"]
+    place = "hydra.sweep.subdir=.hydra/${hydra.job.num}"
     GlobalHydra.instance().clear()
     try:
         with initialize(version_base=VERSION_BASE, config_path=None, job_name="didi"):
             loader = GlobalHydra.instance().config_loader()
-            words = [*quiet, *place, *found.words]
-            config = loader.load_configuration(config_name=None, overrides=words, run_mode=RunMode.MULTIRUN)
+            load = partial(loader.load_configuration, config_name=None, run_mode=RunMode.MULTIRUN)
+            groups = [word for word in found.words if "/" in word.partition("=")[0]]
+            _check_keys(found.words, load(overrides=[*quiet, *groups]).hydra)
+            config = load(overrides=[*quiet, place, *found.words])
+            with read_write(config.hydra):  # not as an override: no grammar reads a path
+                config.hydra.sweep.dir = str(root).replace("${", r"\${")
             HydraConfig.instance().set_config(config)
             plugins, context = Plugins.instance(), HydraContext(loader, Callbacks(config))
             make = plugins.instantiate_launcher if found.sweeper == "basic" else plugins.instantiate_sweeper
             engine = make(hydra_context=context, task_function=task, config=config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"{' '.join(found.words)}: {one_line(error, None)}") from None
+        raise InputError(f"{' '.join(found.words)}: {one_line(error.__cause__ or error, None)}") from None
     root.mkdir(parents=True, exist_ok=True)
     try:
         return action(engine)
     except (DidiError, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise DidiError(
-            f"{' '.join(found.words)}: {with_kind(error)} The same command goes on: what is "
-            "finished stays."
-        ) from error
+        what = f"{' '.join(found.words)}: {with_kind(error)}"
+        if not any(one.name.isdecimal() for one in root.iterdir()):
+            raise InputError(f"{what} No job was started.") from error
+        raise DidiError(f"{what} The same command goes on: what is finished stays.") from error
+
+
+def _check_keys(words: Sequence[str], engines: Mapping[str, Any]) -> None:
+    """Raise InputError for a word of a key that the launcher or the sweeper does not have."""
+    for word in words:
+        kind, _, key = word.lstrip("+").partition("=")[0].removeprefix("hydra.").partition(".")
+        name = key.partition(".")[0]
+        if name and name not in engines[kind]:
+            known = [one for one in engines[kind] if not one.startswith("_")]
+            raise unknown("key", name, known, f"hydra.{kind}.{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,6 +62,56 @@ def test_an_unknown_engine_is_refused_with_the_known_ones(capsys: pytest.Capture
 @pytest.mark.parametrize("word", ["hydra.run.dir=x", "hydra.job.chdir=true", "hydra/output=x"])
 def test_other_settings_of_hydra_have_no_effect_and_say_so(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no effect here" in told([*TOY, "seed=1,2", "--multirun", word], capsys)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("hydra.launcher.n_jobs=2", r"has no effect here: add hydra/launcher=joblib\|submitit_local"),
+        ("hydra.sweeper.n_trials=2", "has no effect here: add hydra/sweeper=optuna"),
+        ("hydra/sweeper/sampler=random", "has no effect here: add hydra/sweeper=optuna"),
+    ],
+)
+def test_a_key_of_an_engine_that_is_not_chosen_is_refused(
+    word: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert re.search(message, told([*TOY, "seed=1,2", "--multirun", word], capsys))
+
+
+@pytest.mark.parametrize(
+    ("engine", "word", "message"),
+    [
+        ("joblib", "hydra.launcher.n_job=2", r"unknown key 'n_job' \(hydra.launcher.n_job\). Did you mean 'n_jobs'"),
+        ("joblib", "+hydra.launcher.other=2", r"unknown key 'other'"),
+        ("joblib", "hydra.launcher.n_jobs=many", "'many' of type 'str' could not be converted to Integer"),
+        ("submitit_local", "hydra.launcher.hours=2", r"unknown key 'hours' .* Known: .*timeout_min"),
+        ("optuna", "hydra.sweeper.n_trial=2", "unknown key 'n_trial'"),
+        ("optuna", "hydra.sweeper.direction=up", "direction. .*No job was started"),
+    ],
+)
+def test_a_wrong_key_or_value_of_an_engine_is_refused(
+    engine: str, word: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = "sweeper" if engine == "optuna" else "launcher"
+    pytest.importorskip(f"hydra_plugins.hydra_{engine.partition('_')[0]}_{kind}")
+    words = [*TOY, "seed=1,2", "--multirun", f"run_dir={tmp_path / 'sweep'}", f"hydra/{kind}={engine}", word]
+    said = told(words, capsys)
+    assert re.search(message, said) and "To append to your config" not in said and "Traceback" not in said
+
+
+def test_without_slurm_its_launcher_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = [*TOY, "seed=1,2", "--multirun", f"run_dir={tmp_path / 'sweep'}", "hydra/launcher=submitit_slurm"]
+    assert re.search('Could not detect "srun".* No job was started', told(words, capsys))
+
+
+@pytest.mark.parametrize("name", ["plain", "o'brien", "a=b,c", "[x]", "${HOME} \\"])
+def test_a_sweep_may_lie_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
+    found = sweeping._with_hydra(Engines(), tmp_path / name, lambda _: 0, lambda launcher: launcher.config.hydra)
+    assert found.sweep.dir == str(tmp_path / name) and (tmp_path / name).is_dir()
 
 
 def test_a_search_needs_a_number_and_something_to_vary(
@@ -196,8 +247,6 @@ def test_a_run_remembers_them(own_folder: Path, tmp_path: Path) -> None:
 def test_a_wrong_place_of_configurations_is_refused(
     flags: list[str], message: str, own_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     assert re.search(message, told([*TOY, *(flag.format(own_folder) for flag in flags)], capsys))
 
 
