@@ -105,15 +105,6 @@ def compose_mapping(command: str, given: Mapping[str, Any]) -> Job:
     return _job(command, [setting.word for setting in settings], settings)
 
 
-def compose_settings(command: str, settings: Sequence[Setting]) -> dict[str, Any]:
-    """One configuration as plain containers.
-
-    Raises:
-        InputError: a setting does not fit; the message gives what would.
-    """
-    return _job(command, (), settings).config
-
-
 def _job(command: str, words: Iterable[str], settings: Sequence[Setting]) -> Job:
     """The job of these settings. words: as the user would type them."""
     groups, values = _apart(command, map(_respelled, settings))

@@ -47,17 +47,6 @@ def log_p_x0(logits: Float[Tensor, "... K"], vocabulary: Vocabulary) -> Float[Te
     return torch.log_softmax(allowed_logits(logits, vocabulary), dim=-1)
 
 
-def full_log_p_x0(
-    logits: Float[Tensor, "B L K"], tokens: Int[Tensor, "B L"], vocabulary: Vocabulary
-) -> Float[Tensor, "B L V"]:
-    """SUBS at every position; visible tokens become one-hot rows. Builds [B, L, V]: for tests and small inputs only."""
-    masked = log_p_x0(logits, vocabulary)
-    visible = tokens != vocabulary.mask
-    copied = torch.full_like(masked, -torch.inf)
-    copied.scatter_(-1, torch.where(visible, vocabulary.as_read(tokens), 0)[..., None], 0.0)
-    return torch.where(visible[..., None], copied, masked)
-
-
 def reveal_probability(alpha_t: Float[Tensor, "..."], alpha_s: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Probability that a position masked at t is visible at s < t: (alpha_s - alpha_t) / (1 - alpha_t)."""
     return (alpha_s - alpha_t) / (1 - alpha_t)

@@ -15,7 +15,6 @@ from didi_core.evaluation.intervals import RESAMPLES, bootstrap
 from didi_core.evaluation.measure import all_metrics, evaluate_samples
 from didi_core.evaluation.rows import HELD_OUT, Row
 from didi_core.storage.files import write_atomic
-from didi_core.storage.sample_files import overlap
 from didi_core.streams import derive_seed
 from didi_core.types import Domain, Metric, Sample
 
@@ -101,8 +100,8 @@ def _known_row(name: str, found: Mapping[str, np.ndarray], metrics: Sequence[Met
 
 def overlap_notes(domain: Domain, reference: Sequence[Sample]) -> tuple[str, ...]:
     """A warning with the number of reference sequences that are in the domain's training set."""
-    known = domain.training_set() if isinstance(domain, HasTrainingSet) else ()
-    shared = overlap(reference, known)
+    known = set(domain.training_set()) if isinstance(domain, HasTrainingSet) else set()
+    shared = sum(sample.text in known for sample in reference)
     if not shared:
         return ()
     return (

@@ -205,12 +205,6 @@ def read_samples(domain: Domain, path: Path) -> list[Sample]:
     return samples
 
 
-def overlap(reference: Sequence[Sample], training: Sequence[str]) -> int:
-    """Number of reference sequences that are in the training set, letter by letter."""
-    known = set(training)
-    return sum(sample.text in known for sample in reference)
-
-
 def _notes(label: str, samples: Sequence[Sample]) -> tuple[str, ...]:
     lengths = Counter(len(sample.text) for sample in samples)
     notes = []

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from didi_core.commands import COMMANDS
-from didi_core.commands.compose import compose_jobs, compose_mapping, compose_settings
+from didi_core.commands.compose import compose_jobs, compose_mapping
 from didi_core.commands.grammar import Unreadable, choices, quoted, read, written
-from didi_core.commands.setting import parse
 from didi_core.config import build, flatten
 from didi_core.errors import InputError
 
@@ -115,7 +114,7 @@ def test_whatever_is_written_is_read_back(text: str) -> None:
 def fuzzed(word: str) -> None:
     """A word is a configuration or one message; never another exception."""
     try:
-        build(COMMANDS["sample"].settings, compose_settings("sample", [parse("run=x"), parse(word)]))
+        build(COMMANDS["sample"].settings, compose_jobs("sample", ["run=x", word])[0].config)
     except InputError as error:
         assert str(error)
 

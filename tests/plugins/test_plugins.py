@@ -369,8 +369,7 @@ class Mine(Nelbo):
 
 
 def test_objective_and_domain_without_a_configuration_are_chosen_by_name(installed: Callable[..., None]) -> None:
-    from didi_core.commands.compose import compose_settings
-    from didi_core.commands.setting import parse
+    from didi_core.commands.compose import compose_jobs
 
     class Shapes(ToyDomain):
         def __init__(self, size: int = 3, *, path: str | None = None) -> None:
@@ -379,23 +378,22 @@ def test_objective_and_domain_without_a_configuration_are_chosen_by_name(install
     both = module(didi_register_objectives=lambda: {"mine": Mine}, didi_register_domains=lambda: {"shapes": Shapes})
     installed(Point("mine", both))
     words = ["domain=shapes", "data.size=4", "objective=mine", "objective.strength=3"]
-    made = compose_settings("distill", [parse(word) for word in words])
+    made = compose_jobs("distill", words)[0].config
     assert made["domain"] == "shapes" and made["data"] == {"size": 4, "path": None}
     assert made["objective"] == {"kind": "mine", "name": "mine", "schedule": "log_linear", "weight_clip": 1000.0,
                                  "strength": 3.0, "pair": [1, 2]}  # fmt: skip
     with pytest.raises(InputError, match="unknown key 'objective.strenth'. Did you mean 'objective.strength'"):
-        compose_settings("distill", [parse("objective=mine"), parse("objective.strenth=3")])
+        compose_jobs("distill", ["objective=mine", "objective.strenth=3"])
 
 
 def test_file_of_a_plugin_comes_before_what_its_code_says(installed: Callable[..., None], tmp_path: Path) -> None:
-    from didi_core.commands.compose import compose_settings
-    from didi_core.commands.setting import parse
+    from didi_core.commands.compose import compose_jobs
 
     text = "# @package _global_\nobjective:\n  kind: mine\n  name: mine\n  strength: 7.0\n"
     made = configs(tmp_path, "objective/mine", text=text)
     made.didi_register_objectives = hookimpl(lambda: {"mine": Mine})  # type: ignore[attr-defined]
     installed(Point("mine", made))
-    assert compose_settings("distill", [parse("objective=mine")])["objective"]["strength"] == 7.0
+    assert compose_jobs("distill", ["objective=mine"])[0].config["objective"]["strength"] == 7.0
 
 
 def test_domain_of_a_plugin_names_its_default_objective(installed: Callable[..., None], tmp_path: Path) -> None:
