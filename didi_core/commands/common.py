@@ -148,11 +148,7 @@ def open_run(
         processes.broadcast((run.path, run.record))
         if command not in AT_ONCE:
             print_path("run directory", run.path)
-        try:
-            yield run
-        except InputError:
-            run.forget()
-            raise
+        yield run
         run.note(finished=True)
         registry().notify("run_end", run_dir=run.path, record=run.record)
 
