@@ -2,7 +2,8 @@
 # The program in an image, for a CPU or for CUDA:
 #   docker build -t didi .                                       # CPU
 #   docker build -t didi:cuda --build-arg TORCH=cu126 .          # CUDA; run it with --gpus all
-#   docker run --rm -v "$PWD:/work" didi distill domain=toy run_dir=run
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" didi distill domain=toy run_dir=run
+# The page: docker build -t didi:demo --build-arg EXTRAS=demo . && docker run --rm -p 127.0.0.1:7860:7860 didi:demo demo host=0.0.0.0
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim
 

@@ -34,6 +34,21 @@ def test_the_citation_is_of_this_version_and_licence() -> None:
     assert PROJECT["urls"]["Paper"].rpartition("/")[2] in "".join(papers)
 
 
+def lacking(address: str) -> list[str]:
+    """Files that people copy the repository's address from, and that do not have this one."""
+    install = f"pip install git+{address}"
+    wanted = {"README.md": install, "CITATION.cff": f"repository-code: {address}"}
+    wanted |= {str(path.relative_to(ROOT)): install for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
+    return sorted(name for name, text in wanted.items() if text not in (ROOT / name).read_text())
+
+
+def test_the_address_is_everywhere_or_nowhere() -> None:
+    """CONTRIBUTING.md says where it goes first."""
+    address = PROJECT["urls"].get("Source")
+    assert len(lacking("https://github.com/someone/else")) == 5
+    assert lacking(address) == [] if address else "github.com/" not in (ROOT / "CITATION.cff").read_text()
+
+
 def test_the_changelog_begins_with_what_is_not_released() -> None:
     assert re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[0] == "Unreleased"
 

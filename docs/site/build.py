@@ -58,6 +58,14 @@ PYTHON = {
 }
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The head of every page leads to the repository, once it has an address."""
+    address = repository()
+    if address:
+        config.repo_url, config.repo_name = address, "/".join(address.split("/")[-2:])
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
     for name, text in made_pages().items():
