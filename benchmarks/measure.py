@@ -97,12 +97,12 @@ def peak_bytes(action: Callable[[], object]) -> int:
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
     gc.collect()  # what is freed during the action would hide as much of its peak
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     action()
-    return max(_resident("VmHWM") - before, 0)
+    return max(resident("VmHWM") - before, 0)
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """Bytes of a line of /proc/self/status; elsewhere than on Linux the peak of the process's life.
 
     Not getrusage on Linux: a new process inherits the peak of the one that started it.

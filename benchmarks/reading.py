@@ -4,24 +4,36 @@
 
 ``bytes``: a tokenizer whose tokens are bytes, by its library against a table. ``documents``: a file of text split as a
 whole against pieces of 4 MB. ``packing``: both together, from the file to the stream of tokens.
+
+``like GPT-2``: a byte-level tokenizer of 50,257 tokens, trained here on the source files of Python's library. Its own
+``encode_batch`` of so many documents against the whole way to tokens on disk; and one document of the same text as a
+whole against its pieces. ``python benchmarks/reading.py --grow 200`` packs 200 MB of it and prints the peak on the way.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import sys
+import sysconfig
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from measure import Case, main
+from measure import Case, main, resident
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from didi_language import load_tokenizer
+from didi_language import TextTokenizer, load_tokenizer, train_tokenizer
 from didi_language.packing import AT_ONCE, Held, Packed
 from didi_language.sources import BREAKS, Source, split_documents
 
+KEPT = "DIDI_BENCHMARK_TOKENIZER"  # folder of the tokenizer that is trained here
 LETTERS = np.frombuffer(b"etaoinshrdlu    ", dtype=np.uint8)
 
 
@@ -75,6 +87,88 @@ def packing(path: Path) -> Case:
     return Case(library, ours, torch.equal)
 
 
+@cache
+def sources() -> tuple[str, ...]:
+    """The source files of Python's library, 30 MB."""
+    found = []
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py")):
+        with contextlib.suppress(UnicodeDecodeError):
+            found.append("" if "site-packages" in path.parts else path.read_text(encoding="utf-8").strip())
+    return tuple(filter(None, found))
+
+
+@cache
+def like_gpt2(quick: bool) -> TextTokenizer:
+    """A tokenizer of GPT-2's kind and size. Kept in a folder, so that processes of one call train it once."""
+    path = Path(os.environ.setdefault(KEPT, tempfile.mkdtemp())) / f"{quick}.json"
+    if not path.exists():
+        train_tokenizer(sources()[:9] if quick else sources(), 400 if quick else 50_257).save(str(path))
+    return TextTokenizer("like gpt2", Tokenizer.from_file(str(path)), 0, 0, (0,))
+
+
+def of_size(megabytes: float) -> Iterator[str]:
+    """Source files, again and again, of so many million letters together."""
+    left = megabytes * 1e6
+    for text in itertools.cycle(sources()):
+        yield text[: int(left)]
+        left -= len(text)
+        if left <= 0:
+            return
+
+
+def packed(documents: Iterable[str], tokenizer: TextTokenizer, tell: Callable[[int], None] | None = None) -> Tensor:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Packed.make(Path(folder), documents, tokenizer, Held(), {}, tell)
+        return torch.from_numpy(made.stream("train").astype(np.int64))
+
+
+def own_speed(quick: bool) -> Case:
+    tokenizer, documents = like_gpt2(quick), list(of_size(0.02 if quick else 4))
+
+    def library() -> Tensor:
+        found: list[int] = []
+        for start in range(0, len(documents), AT_ONCE):
+            group = tokenizer.backend.encode_batch(documents[start : start + AT_ONCE], add_special_tokens=False)
+            for one in group:
+                found += [*one.ids, tokenizer.end]
+        return torch.tensor(found)
+
+    return Case(library, lambda: packed(documents, tokenizer), torch.equal)
+
+
+def one_document(quick: bool) -> Case:
+    tokenizer, text = like_gpt2(quick), "\n".join(of_size(0.02 if quick else 4))
+
+    def whole() -> Tensor:
+        return torch.tensor([*tokenizer.backend.encode(text, add_special_tokens=False).ids, tokenizer.end])
+
+    return Case(whole, lambda: packed([text], tokenizer), torch.equal)
+
+
+def grow(megabytes: float) -> None:
+    """Peak above what was resident before, while so much text is packed."""
+    tokenizer, done = like_gpt2(False), 0
+    started, shown = time.process_time(), 0.0
+
+    def watched() -> Iterator[str]:
+        nonlocal done
+        for text in of_size(megabytes):
+            done += len(text)
+            yield text
+
+    def tell(documents: int) -> None:
+        nonlocal shown
+        if done >= shown + 1e7 or done >= megabytes * 1e6:
+            shown, peak = done, (resident("VmHWM") - before) / 1e6
+            spent = time.process_time() - started
+            print(f"{done / 1e6:.0f} MB, {documents} documents: peak {peak:.0f} MB, {spent:.1f} s of CPU", flush=True)
+
+    next(of_size(1))
+    before = resident("VmRSS")
+    with tempfile.TemporaryDirectory() as folder:
+        Packed.make(Path(folder), watched(), tokenizer, Held(), {}, tell)
+
+
 def on_file(case: Callable[[Path], Case], megabytes: float) -> Callable[[bool], Case]:
     return lambda quick: case(text_file(0.01 if quick else megabytes))
 
@@ -83,7 +177,11 @@ CASES = {
     "bytes to tokens, 4 MB": on_file(lambda path: tokens(path.read_text().split("\n\n\n")), 4),
     "text to documents, 100 MB": on_file(documents, 100),
     "text to tokens on disk, 4 MB": on_file(packing, 4),
+    "like GPT-2, 4 MB": own_speed,
+    "like GPT-2, one document": one_document,
 }
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--grow"]:
+        sys.exit(grow(float(sys.argv[2])))
     main(__file__, "as a whole, by the library / in pieces, by a table", CASES)

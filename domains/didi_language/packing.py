@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,11 +25,12 @@ from didi_core.sequences.batches import shuffled_batches
 from didi_core.storage.files import sha256, write_atomic, write_json
 from didi_core.streams import derive_seed, generator
 
+from .cutting import LONG
 from .tokenizer import TextTokenizer
 
 SPLITS = ("train", "validation")
 CARD = "card.json"
-AT_ONCE = 256  # documents tokenised together
+AT_ONCE = 256  # documents tokenised together, or fewer of LONG letters together: a tokenizer holds 100 bytes a token
 CHECKED = 1 << 30  # bytes of tokens up to which their hash is checked at every start: a second or two
 
 
@@ -113,13 +113,13 @@ class Packed:
             files = dict(zip(SPLITS, (train, validation), strict=True))
             end = np.array([tokenizer.end], dtype=dtype).tobytes()
             marked = held.split(documents)
-            while group := list(islice(marked, AT_ONCE)):
-                for (split, _), ids in zip(group, tokenizer.many([text for _, text in group]), strict=True):
-                    content = ids.astype(dtype).tobytes() + end
-                    files[split].write(content)
-                    hashes[split].update(content)
+            for group in _groups(marked):
+                for (split, _), parts in zip(group, tokenizer.parts([text for _, text in group]), strict=True):
+                    for content in (*(ids.astype(dtype).tobytes() for ids in parts), end):
+                        files[split].write(content)
+                        hashes[split].update(content)
+                        tokens_of[split] += len(content) // dtype.itemsize
                     documents_of[split] += 1
-                    tokens_of[split] += len(ids) + 1
                 if progress:
                     progress(sum(documents_of.values()))
 
@@ -142,6 +142,20 @@ class Packed:
         if not self.card["tokens"][split]:
             return np.zeros(0, dtype=self.card["dtype"])
         return np.memmap(self.folder / f"{split}.bin", dtype=self.card["dtype"], mode="r")
+
+
+def _groups(marked: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Documents that are tokenised together."""
+    group: list[tuple[str, str]] = []
+    letters = 0
+    for one in marked:
+        group.append(one)
+        letters += len(one[1])
+        if len(group) == AT_ONCE or letters >= LONG:
+            yield group
+            group, letters = [], 0
+    if group:
+        yield group
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from didi_core.errors import InputError, first_line
 from didi_core.types import Vocabulary
 
 from .assets import BUNDLED, asset
+from .cutting import LONG, cuts_between_words, pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -131,6 +132,18 @@ class TextTokenizer:
             return [self._by_table(text, self._bytes) for text in texts]
         encoded = self.backend.encode_batch(texts, add_special_tokens=False)
         return [np.array(one.ids, dtype=np.int64) for one in encoded]
+
+    def parts(self, texts: Sequence[str]) -> Iterator[Iterable[Int[np.ndarray, "n"]]]:
+        """``many`` for each text in parts to be joined: of a long one, one after another where it can be cut."""
+        if max(map(len, texts), default=0) <= LONG or not self._cuts:
+            yield from ([ids] for ids in self.many(texts))
+            return
+        for text in texts:
+            yield (self.many([piece])[0] for piece in pieces(text))
+
+    @cached_property
+    def _cuts(self) -> bool:
+        return cuts_between_words(self.backend)
 
     def _by_table(self, text: str, table: Int[np.ndarray, "256"]) -> Int[np.ndarray, "n"]:
         if not self._spelled.search(text):
