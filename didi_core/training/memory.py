@@ -39,8 +39,8 @@ def memory_advice(
             raise
         what = f"{advice(training, machine, processes, check)} {lighter}".rstrip()
         raise TooLarge(
-            f"out of memory on {machine.label}: {first_line(error).rstrip('.')}. {what} A checkpoint that was saved is intact. "
-            "dry_run=true measures what a run takes."
+            f"out of memory on {machine.label}: {first_line(error).rstrip('.')}. {what} A checkpoint that was saved is "
+            "intact. dry_run=true measures what a run takes."
         ) from error
 
 
