@@ -165,7 +165,7 @@ def _verdicts(found: Sequence[Comparison] | Sequence[Difference]) -> str:
 def notes(evaluation: Evaluation, findings: Findings) -> list[str]:
     """Caveats to the sentence."""
     found = list(evaluation.notes)
-    found += _too_few([row for row in evaluation.rows if row.kind in ("model", "file")])
+    found += _too_few([row for row in evaluation.rows if not row.is_reference])
     if any(row.kind == "model" for row in evaluation.rows) and (findings.comparisons or findings.differences):
         found.append("One training run per model: a claim about training needs at least three seeds.")
     quality = evaluation.metrics[0]
@@ -227,7 +227,7 @@ def indistinct(evaluation: Evaluation, metric: MetricInfo) -> list[str]:
 def misjudged(evaluation: Evaluation, metric: MetricInfo) -> dict[str, str]:
     """What a metric makes of the controls that it does not rate worse than held-out data: ``ALIKE``, or ``ABOVE`` where
     it rates them better by more than both intervals."""
-    data = next((row for row in evaluation.rows if row.kind == "data"), None)
+    data = evaluation.data
     if data is None or metric.name not in data.values or metric.better == "neither":
         return {}
     reference = data.values[metric.name]

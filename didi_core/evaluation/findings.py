@@ -129,7 +129,7 @@ def _at_variety(evaluation: Evaluation, baseline: str) -> tuple[VarietyCompariso
     curves, variety = evaluation.variety_frontiers, evaluation.variety
     if variety is None:
         return ()
-    data = next((row.values for row in evaluation.rows if row.kind == "data"), {})
+    data = evaluation.data.values if evaluation.data is not None else {}
     wanted = data[variety.name].value if variety.name in data else math.inf  # without data: as varied as both can be
     found = []
     for (model, method), curve in curves.items():

@@ -13,7 +13,7 @@ from didi_core.errors import InputError
 from didi_core.evaluation.cache import StatisticsCache
 from didi_core.evaluation.intervals import RESAMPLES, bootstrap
 from didi_core.evaluation.measure import all_metrics, evaluate_samples
-from didi_core.evaluation.rows import HELD_OUT, Row
+from didi_core.evaluation.rows import HELD_OUT, Kind, Row
 from didi_core.storage.files import write_atomic
 from didi_core.streams import derive_seed
 from didi_core.types import Domain, Metric, Sample
@@ -85,8 +85,7 @@ def reference_rows(
     rows = []
     for name, samples in sets.items():
         measured = evaluate_samples(metrics, samples, resamples=resamples, seed=seed, cache=cache)
-        kind = "data" if name == HELD_OUT else "control"
-        rows.append(Row(name, kind, len(samples), measured.values, skipped=measured.skipped))
+        rows.append(Row(name, _kind(name), len(samples), measured.values, skipped=measured.skipped))
     return rows, held_out
 
 
@@ -94,8 +93,11 @@ def _known_row(name: str, found: Mapping[str, np.ndarray], metrics: Sequence[Met
     """A reference row from stored statistics; a metric without stored statistics is skipped by name."""
     values = {m.name: bootstrap(m, found[m.name], resamples, seed) for m in metrics if m.name in found}
     skipped = {m.name: "not among the bundled statistics" for m in metrics if m.name not in found}
-    kind = "data" if name == HELD_OUT else "control"
-    return Row(name, kind, max(map(len, found.values())), values, skipped=skipped)
+    return Row(name, _kind(name), max(map(len, found.values())), values, skipped=skipped)
+
+
+def _kind(name: str) -> Kind:
+    return "data" if name == HELD_OUT else "control"
 
 
 def overlap_notes(domain: Domain, reference: Sequence[Sample]) -> tuple[str, ...]:

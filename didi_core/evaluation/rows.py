@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from didi_core.evaluation.intervals import Interval
 from didi_core.types import NFE, Sample
 
 HELD_OUT = "held-out data"
+Kind = Literal["model", "data", "control", "file"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Row:
     """
 
     model: str
-    kind: str  # "model", "data", "control" or "file"
+    kind: Kind
     n: int
     values: Mapping[str, Interval]
     method: Method | None = None
@@ -55,6 +57,11 @@ class Row:
     model_hash: str = ""
     skipped: Mapping[str, str] = field(default_factory=dict)
     rates: tuple[float, ...] = ()
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether others are compared with it."""
+        return self.kind in ("data", "control")
 
     @property
     def rate(self) -> float | None:
@@ -145,6 +152,16 @@ class Evaluation:
     variety_frontiers: Mapping[tuple[str, Method], Frontier] = field(default_factory=dict)
     plain: Mapping[tuple[str, Method], Drawn] = field(default_factory=dict)
     films: Films | None = None
+
+    @property
+    def data(self) -> Row | None:
+        """The row of held-out data, where there is one."""
+        return next((row for row in self.rows if row.kind == "data"), None)
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """Names of the models and files, in order."""
+        return tuple(dict.fromkeys(row.model for row in self.rows if not row.is_reference))
 
 
 def table_rows(rows: Sequence[Row]) -> list[Row]:

@@ -123,6 +123,7 @@ def lay_out(canvas: Figure) -> None:
 
 
 def finish(canvas: Figure, name: str, caption: str) -> Plot:
+    """Draw a figure as PNG and as SVG. Equal figures give equal bytes."""
     import matplotlib as mpl
 
     png, svg = io.BytesIO(), io.StringIO()

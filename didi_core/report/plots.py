@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -32,6 +32,18 @@ if TYPE_CHECKING:
 
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")  # of laws and grids
 FAMILIES = "osD^v"  # markers of laws and grids, where there are several
+DASHED = (0, (4, 3))  # the line of held-out data
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a curve of the frontier ends, what is written there, and where its intervals end."""
+
+    entropy: float
+    quality: float
+    label: str
+    colour: str
+    right: float
 
 
 def evaluation_plots(evaluation: Evaluation, findings: Findings) -> list[Plot]:
@@ -49,55 +61,56 @@ def frontier_plot(evaluation: Evaluation) -> Plot:
     """Quality (log scale) against entropy: a curve per model and number of steps, a panel per law and grid."""
     families = list(dict.fromkeys(replace(method, steps=None) for _, method in evaluation.frontiers))
     quality, entropy = evaluation.metrics[:2]
-    data = next((row for row in evaluation.rows if row.kind == "data"), None)
     canvas, panels = panels_of(len(families), height=3.9)
-    named: list[list[tuple[float, float, str, str]]] = []
-    furthest: list[float] = []  # where the intervals of a panel end
+    ends = []
     for axes, family in zip(panels, families, strict=True):
-        ends: list[tuple[float, float, str, str]] = []
-        right = -np.inf
-        for (model, method), curve in evaluation.frontiers.items():
-            if replace(method, steps=None) != family:
-                continue
-            steps = sorted(
-                {m.steps or 0 for n, m in evaluation.frontiers if n == model and replace(m, steps=None) == family}
-            )
-            strength = 0.45 + 0.55 * (steps.index(method.steps or 0) + 1) / len(steps)
-            colour, values = _colour(evaluation, model), np.exp(curve.log_quality)
-            across = _bars(curve.entropy, curve.entropy_draws)
-            axes.errorbar(
-                curve.entropy,
-                values,
-                xerr=across,
-                yerr=_bars(values, np.exp(curve.log_quality_draws)),
-                color=colour, alpha=strength, marker=_marker(evaluation, model), markersize=3.5, linewidth=1.6,
-                elinewidth=0.8,
-            )  # fmt: skip
-            right = max(right, float(np.max(curve.entropy + across[1])))
-            end = int(np.argmax(curve.entropy))
-            figure = str(method.steps or method.law or "1/token")
-            ends.append((float(curve.entropy[end]), float(values[end]), figure, colour))
-        if data is not None and evaluation.at is not None:
-            axes.axvline(evaluation.at, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
-            if quality.name in data.values:
-                axes.plot(
-                    evaluation.at, data.values[quality.name].value, marker="D", color=INK, markersize=6, linestyle=""
-                )
+        of_family = [key for key in evaluation.frontiers if replace(key[1], steps=None) == family]
+        ends.append([_frontier_curve(axes, evaluation, key, _strength(key, of_family)) for key in of_family])
+        _held_out_point(axes, evaluation, quality.name)
         axes.set(title=family.label, xlabel=f"{entropy.label} (nats)", ylabel=quality.label)
         log_axis(axes.yaxis)
         axes.margins(x=0.1)
-        named.append(ends)
-        furthest.append(right)
     _legend(canvas, evaluation, {m for m, _ in evaluation.frontiers}, held_out="held-out data")
     lay_out(canvas)
-    for axes, ends, right in zip(panels, named, furthest, strict=True):
-        _end_labels(axes, ends, right)
+    for axes, own in zip(panels, ends, strict=True):
+        _end_labels(axes, own)
     caption = (
         f"Frontier: each curve is one model at one number of steps (the figure at its end) over temperatures. "
         f"Lower and further right is better; models are compared on the dashed line, the "
         f"{entropy.label} of held-out data."
     )
     return finish(canvas, "frontier", caption)
+
+
+def _strength(key: tuple[str, Method], of_family: Sequence[tuple[str, Method]]) -> float:
+    """How opaque a curve is: the more steps its model takes, the more."""
+    steps = sorted({method.steps or 0 for model, method in of_family if model == key[0]})
+    return 0.45 + 0.55 * (steps.index(key[1].steps or 0) + 1) / len(steps)
+
+
+def _frontier_curve(axes: Axes, evaluation: Evaluation, key: tuple[str, Method], strength: float) -> End:
+    """Draw one curve with its intervals."""
+    model, method = key
+    curve, colour = evaluation.frontiers[key], _colour(evaluation, model)
+    values, across = np.exp(curve.log_quality), _bars(curve.entropy, curve.entropy_draws)
+    axes.errorbar(
+        curve.entropy, values, xerr=across, yerr=_bars(values, np.exp(curve.log_quality_draws)),
+        color=colour, alpha=strength, marker=_marker(evaluation, model), markersize=3.5, linewidth=1.6, elinewidth=0.8,
+    )  # fmt: skip
+    last = int(np.argmax(curve.entropy))
+    label = str(method.steps or method.law or "1/token")
+    right = float(np.max(curve.entropy + across[1]))
+    return End(float(curve.entropy[last]), float(values[last]), label, colour, right)
+
+
+def _held_out_point(axes: Axes, evaluation: Evaluation, quality: str) -> None:
+    """Draw the entropy at which models are compared, and the quality of held-out data on it."""
+    data = evaluation.data
+    if data is None or evaluation.at is None:
+        return
+    axes.axvline(evaluation.at, color=MUTED, linestyle=DASHED, linewidth=1)
+    if quality in data.values:
+        axes.plot(evaluation.at, data.values[quality].value, marker="D", color=INK, markersize=6, linestyle="")
 
 
 @styled
@@ -129,8 +142,8 @@ def steps_plot(evaluation: Evaluation, findings: Findings) -> Plot:
                 high = np.array([v.high - v.value for _, v in line])
                 axes.errorbar(
                     x, y, yerr=np.maximum(np.stack([low, high]), 0), color=_colour(evaluation, model),
-                    marker=FAMILIES[number % 5] if len(families) > 1 else _marker(evaluation, model),
-                    linestyle=DASHES[number % 4],
+                    marker=FAMILIES[number % len(FAMILIES)] if len(families) > 1 else _marker(evaluation, model),
+                    linestyle=DASHES[number % len(DASHES)],
                     markersize=5, linewidth=1.7, elinewidth=1.1, capsize=2.5,
                 )  # fmt: skip
         _reference_line(axes, evaluation, quality.name)
@@ -185,8 +198,7 @@ def training_plot(metrics: Sequence[Mapping[str, float]]) -> Plot | None:
 
 
 def _colour(evaluation: Evaluation, model: str) -> str:
-    models = list(dict.fromkeys(row.model for row in evaluation.rows if row.kind in ("model", "file")))
-    return SERIES[models.index(model) % len(SERIES)]
+    return SERIES[evaluation.evaluated.index(model) % len(SERIES)]
 
 
 def _marker(evaluation: Evaluation, model: str) -> str:
@@ -200,21 +212,22 @@ def _bars(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
     return np.maximum(np.stack([values - low, high - values]), 0)
 
 
-def _end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], right: float, apart: float = 10.5) -> None:
-    """Label curves in one column, at least ``apart`` points from each other, beyond ``right``, where intervals end.
+def _end_labels(axes: Axes, ends: Sequence[End], apart: float = 10.5) -> None:
+    """Label curves in one column, at least ``apart`` points from each other, beyond all of their intervals.
 
     The line to a label has the curve's colour, the label one that can be read.
     """
     scale = axes.figure.dpi / 72
-    ordered = sorted(ends, key=lambda end: end[1])
-    places = np.array([axes.transData.transform(end[:2]) for end in ordered]).reshape(-1, 2) / scale
-    column = axes.transData.transform((right, ordered[0][1]))[0] / scale + 7
+    ordered = sorted(ends, key=lambda end: end.quality)
+    places = np.array([axes.transData.transform((end.entropy, end.quality)) for end in ordered]).reshape(-1, 2) / scale
+    right = max(end.right for end in ends)
+    column = axes.transData.transform((right, ordered[0].quality))[0] / scale + 7
     heights = spread(places[:, 1], apart)
-    for (x, y, text, colour), (left, own), height in zip(ordered, places, heights, strict=True):
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.5, "shrinkA": 0, "shrinkB": 2}
+    for end, (left, own), height in zip(ordered, places, heights, strict=True):
+        line = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.6, "alpha": 0.5, "shrinkA": 0, "shrinkB": 2}
         axes.annotate(
-            text, (x, y), xytext=(column - left, height - own), textcoords="offset points", color=INK, fontsize=8.5,
-            va="center", arrowprops=line,
+            end.label, (end.entropy, end.quality), xytext=(column - left, height - own), textcoords="offset points",
+            color=INK, fontsize=8.5, va="center", arrowprops=line,
         )  # fmt: skip
 
 
@@ -235,9 +248,9 @@ def spread(places: Float[np.ndarray, "n"], apart: float) -> Float[np.ndarray, "n
 
 
 def _reference_line(axes: Axes, evaluation: Evaluation, metric: str) -> None:
-    data = next((row for row in evaluation.rows if row.kind == "data" and metric in row.values), None)
-    if data is not None:
-        axes.axhline(data.values[metric].value, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
+    data = evaluation.data
+    if data is not None and metric in data.values:
+        axes.axhline(data.values[metric].value, color=MUTED, linestyle=DASHED, linewidth=1)
 
 
 def _legend(
@@ -250,8 +263,8 @@ def _legend(
         marker = "" if families else _marker(evaluation, model)
         made.append(Line2D([], [], color=_colour(evaluation, model), linewidth=2, marker=marker, label=model))
     for number, family in enumerate(families):
-        style = DASHES[number % 4]
-        made.append(Line2D([], [], color=MUTED, linestyle=style, marker=FAMILIES[number % 5], label=family.label))
+        style, marker = DASHES[number % len(DASHES)], FAMILIES[number % len(FAMILIES)]
+        made.append(Line2D([], [], color=MUTED, linestyle=style, marker=marker, label=family.label))
     if held_out:
         made.append(Line2D([], [], color=INK, marker="D", linestyle="", label=held_out))
     for line in made:

@@ -169,12 +169,11 @@ def _main(report: Report) -> Grid:
     words = tuple(i for i, header in enumerate(headers) if header in ("", "method"))
     lines, before = [], ""
     for line, row in zip(cells, rows, strict=True):
-        own = row.kind in ("model", "file")
-        dot = _colour(report, row.model) if own else ""
+        dot = "" if row.is_reference else _colour(report, row.model)
         name = Cell(row.model, marks.get(row.model, ""), dot)
         rate = f"{figure(row.rate)}" if row.rate else ""
         made = (name, *map(Cell.ranged, line[1:]), Cell(rate), Cell(f"{row.n:,}"))
-        group = row.model if own else "reference"
+        group = "reference" if row.is_reference else row.model
         kinds = [*(["control"] if row.kind == "control" else []), *(["first"] if before and group != before else [])]
         lines.append(Line(made, " ".join(kinds)))
         before = group
@@ -196,5 +195,5 @@ def _all_metrics(report: Report) -> Grid:
 
 def _colour(report: Report, model: str) -> str:
     """The model's colour in the pictures; '' if it has none."""
-    models = list(dict.fromkeys(row.model for row in report.evaluation.rows if row.kind in ("model", "file")))
+    models = report.evaluation.evaluated
     return f"var(--series-{models.index(model) % len(SERIES)})" if model in models else ""

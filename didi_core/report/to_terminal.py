@@ -51,7 +51,7 @@ def samples_table(report: Report, narrow: bool = False) -> Table:
     table = _table("As sampled" + ("" if narrow else "; 95 % intervals"), headers)
     before = ""
     for line, row in zip(cells, rows, strict=True):
-        group = row.model if row.kind in ("model", "file") else "references"
+        group = "references" if row.is_reference else row.model
         if before and group != before:
             table.add_section()
         before = group
