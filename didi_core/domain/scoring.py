@@ -95,7 +95,11 @@ class ScoresAgain(Protocol):
     """A domain that can score a folder again with other keys, and keeps the scores on which these have no effect."""
 
     def may_score_again(self, folder: Path, before: Mapping[str, Any], wishes: Mapping[str, Any]) -> bool:
-        """Whether nothing of worth is lost where a folder scored with the keys ``before`` is scored with ``wishes``."""
+        """Whether a folder scored with the keys ``before`` may be scored with ``wishes``.
+
+        Raises:
+            InputError: something of worth would be lost, in words of the domain.
+        """
         ...
 
 

@@ -19,6 +19,8 @@ from .complexes import LINKER
 from .kept import journals
 from .settings import AUTO, ESMFOLD, NONE, ProteinScoring
 
+KEYS = ("fold", "fold_model", "recycles", "linker", "pae")  # decide what a folded structure is, and its files
+
 
 def folds(settings: ProteinScoring) -> bool:
     """Whether structures are predicted here: not with fold=none, nor where others are given and fold=auto."""
@@ -26,20 +28,28 @@ def folds(settings: ProteinScoring) -> bool:
 
 
 def may_score_again(folder: Path, before: Mapping[str, Any], wishes: Mapping[str, Any]) -> bool:
-    """Whether a folder scored with the keys ``before`` may be scored with ``wishes``.
+    """Whether a folder scored with ``before`` may be scored with ``wishes``: not where those are no keys of now.
 
-    Not where structures were folded in it that ``wishes`` would not make alike.
+    Raises:
+        InputError: structures were folded in it that ``wishes`` would not make alike.
     """
     now = _folding(build(ProteinScoring, wishes))
     try:
         then = _folding(build(ProteinScoring, before))
-    except InputError:  # keys of an older version
+    except InputError:
         return False
-    return now == then or not any(Journal(path).rows(repair=False) for path in journals(folder, FOLD))
+    if then == now or not any(Journal(path).rows(repair=False) for path in journals(folder, FOLD)):
+        return True
+    made = {"fold": ESMFOLD} | {key: before[key] for key in KEYS if before.get(key) not in (None, AUTO, False)}
+    words = " ".join(f"{key}={value}" for key, value in made.items())
+    raise InputError(
+        f"{folder} holds structures that were folded with {words}, and other keys of {', '.join(KEYS)} would replace "
+        "or hide them. Give these, or name another out."
+    )
 
 
 def _folding(settings: ProteinScoring) -> tuple[object, ...] | None:
-    """The keys that decide what a folded structure is, and which files it has; None where nothing is folded."""
+    """The values of ``KEYS``, defaults filled in; None where nothing is folded."""
     if not folds(settings):
         return None
     kind = ESMFOLD if settings.fold == AUTO else settings.fold

@@ -245,7 +245,8 @@ def test_what_was_folded_is_not_lost_to_other_keys(
     assert main([*words, *FOLDED, "out=out"]) == 0
     before = state(place / "out")
     assert main([*words, *more, "out=out"]) == 2
-    assert "belongs to another configuration: scoring." in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "out holds structures that were folded with fold=esmfold fold_model=weights, and other keys of" in told
     assert state(place / "out") == before
     assert main([*words, *FOLDED, "out=out"]) == 0
 

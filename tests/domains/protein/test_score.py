@@ -118,7 +118,7 @@ def test_a_repeated_command_scores_nothing_twice(scored: Path, monkeypatch: pyte
 def test_other_settings_or_designs_do_not_go_into_the_folder(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (scored / "scores.csv").read_bytes()
     assert main(again(scored, "recycles=0")) == 2
-    assert "belongs to another configuration: scoring.recycles: absent -> 0" in capsys.readouterr().err
+    assert "would replace or hide them. Give these, or name another out." in capsys.readouterr().err
     designs = scored.parent / "designs.fasta"
     text = designs.read_text()
     try:
