@@ -40,6 +40,7 @@ from didi_core.commands.common import about_domain
 from didi_core.evaluation.wording import percent
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.plugins import registry
+from didi_core.processes import leave
 from didi_core.training import engine as engine_module
 from didi_core.training.engine import Engine
 from didi_core.training.planning import Plan, Resident, forget_peak
@@ -282,4 +283,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
