@@ -28,7 +28,7 @@ from didi_core.errors import InputError, unknown
 
 PLACEHOLDERS = ("1", "toy", "protein")  # what <...> stands for, in turn: a number or path, a name
 ELSEWHERE = {  # programs that are not this project's
-    "cd", "pytest", "ruff", "mypy", "mkdocs", "pymol", "chimerax", "srun", "test", "scontrol",
+    "cd", "pytest", "ruff", "mypy", "mkdocs", "pymol", "chimerax", "srun", "test", "scontrol", "export",
 }  # fmt: skip
 ALONE = ("--help", "-h", "--version", "-V")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
