@@ -71,7 +71,7 @@ def cpu() -> float:
 
 def command(side: Side, part: Part, turn: int, more: Words) -> float:
     """CPU seconds of the command with these words more. Raises RuntimeError where it fails."""
-    name = f"{part.name} {turn} {more[0]}"
+    name = f"{part.name} {turn} {'short' if more == part.short else 'long'}"
     folder, started = side.path(name), cpu()
     place = f"out={folder}/samples.fasta" if part.words[0] == "sample" else f"run_dir={folder}/run"
     if problem := side.run(name, Case((*part.words, *more)), (place,), {}):
