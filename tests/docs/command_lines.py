@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACEHOLDER = re.compile(r"<(?![\s(=])[^<>\n]*>")  # <run directory>; not a file that is read, nor a here-document
-OPTIONAL = re.compile(r"\[(--[^\]]*)\]")  # usage: [--quick]
+OPTIONAL = re.compile(r"(?<= )\[((?:--|\w+=[A-Z])[^\]]*)\]")  # usage: [--quick], [out=FOLDER]
 ALTERNATIVES = re.compile(r"(?<= )(\w+)(\|\w+)+")  # usage: law|grid|sampler
 PROGRAM = re.compile(r"(didi|torchrun|python3?|python -m [\w.]+|pip|pytest|ruff|mypy|mkdocs)(?= |$)")
 SHELLS = ("bash", "sh", "shell", "console")
