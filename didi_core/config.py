@@ -130,7 +130,7 @@ def _fit_plain(annotation: Any, value: Any) -> Any:
     if annotation is str:
         return str(value) if number or isinstance(value, str | Path) else _MISFIT
     if annotation is Path:
-        return _path(str(value)) if (number or isinstance(value, str | Path)) and value != "" else _MISFIT
+        return user_path(value) if (number or isinstance(value, str | Path)) and value != "" else _MISFIT
     return value if isinstance(annotation, type) and isinstance(value, annotation) else _MISFIT
 
 
@@ -155,12 +155,13 @@ def _spelled(annotation: type, text: str) -> int | float | None:
         return None
 
 
-def _path(text: str) -> Path:
-    """A path, with ``~`` as the home folder; an unknown ``~name`` stays as it is."""
+def user_path(text: object) -> Path:
+    """A path that a user wrote, with ``~`` as the home folder; an unknown ``~name`` stays as it is."""
+    path = Path(str(text))
     try:
-        return Path(text).expanduser()
+        return path.expanduser()
     except RuntimeError:
-        return Path(text)
+        return path
 
 
 def describe(annotation: Any) -> str:

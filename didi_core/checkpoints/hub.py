@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from didi_core.config import user_path
 from didi_core.errors import InputError, one_line
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
@@ -29,7 +30,7 @@ def locate(source: str, key: str = "source") -> Path:
     Raises:
         InputError: it is none of these, or the hub cannot be reached; ``key`` is the setting to change.
     """
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.exists():
         return path
     if not is_hub_id(source):
@@ -42,7 +43,7 @@ def locate(source: str, key: str = "source") -> Path:
 
 def on_disk(source: str) -> Path | None:
     """The path of a source, or where a hub id lies in the local cache; None for one that is not there."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     return in_cache(source) if not path.exists() and is_hub_id(source) else path
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from didi_core.checkpoints.card import CARD, MODEL, check_seal, read_vocabulary, write_card
 from didi_core.checkpoints.quiet import quiet
 from didi_core.checkpoints.weights import check_sizes, read_weights, write_weights
-from didi_core.config import build
+from didi_core.config import build, user_path
 from didi_core.errors import InputError, first_line
 from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.storage.files import read_json
@@ -69,7 +69,7 @@ def load_judge(folder: Path) -> Judge:
 
 def judge_folder(name: str) -> Path | None:
     """The folder with a judge's card that a name means: itself, or ``judge/`` of a run; None for any other name."""
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     return next((found for found in (folder, folder / "judge") if (found / CARD).is_file()), None)
 
 
@@ -85,7 +85,7 @@ def causal_network(name: str, key: str, otherwise: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     advice = f"Give a folder on this machine that holds the model, or {otherwise}."
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     check_depth(folder, f"{key}={name}")
     try:
         with quiet():

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from didi_core.commands.common import CommonSettings
 from didi_core.commands.plugins import plugin_table
+from didi_core.config import user_path
 from didi_core.device import Machine
 from didi_core.errors import first_line
 from didi_core.models.attention import available_backends, resolve_backend
@@ -174,7 +175,7 @@ def precisions(device: torch.device) -> dict[str, str]:
 def places() -> dict[str, str]:
     """The hub, its cache, and free disk space for runs."""
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface"), "hub"))
-    cache = cache.expanduser()
+    cache = user_path(cache)
     held = sorted(path.name for path in cache.glob("models--*")) if cache.is_dir() else []
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     return {

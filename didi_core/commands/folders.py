@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from didi_core.config import config_folder
+from didi_core.config import config_folder, user_path
 from didi_core.errors import InputError
 
 _own: tuple[Path | None, str | None] = (None, None)
@@ -18,7 +18,7 @@ def use_own(folder: str | None, name: str | None) -> None:
     """
     global _own
     _own = (None, None)
-    path = None if folder is None else Path(folder).expanduser().resolve()
+    path = None if folder is None else user_path(folder).resolve()
     if path is not None and not path.is_dir():
         raise InputError(f"--config-dir {folder}: there is no such folder. Give one of configurations.")
     bare = None if name is None else name.removesuffix(".yaml")

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from didi_core.commands import find
 from didi_core.commands.folders import config_folders
-from didi_core.commands.grammar import MISSING, annotation_of
+from didi_core.commands.grammar import MISSING, annotation_of, written
 from didi_core.commands.groups import groups_of
 from didi_core.commands.setting import WISHES, Setting, read_setting
 from didi_core.config import flatten, unknown_key
@@ -45,6 +45,7 @@ class Merging:
         """Merge a mapping into the group of that name, key by key; any other value replaces the old one."""
         now = self.known.get(key)
         if not isinstance(value, Mapping) or not isinstance(now, Mapping):
+            self._check_given(key, value)
             put(self.config, key, value)
             return
         for name, inner in value.items():
@@ -53,6 +54,17 @@ class Merging:
                 continue
             self._check(f"{key}.{name}", add)
             self._put(f"{key}.{name}", inner, add)
+
+    def _check_given(self, key: str, value: Any) -> None:
+        """Raise InputError for an empty text where none was: as a path it would be the present folder.
+
+        The domain's own keys of a sample may be empty, such as a prompt.
+        """
+        now = self.known.get(key)
+        if key.split(".")[0] == self.node or now == "" or "" not in (value if isinstance(value, list) else [value]):
+            return
+        without = "leave the key out" if now is None else f"leave the key out for {key}={written(now)}"
+        raise InputError(f"{key}={written(value)} has no value: give one, or {without}.")
 
     def _check(self, key: str, add: bool) -> None:
         """Raise InputError for an unknown key; ``+key`` adds one to a group, whose reader then checks it."""

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
+from didi_core.config import user_path
 from didi_core.errors import InputError, unknown
 from didi_core.evaluation.wording import headed
 from didi_core.plugins import registry
@@ -83,7 +84,7 @@ def parse(words: Sequence[str]) -> Wish:
         given[key] = value
     if "name" not in given:
         raise InputError(f"a plugin needs a name: new-plugin NAME [kind={'|'.join(SCAFFOLDS)}].")
-    out = Path(given["out"]) if "out" in given else None
+    out = user_path(given["out"]) if "out" in given else None
     return Wish(given["name"], given.get("kind", "domain"), out)
 
 

@@ -16,6 +16,7 @@ from didi_core.checkpoints.exporters import hub_files
 from didi_core.checkpoints.hub import check_repository, upload
 from didi_core.checkpoints.weights import count_parameters
 from didi_core.commands.common import CommonSettings, make_domain
+from didi_core.config import user_path
 from didi_core.domain.abilities import HasTokenizer
 from didi_core.errors import InputError
 from didi_core.report.card_results import read_report
@@ -63,7 +64,7 @@ class Settings(CommonSettings):
     def folder(self) -> Path:
         """The folder to write."""
         if not self.hosted:
-            return Path(self.to or "").expanduser()
+            return user_path(self.to or "")
         return self.out or Path("outputs") / "push" / (self.to or "") / time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
@@ -140,7 +141,7 @@ def _report(settings: Settings, model: Path, card: Mapping[str, Any]) -> dict[st
     if settings.report == NONE:
         return None
     if settings.report is not None:
-        named = Path(settings.report).expanduser()
+        named = user_path(settings.report)
         return read_report(named / REPORT if named.is_dir() else named, card)
     beside = model.parent / REPORT
     if beside.is_file():

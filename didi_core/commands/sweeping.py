@@ -18,6 +18,7 @@ from typing import Any
 from didi_core.commands import Command
 from didi_core.commands.compose import VERSION_BASE, Job, compose_jobs, sweep_values
 from didi_core.commands.setting import parse
+from didi_core.config import user_path
 from didi_core.errors import DidiError, InputError, one_line, unknown, with_kind
 from didi_core.storage.files import read_json
 
@@ -91,7 +92,7 @@ def _installed(kind: str) -> list[str]:
 def sweep_root(command: str, given: str | None) -> Path:
     """Folder of a sweep, in which each job has one of its own."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    return Path(given).expanduser() if given else Path("outputs") / command / f"multirun_{stamp}"
+    return user_path(given) if given else Path("outputs") / command / f"multirun_{stamp}"
 
 
 def place_of(command: Command, root: Path, number: int, config: Mapping[str, Any]) -> dict[str, str]:
@@ -123,7 +124,7 @@ def check_places(jobs: Sequence[Job]) -> None:
 
 
 def _resolved(given: object) -> str:
-    return str(Path(str(given)).expanduser().resolve())
+    return str(user_path(given).resolve())
 
 
 def launched(command: Command, found: Engines, settings: Sequence[str], flags: Sequence[str], main: Main) -> None:

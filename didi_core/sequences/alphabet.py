@@ -24,6 +24,7 @@ from torch import Tensor
 
 from didi_core.checkpoints.card import has_card, model_folder, read_card
 from didi_core.checkpoints.hub import on_disk
+from didi_core.config import user_path
 from didi_core.domain.data_report import SHOWN, DataReport, kind_of
 from didi_core.errors import InputError
 from didi_core.letters import Letters, UnknownLetter, letters, spelled
@@ -78,7 +79,7 @@ class AlphabetDomain(SpelledAsTokens, TokenDomain):
             raise InputError(f"data.on_bad={on_bad!r}: choose 'skip' or 'error'.")
         if path is not None and not isinstance(path, str | Path) and not path:
             raise InputError("data.path is empty: give at least one file.")
-        self.paths = tuple(Path(p) for p in ([path] if isinstance(path, str | Path) else path or ()))
+        self.paths = tuple(user_path(p) for p in ([path] if isinstance(path, str | Path) else path or ()))
         self.min_length, self.max_length = min_length, max_length
         self.on_bad, self.allow_loss = on_bad, allow_loss
         self.column, self.unpacked_limit = column, unpacked_limit

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from didi_core.checkpoints.importers import is_hub_id, load_denoiser_from
+from didi_core.config import user_path
 from didi_core.errors import InputError, unknown
 from didi_core.metrics.energy import EnergyDistance, FeatureReference
 from didi_core.metrics.features import TrunkFeatures
@@ -66,10 +67,10 @@ class TokenDomain(ABC):
         """
         if name == BUNDLED:
             return load_denoiser_from(self._bundled_folder(), self.vocabulary).eval()
-        known = Path(name).expanduser().exists() or is_hub_id(name)
+        known = user_path(name).exists() or is_hub_id(name)
         if not known and name not in self.teachers:
             raise unknown("teacher", name, [*([BUNDLED] if self.bundled else []), *self.teachers, *PLACES])
-        if Path(name).expanduser().exists():
+        if user_path(name).exists():
             return load_denoiser_from(name, self.vocabulary).eval()
         try:
             return load_denoiser_from(self.teachers.get(name, name), self.vocabulary).eval()

@@ -11,6 +11,7 @@ from typing import Any
 from didi_core.checkpoints.card import has_card, load_denoiser, model_folder, read_card
 from didi_core.checkpoints.hub import is_hub_id, locate, on_disk
 from didi_core.checkpoints.importers.parts import check_vocabulary
+from didi_core.config import user_path
 from didi_core.device import Machine
 from didi_core.domain.abilities import HasBundledStudent
 from didi_core.errors import InputError
@@ -46,7 +47,7 @@ def folder_of(path: Path) -> Path | None:
 
 def fetched(name: str) -> Path | None:
     """The folder with a card of a path or a hub id, fetched if it is not here; None for another program's model."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     return folder_of(locate(name, "model") if not path.exists() and is_hub_id(name) else path)
 
 

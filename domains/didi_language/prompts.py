@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from didi_core.config import user_path
 from didi_core.errors import InputError
 from didi_core.storage.text_file import numbered_lines, undecoded_byte
 
@@ -108,7 +108,7 @@ def read_exchanges(paths: tuple[str, ...], writing: Writing, skip: bool, tally: 
         InputError: a file is not there; or, unless ``skip``, a row cannot be used (with file and line).
     """
     for name in paths:
-        path = Path(name).expanduser()
+        path = user_path(name)
         if not path.is_file():
             raise InputError(f"data.prompts={name}: no such file. Give JSON lines with {PROMPT!r} or {MESSAGES!r}.")
         tally.files.append(str(path))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from didi_core.config import user_path
 from didi_core.domain.data_report import SHOWN, kind_of
 from didi_core.errors import InputError, unknown
 from didi_core.storage.parquet import parquet_texts
@@ -105,7 +106,7 @@ class Source:
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides which documents are read: settings, and name, size and time of every local file."""
-        files = [file for path in self.path if path != PYDOC for file in _files(Path(path).expanduser())]
+        files = [file for path in self.path if path != PYDOC for file in _files(user_path(path))]
         stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return {
             "path": list(self.path),
@@ -122,7 +123,7 @@ class Source:
         if path == PYDOC:
             tally.files.append(PYDOC)
             return read_pydoc()
-        local = Path(path).expanduser()
+        local = user_path(path)
         if not local.exists():
             tally.files.append(path)
             return self._read_hub(path)

@@ -16,6 +16,7 @@ from jaxtyping import Int
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from didi_core.checkpoints.quiet import quiet
+from didi_core.config import user_path
 from didi_core.errors import InputError, first_line
 from didi_core.types import Vocabulary
 
@@ -204,7 +205,7 @@ def load_tokenizer(name: str = BUNDLED) -> TextTokenizer:
     Raises:
         InputError: it cannot be loaded, is not a fast tokenizer, or lacks an end token.
     """
-    path = asset("tokenizer") / FILE if name == BUNDLED else Path(name).expanduser()
+    path = asset("tokenizer") / FILE if name == BUNDLED else user_path(name)
     if path.name == FILE:
         return _from_file(name, path)
     return _from_transformers(name)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from didi_core.checkpoints.judge import judge_folder, load_causal, load_judge
 from didi_core.checkpoints.quiet import quiet
+from didi_core.config import user_path
 from didi_core.errors import InputError, one_line
 from didi_core.metrics.judge import JudgePerplexity
 from didi_core.storage.files import packaged
@@ -57,7 +57,7 @@ def _of_transformers(name: str) -> JudgePerplexity:
     model = load_causal(name, KEY)
     try:
         with quiet():
-            tokenizer: Any = AutoTokenizer.from_pretrained(str(Path(name).expanduser()), trust_remote_code=False)
+            tokenizer: Any = AutoTokenizer.from_pretrained(str(user_path(name)), trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer can raise anything
         raise InputError(f"{KEY}={name} has no tokenizer: {one_line(error, 160)}") from None
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id

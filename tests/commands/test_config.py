@@ -14,8 +14,8 @@ from typing import Any, Literal
 import pytest
 
 from didi_core.commands import COMMANDS
-from didi_core.commands.compose import compose_jobs, group_options
-from didi_core.config import build, config_folder, flatten, unknown_key
+from didi_core.commands.compose import compose_jobs, compose_mapping, group_options
+from didi_core.config import build, config_folder, flatten, unknown_key, user_path
 from didi_core.errors import InputError
 from didi_protein.domain import create as create_protein
 from didi_toy.domain import create as create_toy
@@ -332,6 +332,46 @@ def test_domain_brings_sizes_of_its_own_and_the_user_has_the_last_word() -> None
 
 def test_configs_exist_for_every_command() -> None:
     assert {path.stem for path in config_folder().glob("*.yaml")} == {*CONFIGURED, "common"}
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "told"),
+    [
+        ("pretrain", ["domain=protein", "data.path="], "data.path='' has no value: give one, or leave the key out"),
+        ("pretrain", ["domain=language", "data.path=[a.txt,'']"], r"data.path=\[a.txt,''\] has no value"),
+        ("distill", ["domain=language", "data.judge="], "data.judge='' has no value.* for data.judge=bundled"),
+        ("distill", ["domain=toy", "teacher="], "teacher='' has no value: give one, .* for teacher=bundled"),
+        ("evaluate", ["run=a", "teacher="], "teacher='' has no value"),
+        ("sample", ["run=a", "out="], "out='' has no value"),
+        ("push", ["run=a", "to="], "to='' has no value"),
+        ("pull", ["source=", "run_dir=z"], "source='' has no value"),
+        ("import", ["source=", "domain=protein"], "source='' has no value"),
+    ],
+)
+def test_a_key_without_a_value_is_refused(command: str, words: list[str], told: str) -> None:
+    """An empty path is the present folder, and an empty name counts as none."""
+    with pytest.raises(InputError, match=told):
+        compose_jobs(command, words)
+
+
+def test_a_domain_s_own_keys_of_a_sample_may_be_empty() -> None:
+    (job,) = compose_jobs("sample", ["run=a", "prompt=", "suffix=."])
+    assert job.config["conditioning"] == {"prompt": "", "suffix": "."}
+
+
+def test_from_python_an_empty_value_is_refused_too() -> None:
+    with pytest.raises(InputError, match="teacher='' has no value"):
+        compose_mapping("distill", {"domain": "toy", "teacher": ""})
+
+
+def test_paths_of_users_are_expanded_in_one_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``~`` is the home folder everywhere, and an unknown ``~name`` is a path that does not exist, not a traceback."""
+    root = Path(__file__).parents[2]
+    code = [path for folder in ("didi_core", "domains", "plugins") for path in (root / folder).rglob("*.py")]
+    assert [path.name for path in code if ".expanduser(" in path.read_text(encoding="utf-8")] == ["config.py"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_path("~/a b.txt") == tmp_path / "a b.txt" and user_path("~no_such_user/x") == Path("~no_such_user/x")
+    assert create_protein("~/mine.fasta").paths == (tmp_path / "mine.fasta",)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from didi_core.checkpoints.importers import didi, esm, llama, mdlm
 from didi_core.checkpoints.importers.parts import Imported, build_denoiser, build_scorer, check_vocabulary
 from didi_core.checkpoints.importers.refusals import looks_like, refuse_other_processes
 from didi_core.checkpoints.importers.sources import Held, read
+from didi_core.config import user_path
 from didi_core.errors import InputError, unknown
 from didi_core.models.llama import Llama
 from didi_core.storage.files import read_json
@@ -65,7 +66,7 @@ def import_checkpoint(
 
 def outline_of(source: str, vocabulary: Vocabulary, key: str = "teacher") -> Llama | None:
     """A large teacher on the meta device, from its config.json alone; None for any other source."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         config = path / CONFIG
     elif not path.exists() and is_hub_id(source):

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from didi_core.checkpoints.hub import in_cache, is_hub_id, locate
+from didi_core.config import user_path
 
 from . import esmfold, esmfold2
 from .complexes import LINKER
@@ -38,7 +39,7 @@ def model_folder(settings: ProteinScoring) -> Path | None:
     """
     if settings.fold == NONE:
         return None
-    if settings.fold == AUTO and not Path(settings.model).expanduser().exists() and is_hub_id(settings.model):
+    if settings.fold == AUTO and not user_path(settings.model).exists() and is_hub_id(settings.model):
         found = in_cache(settings.model)
     else:
         found = locate(settings.model, "fold_model")

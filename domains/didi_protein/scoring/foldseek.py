@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from didi_core.config import user_path
 from didi_core.domain.scoring import Job
 from didi_core.errors import counted
 from didi_core.storage.files import sha256
@@ -56,7 +57,7 @@ def foldseek_columns(folder: Path, designs: Sequence[Sample], settings: ProteinS
     job.run.note(foldseek=described(release, settings, there))
     rows: Rows = {design.id: {} for design in there}
     if settings.foldseek is not None:
-        target = settings.foldseek.expanduser().resolve()
+        target = user_path(settings.foldseek).resolve()
         for name, row in nearest_columns(folder, there, target, settings.evalue, release, job).items():
             rows[name] |= row
     if settings.structure_clusters:

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from didi_core.config import user_path
 from didi_core.errors import InputError
 from didi_core.sequences.batches import padded
 from didi_core.streams import derive_seed
@@ -140,7 +141,7 @@ def _of_the_package(name: str, device: torch.device) -> Logits:
     """ESM C of EvolutionaryScale's package, by its short name, a hub id or a folder."""
     check_package(f"{PACKAGE}{name}")
     module: Any = importlib.import_module("esm.models.esmc")
-    source = NAMED.get(name, str(Path(name).expanduser()))
+    source = NAMED.get(name, str(user_path(name)))
     try:
         model = module.EsmcForMaskedLM.from_pretrained(source, device=device, attn_implementation="sdpa")
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from didi_core.checkpoints.hub import locate
+from didi_core.config import user_path
 from didi_core.domain.scoring import Job
 from didi_core.errors import InputError
 from didi_core.storage.files import write_atomic
@@ -148,7 +149,7 @@ def _made_from(
         known = (method, *reference.names, *reference.sequences)
     package = ""
     if settings.pppl.startswith(PACKAGE):
-        package, own = package_release(), Path(settings.pppl.removeprefix(PACKAGE)).expanduser()
+        package, own = package_release(), user_path(settings.pppl.removeprefix(PACKAGE))
         judge = own if own.is_dir() else None
     made: dict[str, tuple[str | None, str] | None] = {
         SEQUENCE: (stamp(*known), "reference or search for the nearest protein"), PPPL: None, FOLD: None,

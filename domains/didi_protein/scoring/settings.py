@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from didi_core.config import user_path
 from didi_core.errors import InputError, at_least, positive, unknown
 
 from ..nearest.choice import AUTO as NOVELTY_AUTO
@@ -60,7 +61,7 @@ class ProteinScoring:
         for name, lowest in LOWEST.items():
             if (value := getattr(self, name)) is not None:
                 at_least(lowest, **{name: value})
-        folders = [folder.expanduser().resolve() for folder in self.structures or ()]
+        folders = [user_path(folder).resolve() for folder in self.structures or ()]
         for number, folder in enumerate(folders):
             if folder in folders[:number]:
                 raise InputError(
@@ -88,8 +89,8 @@ class ProteinScoring:
                 raise InputError(
                     f"foldseek_evalue={self.foldseek_evalue} has no effect without foldseek=<structures or database>."
                 )
-        own = [folder.expanduser().resolve() for folder in self.structures or ()]
-        if self.foldseek is not None and self.foldseek.expanduser().resolve() in own:
+        own = [user_path(folder).resolve() for folder in self.structures or ()]
+        if self.foldseek is not None and user_path(self.foldseek).resolve() in own:
             raise InputError(
                 f"foldseek={self.foldseek} is a folder of structures=: each design would be nearest to itself."
             )

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from didi_core.config import user_path
 from didi_core.errors import InputError
 
 from ..programs import output_of
@@ -86,7 +87,7 @@ def fingerprint(path: Path) -> str:
 
 def _files(path: Path) -> list[Path]:
     """The files of a target, in order; none where it is no target."""
-    path = path.expanduser()
+    path = user_path(path)
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file() and stem(file))
     if Path(f"{path}.dbtype").is_file():

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from didi_core.config import user_path
 from didi_core.errors import InputError
 from didi_core.storage.files import read_json
 
@@ -59,7 +60,7 @@ def motif_info(entry: Mapping[str, Any], beside: Path) -> dict[str, str]:
     pieces = [f"{p['first']}-{p['last']}={p['source']}" for p in entry.get("pieces", ()) if "source" in p]
     if not pieces or "pdb" not in entry:
         return {}
-    given = Path(str(entry["pdb"])).expanduser()
+    given = user_path(entry["pdb"])
     near = beside.parent / given.name
     return {MOTIF: ",".join(pieces), MOTIF_FILE: str(near if not given.is_file() and near.is_file() else given)}
 
