@@ -14,6 +14,7 @@ from torch import nn
 
 from didi_core.checkpoints.card import architecture_of
 from didi_core.checkpoints.importers.parts import check_vocabulary
+from didi_core.commands.places import FILES, KEPT, with_places
 from didi_core.device import PRECISIONS, Machine, check_device
 from didi_core.domain.data_report import describe
 from didi_core.errors import InputError, unknown
@@ -35,7 +36,6 @@ TRAINING = ("distill", "pretrain")  # commands whose batches are cut into slices
 AT_ONCE = ("filter",)  # commands that end at once, and then say where their folder is
 RESUME = ("latest", "previous")
 DATA_REPORT = "data_report"  # entry of a run's record
-FILES = ("path", "prompts")  # keys of ``data`` that name files, which a model's card does not keep
 NOTHING: Any = None  # placeholder that receiving processes pass to a broadcast
 
 
@@ -232,12 +232,16 @@ def attention_label(model: nn.Module, machine: Machine) -> str:
 
 
 def about_domain(domain: Domain, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a card for sampling without the training data: the domain's settings, a histogram of lengths."""
+    """The entries of a card for sampling without the training data: the domain's settings, a histogram of lengths.
+
+    A tokenizer or a judge of this machine is named by its whole path, so that the model is read from any folder.
+    """
+    kept = with_places(data, KEPT, Path.cwd())
     report = describe(domain)
     drawn = Counter(domain.lengths(LENGTHS_IN_CARD, generator(0, "lengths in card")))
     return {
         "domain": domain.name,
-        "data": {key: value for key, value in data.items() if key not in FILES},
+        "data": {key: value for key, value in kept.items() if key not in FILES},
         "lengths": {str(length): drawn[length] for length in sorted(drawn)},
         **({} if report is None else {"data_report": report.record()}),
     }

@@ -36,6 +36,7 @@ from didi_core.commands.comparison import (
 )
 from didi_core.commands.compiling import Blocks, CompileSettings, sampling_calls
 from didi_core.commands.grammar import written
+from didi_core.commands.places import placed_config
 from didi_core.config import Choice, build
 from didi_core.device import Machine
 from didi_core.errors import InputError
@@ -270,4 +271,4 @@ def _cache_dir(model: Path, shared: str | None, out: Path) -> Path:
 def _made_by(folder: Path) -> dict[str, Any]:
     """The configuration of the run that contains the model; empty for a model without a run."""
     path = folder.parent / RECORD
-    return dict(read_record(path)["config"]) if path.is_file() else {}
+    return placed_config(read_record(path)) if path.is_file() else {}

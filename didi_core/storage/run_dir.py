@@ -217,6 +217,7 @@ def _open_record(
             "id": uuid.uuid4().hex,
             "command_line": list(command_line),
             "config": plain,
+            "working_directory": os.getcwd(),
             "versions": versions(),
             "git_commit": git_commit(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -245,6 +246,7 @@ def _open_record(
     if free and "training" in plain:
         before = {**before, "training": {**before["training"], "accumulate": _slices(plain)}}
     record["config"], record["world_size"] = dict(before), world_size
+    record["working_directory"] = os.getcwd()
     record["continued"] = [*record.get("continued", []), time.strftime("%Y-%m-%dT%H:%M:%S%z")]
     return dict(record)
 
