@@ -40,7 +40,8 @@ class DataReport:
 
     def __str__(self) -> str:
         used = ", ".join(f"{count:,} {name}" for name, count in self.splits.items())
-        lines = [f"data: {self.read:,} {self.unit} read from {_listed(self.files)}, {self.kept:,} used ({used})"]
+        unit = self.unit.removesuffix("s") if self.read == 1 else self.unit
+        lines = [f"data: {self.read:,} {unit} read from {_listed(self.files)}, {self.kept:,} used ({used})"]
         for word, counts in (("left out", self.left_out), ("set aside", self.set_aside)):
             if counts:
                 lines.append(f"data: {sum(counts.values()):,} {word}: {_counted(counts)}")

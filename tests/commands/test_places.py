@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from didi_core.cli import main
 from didi_core.commands.common import about_domain
+from didi_core.commands.evaluate import _made_by
 from didi_core.commands.places import placed_config
+from didi_core.storage.run_dir import RunDirectory
 from didi_toy import ToyDomain
-
-SMALL = ["training.steps=2", "training.batch_size=8"]
 
 
 def config(**data: Any) -> dict[str, Any]:
@@ -49,19 +46,17 @@ def test_a_card_names_a_tokenizer_of_this_machine_by_its_whole_path(
     assert card["data"] == {"tokenizer": str(tmp_path / "my tok"), "judge": "gpt2", "length": 4}
 
 
-def test_a_student_is_evaluated_from_another_folder_with_the_teacher_of_its_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_evaluated_with_the_files_of_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with those of the same name that lie where the evaluation is made."""
     work, other = tmp_path / "my work", tmp_path / "other"
-    (other / "teacher").mkdir(parents=True)  # what has the same name here is not meant
-    work.mkdir()
+    for folder in (work, other):
+        folder.mkdir()
+        (folder / "a.txt").touch()
     monkeypatch.chdir(work)
-    assert main(["pretrain", "domain=toy", "model=micro", "validation_batches=1", *SMALL, "run_dir=teacher"]) == 0
-    made = ["distill", "domain=toy", "teacher=teacher", "objective=cross_entropy", *SMALL, "evaluate.enabled=false"]
-    assert main([*made, "run_dir=student"]) == 0
-    assert json.loads((work / "student/run.json").read_text())["working_directory"] == os.getcwd()
+    with RunDirectory.open(Path("student"), config(path="a.txt")) as run:
+        (run.path / "model").mkdir()
     monkeypatch.chdir(other)
-    few = ["num=4", "steps=[2]", "teacher_steps=[2]", "temperatures=[1.0]"]
-    assert main(["evaluate", "run=../my work/student", *few, "out=report"]) == 0, capsys.readouterr().err
-    rows = json.loads((other / "report/report.json").read_text())["rows"]
-    assert {"teacher", "student"} <= {row["model"] for row in rows}
+    assert _made_by(Path("../my work/student/model"))["data"] == {"path": str(work / "a.txt")}
+    with RunDirectory.open(Path("../my work/student"), config(path="a.txt")):
+        pass
+    assert _made_by(Path("../my work/student/model"))["data"] == {"path": str(other / "a.txt")}, "continued from here"
