@@ -50,7 +50,7 @@ def test_without_gradio_it_names_what_to_install(
         ("users=0", "users=0 is out of range"),
         ("max_length=0", "max_length=0 is out of range"),
         ("max_num=-3", "max_num=-3 is out of range"),
-        ("host=", "host is empty"),
+        ("host=", "host= has no value"),
         ("device=tpu", "unknown device 'tpu'"),
         ("colour=red", "unknown key 'colour'"),
     ],
