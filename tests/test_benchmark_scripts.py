@@ -287,6 +287,30 @@ def test_samples_have_texts_and_a_record(load, tmp_path: Path) -> None:
     assert script.moved(digests[0], digests[2]) == ["texts", "record"]
 
 
+def test_the_main_job_is_the_difference_of_a_long_and_a_short_command(load, tmp_path: Path, monkeypatch) -> None:
+    script, spent, seen = load("main_job"), iter([0.0, 3.0, 10.0, 22.0]), []
+    sides = load("baseline_sides")
+
+    def run(self: object, name: str, case: object, more: tuple[str, ...], fill: object) -> str:
+        seen.append((name, case.words[-1], *more))
+        return ""
+
+    monkeypatch.setattr(sides.Side, "run", run)
+    monkeypatch.setattr(script, "cpu", lambda: next(spent))
+    side, (drawn, update) = sides.Side("before", tmp_path, tmp_path / "runs"), script.parts(tmp_path, quick=False)
+    assert script.seconds(side, update, 1) == (12 - 3) / 3
+    place = tmp_path / "runs" / "update_1_short" / "run"
+    assert seen[0] == ("update 1 short", "training.steps=2", f"run_dir={place}") and seen[1][1] == "training.steps=5"
+    assert "=" not in str(side.path("update 1 short").name), "a path in a word of the command line"
+    assert drawn.words[0] == "sample" and drawn.per == 2
+
+    monkeypatch.setattr(sides.Side, "run", lambda *given: "exit code 1: no")
+    monkeypatch.setattr(script, "cpu", lambda: 0.0)
+    with pytest.raises(RuntimeError, match="before, batch of samples 1 short: exit code 1: no"):
+        script.seconds(side, drawn, 1)
+    assert script.apart(Counter("AAB"), Counter("AAB")) == 0 and script.apart(Counter("A"), Counter("B")) == 1
+
+
 TREE = """
 import json, pathlib, sys
 import torch
