@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
@@ -226,6 +227,8 @@ def _compose(command: str, groups: Sequence[Setting], whole: bool = False) -> Di
     try:
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(config_folder())):
             return compose(config_name(command), words, return_hydra_config=whole)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:  # of the user's own folder: plugins' files have been read
+        raise InputError(f"a file of --config-dir is not YAML: {one_line(error, None)}. Mend it.") from None
     except (HydraException, OmegaConfBaseException) as error:
         problem = one_line(error, None)
         absent = next((s for s in groups if f"override '{s.key}'" in problem or f"delete '{s.key}'" in problem), None)

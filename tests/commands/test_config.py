@@ -15,6 +15,7 @@ import pytest
 
 from didi_core.commands import COMMANDS
 from didi_core.commands.compose import compose_jobs, compose_mapping, group_options
+from didi_core.commands.folders import use_own
 from didi_core.config import build, config_folder, flatten, unknown_key, user_path
 from didi_core.errors import InputError
 from didi_protein.domain import create as create_protein
@@ -352,6 +353,18 @@ def test_a_key_without_a_value_is_refused(command: str, words: list[str], told: 
     """An empty path is the present folder, and an empty name counts as none."""
     with pytest.raises(InputError, match=told):
         compose_jobs(command, words)
+
+
+@pytest.mark.parametrize("content", [b"training: [steps\n", b"a: b: c\n", b"\tx: 1\n"])
+def test_a_file_of_the_user_that_is_no_yaml_is_one_message(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_bytes(content)
+    use_own(str(tmp_path), None)
+    try:
+        with pytest.raises(InputError, match="a file of --config-dir is not YAML: .*mine.yaml.*line 1"):
+            compose_jobs("distill", ["domain=toy", "experiment=mine"])
+    finally:
+        use_own(None, None)
 
 
 def test_a_domain_s_own_keys_of_a_sample_may_be_empty() -> None:
