@@ -254,7 +254,9 @@ def disk_trouble(error: BaseException, place: Path | None = None) -> str | None:
             named = getattr(seen, "filename", None) or getattr(seen, "filename2", None) or place or Path.cwd()
             shown = os.fsdecode(named) if isinstance(named, str | bytes | Path) else str(named)
             shown = shown if len(shown) <= 120 else f"{shown[:60]}...{shown[-40:]}"
-            return f"{shown}: {UNUSABLE[number]}. What was written before is whole. Make room, or name another place."
+            full = number in (errno.ENOSPC, errno.EDQUOT)
+            todo = "Make room, or name another place" if full else "Name another place"
+            return f"{shown}: {UNUSABLE[number]}. What was written before is whole. {todo}."
         seen = seen.__cause__ or seen.__context__
     return None
 

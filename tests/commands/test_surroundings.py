@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from didi_core.cli import FAILED, WRONG, main
+from didi_core.cli import FAILED, WRONG, disk_trouble, main
 
 BARE = ["sample", "run=bundled", "domain=toy", "num=2", "steps=2"]
 
@@ -97,3 +99,15 @@ def test_markup_in_what_a_user_gives_is_text(tmp_path: Path, capsys: pytest.Capt
     assert main(["doctor", "device=cpu"]) == 0
     assert "didi-core[" in capsys.readouterr().out
     assert FAILED == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "todo"),
+    [
+        (errno.ENOSPC, "the disk is full.* Make room, or name another place"),
+        (errno.EROFS, "the disk is read-only.* whole. Name another place"),
+        (errno.EACCES, "permission is denied.* whole. Name another place"),
+    ],
+)
+def test_room_is_asked_for_where_there_is_none(number: int, todo: str) -> None:
+    assert re.search(todo, disk_trouble(OSError(number, "no", "out/run")) or "")
