@@ -120,9 +120,20 @@ def peak_of(build: Build, way: str) -> int:
     return peak_bytes(getattr(build(False), way))
 
 
-def main(script: str, title: str, cases: Mapping[str, Build], arguments: Sequence[str] | None = None) -> None:
-    """Command line of a benchmark: measure every case, print a table, write JSON."""
+def main(
+    script: str,
+    title: str,
+    cases: Mapping[str, Build],
+    arguments: Sequence[str] | None = None,
+    instead: Mapping[str, Callable[[float], None]] | None = None,
+) -> None:
+    """Command line of a benchmark: measure every case, print a table, write JSON.
+
+    instead: functions that are called in place of that, with the number that their flag is given.
+    """
     parser = argparse.ArgumentParser(prog=Path(script).name, description=title)
+    for name, function in (instead or {}).items():
+        parser.add_argument(f"--{name}", type=float, help=(function.__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one pair, no memory: shows that it runs")
     parser.add_argument("--repeats", type=int, default=5, help="pairs that are counted")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
@@ -130,6 +141,10 @@ def main(script: str, title: str, cases: Mapping[str, Build], arguments: Sequenc
     given = parser.parse_args(arguments)
     if given.repeats < 1:
         parser.error(f"--repeats {given.repeats}: at least one pair is needed.")
+    for name, function in (instead or {}).items():
+        if (number := getattr(given, name)) is not None:
+            function(number)
+            return
     if given.peak:
         print(peak_of(cases[given.peak[0]], given.peak[1]))
         return

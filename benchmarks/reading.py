@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import sys
 import sysconfig
 import tempfile
 import time
@@ -182,6 +181,4 @@ CASES = {
 }
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--grow"]:
-        sys.exit(grow(float(sys.argv[2])))
-    main(__file__, "as a whole, by the library / in pieces, by a table", CASES)
+    main(__file__, "as a whole, by the library / in pieces, by a table", CASES, instead={"grow": grow})

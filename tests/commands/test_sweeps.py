@@ -339,6 +339,7 @@ def test_a_job_that_is_stopped_and_queued_again_ends_with_the_same_weights(tmp_p
     submitit: Any = pytest.importorskip("submitit")
     words = [*TOY, "training.steps=1500", "validate_every=1500", "training.checkpoint_every=1500"]
     executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
+    executor.update_parameters(timeout_min=60)  # a job that outlasts it gets the signal too
 
     class Again:
         """As a launcher's jobs: the same words after a stop. Here, in the test, so that it is pickled whole."""
