@@ -228,7 +228,7 @@ def test_a_claim_is_told_for_each_seed_and_for_all(
     script.main()
     row = json.loads(out.read_text())["by_steps"]["4"]
     assert list(row) == ["seed 0", "seed 1", "pooled", "t over seeds"]
-    low, high = sorted(float(row[f"seed {seed}"].split(" %")[0]) for seed in (0, 1))
+    low, high = sorted(float(row[f"seed {seed}"].split(" %")[0].replace("−", "-")) for seed in (0, 1))
     assert low - 0.5 <= float(row["pooled"].split(" %")[0]) <= high + 0.5
 
 

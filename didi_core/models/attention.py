@@ -336,4 +336,4 @@ def _one_by_one(
     parts = (part.transpose(0, 1).split(layout.known, dim=1) for part in (q, k, v))
     each = zip(*parts, strict=True)
     found = [F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0] for q, k, v in each]
-    return torch.cat(found, dim=1).transpose(0, 1)
+    return torch.cat([one.transpose(0, 1) for one in found])  # contiguous, as a batch without padding is

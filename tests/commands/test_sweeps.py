@@ -184,9 +184,9 @@ def test_any_text_passes_through_hydra_unread(words: list[str]) -> None:
 
 def test_words_for_engines_are_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "_installed", lambda kind: ["basic", "joblib", "optuna"])
-    own = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/sweeper/sampler=random"]
+    own = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random"]
     found, rest = engines(["seed=1,2", *own, "steps=3"], sweep=True)
-    assert rest == ["seed=1,2", "steps=3"] and found == Engines("joblib", "basic", tuple(own)) and not found.ours
+    assert rest == ["seed=1,2", "steps=3"] and found == Engines("joblib", "optuna", tuple(own)) and not found.ours
     assert engines(["seed=1"], sweep=False) == (Engines(), ["seed=1"])
 
 

@@ -24,7 +24,8 @@ from didi_core.models.judge import Judge, JudgeConfig
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.report.record import read_training
 from didi_core.storage.files import sha256
-from didi_core.training.state import FolderKeeper, _digest
+from didi_core.storage.fingerprint import json_hash
+from didi_core.training.state import FolderKeeper
 from didi_protein.vocabulary import VOCABULARY as PROTEIN
 from didi_toy.domain import ToyDomain
 from fuzzing.case import Case
@@ -153,7 +154,7 @@ def hashed(folder: Path) -> None:
     with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
         manifest = json.loads((folder / STEP / "manifest.json").read_text())
         manifest.pop("sha256", None)
-        (folder / STEP / "manifest.json").write_text(json.dumps({**manifest, "sha256": _digest(manifest)}))
+        (folder / STEP / "manifest.json").write_text(json.dumps({**manifest, "sha256": json_hash(manifest)}))
 
 
 NETWORKS = {

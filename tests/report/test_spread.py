@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from didi_core.report.plots import _end_labels, spread
+from didi_core.report.plots import End, _end_labels, spread
 
 PLACES = st.lists(st.floats(-100, 100), min_size=1, max_size=12).map(lambda found: np.sort(np.array(found)))
 
@@ -41,7 +41,7 @@ def test_labels_stand_beyond_every_interval() -> None:
     axes.errorbar([1.0, 2.0, 1.5], [1.0, 1.0, 1.2], xerr=[0.1, 0.2, 1.5], fmt="o")  # the widest is of a middle point
     axes.margins(x=0.1)
     figure.canvas.draw()  # sets the limits
-    _end_labels(axes, [(2.0, 1.0, "4", "C0"), (1.5, 1.2, "8", "C1")], right=3.0)
+    _end_labels(axes, [End(2.0, 1.0, "4", "C0", right=2.2), End(1.5, 1.2, "8", "C1", right=3.0)])
     end = axes.transData.transform((3.0, 1.0))[0]
     figure.canvas.draw()
     assert {text.get_text() for text in axes.texts} == {"4", "8"}
