@@ -17,6 +17,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.output_widget import OutputWidget
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -24,12 +25,24 @@ WIDGETS = "application/vnd.jupyter.widget-view+json"
 ERASING = ("clear_output", "update_display_data")
 
 
+class Bar(OutputWidget):
+    """A moving bar, which is not kept. Nothing of it is sent back to the kernel.
+
+    nbclient would send every change, on the socket on which it waits for the cell's end, and may then wait for ever.
+    """
+
+    def send(self, *args: Any, **kwargs: Any) -> None:
+        """Send nothing."""
+
+
 def executed(path: Path, timeout: int = 600) -> Any:
     """A notebook after a run from its first cell to its last, with outputs that are small."""
     made = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         place = str(Path(folder).resolve())
-        NotebookClient(made, timeout=timeout, resources={"metadata": {"path": place}}).execute()
+        client = NotebookClient(made, timeout=timeout, resources={"metadata": {"path": place}})
+        client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": Bar}}
+        client.execute()
         for cell in made.cells:
             if cell.cell_type == "code":
                 cell.outputs = small(cell.outputs, place)
