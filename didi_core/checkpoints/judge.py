@@ -58,7 +58,7 @@ def load_judge(folder: Path) -> Judge:
         check_sizes(lambda: Judge(config, vocabulary), config.layers, tensors, str(weights), (TIED,))
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise InputError(
-            f"{folder / 'card.json'} describes a judge that cannot be built: {error}. "
+            f"{folder / CARD} describes a judge that cannot be built: {error}. "
             "Get the folder again."
         ) from None
     judge = Judge(config, vocabulary)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from didi_core.errors import first_line, warn
+from didi_core.errors import warn, with_kind
 from didi_core.models.compiled import TOLERANCE, difference
 from didi_core.types import Vocabulary
 
@@ -159,7 +159,7 @@ class Graphs:
                 recording = Recording(inputs, fill, *recorded, _addresses(network))
                 worst = difference(recording.run(*given), expected)
         except Exception as error:  # noqa: BLE001  # whatever forbids a recording is reported
-            self.give_up(f"{type(error).__name__}: {first_line(error, 'no message')}")
+            self.give_up(with_kind(error))
             return None
         if not worst <= TOLERANCE.get(shape.precision[0] or shape.precision[1], 5e-2):
             self.give_up(f"its values differ from those of plain calls by a relative {worst:.2g}")
@@ -210,7 +210,7 @@ def _shape(network: Any, tokens: Tensor) -> Shape:
     return Shape(rows, width, (mixed, next(network.parameters()).dtype))
 
 
-def _still(network: Any, shape: Shape, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _still(network: Shaped, shape: Shape, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Inputs to record with: masks, and no noise."""
     tokens, *noise = given
     still = tokens.new_full((shape.rows, shape.width), network.vocabulary.mask)
