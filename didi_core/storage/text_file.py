@@ -148,11 +148,12 @@ def opened(path: Path, unpacked: int | None, ratio: int = RATIO) -> Iterator[tup
         else:
             yield raw, Allowance(path, None)
         after = path.stat()
-    if stat.S_ISREG(before.st_mode) and _version(before) != _version(after):
+    if stat.S_ISREG(before.st_mode) and version(before) != version(after):
         raise InputError(f"{path} changed while it was read. Wait until it is complete, then repeat the command.")
 
 
-def _version(found: os.stat_result) -> tuple[int, int, int]:
+def version(found: os.stat_result) -> tuple[int, int, int]:
+    """What differs where a file's content does, without reading it: inode, size, and time of change in ns."""
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 

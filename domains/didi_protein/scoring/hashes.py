@@ -9,6 +9,7 @@ from typing import Any
 
 from didi_core.errors import InputError
 from didi_core.storage.files import read_json, sha256, write_json
+from didi_core.storage.text_file import version
 
 from ..design_report.designs import PARTS
 
@@ -28,12 +29,13 @@ class Hashes:
 
     def sha256(self, file: Path) -> str:
         """Hex digest of a file."""
-        name, about, known = str(file.resolve()), _about(file), self._known()
+        name, about, known = str(file.resolve()), version(file.stat()), self._known()
         entry = known.get(name)
-        if isinstance(entry, dict) and entry.get("file") == about:
+        if isinstance(entry, dict) and entry.get("file") == [*about]:
             return str(entry["sha256"])
         found = sha256(file)
-        if time.time_ns() - about["changed"] > SETTLED and _about(file) == about:
+        *_, changed = about
+        if time.time_ns() - changed > SETTLED and version(file.stat()) == about:
             write_json(self.path, {**known, name: {"file": about, "sha256": found}})
         return found
 
@@ -46,9 +48,3 @@ class Hashes:
         except InputError:
             return {}
         return dict(found) if isinstance(found, dict) else {}
-
-
-def _about(file: Path) -> dict[str, int]:
-    """What changes with a file's content, without reading it."""
-    found = file.stat()
-    return {"size": found.st_size, "changed": found.st_mtime_ns, "inode": found.st_ino}
