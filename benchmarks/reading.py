@@ -99,7 +99,9 @@ def sources() -> tuple[str, ...]:
 @cache
 def like_gpt2(quick: bool) -> TextTokenizer:
     """A tokenizer of GPT-2's kind and size. Kept in a folder, so that processes of one call train it once."""
-    path = Path(os.environ.setdefault(KEPT, tempfile.mkdtemp())) / f"{quick}.json"
+    if KEPT not in os.environ:
+        os.environ[KEPT] = tempfile.mkdtemp()
+    path = Path(os.environ[KEPT]) / f"{quick}.json"
     if not path.exists():
         train_tokenizer(sources()[:9] if quick else sources(), 400 if quick else 50_257).save(str(path))
     return TextTokenizer("like gpt2", Tokenizer.from_file(str(path)), 0, 0, (0,))
