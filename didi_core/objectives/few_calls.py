@@ -1,4 +1,4 @@
-"""States that a few-call student visits in its own rollouts of 1, 2, 4, ... calls. It learns from one of them."""
+"""States that a few-call student visits in its own rollouts of 4, 8, ... calls. It learns from one call of them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ class FewCalls(LawAndGrid):
     """The keys of ``objective.rollout`` for objectives that learn from one call of a rollout.
 
     calls: possible numbers of calls k. One is drawn for each slice, and then one of its k calls to learn from. The
-        calls before that one follow law and grid without gradient; the student then completes what is left.
+        calls before that one follow law and grid without gradient.
+    complete: whether the call that is learnt from writes all that is left, and not its own share. A call that has to
+        complete an empty sequence can only do so by concentrating on one kind of sequence, and what it learns there
+        holds for every number of calls, since the state is the same (docs/recipe.md).
     law, grid, power: as in ``SamplerSettings``.
     """
 
-    calls: tuple[int, ...] = (1, 2, 4)
+    calls: tuple[int, ...] = (4, 8)
+    complete: bool = False
     law: Choice = field(default="stratified", hash=False)
     grid: Choice = field(default="uniform", hash=False)
     power: float = 3.0
@@ -37,14 +41,15 @@ class FewCalls(LawAndGrid):
         self.check_law_and_grid()
 
 
-def complete(materials: Materials, settings: FewCalls, slice: Slice) -> Completion:
-    """The completions of one slice, with the graph of the completing call."""
+def one_call(materials: Materials, settings: FewCalls, slice: Slice) -> Completion:
+    """What one call of a rollout writes, with the graph of that call, for the rows of one slice."""
     run, rows = materials.run, materials.slice_size
     plan = generator(run.seed, "few_calls", slice.step, slice.number)
     calls = settings.calls[int(torch.randint(len(settings.calls), (1,), generator=plan))]
     before = int(torch.randint(calls, (1,), generator=plan))
     shares = shares_of(settings.make_grid(), calls)[: before + 1].clone()
-    shares[-1] = 1.0
+    if settings.complete:
+        shares[-1] = 1.0
     stream = generator(run.seed, "lengths", slice.step, slice.number)
     template = draw_templates(run.domain, "train", rows, stream).to(run.device)
     found = roll_out(materials.student, template, shares.expand(rows, -1), settings.make_law(), slice.stream, trained=1)

@@ -1,8 +1,8 @@
 """IDLM: the expected log-ratio of teacher and fake denoiser at an independent re-noising (arXiv 2602.19066).
 
 The defaults are those of the released code: states from corrupted data, soft targets for the fake denoiser, the weight
-1/t', one update of the fake denoiser for each of the student. ``rollout`` starts from the student's own rollouts of 1,
-2, 4, ... calls instead, so that a few calls learn to correct each other.
+1/t', one update of the fake denoiser for each of the student. ``rollout`` takes one call of the student's own rollouts
+of 4, 8, ... calls instead, so that a few calls learn to correct each other.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from didi_core.diffusion.masking import mean_or_zero
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError, positive
 from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
-from didi_core.objectives.few_calls import FewCalls, complete
+from didi_core.objectives.few_calls import FewCalls, one_call
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, completed, drawn_nll, followed
 from didi_core.objectives.rewards.base import CriticSettings, corrupt
 from didi_core.objectives.states import States, StateSettings
@@ -70,7 +71,7 @@ class IdlmObjective(RatioObjective):
     def batch(self, slice: Slice) -> Completion:
         if self.states is None:
             assert self.rules.rollout is not None, "without states there is a rollout"
-            return complete(self.materials, self.rules.rollout, slice)
+            return one_call(self.materials, self.rules.rollout, slice)
         return completed(self.materials.student, self.states.draw(slice), slice.stream)
 
     def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
@@ -88,15 +89,16 @@ class IdlmObjective(RatioObjective):
         return (1 / noised.time).clamp_max(self.rules.weight_clip)
 
     def free(self, batch: Completion) -> Int[Tensor, "B"]:
-        """Number of positions of each row that may be masked."""
-        return self.fake.vocabulary.maskable(batch.x).sum(1).clamp_min(1)
+        """Number of tokens of each row that may be hidden."""
+        vocabulary = self.fake.vocabulary
+        return (vocabulary.maskable(batch.x) & (batch.x != vocabulary.mask)).sum(1).clamp_min(1)
 
     def fake_loss(self, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
         if not self.rules.soft_targets:
             return drawn_nll(self.fake, batch, noised)
         losses, rows = followed(self.fake, self.materials.student, batch, noised)
         if not self.rules.inverse_time:
-            return losses.mean()
+            return mean_or_zero(losses)
         return (losses * self.rates(noised)[rows]).sum() / self.free(batch).sum()
 
     def record(self) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """Objectives that follow the log-ratio of the teacher and a second denoiser at re-noised completions.
 
-The student completes a state in one call. The completion is re-noised, and there the teacher is compared, token by
-token, with a "fake" denoiser that is trained on the student's completions:
+The student writes into a state in one call, all that is left of it or a share. What stands there then is re-noised, and
+the teacher is compared, token by token, with a "fake" denoiser that is trained on what the student writes:
 
     minimise  - E[ w(t') * mean_l sum_a p_l(a) (log p_teacher(a | x_t') - log p_fake(a | x_t')) ]
 
@@ -34,11 +34,10 @@ from didi_core.types import Denoiser
 
 @dataclass(frozen=True)
 class Completion:
-    """A state that the student completed in one call.
+    """A state, and what the student wrote into it in one call.
 
-    tokens, masked: the state. hidden: the student's hidden states at its masked positions, row by row, with their
-    graph.
-    x: the drawn completion.
+    tokens: the state. masked: where the student wrote. hidden: its hidden states there, row by row, with their graph.
+    x: what the call left. Masks stand where it wrote nothing.
     time: t of the state, where it has one.
     """
 
@@ -51,7 +50,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Renoised:
-    """A re-noised completion and where it is masked.
+    """A re-noised completion, and where a token of it is hidden.
 
     weight: w of each row, by which the mean over its positions counts.
     time: t' of each row, where it has one.
@@ -142,5 +141,5 @@ def followed(
 
 
 def drawn_nll(fake: Denoiser, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
-    """Cross-entropy of the fake denoiser with the drawn completion as its target, -log p_fake(x_l | x_t')."""
-    return masked_nll(fake, noised.zt, batch.x).mean()
+    """Cross-entropy of the fake denoiser with what the student drew as its target, -log p_fake(x_l | x_t')."""
+    return mean_or_zero(masked_nll(fake, noised.zt, batch.x, where=noised.masked))

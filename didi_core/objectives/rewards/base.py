@@ -47,14 +47,17 @@ class Corrupted:
 def corrupt(
     x: Int[Tensor, "B L"], alpha: Float[Tensor, "B"], vocabulary: Vocabulary, stream: torch.Generator
 ) -> Corrupted:
-    """z_t ~ q(. | x), with at least one masked position per row, so that every sample gets a reward."""
-    maskable = vocabulary.maskable(x)
-    zt = forward_mask(x, alpha.to(x.device), maskable, vocabulary.mask, stream)
-    keys = torch.rand(x.shape, generator=stream, device=stream.device).to(x.device).masked_fill(~maskable, -1)
-    masked = (zt == vocabulary.mask).any(1, keepdim=True)
-    one = keys.argmax(1, keepdim=True)
-    zt = zt.scatter(1, one, torch.where(masked, zt.gather(1, one), vocabulary.mask))
-    return Corrupted(x, zt, zt == vocabulary.mask)
+    """z_t ~ q(. | x), with at least one masked position per row, so that every sample gets a reward.
+
+    Where x itself has masks they stay, and ``masked`` does not count them; a row of nothing else hides nothing.
+    """
+    written = vocabulary.maskable(x) & (x != vocabulary.mask)
+    zt = forward_mask(x, alpha.to(x.device), written, vocabulary.mask, stream)
+    keys = torch.rand(x.shape, generator=stream, device=stream.device).to(x.device).masked_fill(~written, -1)
+    hidden = written & (zt == vocabulary.mask)
+    one, none = keys.argmax(1, keepdim=True), ~hidden.any(1, keepdim=True)
+    hidden = hidden.scatter(1, one, (none & written.gather(1, one)) | hidden.gather(1, one))
+    return Corrupted(x, x.masked_fill(hidden, vocabulary.mask), hidden)
 
 
 class EveryToken(Protocol):
