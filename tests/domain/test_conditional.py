@@ -16,7 +16,7 @@ from didi_core.metrics import Share
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.objectives.base import Materials
 from didi_core.objectives.didi import group_template
-from didi_core.objectives.few_calls import FewCalls, complete
+from didi_core.objectives.few_calls import FewCalls, one_call
 from didi_core.objectives.nelbo import nelbo
 from didi_core.objectives.states import States, StateSettings
 from didi_core.run import Run
@@ -119,7 +119,7 @@ def test_rollouts_start_from_clues_of_the_training_split_and_keep_them() -> None
     assert 7 not in made  # D is in the validation split
     other = group_template(DOMAIN, 8, 4, seed=0, slice=Slice(1, 0, 1, stream=generator(0, "slice")))
     assert made.shape != other.shape or not torch.equal(made, other)
-    found = complete(materials(), FewCalls(calls=(3,)), Slice(0, 0, 1, stream=generator(0, "slice")))
+    found = one_call(materials(), FewCalls(calls=(3,)), Slice(0, 0, 1, stream=generator(0, "slice")))
     assert torch.equal(clues(found.tokens), clues(found.x)) and bool((clues(found.x) >= 0).any(1).all())
     assert not bool((found.masked & torch.isin(found.x, GIVEN)).any())
 

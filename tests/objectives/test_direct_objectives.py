@@ -21,7 +21,7 @@ from didi_core.objectives import mmd
 from didi_core.objectives.alpha import alpha_loss, row_means
 from didi_core.objectives.anchor import Anchored, AnchorSettings
 from didi_core.objectives.base import Materials
-from didi_core.objectives.few_calls import FewCalls, complete
+from didi_core.objectives.few_calls import FewCalls, one_call
 from didi_core.objectives.mmd import Mmd, Units, kernel, reward
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, drawn_nll, followed
 from didi_core.objectives.registry import BUILT_IN, OBJECTIVES
@@ -35,6 +35,8 @@ from didi_core.streams import generator
 from didi_core.training.objective import Slice
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Denoiser, Vocabulary
+from didi_toy import ExactTeacher, MarkovChain
+from didi_toy.enumeration import TableDenoiser, every_sequence, state_index
 
 DIRECT = ("alpha", "dmmd", "idlm", "mmd")
 SMALL = {"states": {"source": "teacher", "samples": 16, "steps": 4}}
@@ -388,16 +390,78 @@ def test_dmmd_reveals_a_small_step_and_hides_no_visible_position(name: str) -> N
     assert float(revealed[many].mean()) == pytest.approx(float(expected[many].mean()), abs=0.03)
 
 
-def test_few_calls_complete_the_states_of_a_sampler() -> None:
+@pytest.mark.parametrize("complete", [False, True])
+def test_few_calls_learn_from_a_call_of_a_sampler(complete: bool) -> None:
+    """It writes its share of the sequence, or all that is left."""
     made = materials(batch=16)
     mask, seen = made.run.domain.vocabulary.mask, set()
     for step in range(24):
-        found = complete(made, FewCalls(calls=(1, 4)), slice_of(step=step))
-        left = (found.tokens == mask).sum(1)
-        assert torch.equal(found.masked, found.tokens == mask) and not bool((found.x == mask).any())
-        assert found.hidden.requires_grad and len(found.hidden) == int(left.sum())
-        seen.add(round(float((left / found.tokens.shape[1]).mean()) * 4))
-    assert seen == {1, 2, 3, 4}
+        found = one_call(made, FewCalls(calls=(1, 4), complete=complete), slice_of(step=step))
+        before, after = ((tokens == mask).sum(1) for tokens in (found.tokens, found.x))
+        assert torch.equal(found.masked, (found.tokens == mask) & (found.x != mask))
+        assert found.hidden.requires_grad and len(found.hidden) == int((before - after).sum())
+        length = found.tokens.shape[1]
+        seen.add(tuple(round(float((left / length).mean()) * 4) for left in (before, after)))
+    assert seen == ({(4, 0), (3, 0), (2, 0), (1, 0)} if complete else {(4, 0), (4, 3), (3, 2), (2, 1), (1, 0)})
+
+
+@pytest.mark.parametrize("kind", ["few_calls", "soft", "inverse_time"])
+def test_what_a_call_has_not_written_is_neither_hidden_nor_learnt(kind: str) -> None:
+    keys = {"rollout": {"calls": [4]}, "soft_targets": kind == "soft", "inverse_time": kind == "inverse_time"}
+    objective = build(OBJECTIVES.find("idlm"), SMALL | keys, "objective").prepare(materials(batch=16))
+    mask = objective.materials.run.domain.vocabulary.mask
+    for step in range(8):
+        part = slice_of(step=step)
+        batch = objective.batch(part)
+        noised = objective.renoise(batch, part.stream)
+        assert not bool((noised.masked & (batch.x == mask)).any()) and bool(noised.masked.any(1).all())
+        assert torch.equal(noised.zt == mask, noised.masked | (batch.x == mask))
+        for learner in ("fake", "student"):
+            assert math.isfinite(float(objective.loss(learner, batch, part).loss.detach()))
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_perfect_teacher_stays_as_it_is_where_calls_write_shares_and_concentrates_where_one_completes(
+    complete: bool,
+) -> None:
+    """By enumeration, two letters: a student that is the teacher, at the empty state, and a fake that is never wrong.
+
+    A call that completes draws both letters from a product, which is no sample of the teacher's, so the ratio is not
+    zero and the entropy falls. A call that writes one of the two leaves a sample of the teacher's state.
+    """
+    teacher = ExactTeacher(MarkovChain(torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64), torch.eye(3, dtype=torch.float64) * 0.7 + 0.1))
+    every, mask = every_sequence(3, 2), teacher.vocabulary.mask
+    empty = torch.full((1, 2), mask)
+    student, fake = (TableDenoiser(3, 2, generator(0, "table")) for _ in range(2))
+    start = teacher.trunk(empty)
+    with torch.no_grad():
+        student.table[state_index(empty, 3)] = start
+        fake.table[:] = start  # what is visible says nothing of what is hidden: true of products, and of the empty state
+    letters = start[0, :, :3].softmax(-1)
+    chance = letters[0, every[:, 0]] * letters[1, every[:, 1]]
+    wrote, hidden = (
+        torch.tensor(rows, dtype=torch.bool).repeat_interleave(len(every), 0)
+        for rows in (([[1, 1]] * 3, [[1, 0], [0, 1], [1, 1]]) if complete else ([[1, 0], [0, 1]], [[1, 0], [0, 1]]))
+    )
+    patterns = len(wrote) // len(every)
+    x = every.repeat(patterns, 1).masked_fill(~wrote, mask)
+    seen = Renoised(x.masked_fill(hidden, mask), hidden, chance.repeat(patterns) * len(every))
+    run = Run(registry().domain("toy", {}))
+    made = Materials(run, TrainingSettings(batch_size=1), student, teacher)
+    objective = Given(made, fake, CriticSettings(), AnchorSettings(kl=0.0), 100.0, seen)
+    tokens = empty.expand(len(x), 2)
+    batch = Completion(tokens, wrote, student.trunk(tokens)[wrote], x)
+    objective.loss("student", batch, slice_of()).loss.backward()
+    assert student.table.grad is not None
+    slope = student.table.grad[state_index(empty, 3)][0, :, :3]
+
+    def entropy(logits: Tensor) -> float:
+        return float(-(logits.softmax(-1) * logits.log_softmax(-1)).sum())
+
+    if complete:
+        assert entropy(start[0, :, :3] - 0.1 * slope) < entropy(start[0, :, :3]) - 1e-3
+    else:
+        assert float(slope.abs().max()) < 1e-6
 
 
 def test_a_student_of_few_calls_is_sampled_as_it_was_trained() -> None:
