@@ -20,7 +20,7 @@ from didi_core import cli
 from didi_core.training.trainee import Clock
 
 OBJECTIVES = (
-    "cross_entropy", "didi", "dmmd", "mmd", "few_calls", "few_calls_noise", "sdtt", "alpha", "idlm", "didi_paper"
+    "cross_entropy", "didi", "dmmd", "mmd", "few_calls", "one_call", "one_call_noise", "sdtt", "alpha", "idlm", "didi_paper"
 )  # fmt: skip
 
 

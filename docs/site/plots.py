@@ -161,7 +161,7 @@ CHANGE_OF_ANY, OVER_CONTROL, SPEED = "change at matched entropy, %", "pair KL ov
 PROTEIN_TEXT = (("proteins", "protein, "), ("text", "text, "))
 ALONE = (("proteins, teacher alone", "protein, "), ("text, teacher alone", "text, "))
 ABLATION = (("proteins", "Proteins: "), ("text", "Text: "))
-OBJECTIVE = "didi|dmmd|mmd|sdtt|alpha|cross_entropy|few_calls|few_calls_noise|didi_paper|idlm"
+OBJECTIVE = "didi|dmmd|mmd|sdtt|alpha|cross_entropy|few_calls|one_call_noise|didi_paper|idlm"
 CONTROLLED = "perplexity|energy distance|repeated 4-grams"
 ROW = r"teacher|none of it|\+ .+|full \(RGAS\)"
 
