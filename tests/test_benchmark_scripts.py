@@ -600,3 +600,18 @@ def test_the_lab_of_the_repository_names_runs_that_are_in_it() -> None:
             assert compose_jobs(command, [*common, *entry["words"]])
         else:
             assert (BENCHMARKS / command).is_file()
+
+
+def test_families_of_one_length_are_counted_and_kept(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, out, data = load("families"), tmp_path / "families.json", tmp_path / "data.fasta"
+    assert script.effective_number([1, 1, 2, 2]) == 2 and script.effective_number([1, 1, 1, 1]) == 1
+    data.write_text(f">a\n{'MKV' * 12}\n>b\n{'ACDW' * 9}\n>c\n{'MKV' * 13}\n")
+    words = [f"teacher={asset('teacher')}", "--calls", "1", "--lengths", "36", "--num", "2"]
+    monkeypatch.setattr("sys.argv", ["families", *words, "--data", str(data), "--out", str(out)])
+    script.main()
+    made = json.loads(out.read_text())
+    assert list(made) == ["36|data|", "36|teacher|1"]
+    assert made["36|data|"]["samples"] == 2 and made["36|data|"]["effective"] == 2
+    monkeypatch.setattr(script, "sample", None)  # what is there is not drawn again
+    script.main()
+    assert json.loads(out.read_text()) == made

@@ -1,4 +1,6 @@
-"""Configurations of older runs in the current keys: before objectives had kinds, and before rewards were a list."""
+"""Configurations of older runs in the current keys: before objectives had kinds, rewards were a list, and rollouts said
+whether the call that is learnt from completes the sequence.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,8 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
         objective = {"kind": objective, "name": objective, **(own if objective == "nelbo" else {})}
     elif isinstance(objective, Mapping) and "kind" not in objective:
         objective = _with_a_list(objective)
+    elif isinstance(objective, Mapping) and "calls" in (objective.get("rollout") or {}):
+        return made | {"objective": {**objective, "rollout": {"complete": True, **objective["rollout"]}}}
     else:
         return made
     try:

@@ -123,3 +123,11 @@ def test_a_checkpoint_of_another_objective_says_what_it_holds(
     assert main([*WORDS, f"run_dir={run}"]) == 2
     said = capsys.readouterr().err
     assert "has no 'fake': it holds ema, fake_optimiser, optimiser, scorer" in said and "use another run_dir" in said
+
+
+def test_an_older_rollout_of_few_calls_completed_the_sequence() -> None:
+    now = compose_jobs("distill", ["domain=protein"])[0].config["objective"]
+    before = {**now, "rollout": {key: value for key, value in now["rollout"].items() if key != "complete"}}
+    told = upgraded({"command": "distill", "objective": before})["objective"]
+    assert told == {**now, "rollout": {**now["rollout"], "complete": True}}
+    assert upgraded({"command": "distill", "objective": now})["objective"] == now
