@@ -3,10 +3,10 @@
     python benchmarks/families.py teacher=domains/didi_protein/assets/teacher student=runs/0 --calls 4 16 \
         --lengths 266 290 --data my.fasta --out families.json
 
-For each length, model and number of calls: perplexity under the judge with a bootstrap interval, clusters at 50 % identity,
-the largest one, and the *effective number* of them, 1 over the chance that two samples share one (the inverse Simpson
-index). The first row of a length is the data's own sequences of that length. The rows are written as they are made, and
-the command goes on where it was stopped.
+For each length, model and number of calls: perplexity under the judge with a bootstrap interval, clusters at 50 %
+identity, the largest one, and the *effective number* of them, 1 over the chance that two samples share one (the inverse
+Simpson index). The first row of a length is the data's own sequences of that length. The rows are written as they are
+made, and the command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -69,11 +69,13 @@ def natural(data: Path, length: int, num: int) -> list[str]:
 
 def table(rows: dict[str, dict[str, object]]) -> str:
     """The rows in Markdown."""
-    lines = ["| length | model | calls | perplexity | clusters | largest | effective number |", "|---|---|---|---|---|---|---|"]
+    lines = ["| length | model | calls | perplexity | clusters | largest | effective number |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     for key, found in rows.items():
         length, name, calls = key.split("|")
         value, low, high = found["perplexity"]  # type: ignore[misc]
-        cells = [length, name, calls, f"{value:.3g} [{low:.3g}, {high:.3g}]", f"{found['clusters']} of {found['samples']}"]
+        cells = [length, name, calls, f"{value:.3g} [{low:.3g}, {high:.3g}]"]
+        cells += [f"{found['clusters']} of {found['samples']}"]
         lines.append(f"| {' | '.join([*cells, str(found['largest']), format(found['effective'], '.2g')])} |")
     return "\n".join(lines)
 

@@ -421,13 +421,11 @@ def test_what_a_call_has_not_written_is_neither_hidden_nor_learnt(kind: str) -> 
 
 
 @pytest.mark.parametrize("complete", [False, True])
-def test_a_perfect_teacher_stays_as_it_is_where_calls_write_shares_and_concentrates_where_one_completes(
-    complete: bool,
-) -> None:
+def test_a_perfect_teacher_stays_as_it_is_unless_a_call_completes(complete: bool) -> None:
     """By enumeration, two letters: a student that is the teacher, at the empty state, and a fake that is never wrong.
 
     A call that completes draws both letters from a product, which is no sample of the teacher's, so the ratio is not
-    zero and the entropy falls. A call that writes one of the two leaves a sample of the teacher's state.
+    zero and the entropy falls. A call that writes one of the two leaves a state as the teacher leaves it.
     """
     teacher = ExactTeacher(MarkovChain(torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64), torch.eye(3, dtype=torch.float64) * 0.7 + 0.1))
     every, mask = every_sequence(3, 2), teacher.vocabulary.mask
@@ -436,7 +434,7 @@ def test_a_perfect_teacher_stays_as_it_is_where_calls_write_shares_and_concentra
     start = teacher.trunk(empty)
     with torch.no_grad():
         student.table[state_index(empty, 3)] = start
-        fake.table[:] = start  # what is visible says nothing of what is hidden: true of products, and of the empty state
+        fake.table[:] = start  # what is visible says nothing of what is hidden: so it is in a product
     letters = start[0, :, :3].softmax(-1)
     chance = letters[0, every[:, 0]] * letters[1, every[:, 1]]
     wrote, hidden = (
