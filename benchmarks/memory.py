@@ -50,7 +50,7 @@ WAYS = {"full": [], "lora": ["adapter=lora"]}
 FEW_STATES = ["objective.states.samples=8", "objective.states.steps=2"]
 OBJECTIVES = {  # a reference of few samples, and a warm-up of one step
     "didi": ["objective.reference_samples=8", "objective.reference_steps=2", "objective.critic.warmup=1"],
-    "few_calls": ["objective.rollout.calls=[2]"],
+    "few_calls": ["objective.rollout.calls=[2]", "objective.rollout.complete=true"],  # the most that it learns from
     "dmmd": FEW_STATES,
     "cross_entropy": FEW_STATES,
 }
