@@ -29,6 +29,7 @@ from didi_core.diffusion.laws import law
 from didi_core.domain.abilities import HasBundledStudent
 from didi_core.domain.conditioning import Conditioning, index_map, verify
 from didi_core.errors import InputError, at_least, counted
+from didi_core.evaluation.wording import listed
 from didi_core.plugins import registry
 from didi_core.processes import current
 from didi_core.progress import counting, in_a_line, print_path
@@ -242,7 +243,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 
 
 def _print_choices(settings: Settings, card: Mapping[str, Any]) -> None:
-    """Print the law and grid that the card decided."""
+    """Print the law and grid that the card decided, and whether so few calls are what the model was trained for."""
     how, trained = settings.sampler_settings(card), card.get("training") or {}
     chosen = [
         f"{key}={written(getattr(how, key))}"
@@ -252,3 +253,10 @@ def _print_choices(settings: Settings, card: Mapping[str, Any]) -> None:
     if chosen:
         known = "trained" if trained.get("rollout_law") else "compared with its teacher"
         print(f"{' '.join(chosen)}: as the model was {known}, by its card", flush=True)
+    learnt = (trained.get("rollout") or {}).get("calls") or [0]
+    if how.calls is not None and how.calls < min(learnt):
+        print(
+            f"steps={how.calls}: the model learnt from rollouts of {listed(learnt)} calls, and fewer are outside its "
+            "training; objective=one_call trains for one",
+            flush=True,
+        )

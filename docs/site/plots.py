@@ -184,11 +184,11 @@ PLOTS: Mapping[str, Plot] = {
     ),
     "worth": Plot(worth, partial(curves, calls=NINE, ylabel=PPL)),
     "parts_protein": Plot(
-        partial(lists, "recipe.md", "few_calls, part by part", r"the teacher|.*(grid|rollouts).*"),
+        partial(lists, "recipe.md", "one_call, part by part", r"the teacher|.*(grid|rollouts).*"),
         partial(curves, calls=FOUR, ylabel=PPL),
     ),
     "parts_chain": Plot(
-        partial(lists, "recipe.md", "few_calls, part by part", r"teacher|didi|few_calls, [14],.*"),
+        partial(lists, "recipe.md", "one_call, part by part", r"teacher|didi|one_call, [14],.*"),
         partial(curves, calls=FIVE, ylabel=KL),
     ),
     "teacher": Plot(

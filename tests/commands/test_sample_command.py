@@ -39,6 +39,15 @@ def test_domains_carry_the_student_of_their_main_job(name: str, tmp_path: Path) 
     assert sum(path.stat().st_size for path in files) < 25e6, "what a domain may add to the package"
 
 
+def test_fewer_calls_than_the_model_learnt_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for steps, told in ((1, True), (4, False)):
+        words = ["num=1", "length=30", f"steps={steps}", f"out={tmp_path / 'one.fasta'}"]
+        assert main(["sample", "domain=protein", *words]) == 0
+        line = f"steps={steps}: the model learnt from rollouts of 4 and 8 calls, and fewer are outside its training"
+        assert (line in capsys.readouterr().out) == told
+
+
+
 def test_the_carried_student_is_sampled_as_it_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", "run=bundled", "domain=protein", "num=2", "steps=1", f"out={tmp_path / 'a.fasta'}"]) == 0
     said = capsys.readouterr().out

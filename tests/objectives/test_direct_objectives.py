@@ -427,7 +427,8 @@ def test_a_perfect_teacher_stays_as_it_is_unless_a_call_completes(complete: bool
     A call that completes draws both letters from a product, which is no sample of the teacher's, so the ratio is not
     zero and the entropy falls. A call that writes one of the two leaves a state as the teacher leaves it.
     """
-    teacher = ExactTeacher(MarkovChain(torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64), torch.eye(3, dtype=torch.float64) * 0.7 + 0.1))
+    first, kept = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    teacher = ExactTeacher(MarkovChain(first, 0.7 * kept + 0.1))
     every, mask = every_sequence(3, 2), teacher.vocabulary.mask
     empty = torch.full((1, 2), mask)
     student, fake = (TableDenoiser(3, 2, generator(0, "table")) for _ in range(2))
