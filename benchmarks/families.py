@@ -37,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--num", type=int, default=64)
     parser.add_argument("--law", default="stratified")
     parser.add_argument("--grid", default="power")
+    parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--out", type=Path, default=Path("families.json"))
     return parser.parse_args()
 
@@ -91,7 +92,7 @@ def main() -> None:
             for calls in given.calls:
                 if (key := f"{length}|{name}|{calls}") in rows:
                     continue
-                how = {"steps": calls, "law": given.law, "grid": given.grid}
+                how = {"steps": calls, "law": given.law, "grid": given.grid, "temperature": given.temperature}
                 made = sample(run, domain="protein", num=given.num, length=length, **how)
                 rows[key] = row([one.text for one in made.samples], judge)
                 write_json(given.out, rows)
