@@ -83,9 +83,9 @@ def test_what_a_student_is_worth_is_that_of_its_record() -> None:
     kinds = {"student over plain teacher": "student", "law and grid alone over plain teacher": "law and grid alone"}
     assert record["command"] in ONE_LINE and not missing_rows(record, kinds)
     compared = record["student over plain teacher"]
-    assert all(seed[2] < 0 for told in compared.values() for one in told.values() for seed in one["seeds"])
-    value, low_high = changed_by(compared["1"]["256"]["mean"]).split(" % ")
-    assert f"beats 256 calls of its teacher ({value} % perplexity {low_high})" in OPENING
+    assert all(seed[2] < 0 for seed in compared["16"]["64"]["seeds"])
+    value, low_high = changed_by(compared["16"]["64"]["mean"]).split(" % ")
+    assert f"beat 64 plain calls of its teacher ({value} % perplexity {low_high})" in OPENING
     assert f"{value} % perplexity, with a 95 % interval of {low_high}," in " ".join(CLAIMS.split())
     assert all(abs(row["entropy"][0] / record["entropy"] - 1) < 0.01 for row in record["rows"])
 
@@ -96,7 +96,7 @@ def test_what_a_student_of_text_is_worth_is_that_of_its_record() -> None:
     assert record["command"] in ONE_LINE and not missing_rows(record, kinds)
     compared = record["student over plain teacher"]["8"]["128"]
     assert all(seed[2] < 0 for seed in compared["seeds"])
-    assert f"eight calls of the text student beat 128 ({changed_by(compared['mean'])})" in OPENING
+    assert f"eight of the text student beat 128 ({changed_by(compared['mean'])})" in OPENING
     assert f"128 plain calls of the teacher, {changed_by(compared['mean'])}," in " ".join(CLAIMS.split())
 
 
@@ -107,7 +107,7 @@ def missing_rows(record: dict[str, Any], kinds: dict[str, str]) -> list[str]:
         for calls, against in record[kind].items():
             cells = [changed_by(told["mean"]) if "mean" in told else "no claim" for told in against.values()]
             found.append(f"| {name}, {calls} call{'s' * (calls != '1')} | {' | '.join(cells)} |")
-    assert len(found) >= 10
+    assert len(found) >= 6
     return [row for row in found if row not in RECIPE]
 
 
