@@ -51,7 +51,7 @@ from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import generator
 from didi_core.training.components import components
 from didi_core.training.engine import Engine
-from didi_core.training.memory import memory_advice
+from didi_core.training.memory import Watch, memory_advice
 from didi_core.training.objective import Objective
 from didi_core.training.outlines import is_outline, outlined
 from didi_core.training.parallel import SHARD
@@ -158,9 +158,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     lighter = "" if settings.adapter is not None else ADAPTED
     within = partial(memory_advice, settings.training, machine, processes.size, settings.rules.check, lighter)
     if settings.dry_run:
-        with within():
-            planned = plan(settings, about, teacher)
-        print_plan(planned)
+        with within() as watch:
+            print_plan(planned := plan(settings, about, teacher, watch))
         return planned
     if settings.evaluate.enabled and processes.first:
         check_reference(domain)
@@ -180,11 +179,12 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         teacher.requires_grad_(False)
         with opened.stage("reference"):
             objective = settings.rules.prepare(materials(settings, about, teacher, student))
-        with opened.stage("training"), within():
+        with opened.stage("training"), within() as watch:
             parallel = make_parallel(settings.parallel, about, objective, [teacher], opened)
             blocks.stop(parallel.name, settings.training)
             keeper, stream = make_keeper(opened, settings.resume), partial(about.stream, "distill")
             engine = Engine(objective, about, settings.training, keeper, "distill", stream, parallel)
+            watch.begin(engine.trainees, forget=True)
             engine.train()
         blocks.note(opened)  # the card has it too
         made = distilled(settings, engine, teacher, student, opened)
@@ -200,8 +200,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
 def note_beginning(settings: Settings, about: Run, teacher: Denoiser, opened: RunDirectory) -> None:
     """Print and record what the run begins with: its teacher, its data, its machine."""
     if about.processes.first:
-        size = sum(parameter.numel() for parameter in teacher.parameters())
-        print(f"teacher: {settings.teacher}, {size / 1e6:.1f} M parameters, on {about.machine.label}", flush=True)
+        size = sum(parameter.numel() for parameter in teacher.parameters()) / 1e6
+        print(f"teacher: {settings.teacher}, {size:.1f} M parameters, on {about.machine.label}", flush=True)
     note_data(opened, about.domain)
     note_machine(opened, about.machine, teacher)
 
@@ -284,7 +284,7 @@ def computed_plan(settings: Settings, about: Run) -> Sized | None:
     return plan_of_sizes(asked, about.domain, about)
 
 
-def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
+def plan(settings: Settings, about: Run, teacher: Denoiser, watch: Watch | None = None) -> Plan:
     """Memory and time of the run, measured in a few steps on one batch of the reference. Nothing is written.
 
     The reference is made in two calls: all rows of the first are equal and computed once, the second is as any other.
@@ -300,7 +300,7 @@ def plan(settings: Settings, about: Run, teacher: Denoiser) -> Plan:
     given = replace(materials(settings, about, teacher, student), teacher_samples=few)
     objective = settings.rules.prepare(given)
     parallel = make_parallel(settings.parallel, about, objective, [teacher])
-    measured = time_steps(objective, about, training, parallel)
+    measured = time_steps(objective, about, training, parallel, watch.begin if watch else None)
     held, teacher = components({"teacher": teacher}, measured.trainees), parallel.whole(teacher)
     call = seconds_per_call(about, teacher, training.batch_size)
     stages = [Stage("training steps", measured.steps, measured.seconds)]

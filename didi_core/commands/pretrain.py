@@ -40,7 +40,7 @@ from didi_core.storage.run_dir import RunDirectory
 from didi_core.streams import generator, seeded
 from didi_core.training.components import components
 from didi_core.training.engine import Engine
-from didi_core.training.memory import memory_advice
+from didi_core.training.memory import Watch, memory_advice
 from didi_core.training.planning import Plan, Stage, forget_peak, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Domain
@@ -105,8 +105,8 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     about = make_run(settings, domain, machine)
     within = partial(memory_advice, settings.training, machine, processes.size, settings.rules.check)
     if settings.dry_run:
-        with within():
-            planned = plan(settings, about)
+        with within() as watch:
+            planned = plan(settings, about, watch)
         print_plan(planned)
         return planned
     describe(domain)  # report faults in the data before a folder is made
@@ -118,7 +118,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
         note_machine(opened, machine, network)
         calls = training_calls(settings.training, PRETRAINED)
         blocks = Blocks.of(settings.compile, about, network, calls, settings.training.seconds, settings.parallel)
-        with opened.stage("training"), within(), blocks.running(opened):
+        with opened.stage("training"), within() as watch, blocks.running(opened):
             objective, keeper = (
                 settings.rules.prepare(materials(settings, about, network)),
                 make_keeper(opened, settings.resume),
@@ -128,6 +128,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
             parallel = make_parallel(settings.parallel, about, objective, run=opened)
             blocks.stop(parallel.name, settings.training)
             engine = Engine(objective, about, settings.training, keeper, "pretrain", stream, parallel)
+            watch.begin(engine.trainees, forget=True)
             curve = engine.train()
             engine.release()
             network = parallel.whole(network)
@@ -154,14 +155,15 @@ def materials(settings: Settings, about: Run, network: DiT | Judge) -> Materials
     )
 
 
-def plan(settings: Settings, about: Run) -> Plan:
+def plan(settings: Settings, about: Run, watch: Watch | None = None) -> Plan:
     """Memory and time of the run, measured in a few steps. Nothing is written."""
     training = settings.training
     forget_peak(about.device)
     network = new_model(settings.sizes, about.domain, settings.seed).to(about.device)
     given = replace(materials(settings, about, network), validation_batches=1)
     objective = settings.rules.prepare(given)
-    measured = time_steps(objective, about, training, make_parallel(settings.parallel, about, objective))
+    parallel = make_parallel(settings.parallel, about, objective)
+    measured = time_steps(objective, about, training, parallel, watch.begin if watch else None)
     batch = next(about.domain.batches("train", training.batch_size, settings.seed))
     return Plan(
         f"{about.machine.label}, {about.machine.precision}",

@@ -38,7 +38,7 @@ class Listed(Sequence[T], Generic[T]):
     def __getitem__(self, number: slice) -> Sequence[T]: ...
     def __getitem__(self, number: int | slice) -> T | Sequence[T]:
         if isinstance(number, slice):
-            return Chosen(self, np.arange(len(self))[number])
+            return Chosen(self, np.arange(*number.indices(len(self))))
         whole = int(number)
         if not -len(self) <= whole < len(self):
             raise IndexError(f"number {whole} of {len(self)}")
@@ -113,6 +113,14 @@ class Strings(Listed[str]):
     def at(self, number: int) -> str:
         """The text of a number."""
         return self._bytes[self._ends[number] : self._ends[number + 1]].decode("utf-8", "surrogatepass")
+
+    def joined(self, numbers: np.ndarray) -> tuple[bytes, np.ndarray]:
+        """The texts of some numbers as UTF-8, one after the other, and how many bytes each has."""
+        ends = np.frombuffer(self._ends, dtype=np.int64)
+        first, last = ends[numbers], ends[numbers + 1]
+        if len(numbers) and (first[1:] == last[:-1]).all():
+            return bytes(self._bytes[first[0] : last[-1]]), last - first
+        return b"".join(self._bytes[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)), last - first
 
 
 class SampleStore(Listed[Sample]):
@@ -202,6 +210,16 @@ def texts_of(samples: Sequence[Sample]) -> Sequence[str]:
     if isinstance(samples, Joined):
         return Joined(map(texts_of, samples.parts))
     return [sample.text for sample in samples]
+
+
+def joined(texts: Sequence[str]) -> tuple[bytes, np.ndarray]:
+    """The texts as UTF-8, one after the other, and how many bytes each has; quick for what ``Strings`` keep."""
+    if isinstance(texts, Strings):
+        return texts.joined(np.arange(len(texts)))
+    if isinstance(texts, Chosen) and isinstance(texts.source, Strings):
+        return texts.source.joined(texts.numbers)
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    return b"".join(encoded), np.fromiter(map(len, encoded), np.int64, len(encoded))
 
 
 def first_of_each(keys: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -165,14 +165,20 @@ class Measured:
 
 
 def time_steps(
-    objective: Objective[Any], run: Run, training: TrainingSettings, parallel: Parallel | None = None
+    objective: Objective[Any],
+    run: Run,
+    training: TrainingSettings,
+    parallel: Parallel | None = None,
+    begin: Callable[[Sequence[Trainee]], None] | None = None,
 ) -> Measured:
-    """Measure a few steps of an objective; nothing is written."""
+    """Measure a few steps of an objective; nothing is written. ``begin`` is told what learns, before the first step."""
     watch, quiet = Stopwatch(run.device), replace(run, reporter=Silent())
     short = replace(training, steps=TIMED + 1, seconds=0.0, log_every=1)
     stream = partial(run.stream, "dry run")
     engine = Engine(DryRun(objective), quiet, short, watch, "dry run", stream, parallel)
     before = 0 if run.device.type == "cuda" else Resident.read().now
+    if begin is not None:
+        begin(engine.trainees)
     engine.train()
     steps = objective.learners()[-1].warmup + training.steps
     if training.seconds:

@@ -40,8 +40,6 @@ class Splitting:
 
     def split(self, sequences: Sequence[str], bar: Reporter | None = None) -> Split:
         """The split of some sequences, computed. ``bar`` shows how far it is."""
-        if bar:
-            bar.start(f"split of {len(sequences):,} sequences by similarity", len(sequences))
         try:
             return split_by_similarity(
                 sequences, fraction=self.fraction, threshold=self.threshold, seed=self.seed, bar=bar

@@ -8,12 +8,16 @@ from itertools import pairwise
 
 import numpy as np
 
-from didi_core.errors import InputError
+from didi_core.storage.sample_store import Chosen, joined
 
-from .vocabulary import FIRST_RESIDUE, residue_ids
+from .vocabulary import FIRST_RESIDUE, RESIDUES, residue_ids
 
 PIECE = 1 << 22  # residues indexed together while the index is built
 ALIKE = 4  # k-mers in common that make it worth while to count all
+NO_RESIDUE = 20
+_RESIDUE_OF_BYTE = bytes(
+    RESIDUES.index(letter) if (letter := chr(byte).upper()) in RESIDUES else NO_RESIDUE for byte in range(256)
+)
 
 
 def residue_index(sequence: str) -> np.ndarray:
@@ -39,24 +43,35 @@ class KmerIndex:
     Memory is about 4 bytes per residue beside the sequences, 8 while it is built at once, and 12 * 20^k for the table
     (38 MB for k=5); time to build grows with the residues.
 
-    filled: whether it holds the sequences from the beginning; otherwise they are added one by one.
+    filled: whether it holds the sequences from the beginning; otherwise they are added, one by one or many at once.
+    kept: the k-mers that it keeps, bool [20^k]; None for all. Who looks up another one finds nobody. ``kept_sizes``:
+    how many of them each sequence has, [n]. sizes: of all k-mers, if they are known already; needed with ``kept``.
     """
 
-    def __init__(self, sequences: Sequence[str], k: int = 5, *, filled: bool = True) -> None:
-        self.k, self._sequences = k, sequences
-        words, sizes = [], []
+    def __init__(
+        self,
+        sequences: Sequence[str],
+        k: int = 5,
+        *,
+        filled: bool = True,
+        kept: np.ndarray | None = None,
+        sizes: np.ndarray | None = None,
+    ) -> None:
+        self.k, self._sequences, self._kept = k, sequences, kept
+        words, counted = [], []
         self._offsets = np.zeros(20**k + 1, dtype=np.int64)
         for piece in _pieces(sequences):
-            codes, counts = _distinct_words(piece, k)
+            codes, counts = _distinct_words(piece, k, kept)
             self._offsets[1:] += np.bincount(codes, minlength=20**k)
-            sizes.append(counts)
+            counted.append(counts)
             words += [codes] if filled else []
         np.cumsum(self._offsets, out=self._offsets)
-        self.sizes = np.concatenate(sizes)
+        self.kept_sizes = np.concatenate(counted)
+        self.sizes = self.kept_sizes if sizes is None else sizes
         self._owners = np.empty(self._offsets[-1], dtype=np.int32)
         self._held = np.zeros(20**k, dtype=np.int32)  # owners of each k-mer so far
         first = 0
-        for codes, counts in zip(words, sizes if filled else (), strict=True):
+        for codes, counts in zip(words, counted if filled else (), strict=True):
             self._add_piece(codes, np.repeat(np.arange(first, first + len(counts)), counts))
             first += len(counts)
 
@@ -73,6 +88,14 @@ class KmerIndex:
         held = self._held[words]
         self._owners[self._offsets[words] + held] = number
         self._held[words] = held + 1
+
+    def add_all(self, numbers: np.ndarray) -> None:
+        """Put many sequences into an index that was not filled; numbers ascend."""
+        first = 0
+        for piece in _pieces(Chosen(self._sequences, numbers)):
+            codes, counts = _distinct_words(piece, self.k, self._kept)
+            self._add_piece(codes, np.repeat(numbers[first : first + len(counts)], counts))
+            first += len(counts)
 
     def _add_piece(self, codes: np.ndarray, owners: np.ndarray) -> None:
         """Put many (k-mer, owner) pairs in; the owners of one k-mer ascend in ``owners``."""
@@ -141,18 +164,49 @@ def _pieces(sequences: Sequence[str]) -> Iterator[Sequence[str]]:
     return (sequences[start:end] for start, end in pairwise(bounds) if end > start or not len(sequences))
 
 
-def _distinct_words(sequences: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct k-mers of each sequence, ascending and joined, int32; and how many each has."""
-    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    try:
-        codes = kmer_codes("".join(sequences), k)
-    except InputError:
+def all_words(sequences: Sequence[str], k: int) -> np.ndarray:
+    """Which k-mers some sequence has, bool [20^k]."""
+    found = np.zeros(20**k, dtype=bool)
+    for piece in _pieces(sequences):
+        codes, whole, _ = joined_codes(piece, k)
+        found[codes[whole]] = True
+    return found
+
+
+def joined_codes(sequences: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every k-mer of the joined sequences, as ``kmer_codes`` numbers it, for many short sequences at once.
+
+    Returns:
+        the k-mers, uint32; which of them lie within one sequence, bool; and where each sequence ends, [n].
+    """
+    letters, lengths = joined(sequences)
+    residues = np.frombuffer(letters.translate(_RESIDUE_OF_BYTE), dtype=np.uint8)
+    if (residues >= NO_RESIDUE).any():
         for sequence in sequences:
             residue_index(sequence)  # raises with the position in the sequence
-        raise
-    owners = np.repeat(np.arange(len(sequences)), lengths)[: len(codes)]
-    within = np.arange(len(codes)) - np.repeat(np.cumsum(lengths) - lengths, lengths)[: len(codes)]
-    whole = within <= lengths[owners] - k  # the word does not reach into the next sequence
-    keys = np.sort(owners[whole] * 20**k + codes[whole])
+    wide = residues.astype(np.uint32)
+    count = max(len(wide) - k + 1, 0)
+    codes = wide[:count].copy()
+    for offset in range(1, k):
+        codes *= np.uint32(20)
+        codes += wide[offset : offset + count]
+    ends = np.cumsum(lengths)
+    crossing = (ends[:, None] - np.arange(1, k)).ravel()  # these words begin in one sequence and end in another
+    whole = np.ones(count, dtype=bool)
+    whole[crossing[(crossing >= 0) & (crossing < count)]] = False
+    return codes, whole, ends
+
+
+def _distinct_words(sequences: Sequence[str], k: int, kept: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct k-mers of each sequence, ascending and joined, int32; and how many each has.
+
+    kept: which k-mers are wanted, bool [20^k]; None for all.
+    """
+    codes, whole, ends = joined_codes(sequences, k)
+    if kept is not None:
+        whole &= kept[codes]
+    chosen = np.flatnonzero(whole)
+    owners = np.repeat(np.arange(len(ends)), np.diff(np.searchsorted(chosen, ends), prepend=0))
+    keys = np.sort(owners * 20**k + codes[chosen])
     keys = keys[np.diff(keys, prepend=-1) > 0]
     return (keys % 20**k).astype(np.int32), np.bincount(keys // 20**k, minlength=len(sequences))

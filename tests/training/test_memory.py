@@ -15,8 +15,10 @@ import torch
 from didi_core.cli import main
 from didi_core.device import Machine
 from didi_core.objectives.registry import read_objective
+from didi_core.training.components import GIB
 from didi_core.training.engine import Engine
-from didi_core.training.memory import TooLarge, advice, memory_advice
+from didi_core.training.memory import Need, TooLarge, advice, asked_for, memory_advice
+from didi_core.training.planning import Resident
 from didi_core.training.settings import TrainingSettings
 
 CPU = Machine(torch.device("cpu"), "fp32")
@@ -56,6 +58,102 @@ def test_half_precision_is_named_where_it_helps() -> None:
     card = Machine(torch.device("cuda"), "fp32")
     assert "precision=bf16" in advice(TrainingSettings(), card, 1, any_slices)
     assert "bf16" not in advice(TrainingSettings(), CPU, 1, any_slices)
+
+
+# --- estimates
+
+
+def of_gib(networks: float, slice: float, room: float) -> Need:
+    return Need(*(round(size * GIB) for size in (networks, slice, room)))
+
+
+@pytest.mark.parametrize(
+    ("need", "cut", "in_all"),
+    [
+        (of_gib(10, 40, 40), 2, "30.00 GiB"),  # 10 + 40 / 2
+        (of_gib(10, 80, 40), 4, "30.00 GiB"),
+        (of_gib(10, 56, 40), 4, "24.00 GiB"),  # with 10 + 28 of 40 no tenth more would be left for the slice
+        (of_gib(30, 40, 40), 8, "35.00 GiB"),
+        (None, 2, ""),
+    ],
+)
+def test_slices_are_as_large_as_the_estimate_lets_them(need: Need | None, cut: int, in_all: str) -> None:
+    training = TrainingSettings(batch_size=16)
+    said = advice(training, CPU, 1, any_slices, need)
+    assert f"Set training.accumulate={cut}. Slices of {16 // cut} add up" in said and in_all in said
+    assert need is None or need.fits(1 / cut) and not need.fits(2 / cut)
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        (of_gib(41, 10, 40), ["networks alone take all the memory", "parallel=shard"]),
+        (of_gib(16, 96, 40), ["training.accumulate=4, which is not enough alone", "sequences of 91% of"]),
+        (of_gib(16, 160, 40), ["training.accumulate=4", "sequences of 55% of the present length", "data.max_length"]),
+        (of_gib(16, 160, 40), ["training.activation_checkpointing=true keeps only the inputs"]),
+    ],
+)
+def test_where_no_slices_fit_it_says_what_would(need: Need, words: list[str]) -> None:
+    said = advice(TrainingSettings(batch_size=4), CPU, 1, any_slices, need)
+    for word in words:
+        assert word in said
+
+
+def test_what_is_on_already_is_not_advised() -> None:
+    training = TrainingSettings(batch_size=4, activation_checkpointing=True)
+    assert "checkpointing" not in advice(training, CPU, 1, any_slices, of_gib(16, 160, 40))
+
+
+@pytest.mark.parametrize(("slice", "end"), [(40, "30.00 GiB in all, which fits"), (90, "55.00 GiB in all, which does")])
+def test_half_precision_is_weighed(slice: float, end: str) -> None:
+    card = Machine(torch.device("cuda"), "fp32")
+    assert f"precision=bf16 halves activations: some {end}" in advice(
+        TrainingSettings(batch_size=16), card, 1, any_slices, of_gib(10, slice, 40)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has", 5 << 29),
+        ("CUDA out of memory. Tried to allocate 20.00 MiB.", 20 << 20),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes. Error code 12", 8 << 30),
+        ("not enough memory", 0),
+    ],
+)
+def test_what_was_asked_for_is_read_from_the_message(text: str, size: int) -> None:
+    assert asked_for(RuntimeError(text)) == size
+
+
+@pytest.mark.parametrize(
+    ("held", "room"),
+    [((10, 30, 8, 40), 38), ((10, 30, 20, 40), 40), ((0, 30, 8, 40), None), ((40, 30, 8, 40), None)],
+)
+def test_the_room_is_no_more_than_what_did_not_fit(held: tuple[int, int, int, int], room: int | None) -> None:
+    networks, most, asked, has = held
+    found = Need.of(networks, most, asked, has)
+    assert found == (None if room is None else Need(networks, most + asked - networks, room))
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_command_estimates_what_fits_on_its_device(
+    dry: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device with three times what the process holds before the first step, and a slice that needs four times it."""
+    held = Resident.read().now
+
+    def full(self: Engine, step: int) -> dict[str, float]:
+        monkeypatch.setattr(Resident, "read", classmethod(lambda cls: cls(held, 2 * held)))
+        raise RuntimeError(f"DefaultCPUAllocator: can't allocate memory: you tried to allocate {3 * held} bytes.")
+
+    monkeypatch.setattr(Resident, "read", classmethod(lambda cls: cls(held, held)))
+    monkeypatch.setattr("didi_core.training.memory.memory", lambda device: 3 * held)
+    monkeypatch.setattr(Engine, "step", full)
+    words = ["objective=cross_entropy", "objective.states.samples=8", "objective.states.steps=2", *SHORT]
+    words += ["evaluate.enabled=false", f"run_dir={tmp_path / 'run'}", *(["dry_run=true"] if dry else [])]
+    assert main(["distill", "domain=toy", *words]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "Set training.accumulate=4. Slices of 4" in told and "of the networks (weights" in told
 
 
 @pytest.mark.parametrize("dry", [False, True])
@@ -128,7 +226,7 @@ def test_a_run_that_ran_out_of_memory_goes_on_from_its_checkpoint(tmp_path: Path
 
     done = run("limited", "cut")
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    for word in ("out of memory on cpu", "set training.accumulate=2", "adapter=lora", "that was saved is intact"):
+    for word in ("out of memory on cpu", "Set training.accumulate=", "adapter=lora", "that was saved is intact"):
         assert word in done.stderr
     assert (tmp_path / "cut" / "checkpoints" / "step_0000002").is_dir()
     again, whole = run("free", "cut"), run("free", "whole")
