@@ -85,7 +85,7 @@ def test_what_a_student_is_worth_is_that_of_its_record() -> None:
     compared = record["student over plain teacher"]
     assert all(seed[2] < 0 for seed in compared["16"]["64"]["seeds"])
     value, low_high = changed_by(compared["16"]["64"]["mean"]).split(" % ")
-    assert f"beat 64 plain calls of its teacher ({value} % perplexity {low_high})" in OPENING
+    assert f"On proteins sixteen calls beat 64 ({value} % {low_high})" in OPENING
     assert f"{value} % perplexity, with a 95 % interval of {low_high}," in " ".join(CLAIMS.split())
     assert all(abs(row["entropy"][0] / record["entropy"] - 1) < 0.01 for row in record["rows"])
 
@@ -94,10 +94,12 @@ def test_what_a_student_of_text_is_worth_is_that_of_its_record() -> None:
     record = json.loads((ROOT / "docs" / "results" / "worth_text.json").read_text())
     kinds = {"student over plain teacher": "text student", "law and grid alone over plain teacher": "text, law alone"}
     assert record["command"] in ONE_LINE and not missing_rows(record, kinds)
-    compared = record["student over plain teacher"]["8"]["128"]
-    assert all(seed[2] < 0 for seed in compared["seeds"])
-    assert f"eight of the text student beat 128 ({changed_by(compared['mean'])})" in OPENING
-    assert f"128 plain calls of the teacher, {changed_by(compared['mean'])}," in " ".join(CLAIMS.split())
+    compared = record["student over plain teacher"]
+    assert all(seed[2] < 0 for seed in compared["8"]["128"]["seeds"])
+    value, low_high = changed_by(compared["8"]["128"]["mean"]).split(" % ")
+    assert f"and eight are better ({value} % perplexity {low_high}), in each of three training runs" in OPENING
+    claims, level = " ".join(CLAIMS.split()), changed_by(compared["4"]["128"]["mean"])
+    assert f"64 and 128 plain calls of the teacher, {level}, and eight are better than 128, {value} % {low_high}," in claims
 
 
 def missing_rows(record: dict[str, Any], kinds: dict[str, str]) -> list[str]:
