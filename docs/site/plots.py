@@ -159,6 +159,7 @@ FOUR, FIVE, NINE, THREE = (1, 2, 4, 8), (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32, 6
 MANY = (16, 128, 1024)
 CHANGE_OF_ANY, OVER_CONTROL, SPEED = "change at matched entropy, %", "pair KL over the control's", "updates a second"
 PROTEIN_TEXT = (("proteins", "protein, "), ("text", "text, "))
+WORTH = (("text, at matched entropy", "text, "), ("proteins, as sampled", "protein, "))
 ALONE = (("proteins, teacher alone", "protein, "), ("text, teacher alone", "text, "))
 ABLATION = (("proteins", "Proteins: "), ("text", "Text: "))
 OBJECTIVE = "didi|dmmd|mmd|sdtt|alpha|cross_entropy|few_calls|one_call_noise|didi_paper|idlm"
@@ -182,7 +183,7 @@ PLOTS: Mapping[str, Plot] = {
         recipe("What the main jobs show", r"(protein|text), (seed \d|cross-entropy)", *range(1, 6)),
         partial(curves, calls=FIVE, ylabel=CHANGE, panels=PROTEIN_TEXT, at=0, log=False),
     ),
-    "worth": Plot(worth, partial(curves, calls=NINE, ylabel=PPL)),
+    "worth": Plot(worth, partial(curves, calls=NINE, ylabel=PPL, panels=WORTH)),
     "parts_protein": Plot(
         partial(lists, "recipe.md", "one_call, part by part", r"the teacher|.*(grid|rollouts).*"),
         partial(curves, calls=FOUR, ylabel=PPL),

@@ -59,15 +59,28 @@ def lists(page: str, section: str, wanted: str, cell: int = 1) -> Series:
 
 
 def worth() -> Series:
-    """Perplexity as sampled at 1, 2, 4 ... 256 calls: students, the teacher with their law and grid, and plainly."""
+    """Perplexity at 1, 2, 4 ... 256 calls: students, the teacher with their law and grid, and plainly.
+
+    That of text at matched entropy, that of proteins as sampled.
+    """
+    return {
+        **_worth("text, ", "How many plain calls a student of text is worth", 4),
+        **_worth("protein, ", "How many plain calls a student is worth", 2),
+    }
+
+
+def _worth(start: str, section: str, cell: int) -> Series:
+    """The curves of one section, from that cell of its first table."""
     calls = [2**i for i in range(9)]
-    names = {"teacher, stratified, power": "teacher, same law and grid", "teacher, plain": "teacher, plain sampling"}
     found: dict[str, list[list[float]]] = {}
-    for name, *cells in rows("recipe.md", "How many plain calls a student is worth"):
+    for name, *cells in rows("recipe.md", section):
         if len(cells) != 5 or not cells[0].isdigit():
             continue
-        own = [figures(cells[2])] if name in names else [[value] for value in numbers(cells[2])[:3]]
-        labels = [names[name]] if name in names else [f"student, seed {seed}" for seed in range(3)]
+        own = [[value] for value in numbers(cells[cell])[:3]]
+        labels = [f"{start}student, seed {seed}" for seed in range(3)]
+        if "teacher" in name:
+            own = [figures(cells[cell])]
+            labels = [f"{start}teacher, {'plain sampling' if name.endswith('plain') else 'same law and grid'}"]
         for label, point in zip(labels, own, strict=True):
             found.setdefault(label, [[] for _ in calls])[calls.index(int(cells[0]))] = point
     return found
