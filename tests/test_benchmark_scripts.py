@@ -27,7 +27,7 @@ from didi_protein.vocabulary import VOCABULARY
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PLAIN = ("sampling", "first_call", "pieces", "log_probabilities", "packing")
-SCRIPTS = (*PLAIN, "large_vocabulary", "proteins", "reading")
+SCRIPTS = (*PLAIN, "large_vocabulary", "proteins", "reading", "updating")
 
 
 @pytest.fixture

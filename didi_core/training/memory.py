@@ -31,21 +31,21 @@ class Need:
     """Bytes at the time when memory ran out.
 
     networks: what is held whatever the slices are: weights, gradients, AdamW, averages, and the process on a CPU.
-    slice: what a slice needs beside them, at least. room: what there is for both.
+    slice: what a slice needs beside them, at least. limit: what there is for both.
     """
 
     networks: int
     slice: int
-    room: int
+    limit: int
 
     @classmethod
-    def of(cls, networks: int, most: int, asked: int, room: int) -> Need | None:
+    def of(cls, networks: int, most: int, asked: int, limit: int) -> Need | None:
         """From the ``most`` that was held and what was ``asked`` for in vain; None where that says nothing of a slice.
 
-        What did not fit is also a bound of the room: others may use the device, or the system have a limit.
+        What did not fit is a bound of it too, because others may use the device, or the system have its own.
         """
         wanted = most + asked
-        return cls(networks, wanted - networks, min(room, wanted)) if networks and wanted > networks else None
+        return cls(networks, wanted - networks, min(limit, wanted)) if networks and wanted > networks else None
 
     def of_share(self, share: float) -> int:
         """Bytes in all with this share of the slice."""
@@ -53,12 +53,12 @@ class Need:
 
     def fits(self, share: float) -> bool:
         """Whether the networks and this share of the slice fit."""
-        return self.networks + MORE * share * self.slice <= self.room
+        return self.networks + MORE * share * self.slice <= self.limit
 
     @property
     def share(self) -> float:
-        """The share of the slice that fits; 0 or less where the networks leave no room."""
-        return (self.room - self.networks) / (MORE * self.slice)
+        """The share of the slice that fits; 0 or less where the networks leave nothing."""
+        return (self.limit - self.networks) / (MORE * self.slice)
 
 
 @dataclass
@@ -144,7 +144,7 @@ def advice(
     said = [f"A slice of {counted(rows, 'sequence')} is too large"]
     if need is not None:
         said[0] += f": it needs at least {_gib(need.slice)} beside the {_gib(need.networks)} of the networks"
-        said[0] += f" (weights, gradients, AdamW, averages), of {_gib(need.room)}"
+        said[0] += f" (weights, gradients, AdamW, averages), of {_gib(need.limit)}"
     if fitting is not None:
         cut, size = fitting
         much = f"about {size / rows:.0%} of what is not weights, gradients and AdamW"

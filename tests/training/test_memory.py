@@ -63,8 +63,8 @@ def test_half_precision_is_named_where_it_helps() -> None:
 # --- estimates
 
 
-def of_gib(networks: float, slice: float, room: float) -> Need:
-    return Need(*(round(size * GIB) for size in (networks, slice, room)))
+def of_gib(networks: float, slice: float, limit: float) -> Need:
+    return Need(*(round(size * GIB) for size in (networks, slice, limit)))
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_what_was_asked_for_is_read_from_the_message(text: str, size: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("held", "room"),
+    ("held", "limit"),
     [((10, 30, 8, 40), 38), ((10, 30, 20, 40), 40), ((0, 30, 8, 40), None), ((40, 30, 8, 40), None)],
 )
-def test_the_room_is_no_more_than_what_did_not_fit(held: tuple[int, int, int, int], room: int | None) -> None:
+def test_the_limit_is_no_more_than_what_did_not_fit(held: tuple[int, int, int, int], limit: int | None) -> None:
     networks, most, asked, has = held
     found = Need.of(networks, most, asked, has)
-    assert found == (None if room is None else Need(networks, most + asked - networks, room))
+    assert found == (None if limit is None else Need(networks, most + asked - networks, limit))
 
 
 @pytest.mark.parametrize("dry", [False, True])
