@@ -85,9 +85,9 @@ def test_what_a_student_is_worth_is_that_of_its_record() -> None:
     kinds = {"student over plain teacher": "student", "law and grid alone over plain teacher": "law and grid alone"}
     assert record["command"] in ONE_LINE and not missing_rows(record, kinds)
     compared = record["student over plain teacher"]
-    assert all(seed[2] < 0 for seed in compared["16"]["64"]["seeds"])
-    value, low_high = changed_by(compared["16"]["64"]["mean"]).split(" % ")
-    assert f"On proteins sixteen calls beat 64 ({value} % {low_high})" in OPENING
+    assert all(seed[2] < 0 for seed in compared["16"]["128"]["seeds"])
+    value, low_high = changed_by(compared["16"]["128"]["mean"]).split(" % ")
+    assert f"Sixteen calls of the protein student beat 128 ({value} % {low_high})" in OPENING
     assert f"{value} % perplexity, with a 95 % interval of {low_high}," in " ".join(CLAIMS.split())
     assert all(abs(row["entropy"][0] / record["entropy"] - 1) < 0.01 for row in record["rows"])
 
@@ -99,9 +99,10 @@ def test_what_a_student_of_text_is_worth_is_that_of_its_record() -> None:
     compared = record["student over plain teacher"]
     assert all(seed[2] < 0 for seed in compared["8"]["128"]["seeds"])
     value, low_high = changed_by(compared["8"]["128"]["mean"]).split(" % ")
-    assert f"and eight are better ({value} % perplexity {low_high}), in each of three training runs" in OPENING
-    level = f"64 and 128 plain calls of the teacher, {changed_by(compared['4']['128']['mean'])},"
-    assert f"{level} and eight are better than 128, {value} % {low_high}," in " ".join(CLAIMS.split())
+    assert f"beat 128 calls of its teacher at equal entropy ({value} % perplexity {low_high})" in OPENING
+    claims, level = " ".join(CLAIMS.split()), changed_by(compared["4"]["128"]["mean"])
+    assert f"better than 128 plain calls of its teacher, {value} % {low_high}, in each" in claims
+    assert f"Four are level with 64 and 128 as a mean, {level}." in claims
 
 
 def missing_rows(record: dict[str, Any], kinds: dict[str, str]) -> list[str]:
