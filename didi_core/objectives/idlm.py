@@ -22,7 +22,7 @@ from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.few_calls import FewCalls, one_call
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, completed, drawn_nll, followed
-from didi_core.objectives.rewards.base import CriticSettings, corrupt
+from didi_core.objectives.rewards.base import CriticSettings, corrupt, written
 from didi_core.objectives.states import States, StateSettings
 from didi_core.training.objective import Slice
 
@@ -80,8 +80,8 @@ class IdlmObjective(RatioObjective):
         found = Renoised(noised.zt, noised.masked, torch.ones_like(times).to(batch.x.device), times.to(batch.x.device))
         if not self.rules.inverse_time:
             return found
-        written = (found.masked & batch.masked).sum(1)  # what the mean over positions divides by
-        return replace(found, weight=self.rates(found) * written / self.free(batch))
+        counted = (found.masked & batch.masked).sum(1)  # what the mean over positions divides by
+        return replace(found, weight=self.rates(found) * counted / self.free(batch))
 
     def rates(self, noised: Renoised) -> Float[Tensor, "B"]:
         """1/t' of each row, clipped."""
@@ -90,8 +90,7 @@ class IdlmObjective(RatioObjective):
 
     def free(self, batch: Completion) -> Int[Tensor, "B"]:
         """Number of tokens of each row that may be hidden."""
-        vocabulary = self.fake.vocabulary
-        return (vocabulary.maskable(batch.x) & (batch.x != vocabulary.mask)).sum(1).clamp_min(1)
+        return written(batch.x, self.fake.vocabulary).sum(1).clamp_min(1)
 
     def fake_loss(self, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
         if not self.rules.soft_targets:

@@ -44,6 +44,11 @@ class Corrupted:
         return [self.decode(row) for row in self.x.tolist()]
 
 
+def written(x: Int[Tensor, "B L"], vocabulary: Vocabulary) -> Bool[Tensor, "B L"]:
+    """Where x has a token that the forward process may hide: not where it hides one already."""
+    return vocabulary.maskable(x) & (x != vocabulary.mask)
+
+
 def corrupt(
     x: Int[Tensor, "B L"], alpha: Float[Tensor, "B"], vocabulary: Vocabulary, stream: torch.Generator
 ) -> Corrupted:
@@ -51,12 +56,12 @@ def corrupt(
 
     Where x itself has masks they stay, and ``masked`` does not count them; a row of nothing else hides nothing.
     """
-    written = vocabulary.maskable(x) & (x != vocabulary.mask)
-    zt = forward_mask(x, alpha.to(x.device), written, vocabulary.mask, stream)
-    keys = torch.rand(x.shape, generator=stream, device=stream.device).to(x.device).masked_fill(~written, -1)
-    hidden = written & (zt == vocabulary.mask)
+    free = written(x, vocabulary)
+    zt = forward_mask(x, alpha.to(x.device), free, vocabulary.mask, stream)
+    keys = torch.rand(x.shape, generator=stream, device=stream.device).to(x.device).masked_fill(~free, -1)
+    hidden = free & (zt == vocabulary.mask)
     one, none = keys.argmax(1, keepdim=True), ~hidden.any(1, keepdim=True)
-    hidden = hidden.scatter(1, one, (none & written.gather(1, one)) | hidden.gather(1, one))
+    hidden = hidden.scatter(1, one, (none & free.gather(1, one)) | hidden.gather(1, one))
     return Corrupted(x, x.masked_fill(hidden, vocabulary.mask), hidden)
 
 
