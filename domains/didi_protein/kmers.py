@@ -10,14 +10,12 @@ import numpy as np
 
 from didi_core.storage.sample_store import Chosen, joined
 
-from .vocabulary import FIRST_RESIDUE, RESIDUES, residue_ids
+from .vocabulary import FIRST_RESIDUE, ID_OF_BYTE, residue_ids
 
 PIECE = 1 << 22  # residues indexed together while the index is built
 ALIKE = 4  # k-mers in common that make it worth while to count all
 NO_RESIDUE = 20
-_RESIDUE_OF_BYTE = bytes(
-    RESIDUES.index(letter) if (letter := chr(byte).upper()) in RESIDUES else NO_RESIDUE for byte in range(256)
-)
+_RESIDUE_OF_BYTE = np.where(ID_OF_BYTE, ID_OF_BYTE - FIRST_RESIDUE, NO_RESIDUE).astype(np.uint8).tobytes()
 
 
 def residue_index(sequence: str) -> np.ndarray:

@@ -41,9 +41,9 @@ VOCABULARY = Vocabulary(
 )
 
 _OTHER_LETTER = re.compile(f"[^{RESIDUES}{RESIDUES.lower()}]")
-_ID_OF_BYTE = np.zeros(256, dtype=np.int64)
+ID_OF_BYTE = np.zeros(256, dtype=np.int64)  # 0 for what is no residue
 for _id, _letter in enumerate(RESIDUES, start=FIRST_RESIDUE):
-    _ID_OF_BYTE[ord(_letter)] = _ID_OF_BYTE[ord(_letter.lower())] = _id
+    ID_OF_BYTE[ord(_letter)] = ID_OF_BYTE[ord(_letter.lower())] = _id
 
 _WHY = {
     "*": "a stop codon inside the sequence",
@@ -80,4 +80,4 @@ def residue_ids(sequence: str) -> np.ndarray:
     bad = first_other_letter(sequence)
     if bad is not None:
         raise InputError(describe_letter(*bad))
-    return _ID_OF_BYTE[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
+    return ID_OF_BYTE[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
