@@ -186,7 +186,7 @@ def _without_cuts(
         ]
     cut, size = cuts[-1] if cuts else (training.accumulate, rows)
     share = need.share * rows / size  # of the tokens of the smallest slice
-    first = f"Set training.accumulate={cut}, which is not enough alone" if cuts else whole.capitalize()
+    first = f"Set training.accumulate={cut}, which is not enough alone" if cuts else whole
     said = [f"{first}: {shorter}. By the estimate sequences of {share:.0%} of the present length fit"]
     if not training.activation_checkpointing:
         said.append("training.activation_checkpointing=true keeps only the inputs of blocks")
