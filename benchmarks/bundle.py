@@ -6,7 +6,7 @@
     python benchmarks/bundle.py toy --only student                # of each domain: what sample run=bundled writes with
 
 networks  weights and cards, statistics of the held-out data, features (``python -m didi_<domain>.bundle``)
-samples   the teacher's samples that a default ``distill`` calls real, drawn by that command
+samples   the teacher's samples that objectives call real where there is no corpus, drawn by a ``distill`` of didi
 student   the student of the domain's main job and its quality by number of calls
 curves    the teacher's quality by number of calls under the plain law, the best, and two others, into its card
 
@@ -66,9 +66,9 @@ def networks(domain: str, data: Path, teacher: Path, judge: Path, source: str) -
 
 
 def samples(domain: str, assets: Path, work: Path) -> None:
-    """Those of a default distillation of one update: file name and content are as ``distill`` will look for them."""
+    """Those of a distillation of one update: file name and content are as ``distill`` will look for them."""
     run = work / "distill"
-    words = [f"domain={domain}", "training.steps=1", "evaluate.enabled=false", f"run_dir={run}"]
+    words = [f"domain={domain}", "objective=didi", "training.steps=1", "evaluate.enabled=false", f"run_dir={run}"]
     subprocess.run([sys.executable, "-m", "didi_core", "distill", *words], check=True)
     drawn = sorted((run / "reference").glob("*.jsonl"))
     if not drawn:  # the bundled ones are of this teacher

@@ -5,7 +5,7 @@
 
 For each length, model and number of calls: perplexity under the judge with a bootstrap interval, clusters at 50 %
 identity, the largest one, and the *effective number* of them, 1 over the chance that two samples share one (the inverse
-Simpson index). The first row of a length is the data's own sequences of that length. The rows are written as they are
+Simpson index). The first row of a length is the data's own sequences of that length, where it has any. The rows are written as they are
 made, and the command goes on where it was stopped.
 """
 
@@ -86,8 +86,8 @@ def main() -> None:
     judge = next(metric for metric in make_domain("protein", {}).metrics() if metric.name == "perplexity")
     rows: dict[str, dict[str, object]] = json.loads(given.out.read_text()) if given.out.is_file() else {}
     for length in given.lengths:
-        if given.data and f"{length}|data|" not in rows:
-            rows[f"{length}|data|"] = row(natural(given.data, length, given.num), judge)
+        if given.data and f"{length}|data|" not in rows and (known := natural(given.data, length, given.num)):
+            rows[f"{length}|data|"] = row(known, judge)
         for name, run in (model.split("=", 1) for model in given.models):
             for calls in given.calls:
                 if (key := f"{length}|{name}|{calls}") in rows:

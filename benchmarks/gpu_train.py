@@ -145,7 +145,8 @@ def _validation(lines: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def train(session: Session, models: Sequence[Model], paces: dict[str, float]) -> None:
     """All at once; each is packed when it ends, and curves start when a teacher and its judge are there."""
-    loop = session.left - STARTUP - min(CURVES, 0.15 * session.left) - CLOSING
+    judged = any(model.judge in {one.name for one in models} for model in models)
+    loop = session.left - STARTUP - (min(CURVES, 0.15 * session.left) if judged else 0.0) - CLOSING
     running, steps = {}, {}
     careful = 0.8 * min(paces.values(), default=10.0)
     for model in models:
@@ -227,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pace", type=Path, help="pace.json of an earlier call: no calibration")
+    parser.add_argument("--calibrate", type=float, help="seconds of it, starting up included; default 25 to 40")
     parser.add_argument("--models", help="names, with commas between them; default all")
     parser.add_argument("--commit", default="", help="commit of the code, for cards written outside a checkout")
     parser.add_argument("--device", default="auto")
@@ -250,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     paces = json.loads(given.pace.read_text()) if given.pace and given.pace.exists() else {}
     if not all(model.name in paces for model in models):
-        paces = calibrate(session, models, 60.0 if given.quick else min(40.0, max(25.0, session.left / 4)))
+        usual = 60.0 if given.quick else min(40.0, max(25.0, session.left / 4))
+        paces = calibrate(session, models, given.calibrate or usual)
     train(session, models, paces)
     done = session.record["models"]
     return 0 if done and all(entry.get("finished") for entry in done.values()) else 1
