@@ -5,8 +5,8 @@
 
 For each length, model and number of calls: perplexity under the judge with a bootstrap interval, clusters at 50 %
 identity, the largest one, and the *effective number* of them, 1 over the chance that two samples share one (the inverse
-Simpson index). The first row of a length is the data's own sequences of that length, where it has any. The rows are written as they are
-made, and the command goes on where it was stopped.
+Simpson index). The first row of a length is the data's own sequences of that length, where it has any. The rows are
+written as they are made, and the command goes on where it was stopped.
 """
 
 from __future__ import annotations
