@@ -59,7 +59,7 @@ def lists(page: str, section: str, wanted: str, cell: int = 1) -> Series:
 
 
 def worth() -> Series:
-    """Perplexity at 1, 2, 4 ... 256 calls: students, the teacher with their law and grid, and plainly.
+    """Perplexity at 1, 2, 4 ... 1,024 calls: students, the teacher with their law and grid, and plainly.
 
     That of text at matched entropy, that of proteins as sampled.
     """
@@ -71,7 +71,7 @@ def worth() -> Series:
 
 def _worth(start: str, section: str, cell: int) -> Series:
     """The curves of one section, from that cell of its first table."""
-    calls = [2**i for i in range(9)]
+    calls = [2**i for i in range(11)]
     found: dict[str, list[list[float]]] = {}
     for name, *cells in rows("recipe.md", section):
         if len(cells) != 5 or not cells[0].isdigit():

@@ -97,12 +97,29 @@ def test_what_a_student_of_text_is_worth_is_that_of_its_record() -> None:
     kinds = {"student over plain teacher": "text student", "law and grid alone over plain teacher": "text, law alone"}
     assert record["command"] in ONE_LINE and not missing_rows(record, kinds)
     compared = record["student over plain teacher"]
-    assert all(seed[2] < 0 for seed in compared["8"]["128"]["seeds"])
+    assert all(seed[2] < 0 for calls in ("128", "1024") for seed in compared["8"][calls]["seeds"])
     value, low_high = changed_by(compared["8"]["128"]["mean"]).split(" % ")
     assert f"beat 128 calls of its teacher at equal entropy ({value} % perplexity {low_high})" in OPENING
-    claims, level = " ".join(CLAIMS.split()), changed_by(compared["4"]["128"]["mean"])
-    assert f"better than 128 plain calls of its teacher, {value} % {low_high}, in each" in claims
-    assert f"Four are level with 64 and 128 as a mean, {level}." in claims
+    claims, level = " ".join(CLAIMS.split()), changed_by(compared["4"]["64"]["mean"])
+    assert f"better than 128 plain calls of its teacher, {value} % {low_high}, and than 1,024, in each" in claims
+    assert f"Four are level with 64 as a mean, {level}." in claims
+    assert all(row["samples"] == 1000 for row in record["rows"] if row["law"] != "iid" or row["calls"] <= 128)
+
+
+def test_the_wider_teacher_is_that_of_its_record() -> None:
+    record = json.loads((ROOT / "docs" / "results" / "wide_teacher.json").read_text())
+    for row in record["rows"]:
+        if row["law"] != "iid" and row["calls"] in (4, 8, 16):
+            value, low, high = row["perplexity"]
+            assert f"{value:.2f} [{low:.2f}, {high:.2f}]" in RECIPE, (row["model"], row["calls"])
+    for name, key in (("wide teacher", "teacher"), *((f"its student, seed {i}", f"p_{i}") for i in range(3))):
+        found = [record["families by temperature"]["1.0"][f"{length}|{key}|16"] for length in (266, 290)]
+        cells = [f"{'{:.3g} [{:.3g}, {:.3g}]'.format(*one['perplexity'])} | {one['effective']:.1f}" for one in found]
+        assert f"| {name} | {' | '.join(cells)} |" in RECIPE
+    compared = record["student over teacher of equal calls"]
+    for how in (lambda each: each["mean"], lambda each: each["at matched variety"]["mean"]):
+        first, *_, last = (changed_by(how(compared[calls])) for calls in ("4", "8", "16"))
+        assert first in RECIPE and last in RECIPE
 
 
 def missing_rows(record: dict[str, Any], kinds: dict[str, str]) -> list[str]:
