@@ -228,7 +228,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pace", type=Path, help="pace.json of an earlier call: no calibration")
-    parser.add_argument("--calibrate", type=float, help="seconds of it, starting up included; default 25 to 40")
     parser.add_argument("--models", help="names, with commas between them; default all")
     parser.add_argument("--commit", default="", help="commit of the code, for cards written outside a checkout")
     parser.add_argument("--device", default="auto")
@@ -252,8 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     paces = json.loads(given.pace.read_text()) if given.pace and given.pace.exists() else {}
     if not all(model.name in paces for model in models):
-        usual = 60.0 if given.quick else min(40.0, max(25.0, session.left / 4))
-        paces = calibrate(session, models, given.calibrate or usual)
+        paces = calibrate(session, models, 60.0 if given.quick else min(40.0, max(25.0, session.left / 4)))
     train(session, models, paces)
     done = session.record["models"]
     return 0 if done and all(entry.get("finished") for entry in done.values()) else 1
