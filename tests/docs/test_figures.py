@@ -122,6 +122,16 @@ def test_the_wider_teacher_is_that_of_its_record() -> None:
         assert f"{told[0]}, {told[1]} and {told[2]}" in " ".join(RECIPE.split())
 
 
+def test_families_by_objective_are_those_of_the_record() -> None:
+    record = json.loads((ROOT / "docs" / "results" / "families_objectives.json").read_text())
+    shown = {line for line in RECIPE.splitlines() if re.match(r"  \| `\w+` \| (4|16) \|", line)}
+    assert len(shown) == 10
+    for objective, calls in re.findall(r"  \| `(\w+)` \| (4|16) \|", "\n".join(sorted(shown))):
+        found = [record[f"{length}|{objective}|{calls}"] for length in (266, 290)]
+        cells = [f"{'{:.3g} [{:.3g}, {:.3g}]'.format(*one['perplexity'])} | {one['effective']:.2g}" for one in found]
+        assert f"  | `{objective}` | {calls} | {' | '.join(cells)} |" in shown
+
+
 def missing_rows(record: dict[str, Any], kinds: dict[str, str]) -> list[str]:
     """Rows of ratios to the plain teacher that the record has and the recipe has not."""
     found = []
