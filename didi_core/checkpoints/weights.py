@@ -108,5 +108,5 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path | str) -> None:
 
 
 def _all_finite(value: Tensor) -> bool:
-    """Whether no number is nan or inf. Both bounds tell, in one pass and without the arrays that ``isfinite`` makes."""
+    """Whether no number is nan or inf, by the two bounds: one pass, without the arrays that ``isfinite`` makes."""
     return not value.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(value))).all())

@@ -200,7 +200,7 @@ def make_parallel(
     frozen: Sequence[nn.Module] = (),
     run: RunDirectory | None = None,
 ) -> Parallel:
-    """How the processes share the networks of a run, which several processes are told and the run's record has."""
+    """How the processes share the networks of a run: in its record, and in a message where there are several."""
     made, reason = chosen(wanted, about, objective.learners(), frozen)
     if wanted == SHARD or about.processes.size > 1:
         about.reporter.message(f"parallel={made.name} ({reason})")

@@ -54,7 +54,7 @@ def plain(value: Any) -> Any:
 
 
 def parse(word: str) -> Setting:
-    """``key=value``, ``+key=value`` or ``~key``. Raises InputError where the word is no setting."""
+    """``key=value``, ``+key=value`` or ``~key``. Raises InputError where the word is not a setting."""
     if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in word):
         shown = word.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         raise InputError(f"{shown!r} contains bytes that are not UTF-8 text. Give the name in UTF-8.")

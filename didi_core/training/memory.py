@@ -105,7 +105,7 @@ def memory_advice(
     check: Callable[[TrainingSettings, int], None],
     lighter: str = "",
 ) -> Iterator[Watch]:
-    """Say what to change where memory runs out inside. What it gives is told when the first step begins.
+    """Say what to change where memory runs out inside. Call ``begin`` of what it gives when the first step begins.
 
     Args:
         check: raises InputError for settings of training that the objective cannot be run with.
