@@ -46,7 +46,6 @@ MODELS = (
     Model("text_judge", (*TEXT, *JUDGE, "model.hidden=256", "model.heads=8", "model.dropout=0.05"), 2e-3),
     Model("protein_judge", (*PROTEIN, *JUDGE, "model.dropout=0.15", "seed=1"), 2e-3, most=60 * PROTEINS // 64),
     Model("text_teacher_small", (*TEXT, "model=text"), 3e-3, judge="text_judge"),
-    Model("protein_teacher_long", (*PROTEIN, "model=nano"), 3e-3, batch=256, judge="protein_judge"),
     Model(
         "protein_teacher_wide",
         (*PROTEIN, "model=nano", "model.hidden=160", "model.heads=5"),

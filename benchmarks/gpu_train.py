@@ -145,8 +145,9 @@ def _validation(lines: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def train(session: Session, models: Sequence[Model], paces: dict[str, float]) -> None:
     """All at once; each is packed when it ends, and curves start when a teacher and its judge are there."""
-    judged = any(model.judge in {one.name for one in models} for model in models)
-    loop = session.left - STARTUP - (min(CURVES, 0.15 * session.left) if judged else 0.0) - CLOSING
+    judged = {model.judge for model in models} & {model.name for model in models}
+    curves_take = min(CURVES, 0.15 * session.left) if judged else 0.0
+    loop = session.left - STARTUP - curves_take - CLOSING
     running, steps = {}, {}
     careful = 0.8 * min(paces.values(), default=10.0)
     for model in models:

@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 sys.path.insert(0, str(Path(__file__).parent))
 from tables import (
     DOCS,
+    WORTH_CALLS,
     Series,
     ablation,
     chain,
@@ -156,7 +157,6 @@ def plain_axis(axes: Axes, log: str) -> None:
 
 KL, CHANGE, PPL = "pair KL, nats", "change of perplexity, %", "perplexity"
 FOUR, FIVE, NINE, THREE = (1, 2, 4, 8), (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32, 64, 128, 256), (4, 8, 16)
-ELEVEN = (*NINE, 512, 1024)
 MANY = (16, 128, 1024)
 CHANGE_OF_ANY, OVER_CONTROL, SPEED = "change at matched entropy, %", "pair KL over the control's", "updates a second"
 PROTEIN_TEXT = (("proteins", "protein, "), ("text", "text, "))
@@ -184,7 +184,7 @@ PLOTS: Mapping[str, Plot] = {
         recipe("What the main jobs show", r"(protein|text), (seed \d|cross-entropy)", *range(1, 6)),
         partial(curves, calls=FIVE, ylabel=CHANGE, panels=PROTEIN_TEXT, at=0, log=False),
     ),
-    "worth": Plot(worth, partial(curves, calls=ELEVEN, ylabel=PPL, panels=WORTH)),
+    "worth": Plot(worth, partial(curves, calls=WORTH_CALLS, ylabel=PPL, panels=WORTH)),
     "parts_protein": Plot(
         partial(lists, "recipe.md", "one_call, part by part", r"the teacher|.*(grid|rollouts).*"),
         partial(curves, calls=FOUR, ylabel=PPL),

@@ -58,6 +58,9 @@ def lists(page: str, section: str, wanted: str, cell: int = 1) -> Series:
     return found
 
 
+WORTH_CALLS = tuple(2**i for i in range(11))
+
+
 def worth() -> Series:
     """Perplexity at 1, 2, 4 ... 1,024 calls: students, the teacher with their law and grid, and plainly.
 
@@ -71,7 +74,6 @@ def worth() -> Series:
 
 def _worth(start: str, section: str, cell: int) -> Series:
     """The curves of one section, from that cell of its first table."""
-    calls = [2**i for i in range(11)]
     found: dict[str, list[list[float]]] = {}
     for name, *cells in rows("recipe.md", section):
         if len(cells) != 5 or not cells[0].isdigit():
@@ -82,7 +84,7 @@ def _worth(start: str, section: str, cell: int) -> Series:
             own = [figures(cells[cell])]
             labels = [f"{start}teacher, {'plain sampling' if name.endswith('plain') else 'same law and grid'}"]
         for label, point in zip(labels, own, strict=True):
-            found.setdefault(label, [[] for _ in calls])[calls.index(int(cells[0]))] = point
+            found.setdefault(label, [[] for _ in WORTH_CALLS])[WORTH_CALLS.index(int(cells[0]))] = point
     return found
 
 

@@ -113,13 +113,17 @@ def test_the_wider_teacher_is_that_of_its_record() -> None:
             value, low, high = row["perplexity"]
             assert f"{value:.2f} [{low:.2f}, {high:.2f}]" in RECIPE, (row["model"], row["calls"])
     for name, key in (("wide teacher", "teacher"), *((f"its student, seed {i}", f"p_{i}") for i in range(3))):
-        found = [record["families by temperature"]["1.0"][f"{length}|{key}|16"] for length in (266, 290)]
-        cells = [f"{'{:.3g} [{:.3g}, {:.3g}]'.format(*one['perplexity'])} | {one['effective']:.1f}" for one in found]
-        assert f"| {name} | {' | '.join(cells)} |" in RECIPE
+        assert f"| {name} | {families(record['families by temperature']['1.0'], key, 16)} |" in RECIPE
+    cooled = families(record["families by temperature"]["0.7"], "teacher", 16)
+    assert f"| wide teacher, temperature 0.7 | {cooled} |" in RECIPE
     compared = record["student over teacher of equal calls"]
     for how in (lambda each: each["mean"], lambda each: each["at matched variety"]["mean"]):
         told = [changed_by(how(compared[calls])) for calls in ("4", "8", "16")]
-        assert f"{told[0]}, {told[1]} and {told[2]}" in " ".join(RECIPE.split())
+        assert f"{told[0]}, {told[1]} and {told[2]}" in ONE_LINE
+    other, longer = (record["on a CPU"][f"{length}|seed 0|16"] for length in (266, 290))
+    value, low, high = longer["perplexity"]
+    shorter = f"{other['perplexity'][0]:.2f}, {other['effective']:.1f} families"
+    assert f"({value:.2f} [{low:.2f}, {high:.2f}]; 266 letters: {shorter})" in ONE_LINE
 
 
 def test_families_by_objective_are_those_of_the_record() -> None:
@@ -127,9 +131,14 @@ def test_families_by_objective_are_those_of_the_record() -> None:
     shown = {line for line in RECIPE.splitlines() if re.match(r"  \| `\w+` \| (4|16) \|", line)}
     assert len(shown) == 10
     for objective, calls in re.findall(r"  \| `(\w+)` \| (4|16) \|", "\n".join(sorted(shown))):
-        found = [record[f"{length}|{objective}|{calls}"] for length in (266, 290)]
-        cells = [f"{'{:.3g} [{:.3g}, {:.3g}]'.format(*one['perplexity'])} | {one['effective']:.2g}" for one in found]
-        assert f"  | `{objective}` | {calls} | {' | '.join(cells)} |" in shown
+        assert f"  | `{objective}` | {calls} | {families(record, objective, calls)} |" in shown
+
+
+def families(record: dict[str, Any], model: str, calls: object) -> str:
+    """Perplexity and effective number of families at 266 and 290 letters, as the tables write them."""
+    found = [record[f"{length}|{model}|{calls}"] for length in (266, 290)]
+    cells = [f"{'{:.3g} [{:.3g}, {:.3g}]'.format(*one['perplexity'])} | {one['effective']:.1f}" for one in found]
+    return " | ".join(cells)
 
 
 def missing_rows(record: dict[str, Any], kinds: dict[str, str]) -> list[str]:
