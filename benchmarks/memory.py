@@ -162,9 +162,9 @@ def measure(words: Sequence[str], out: Path) -> int:
     make, train, apply = distill.make_student, Engine.train, engine_module.apply_gradients
     prepare = distill.materials
 
-    def begun(settings: distill.Settings, copied: Any) -> Any:
+    def begun(settings: distill.Settings, *given: Any) -> Any:
         forget_peak(torch.device("cpu"))
-        return make(settings, copied)
+        return make(settings, *given)
 
     def noted(settings: distill.Settings, about: Any, teacher: Any, student: Any) -> Any:
         held.append(teacher)

@@ -171,7 +171,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     ):
         note_beginning(settings, about, teacher, opened)
         about = replace(about, folder=opened.path)
-        student = make_student(settings, origin(settings, about, teacher))
+        student = make_student(settings, origin(settings, about, teacher), teacher)
         tried = teacher.requires_grad_(True) if is_outline(student) else student
         calls = training_calls(settings.training, DISTILLED)
         blocks = Blocks.of(settings.compile, about, tried, calls, settings.training.seconds, settings.parallel)
@@ -237,9 +237,12 @@ def origin(settings: Settings, about: Run, teacher: Denoiser) -> Denoiser:
     return outlined(teacher) if settings.adapter is None and outlines(settings.parallel, about) else teacher
 
 
-def make_student(settings: Settings, teacher: Denoiser) -> Denoiser:
-    """A copy of the teacher that learns, in full or by an adapter, with the noise that it is to read."""
-    made = without_dropout(with_noise(teacher, settings.student.noise, settings.seed)).requires_grad_(True)
+def make_student(settings: Settings, teacher: Denoiser, like: Denoiser | None = None) -> Denoiser:
+    """A copy of the teacher that learns, in full or by an adapter, with the noise that it is to read.
+
+    like: the teacher with its values, where the one that is copied is an outline.
+    """
+    made = without_dropout(with_noise(teacher, settings.student.noise, settings.seed, like)).requires_grad_(True)
     adapting = adapter(settings, teacher)
     return with_master_weights(made) if adapting is None else adapting(made, "student")
 
@@ -296,7 +299,7 @@ def plan(settings: Settings, about: Run, teacher: Denoiser, watch: Watch | None 
         asked.append((num, steps))
         return teacher_samples(about, teacher, max(training.batch_size, min(num, REFERENCE_BATCH)), 2, None)
 
-    student = make_student(settings, origin(settings, about, teacher))
+    student = make_student(settings, origin(settings, about, teacher), teacher)
     given = replace(materials(settings, about, teacher, student), teacher_samples=few)
     objective = settings.rules.prepare(given)
     parallel = make_parallel(settings.parallel, about, objective, [teacher])

@@ -18,9 +18,10 @@ from didi_core.errors import InputError, at_least
 from didi_core.models.attention import Backend, Layout, Padded, attention, check_sizes, current_backend
 from didi_core.models.compiled import compilable
 from didi_core.models.graphs import replayable
+from didi_core.models.noise import NoiseMap, ReadsNoise
 from didi_core.models.packed import PackedDenoiser
 from didi_core.models.rotary import Rotary, rotate
-from didi_core.types import NoisyDenoiser, Vocabulary
+from didi_core.types import Vocabulary
 
 FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
 
@@ -185,21 +186,6 @@ class Embedding(nn.Module):
         return F.embedding(tokens, self.embedding)
 
 
-class NoiseMap(nn.Sequential):
-    """What noise adds to the mask's embedding: two layers. It starts at about half of the embedding's own size.
-
-    Zero would be a saddle: nothing there tells one direction from another. A tenth of this is one in practice: a
-    vector then moves the tokens of a teacher by a thousandth of a nat, and a student gives letters up before it has
-    found a use for its noise (docs/objectives.md).
-    """
-
-    def __init__(self, size: int, width: int) -> None:
-        last = nn.Linear(width, width)
-        super().__init__(nn.Linear(size, width), nn.SiLU(), last)
-        nn.init.normal_(last.weight, std=0.2)
-        nn.init.zeros_(last.bias)
-
-
 class OutputLayer(nn.Module):
     """Final modulated norm and vocabulary head; initial logits are near zero."""
 
@@ -219,7 +205,7 @@ class OutputLayer(nn.Module):
         return normed
 
 
-class DiT(PackedDenoiser, NoisyDenoiser):
+class DiT(PackedDenoiser, ReadsNoise):
     """A denoiser (``didi_core.types.Denoiser``): packed transformer trunk, modulated head. It reads noise where
     ``config.noise`` says so.
 
@@ -233,7 +219,7 @@ class DiT(PackedDenoiser, NoisyDenoiser):
         self.vocab_embed = Embedding(vocabulary.size + 1, config.hidden)
         if config.positions:
             self.position_embed = nn.Parameter(torch.randn(config.positions, config.hidden))
-        self.noise_map = NoiseMap(config.noise, config.hidden) if config.noise else None
+        self.register_module("noise_map", NoiseMap(config.noise, config.hidden) if config.noise else None)
         self.sigma_map = SigmaMap(config.conditioning)
         self.rotary_emb = Rotary(config.hidden // config.heads)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -252,10 +238,12 @@ class DiT(PackedDenoiser, NoisyDenoiser):
         """Embeddings of the tokens; that of the mask is the last row, and is not among them."""
         return self.vocab_embed.embedding[: self.vocabulary.size]
 
-    @property
-    def noise_size(self) -> int:  # type: ignore[override]
-        """Numbers of noise that a sequence is given at every call."""
-        return self.config.noise
+    def new_noise_map(self, size: int) -> NoiseMap:
+        """A map as a new network has it, whose embeddings have the size 1."""
+        # Drawn with a network, after its embeddings: a seed then gives the map that it has always given.
+        drawn = DiT(replace(self.config, noise=size, layers=1), self.vocabulary).noise_map
+        assert drawn is not None, "there is a size"
+        return drawn
 
     def norms(self) -> list[nn.Module]:
         """All layer norms."""
@@ -266,7 +254,7 @@ class DiT(PackedDenoiser, NoisyDenoiser):
         whose zero stays in the mask's embedding."""
         if self.noise_map is not None:
             with torch.no_grad():
-                self.vocab_embed.embedding[self.vocabulary.mask] += self._shift(None)[0]
+                self.vocab_embed.embedding[self.vocabulary.mask] += self.shift(None)[0]
             self.config, self.noise_map = replace(self.config, noise=0), None
         if normed:
             self.output_layer.linear = nn.Identity()  # type: ignore[assignment]
@@ -296,17 +284,7 @@ class DiT(PackedDenoiser, NoisyDenoiser):
     def embed(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Embeddings of tokens, those of the mask moved by the noise."""
         embedded: Tensor = self.vocab_embed(self.vocabulary.as_read(tokens))
-        if self.noise_map is None:
-            return embedded
-        return embedded + self._shift(noise)[:, None] * (tokens == self.vocabulary.mask)[..., None]
-
-    def _shift(self, noise: Float[Tensor, "B Z"] | None) -> Float[Tensor, "B D"]:
-        """What noise adds to the mask's embedding; one row without any."""
-        assert self.noise_map is not None, "asked where there is noise"
-        weight = self.vocab_embed.embedding
-        given = weight.new_zeros(1, self.noise_size) if noise is None else noise.to(weight.dtype)
-        moved: Tensor = self.noise_map(given)
-        return moved
+        return self.with_noise_at(tokens == self.vocabulary.mask, embedded, noise)
 
     def run_blocks(
         self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int
@@ -333,7 +311,3 @@ class DiT(PackedDenoiser, NoisyDenoiser):
         """Raw logits, K = V + 1; the mask's column is meaningless."""
         logits: Tensor = self.output_layer.linear(self.features(hidden))
         return logits
-
-    def forward(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L K"]:
-        """Raw logits at every position; without noise, those of the vector of zeros."""
-        return self.head(self.trunk(tokens, noise))

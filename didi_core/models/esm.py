@@ -7,7 +7,7 @@ It is time-independent, as DPLM was trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool, Float, Int
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from didi_core.errors import InputError, at_least
 from didi_core.models.attention import Backend, Layout, attention, check_sizes, current_backend
 from didi_core.models.compiled import compilable, is_compiling
+from didi_core.models.noise import ReadsNoise
 from didi_core.models.packed import soft_tokens
-from didi_core.types import Denoiser, Vocabulary
+from didi_core.types import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import EsmConfig as HuggingFaceConfig
@@ -31,6 +32,8 @@ class EsmConfig:
     """Sizes. DPLM's 150M is hidden=640, layers=30, heads=20, intermediate=2560.
 
     token_dropout: masked tokens enter as zeros and the others are scaled up (all of ESM-2 and DPLM).
+    noise: normal numbers that a sequence is given at every call (``NoisyDenoiser``), which move what enters for masked
+        tokens; 0 for none.
     """
 
     hidden: int = 640
@@ -40,11 +43,13 @@ class EsmConfig:
     token_dropout: bool = True
     layer_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
+    noise: int = 0
     attention: str = "auto"
 
     def __post_init__(self) -> None:
         sizes = ("hidden", "layers", "heads", "intermediate")
         at_least(1, "model.", **{name: getattr(self, name) for name in sizes})
+        at_least(0, "model.", noise=self.noise)
         if not (self.layer_norm_eps > 0 and self.rope_theta > 0):
             raise InputError(f"layer_norm_eps={self.layer_norm_eps}, rope_theta={self.rope_theta}: both are positive.")
         check_sizes(self.attention, self.hidden, self.heads)
@@ -132,8 +137,8 @@ def _register() -> None:
     AttentionMaskInterface.register(RAGGED, sdpa_mask)
 
 
-class Esm(Denoiser):
-    """A denoiser (``didi_core.types.Denoiser``) of ESM-2's architecture.
+class Esm(ReadsNoise):
+    """A denoiser (``didi_core.types.Denoiser``) of ESM-2's architecture. It reads noise where ``config.noise`` says so.
 
     Args:
         vocabulary: V tokens; embedding and head have V + 1 rows, the mask last (id 32 of ESM's 33).
@@ -151,19 +156,26 @@ class Esm(Denoiser):
         self.esm, self.lm_head = network.esm, network.lm_head
         self.lm_head.decoder.weight = self.esm.embeddings.word_embeddings.weight  # tied, as in every ESM-2
         self.esm.contact_head = None  # type: ignore[assignment]  # a diffusion model does not use it
+        self.register_module("noise_map", self.new_noise_map(config.noise) if config.noise else None)
 
     @property
     def blocks(self) -> Sequence[Any]:
         """The transformer layers (``EsmLayer``), in order."""
         return list(self.esm.encoder.layer)
 
+    def token_rows(self) -> Float[Tensor, "V D"]:
+        """Embeddings of the tokens; that of the mask is the last row, and is not among them."""
+        return self.esm.embeddings.word_embeddings.weight[: self.vocabulary.size]
+
     def norms(self) -> list[nn.Module]:
         """All layer norms."""
         return [part for part in self.modules() if isinstance(part, nn.LayerNorm)]
 
     def drop_head(self, normed: bool) -> None:
-        """Remove the vocabulary head, which a scorer does not use, and the final norm unless ``normed``."""
+        """Remove what a scorer has no part in: the vocabulary head, the noise, of which zeros move nothing, and the
+        final norm unless ``normed``."""
         self.lm_head = nn.Identity()
+        self.config, self.noise_map = replace(self.config, noise=0), None
         if not normed:
             self.esm.encoder.emb_layer_norm_after = nn.Identity()  # type: ignore[assignment]
 
@@ -171,10 +183,14 @@ class Esm(Denoiser):
         """The attention backend of a call under the current autocast state."""
         return current_backend(self.config.attention, self.esm.embeddings.word_embeddings.weight)
 
-    def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """Hidden states after the last block's norm; zeros at padding."""
-        embedded = self.esm.embeddings.word_embeddings(tokens)
-        return self.encode(tokens, self._compensate(tokens, embedded, tokens == self.vocabulary.mask))
+    def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
+        """Hidden states after the last block's norm; zeros at padding. Without noise, those of the vector of zeros.
+
+        Noise comes after token dropout, so with it the noise is all that enters for a masked token.
+        """
+        masked = tokens == self.vocabulary.mask
+        embedded = self._compensate(tokens, self.esm.embeddings.word_embeddings(tokens), masked)
+        return self.encode(tokens, self.with_noise_at(masked, embedded, noise))
 
     def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Run the blocks on embeddings after token dropout; ``tokens`` only marks the padding."""
@@ -206,7 +222,7 @@ class Esm(Denoiser):
 
         A soft token is visible, and token dropout counts it as such whatever ``tokens`` holds there.
         """
-        soft = soft_tokens(self.esm.embeddings.word_embeddings.weight[: self.vocabulary.size], weights)
+        soft = soft_tokens(self.token_rows(), weights)
         embedded = self.esm.embeddings.word_embeddings(tokens).masked_scatter(where[..., None], soft)
         return self._compensate(tokens, embedded, (tokens == self.vocabulary.mask) & ~where)
 
@@ -232,6 +248,3 @@ class Esm(Denoiser):
         """Raw logits, K = V + 1; the mask's column is meaningless."""
         logits: Tensor = self.lm_head(hidden)
         return logits
-
-    def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L K"]:
-        return self.head(self.trunk(tokens))

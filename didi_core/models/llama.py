@@ -20,6 +20,7 @@ from didi_core.errors import InputError, at_least
 from didi_core.models.attention import Backend, Layout, attention, check_backend, current_backend
 from didi_core.models.compiled import compilable
 from didi_core.models.experts import MLP, ExpertsConfig, Mixture, saved_by_mixture
+from didi_core.models.noise import ReadsNoise
 from didi_core.models.packed import PackedDenoiser
 from didi_core.models.rotary import for_both_halves, rotate
 from didi_core.types import Vocabulary
@@ -35,6 +36,8 @@ class LlamaConfig:
     block: positions of a block; a position attends to its own block and to earlier ones (SDAR). 0: to all positions.
     rotary: share of a head's width, from its beginning, that is turned by the position.
     experts: sizes of the mixtures that layers have in place of their MLP; None for no mixtures.
+    noise: normal numbers that a sequence is given at every call (``NoisyDenoiser``), which move the mask's embedding;
+        0 for none.
     """
 
     hidden: int = 4096
@@ -54,6 +57,7 @@ class LlamaConfig:
     rope_theta: float = 500_000.0
     rotary: float = 1.0
     experts: ExpertsConfig | None = None
+    noise: int = 0
     attention: str = "auto"
 
     @property
@@ -64,6 +68,7 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         sizes = ("hidden", "layers", "heads", "kv_heads", "head_width", "intermediate")
         at_least(1, **{name: getattr(self, name) for name in sizes})
+        at_least(0, noise=self.noise)
         if not (self.norm_eps > 0 and self.rope_theta > 0):
             raise InputError(f"norm_eps={self.norm_eps}, rope_theta={self.rope_theta}: both are positive.")
         if self.heads % self.kv_heads:
@@ -176,8 +181,9 @@ class Stack(nn.Module):
         self.norm: nn.Module = RMSNorm(config.hidden, config.norm_eps)
 
 
-class Llama(PackedDenoiser):
-    """A denoiser (``didi_core.types.Denoiser``) of LLaMA's architecture that is not causal.
+class Llama(PackedDenoiser, ReadsNoise):
+    """A denoiser (``didi_core.types.Denoiser``) of LLaMA's architecture that is not causal. It reads noise where
+    ``config.noise`` says so.
 
     The vocabulary's mask, id V, is looked up at ``config.mask_row``; tokens keep the ids of their tokenizer.
 
@@ -194,6 +200,7 @@ class Llama(PackedDenoiser):
         self.lm_head: nn.Module | None = None
         if not config.tied:
             self.lm_head = nn.Linear(config.hidden, config.rows, bias=False)
+        self.register_module("noise_map", self.new_noise_map(config.noise) if config.noise else None)
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -210,9 +217,10 @@ class Llama(PackedDenoiser):
         return [part for part in self.modules() if isinstance(part, RMSNorm)]
 
     def drop_head(self, normed: bool) -> None:
-        """Remove what a scorer has no part in: the head, the shift to the next position, the last norm unless
-        ``normed``."""
-        self.lm_head, self.config = None, replace(self.config, shifted=False)
+        """Remove what a scorer has no part in: the head, the shift to the next position, the noise, of which zeros
+        move nothing, and the last norm unless ``normed``."""
+        self.lm_head, self.noise_map = None, None
+        self.config = replace(self.config, shifted=False, noise=0)
         if not normed:
             self.model.norm = nn.Identity()
 
@@ -222,16 +230,15 @@ class Llama(PackedDenoiser):
             return Backend("sdpa", "auto: the packed kernels do not attend in blocks")
         return current_backend(self.config.attention, self.model.embed_tokens.weight)
 
-    def trunk(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """Hidden states before the last norm; zeros at padding."""
-        return self.encode(tokens, self.embed(tokens))
+    def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
+        """Hidden states before the last norm; zeros at padding. Without noise, those of the vector of zeros."""
+        return self.encode(tokens, self.embed(tokens, noise))
 
-    def embed(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """Embeddings of tokens, the mask's from its own row."""
+    def embed(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
+        """Embeddings of tokens, the mask's from its own row, moved by the noise."""
         read = self.vocabulary.as_read(tokens)
         rows = torch.where(read == self.vocabulary.mask, self.config.mask_row, read)
-        embedded: Tensor = self.model.embed_tokens(rows)
-        return embedded
+        return self.with_noise_at(read == self.vocabulary.mask, self.model.embed_tokens(rows), noise)
 
     @property
     def depth(self) -> int:

@@ -1,46 +1,131 @@
-"""A student that reads noise, made from a teacher without noise."""
+"""Noise that a network reads at its masks, and a student that reads some, made from a teacher without any."""
 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from dataclasses import replace
+from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
 from didi_core.device import device_of
 from didi_core.errors import InputError
-from didi_core.models.dit import DiT
 from didi_core.streams import seeded
 from didi_core.types import Denoiser, NoisyDenoiser
 
+START = 0.5  # RMS of what a vector adds at first, over that of the embeddings beside it
+HIDDEN = 0.316  # RMS of SiLU(h) for normal h of variance 1/3, as the first layer makes them of standard normal noise
+ROWS = 4096  # of an embedding, measured at once
 
-def with_noise(denoiser: Denoiser, size: int, seed: int) -> Denoiser:
+
+class NoiseMap(nn.Sequential):
+    """What noise adds to the mask's embedding: two layers. It starts at about half of the embedding's own size.
+
+    Zero would be a saddle: nothing there tells one direction from another. A tenth of this is one in practice: a
+    vector then moves the tokens of a teacher by a thousandth of a nat, and a student gives letters up before it has
+    found a use for its noise (docs/objectives.md).
+
+    Args:
+        size, width: numbers that it reads and adds. std: of the last layer's weights at the start.
+        bias: without it, zeros move nothing.
+    """
+
+    def __init__(self, size: int, width: int, std: float = 0.2, bias: bool = True) -> None:
+        last = nn.Linear(width, width, bias=bias)
+        super().__init__(nn.Linear(size, width, bias=bias), nn.SiLU(), last)
+        self.size = size
+        nn.init.normal_(last.weight, std=std)
+        if bias:
+            nn.init.zeros_(last.bias)
+
+
+class ReadsNoise(NoisyDenoiser, ABC):
+    """A network that adds what a ``NoiseMap`` makes of noise to its embeddings at masks.
+
+    It has the map, or None, under ``noise_map``, and a configuration with the fields ``hidden`` and ``noise``.
+    """
+
+    noise_map: NoiseMap | None
+
+    @property
+    def noise_size(self) -> int:  # type: ignore[override]
+        """Numbers of noise that a sequence is given at every call."""
+        return 0 if self.noise_map is None else self.noise_map.size
+
+    @abstractmethod
+    def token_rows(self) -> Float[Tensor, "V D"]:
+        """Embeddings of the tokens, in order."""
+
+    def new_noise_map(self, size: int) -> NoiseMap:
+        """A map of so many numbers, drawn from torch's global random state, on the CPU and in fp32.
+
+        It starts in proportion to the embeddings of the tokens that can be written, which pretrained networks have of
+        any size. Zeros move nothing, so that without noise the network is the one without a map.
+        """
+        width = self.token_rows().shape[1]
+        return NoiseMap(size, width, START * _rms(self) / (HIDDEN * width**0.5), bias=False)
+
+    def forward(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L K"]:
+        """Raw logits at every position; without noise, those of the vector of zeros."""
+        return self.head(self.trunk(tokens, noise))
+
+    def with_noise_at(
+        self, masked: Bool[Tensor, "B L"], embedded: Float[Tensor, "B L D"], noise: Float[Tensor, "B Z"] | None
+    ) -> Float[Tensor, "B L D"]:
+        """Embeddings, those at masks moved by the noise."""
+        if self.noise_map is None:
+            return embedded
+        return embedded + self.shift(noise).to(embedded.dtype)[:, None] * masked[..., None]
+
+    def shift(self, noise: Float[Tensor, "B Z"] | None) -> Float[Tensor, "B D"]:
+        """What noise adds at masks; one row, that of zeros, without any."""
+        assert self.noise_map is not None, "asked where there is noise"
+        like: Any = self.noise_map[0].weight  # in fp32 beside frozen weights in half precision
+        given = like.new_zeros(1, self.noise_size) if noise is None else noise.to(like.dtype)
+        moved: Tensor = self.noise_map(given)
+        return moved
+
+
+def _rms(network: ReadsNoise) -> float:
+    """Root mean square of the embeddings of the tokens that can be written; 1 for those of an outline."""
+    rows, ids = network.token_rows().detach(), torch.tensor(network.vocabulary.generated)
+    if rows.is_meta:
+        return 1.0
+    squares = [float(rows[part].float().square().sum()) for part in ids.to(rows.device).split(ROWS)]
+    return float((sum(squares) / (len(ids) * rows.shape[1])) ** 0.5)
+
+
+def with_noise(denoiser: Denoiser, size: int, seed: int, like: Denoiser | None = None) -> Denoiser:
     """A copy of a denoiser that also reads ``size`` normal numbers for each sequence; what it makes of them starts
     small.
 
     With size 0 the denoiser is copied unchanged, with any noise that it already reads.
 
+    Args:
+        like: the network with values, where the denoiser is an outline of it.
+
     Raises:
-        InputError: the network has another architecture, or reads another number of them.
+        InputError: the network cannot read noise, or reads another number of them.
     """
     has = denoiser.noise_size if isinstance(denoiser, NoisyDenoiser) else 0
     if size in (0, has):
         return copy.deepcopy(denoiser)
-    if not isinstance(denoiser, DiT):
+    origin = denoiser if like is None else like
+    if not isinstance(origin, ReadsNoise):
         raise InputError(
-            f"student.noise={size}: the teacher is a {type(denoiser).__name__}, and only a DiT can read noise. "
-            "Set student.noise=0."
+            f"student.noise={size}: the teacher is of class {type(denoiser).__name__}, which cannot read noise. Set "
+            "student.noise=0, with an objective that needs none, such as objective=few_calls."
         )
     if has:
         raise InputError(f"student.noise={size}: the teacher reads {has} numbers already. Set student.noise={has}.")
-    config = replace(denoiser.config, noise=size)
-    with seeded(seed, "noise"):  # the map is drawn before the blocks, so that one of them is enough
-        drawn = DiT(replace(config, layers=1), denoiser.vocabulary).noise_map
-    assert drawn is not None, "there is a size"
-    with torch.device("meta"):  # the other weights are the denoiser's
-        made = DiT(config, denoiser.vocabulary)
+    with seeded(seed, "noise"):
+        drawn = origin.new_noise_map(size)
+    made: Any = copy.deepcopy(denoiser)
     device = device_of(denoiser)
+    made.config = replace(made.config, noise=size)
     made.noise_map = drawn if device.type == "meta" else drawn.to(device)  # of an outline, it alone has values
-    held = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    made.load_state_dict({**held, **made.noise_map.state_dict(prefix="noise_map.")}, assign=True)
-    return made.train(denoiser.training)
+    noisy: Denoiser = made.train(denoiser.training)
+    return noisy

@@ -23,7 +23,8 @@ from didi_core.models.adapter import AdapterSettings, OwnState, adapt, copied, i
 from didi_core.models.compiled import Compilation, try_on
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.esm import Esm, EsmConfig
-from didi_core.models.noise import with_noise
+from didi_core.models.llama import Llama, LlamaConfig
+from didi_core.models.noise import ReadsNoise, with_noise
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.objectives.base import Materials
 from didi_core.objectives.registry import OBJECTIVES
@@ -56,8 +57,14 @@ def esm() -> Esm:
     return Esm(EsmConfig(16, 2, 2, 32), VOCABULARY).eval().requires_grad_(False)
 
 
+def llama() -> Llama:
+    torch.manual_seed(0)
+    sizes = LlamaConfig(16, 2, 2, 1, 8, 32, 40, 38)
+    return Llama(sizes, DOMAIN.vocabulary).eval().requires_grad_(False)
+
+
 def tokens_of(network: Denoiser) -> Tensor:
-    return TOKENS if isinstance(network, DiT) else torch.tensor([[0, 32, 5, 32, 2], [0, 32, 32, 2, 1]])
+    return TOKENS if network.vocabulary == DOMAIN.vocabulary else torch.tensor([[0, 32, 5, 32, 2], [0, 32, 32, 2, 1]])
 
 
 def student_of(teacher: Denoiser, noise: int = 0, **how: Any) -> Denoiser:
@@ -114,12 +121,15 @@ def test_a_scorer_learns_its_head_and_the_blocks_that_it_would_learn() -> None:
     close(merged(scorer)(TOKENS), scorer(TOKENS))
 
 
-def test_the_noise_of_a_student_is_learnt_in_full() -> None:
-    student = student_of(dit(), noise=3)
+@pytest.mark.parametrize("make", [dit, esm, llama])
+def test_the_noise_of_a_student_is_learnt_in_full(make: Any) -> None:
+    teacher = make()
+    tokens, student = tokens_of(teacher), student_of(teacher, noise=3)
+    assert isinstance(student, ReadsNoise) and student.noise_map is not None
     whole = {name for name, p in student.named_parameters() if p.requires_grad and "lora_" not in name}
-    assert whole == {f"noise_map.{i}.{part}" for i in (0, 2) for part in ("weight", "bias")}
+    assert whole == {f"noise_map.{name}" for name, _ in student.noise_map.named_parameters()}
     noise = torch.randn(2, 3, generator=generator(0, "noise"))
-    close(merged(moved(student))(TOKENS, noise), student(TOKENS, noise))
+    close(merged(moved(student))(tokens, noise), student(tokens, noise))
 
 
 def test_targets_and_rank_say_what_is_learnt() -> None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from didi_core.checkpoints.card import load_denoiser, load_scorer, save_model, save_scorer
+from didi_core.checkpoints.card import load_denoiser, load_scorer, save_model, save_scorer, write_card
 from didi_core.checkpoints.exporters import export_didi, export_hf
 from didi_core.config import build
 from didi_core.diffusion.masking import log_p_x0
 from didi_core.diffusion.noise import fresh_noise, noisy_trunk
 from didi_core.errors import InputError
-from didi_core.huggingface import DiTForMaskedDiffusion
+from didi_core.huggingface import DiTForMaskedDiffusion, EsmForMaskedDiffusion, LlamaForMaskedDiffusion
+from didi_core.models.compiled import Compilation, try_on
 from didi_core.models.dit import DiT, DiTConfig
-from didi_core.models.noise import with_noise
+from didi_core.models.esm import Esm, EsmConfig
+from didi_core.models.experts import ExpertsConfig
+from didi_core.models.llama import Llama, LlamaConfig
+from didi_core.models.masters import with_master_weights
+from didi_core.models.noise import ReadsNoise, with_noise
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.objectives.base import Materials
 from didi_core.objectives.registry import OBJECTIVES
@@ -26,10 +34,12 @@ from didi_core.plugins import registry
 from didi_core.run import Run
 from didi_core.streams import generator
 from didi_core.training.objective import Slice
+from didi_core.training.outlines import fill, outlined
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Vocabulary
 from didi_toy import ExactTeacher, ToyDomain
 
+N = TypeVar("N", bound=torch.nn.Module)
 SIZES = {"hidden": 16, "layers": 2, "heads": 2, "conditioning": 8}
 STUDENTS = sorted(name for name, kind in OBJECTIVES.items() if "distill" in kind.commands)
 
@@ -41,6 +51,39 @@ def noisy(noise: int = 4, size: int = 3, seed: int = 0) -> DiT:
     if network.noise_map is not None:
         torch.nn.init.normal_(network.noise_map[2].bias)  # type: ignore[arg-type]
     return network.eval()
+
+
+def esm(noise: int = 0, **more: Any) -> Esm:
+    torch.manual_seed(0)
+    network = Esm(EsmConfig(16, 2, 2, 32, noise=noise, **more), Vocabulary(5))
+    return grown(network)
+
+
+def llama(noise: int = 0, **more: Any) -> Llama:
+    torch.manual_seed(0)
+    return grown(Llama(LlamaConfig(16, 2, 2, 1, 8, 32, 8, 6, noise=noise, **more), Vocabulary(5)))
+
+
+def grown(network: N) -> N:
+    """With weights of which every part shows."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "noise" not in name:
+                parameter.add_(torch.randn(parameter.shape) * 0.2)
+    return network.eval()
+
+
+EXPERTS = ExpertsConfig(count=4, chosen=2, width=8, shared=1, groups=2, chosen_groups=1, dense=1, scale=1.0)
+PRETRAINED: dict[str, Callable[..., ReadsNoise]] = {
+    "esm": esm,
+    "esm without token dropout": partial(esm, token_dropout=False),
+    "llama": llama,
+    "llama, shifted, tied": partial(llama, shifted=True, tied=True),
+    "llama, blocks of experts": partial(llama, block=2, experts=EXPERTS),
+}
+NETWORKS: dict[str, Callable[..., ReadsNoise]] = {"dit": partial(noisy, size=5), **PRETRAINED}
+STATES = torch.tensor([[5, 1, 5, 0], [5, 5, 5, 5]])
+OPEN = torch.tensor([[4, 1, 2, 0], [1, 1, 0, 3]])
 
 
 # --- what it can say
@@ -88,13 +131,59 @@ def test_the_floor_of_a_product_is_the_mutual_information() -> None:
 # --- the network
 
 
-def test_noise_moves_the_mask_and_only_through_it() -> None:
-    student = noisy()
-    mask, noise = student.vocabulary.mask, torch.randn(2, 4, generator=generator(0))
-    open_rows, masked = torch.tensor([[0, 1, 2], [1, 1, 0]]), torch.tensor([[0, mask, 2], [mask, 1, 0]])
-    torch.testing.assert_close(student.trunk(open_rows, noise), student.trunk(open_rows))
-    assert (student.trunk(masked, noise) - student.trunk(masked)).abs().amax((1, 2)).min() > 1e-3
-    torch.testing.assert_close(student.trunk(masked), student.trunk(masked, torch.zeros(2, 4)))
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_noise_moves_the_mask_and_only_through_it(kind: str) -> None:
+    student, noise = NETWORKS[kind](4), torch.randn(2, 4, generator=generator(0))
+    torch.testing.assert_close(student.trunk(OPEN, noise), student.trunk(OPEN))
+    assert (student.trunk(STATES, noise) - student.trunk(STATES)).abs().amax((1, 2)).min() > 1e-3
+    torch.testing.assert_close(student.trunk(STATES), student.trunk(STATES, torch.zeros(2, 4)))
+    torch.testing.assert_close(student(STATES, noise), student.head(student.trunk(STATES, noise)))
+    (student.trunk(STATES, noise).square().sum()).backward()
+    assert student.noise_map is not None and all(p.grad.norm() > 0 for p in student.noise_map.parameters())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("scale", [0.03, 2.0])
+@pytest.mark.parametrize("kind", PRETRAINED)
+def test_noise_starts_at_half_the_size_of_a_pretrained_embedding(kind: str, scale: float) -> None:
+    """Whatever that size is; and what is read without noise is the teacher to the bit."""
+    teacher = PRETRAINED[kind]()
+    with torch.no_grad():
+        teacher.token_rows().normal_(std=scale)
+    student = with_noise(teacher, 32, seed=0)
+    assert isinstance(student, ReadsNoise)
+    added = student.shift(torch.randn(512, 32, generator=generator(0)))
+    assert 0.3 * scale < float(added.detach().square().mean().sqrt()) < 0.7 * scale
+    assert torch.equal(student(STATES), teacher(STATES))
+    again = with_noise(teacher, 32, seed=0).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in student.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_an_outline_gets_the_map_of_the_network_that_it_stands_for(kind: str) -> None:
+    teacher = NETWORKS[kind](0)
+    made, plain = with_noise(outlined(teacher), 3, 0, teacher), with_noise(teacher, 3, 0)
+    fill(made, [teacher])
+    ours, theirs = made.state_dict(), plain.state_dict()
+    assert [*ours] == [*theirs] and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert isinstance(with_noise(outlined(teacher), 3, 0), ReadsNoise), "a run's size is computed without values"
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_map_learns_in_fp32_beside_frozen_weights_in_half(kind: str) -> None:
+    teacher = NETWORKS[kind](0).to(torch.bfloat16)
+    student, noise = with_noise(teacher, 3, 0), torch.randn(2, 3, generator=generator(0))
+    assert isinstance(student, ReadsNoise) and student.noise_map is not None
+    assert {p.dtype for p in student.noise_map.parameters()} == {torch.float32}
+    hidden = student.trunk(STATES, noise)
+    assert hidden.dtype == torch.bfloat16 and torch.isfinite(hidden).all()
+    assert {p.dtype for p in with_master_weights(student).parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", ["dit", "esm", "llama"])
+def test_blocks_of_a_network_with_noise_can_be_compiled(kind: str) -> None:
+    compilation = Compilation(backend="eager")
+    try_on(compilation, NETWORKS[kind](3))
+    assert compilation.problem == ""
 
 
 def test_noise_is_the_streams_and_costs_nothing_where_none_is_read() -> None:
@@ -119,44 +208,67 @@ def test_a_student_with_noise_starts_near_its_teacher() -> None:
     torch.testing.assert_close(with_noise(student, 0, 1)(tokens), student(tokens))
     with pytest.raises(InputError, match=r"student.noise=8: the teacher reads 32 numbers already"):
         with_noise(student, 8, 0)
-    with pytest.raises(InputError, match=r"student.noise=8: the teacher is a ExactTeacher, and only a DiT"):
+    with pytest.raises(InputError, match=r"class ExactTeacher, which cannot read noise.*such as objective=few_calls"):
         with_noise(ExactTeacher(ToyDomain().chain), 8, 0)
 
 
 # --- files
 
 
-def test_the_card_says_how_much_noise_a_model_reads(tmp_path: Path) -> None:
-    student = noisy()
-    scorer = scorer_from_trunk(noisy(0), 1)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_card_says_how_much_noise_a_model_reads(kind: str, tmp_path: Path) -> None:
+    """With the scorer of a teacher that reads none beside it."""
+    student, scorer = NETWORKS[kind](4), scorer_from_trunk(NETWORKS[kind](0), 1)
     card = save_model(tmp_path, student)
     save_scorer(tmp_path, scorer)
     assert card["config"]["noise"] == 4
     back, guide = load_denoiser(tmp_path), load_scorer(tmp_path)
-    tokens, noise = torch.tensor([[3, 1, 3]]), torch.ones(1, 4)
-    assert isinstance(back, DiT) and guide is not None
-    torch.testing.assert_close(back(tokens, noise), student(tokens, noise))
-    torch.testing.assert_close(guide(tokens), scorer.eval()(tokens))
+    noise = torch.ones(2, 4)
+    assert isinstance(back, ReadsNoise) and guide is not None
+    torch.testing.assert_close(back(STATES, noise), student(STATES, noise))
+    torch.testing.assert_close(guide(STATES), scorer.eval()(STATES))
 
 
-def test_a_scorer_reads_no_noise_but_starts_where_its_denoiser_is_without(tmp_path: Path) -> None:
-    teacher = noisy()
-    scorer = scorer_from_trunk(teacher, 1).eval()
-    tokens = torch.tensor([[3, 1, 3]])
-    torch.testing.assert_close(scorer.network.trunk(tokens), teacher.trunk(tokens))  # type: ignore[operator]
-    assert not any("noise" in name for name in scorer.state_dict()) and teacher.noise_size == 4
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_card_from_before_there_was_noise_is_of_a_network_without(kind: str, tmp_path: Path) -> None:
+    network = NETWORKS[kind](0)
+    card = save_model(tmp_path, network)
+    del card["config"]["noise"]
+    write_card(tmp_path, card)
+    back = load_denoiser(tmp_path)
+    assert isinstance(back, ReadsNoise) and back.noise_size == 0 and not any("noise" in n for n in back.state_dict())
+    torch.testing.assert_close(back(STATES), network(STATES))
 
 
-def test_an_export_holds_the_noise_or_refuses(tmp_path: Path) -> None:
-    student = noisy()
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_scorer_reads_no_noise_but_starts_where_its_denoiser_is_without(kind: str) -> None:
+    teacher = NETWORKS[kind](4)
+    network: Any = scorer_from_trunk(teacher, 1).eval().network
+    without = teacher.trunk(STATES)
+    if isinstance(teacher, Llama) and teacher.config.shifted:  # a scorer reads a position at its own place
+        network.config = replace(network.config, shifted=True)
+    torch.testing.assert_close(network.trunk(STATES), without)
+    assert not any("noise" in name for name in network.state_dict()) and teacher.noise_size == 4
+    assert network.noise_size == network.config.noise == 0
+
+
+PUBLISHED: dict[str, Any] = {
+    "dit": DiTForMaskedDiffusion, "esm": EsmForMaskedDiffusion, "llama": LlamaForMaskedDiffusion
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_an_export_holds_the_noise_or_refuses(kind: str, tmp_path: Path) -> None:
+    student = NETWORKS[kind](4)
     save_model(tmp_path / "student", student)
-    with pytest.raises(InputError, match=r"reads 4 numbers of noise at every call.*Set format=hf"):
+    reason = "reads 4 numbers of noise at every call" if kind == "dit" else "DiDi-Instruct's network is a DiT"
+    with pytest.raises(InputError, match=rf"{reason}.*Set format=hf"):
         export_didi(tmp_path / "student", tmp_path / "didi")
     assert not (tmp_path / "didi").exists()
     export_hf(tmp_path / "student", tmp_path / "hf")
-    back = DiTForMaskedDiffusion.from_pretrained(tmp_path / "hf")
-    tokens, noise = torch.tensor([[3, 1, 3]]), torch.ones(1, 4)
-    torch.testing.assert_close(back(tokens, noise=noise).logits, student(tokens, noise))
+    back, noise = PUBLISHED[kind].from_pretrained(tmp_path / "hf"), torch.ones(2, 4)
+    torch.testing.assert_close(back(STATES, noise=noise).logits, student(STATES, noise))
+    torch.testing.assert_close(back(STATES).logits, student(STATES))
 
 
 # --- objectives

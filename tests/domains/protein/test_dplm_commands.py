@@ -84,6 +84,22 @@ def test_interrupted_run_ends_with_the_same_weights(teacher: Path, student: Path
     assert all(torch.equal(again[name], first[name]) for name in first)
 
 
+def test_a_student_that_reads_noise_learns_what_it_says_and_writes(teacher: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ours = [word for word in distill_words(teacher, run, 40) if not word.startswith("objective")]
+    assert main([*ours, "objective=one_call_noise", "student.noise=6", "training.warmup=1"]) == 0
+    card = json.loads((run / "student" / "card.json").read_text())
+    weights = load_file(run / "student" / "model.safetensors")
+    assert card["config"]["noise"] == 6 and weights["noise_map.0.weight"].shape == (32, 6)
+    assert main(["export", f"run={run}", "format=hf", f"out={tmp_path / 'hf'}"]) == 0
+    written = []
+    for name, source in enumerate((run, tmp_path / "hf")):
+        out = tmp_path / f"{name}.fasta"
+        assert main(["sample", f"run={source}", "num=2", "steps=1", "length=12", f"out={out}"]) == 0
+        written.append([line for line in out.read_text().splitlines() if not line.startswith(">")])
+    assert len(written[0]) == 2 and written[0] == written[1]
+
+
 @pytest.mark.parametrize("sampler", ["ancestral", "rgas", "dplm"])
 def test_sampling_from_the_student(student: Path, tmp_path: Path, sampler: str) -> None:
     out = tmp_path / "made.fasta"
