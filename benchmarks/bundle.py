@@ -7,6 +7,7 @@
 
 networks  weights and cards, statistics of the held-out data, features (``python -m didi_<domain>.bundle``)
 samples   the teacher's samples that objectives call real where there is no corpus, drawn by a ``distill`` of didi
+          and, for proteins, of coupled
 student   the student of the domain's main job and its quality by number of calls
 curves    the teacher's quality by number of calls under the plain law, the best, and two others, into its card
 
@@ -47,6 +48,7 @@ OTHERS = {
     "protein": (SamplerSettings(law="stratified"), SamplerSettings(law="dilated", grid="power")),
     "language": (SamplerSettings(law="stratified"), SamplerSettings(law="dilated", grid="power")),
 }
+KEPT = {"protein": ("didi", "coupled"), "language": ("didi",), "toy": ()}  # objectives that need samples of their own
 ROWS = {  # calls: samples; proteins differ more among themselves, and are drawn faster
     "protein": {**STEPS, 16: 128, 32: 96, 64: 64, 128: 48, 256: 32},
     "language": STEPS,
@@ -66,11 +68,13 @@ def networks(domain: str, data: Path, teacher: Path, judge: Path, source: str) -
 
 
 def samples(domain: str, assets: Path, work: Path) -> None:
-    """Those of a distillation of one update: file name and content are as ``distill`` will look for them."""
-    run = work / "distill"
-    words = [f"domain={domain}", "objective=didi", "training.steps=1", "evaluate.enabled=false", f"run_dir={run}"]
-    subprocess.run([sys.executable, "-m", "didi_core", "distill", *words], check=True)
-    drawn = sorted((run / "reference").glob("*.jsonl"))
+    """Those of distillations of one update: file names and content are as ``distill`` will look for them."""
+    drawn: list[Path] = []
+    for objective in KEPT[domain]:
+        run = work / f"distill_{objective}"
+        words = [f"domain={domain}", f"objective={objective}", "training.steps=1", "evaluate.enabled=false"]
+        subprocess.run([sys.executable, "-m", "didi_core", "distill", *words, f"run_dir={run}"], check=True)
+        drawn += sorted((run / "reference").glob("*.jsonl"))
     if not drawn:  # the bundled ones are of this teacher
         return
     shutil.rmtree(assets / "samples", ignore_errors=True)

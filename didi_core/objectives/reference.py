@@ -30,9 +30,12 @@ class SampleReference:
     pad: int | None
 
     def batch(self, index: int, n: int) -> Int[Tensor, "n L"]:
+        return trim(self.sequences[self.indices(index, n)], self.pad)
+
+    def indices(self, index: int, n: int) -> Int[Tensor, "n"]:
+        """Which of the sequences ``batch`` takes."""
         order = torch.randperm(self.sequences.shape[0], generator=generator(self.seed, "reference", index))
-        repeated = order.repeat(-(-n // order.numel()))[:n]
-        return trim(self.sequences[repeated], self.pad)
+        return order.repeat(-(-n // order.numel()))[:n]
 
 
 @dataclass

@@ -13,6 +13,7 @@ from didi_core.objectives.alpha import Alpha
 from didi_core.objectives.autoregressive import Autoregressive
 from didi_core.objectives.base import ObjectiveSettings
 from didi_core.objectives.control import CrossEntropy
+from didi_core.objectives.coupled import Coupled
 from didi_core.objectives.didi import Didi
 from didi_core.objectives.dmmd import Dmmd
 from didi_core.objectives.idlm import Idlm
@@ -23,6 +24,7 @@ from didi_core.objectives.sdtt import Sdtt
 BUILT_IN: dict[str, type[ObjectiveSettings]] = {
     "alpha": Alpha,
     "autoregressive": Autoregressive,
+    "coupled": Coupled,
     "cross_entropy": CrossEntropy,
     "didi": Didi,
     "dmmd": Dmmd,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -15,9 +16,10 @@ from didi_core.diffusion.masking import forward_mask
 from didi_core.diffusion.schedules import Schedule, antithetic_times
 from didi_core.errors import InputError, at_least, unknown
 from didi_core.objectives.base import Materials
-from didi_core.objectives.reference import Reference, trim
+from didi_core.objectives.reference import Batches, Reference, SampleReference, pad_together, trim
 from didi_core.streams import generator
 from didi_core.training.objective import Learner, Objective, Slice
+from didi_core.types import Vocabulary
 
 SOURCES = ("data", "teacher")
 
@@ -73,30 +75,59 @@ class States:
         if settings.source == "teacher":
             source = materials.kept_samples(settings.samples, settings.steps)
         else:
-            source = materials.data()
-            try:
-                source.batch(0, materials.training.batch_size)
-            except InputError as error:
-                raise InputError(
-                    f"objective.states.source=data, and there is no data: {error} Without a corpus, set "
-                    "objective.states.source=teacher: the teacher's own samples."
-                ) from None
+            source = _data(materials)
         return cls(source, materials, schedule, settings.low, settings.high)
 
     def draw(self, slice: Slice) -> State:
         """The states of one slice.
 
-        x0 and t are drawn for the whole batch and then cut; masks come from the stream of the slice. Pinned positions
-        (BOS, EOS, padding) are never masked.
+        x0 and t are drawn for the whole batch and then cut; masks come from the stream of the slice.
         """
         run, batch = self.materials.run, self.materials.training.batch_size
         vocabulary = run.domain.vocabulary
         times = antithetic_times(batch, generator(run.seed, "states", slice.step), self.low, self.high)
         time = slice.of(times).to(run.device)
-        alpha = self.schedule.alpha(time)
         x0 = trim(slice.of(self.source.batch(slice.step, batch)), vocabulary.pad).to(run.device)
-        xt = forward_mask(x0, alpha, vocabulary.maskable(x0), vocabulary.mask, slice.stream)
-        return State(x0, xt, xt == vocabulary.mask, time, alpha)
+        return corrupted(x0, time, self.schedule.alpha(time), vocabulary, slice.stream)
+
+
+def corrupted(
+    x0: Int[Tensor, "B L"],
+    time: Float[Tensor, "B"],
+    alpha: Float[Tensor, "B"],
+    vocabulary: Vocabulary,
+    stream: torch.Generator,
+) -> State:
+    """x_t ~ q(. | x0). Pinned positions (BOS, EOS, padding) are never masked."""
+    xt = forward_mask(x0, alpha, vocabulary.maskable(x0), vocabulary.mask, stream)
+    return State(x0, xt, xt == vocabulary.mask, time, alpha)
+
+
+def fixed_set(settings: StateSettings, materials: Materials) -> SampleReference:
+    """``settings.samples`` sequences that stay the same: the teacher's own, or the first of the domain's data.
+
+    Raises InputError where there is no data.
+    """
+    if settings.source == "teacher":
+        return materials.kept_samples(settings.samples, settings.steps)
+    source, size, pad = _data(materials), materials.training.batch_size, materials.run.domain.vocabulary.pad
+    whole = source.batch(0, size)
+    for index in range(1, -(-settings.samples // size)):
+        whole = pad_together(whole, source.batch(index, size), pad)
+    return SampleReference(whole[: settings.samples], materials.run.seed, pad)
+
+
+def _data(materials: Materials) -> Batches:
+    """The domain's data. Raises InputError where there is none."""
+    source = materials.data()
+    try:
+        source.batch(0, materials.training.batch_size)
+    except InputError as error:
+        raise InputError(
+            f"objective.states.source=data, and there is no data: {error} Without a corpus, set "
+            "objective.states.source=teacher: the teacher's own samples."
+        ) from None
+    return source
 
 
 @dataclass

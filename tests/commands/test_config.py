@@ -221,7 +221,7 @@ def test_wrong_overrides_are_told_before_hydra_sees_them(command: str, overrides
         ("distill", ["device=gpu"], "unknown device 'gpu'"),
         ("distill", ["precision=fp16"], "unknown precision 'fp16'"),
         ("distill", ["resume=first"], "unknown resume 'first'"),
-        ("distill", ["objective=nelbo"], "nelbo is not for distill but for pretrain. distill has: alpha, cross_en"),
+        ("distill", ["objective=nelbo"], "nelbo is not for distill but for pretrain. distill has: alpha, coupled"),
         (
             "distill",
             ["objective=didi", "objective.reward=[scorr]"],
