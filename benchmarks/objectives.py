@@ -20,8 +20,8 @@ from didi_core import cli
 from didi_core.training.trainee import Clock
 
 OBJECTIVES = (
-    "cross_entropy", "didi", "dmmd", "mmd", "few_calls", "one_call", "one_call_noise", "sdtt", "alpha", "idlm",
-    "didi_paper",
+    "cross_entropy", "didi", "dmmd", "mmd", "few_calls", "one_call", "one_call_noise", "coupled",
+    "few_calls_coupled", "sdtt", "alpha", "idlm", "didi_paper",
 )  # fmt: skip
 
 

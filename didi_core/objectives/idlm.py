@@ -20,11 +20,12 @@ from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError, positive
 from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.coupled_first import CoupledFirst, FirstSettings
 from didi_core.objectives.few_calls import FewCalls, one_call
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, completed, drawn_nll, followed
 from didi_core.objectives.rewards.base import CriticSettings, corrupt, written
 from didi_core.objectives.states import States, StateSettings
-from didi_core.training.objective import Slice
+from didi_core.training.objective import Objective, Slice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Idlm(ObjectiveSettings):
 
     states: corrupted sequences to start from; not used with ``rollout``.
     rollout: start from the student's own states instead.
+    coupling: the student learns coupled noise first, and then beside this loss. None: this loss alone.
     soft_targets: the fake denoiser learns from the student's distribution instead of a draw from it.
     inverse_time: the NELBO's weight: 1/t', at most ``weight_clip``, for the sum over the hidden positions, divided by
         the number of free ones. Otherwise the mean over the hidden positions counts equally at all times.
@@ -49,16 +51,18 @@ class Idlm(ObjectiveSettings):
     clip: float = 8.0
     critic: CriticSettings = field(default_factory=lambda: CriticSettings(warmup=0))
     anchor: AnchorSettings = field(default_factory=lambda: AnchorSettings(kl=0.0))
+    coupling: FirstSettings | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.low < 1:
             raise InputError(f"objective.low={self.low} is out of range: it must be between 0 and 1.")
         positive("objective.", clip=self.clip, weight_clip=self.weight_clip)
 
-    def prepare(self, materials: Materials) -> IdlmObjective:
+    def prepare(self, materials: Materials) -> Objective[Any]:
         fake = materials.copy_of_teacher("fake")
         states = None if self.rollout else States.of(self.states, materials, schedule(self.schedule))
-        return IdlmObjective(materials, fake, self.critic, self.anchor, self.clip, self, states)
+        made = IdlmObjective(materials, fake, self.critic, self.anchor, self.clip, self, states)
+        return made if self.coupling is None else CoupledFirst.of(self.coupling, materials, made)
 
 
 @dataclass

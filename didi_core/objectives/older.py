@@ -29,8 +29,10 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
         objective = {"kind": objective, "name": objective, **(own if objective == "nelbo" else {})}
     elif isinstance(objective, Mapping) and "kind" not in objective:
         objective = _with_a_list(objective)
-    elif isinstance(objective, Mapping) and "calls" in (objective.get("rollout") or {}):
-        return made | {"objective": {**objective, "rollout": {"complete": True, **objective["rollout"]}}}
+    elif isinstance(objective, Mapping) and objective["kind"] == "idlm":
+        rollout = objective.get("rollout")
+        rollout = {"complete": True, **rollout} if rollout else rollout
+        return made | {"objective": {"coupling": None, **objective, "rollout": rollout}}
     else:
         return made
     try:

@@ -160,6 +160,15 @@ class Validated(Protocol):
         ...
 
 
+@runtime_checkable
+class Staged(Protocol):
+    """An objective whose first steps do less than the others, which a dry run therefore leaves out."""
+
+    def later(self) -> Objective[Any]:
+        """The same objective without these steps."""
+        ...
+
+
 def check_finite(step: int, scalars: Scalars) -> None:
     """Raise ``Collapse`` at the first scalar that is not finite."""
     for name, value in scalars.items():

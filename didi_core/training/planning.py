@@ -22,7 +22,7 @@ from didi_core.progress import Silent
 from didi_core.run import Run
 from didi_core.training.components import Component, in_gib, largest_gradients
 from didi_core.training.engine import Engine
-from didi_core.training.objective import Batch, Learner, Objective, Scalars, Slice, Terms
+from didi_core.training.objective import Batch, Learner, Objective, Scalars, Slice, Staged, Terms
 from didi_core.training.parallel import Parallel
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.state import Stateful
@@ -175,6 +175,7 @@ def time_steps(
     watch, quiet = Stopwatch(run.device), replace(run, reporter=Silent())
     short = replace(training, steps=TIMED + 1, seconds=0.0, log_every=1)
     stream = partial(run.stream, "dry run")
+    objective = objective.later() if isinstance(objective, Staged) else objective
     engine = Engine(DryRun(objective), quiet, short, watch, "dry run", stream, parallel)
     before = 0 if run.device.type == "cuda" else Resident.read().now
     if begin is not None:
