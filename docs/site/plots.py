@@ -163,7 +163,7 @@ PROTEIN_TEXT = (("proteins", "protein, "), ("text", "text, "))
 WORTH = (("text, at matched entropy", "text, "), ("proteins, as sampled", "protein, "))
 ALONE = (("proteins, teacher alone", "protein, "), ("text, teacher alone", "text, "))
 ABLATION = (("proteins", "Proteins: "), ("text", "Text: "))
-OBJECTIVE = "didi|dmmd|mmd|sdtt|alpha|cross_entropy|few_calls|one_call_noise|didi_paper|idlm"
+OBJECTIVE = "didi|dmmd|mmd|sdtt|alpha|cross_entropy|few_calls|one_call_noise|coupled|few_calls_coupled|didi_paper|idlm"
 CONTROLLED = "perplexity|energy distance|repeated 4-grams"
 ROW = r"teacher|none of it|\+ .+|full \(RGAS\)"
 

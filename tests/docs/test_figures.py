@@ -190,7 +190,12 @@ def test_every_extra_is_named_in_the_readme() -> None:
 @pytest.fixture(scope="module")
 def plots() -> ModuleType:
     """docs/site/plots.py."""
-    spec = importlib.util.spec_from_file_location("site_plots", SCRIPT)
+    return loaded(SCRIPT)
+
+
+def loaded(script: Path) -> ModuleType:
+    """A script that is no module of a package."""
+    spec = importlib.util.spec_from_file_location(f"script_{script.stem}", script)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -224,3 +229,24 @@ def test_a_plot_fits_a_phone(name: str) -> None:
     width = float(re.findall(r'<svg[^>]* width="([\d.]+)pt"', text)[0]) * 4 / 3
     sizes = {float(size) for size in re.findall(r"font(?:-size)?: ?(?:\d+ )?([\d.]+)px", text)}
     assert sizes and min(sizes) * 4 / 3 * 358 / width > 9
+
+
+def test_coupled_noise_is_as_in_its_record() -> None:
+    """Changes against the teacher by training seed, and all lengths of a model together."""
+    record = json.loads((ROOT / "docs" / "results" / "coupled.json").read_text())
+    page = PAGES["objectives"].partition("\n## Coupled noise\n")[2].partition("\n## ")[0]
+    changes, checked = record["change in % against the teacher at equal calls"], 0
+    for kind, name in (("matched entropy", ""), ("matched entropy per position", ", per position")):
+        for seed, found in changes[kind].items():
+            cells = [changed([1 + each / 100 for each in found[calls]]) for calls in ("1", "2", "4", "8", "16")]
+            assert f"| seed {seed}{name} | {' | '.join(cells)} |" in page
+            checked += 1
+    script = loaded(ROOT / "benchmarks" / "families.py")
+    for line in script.together(record["families"]).splitlines()[2:]:
+        name, calls, lengths, perplexity, effective = line.strip("| ").split(" | ")
+        column = {"1": 1, "2": 2, "4": 3, "16": 4}.get(calls)
+        if column is not None:
+            (row,) = [one for one in page.splitlines() if one.replace("`", "").startswith(f"| {name} | ")]
+            assert lengths == "6" and row.split(" | ")[column].removesuffix(" |") == f"{perplexity}, {effective}"
+            checked += 1
+    assert checked >= 6 + 4 * 6
