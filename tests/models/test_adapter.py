@@ -165,7 +165,7 @@ def test_blocks_with_adapters_can_be_compiled() -> None:
 # --- in training
 
 
-def materials(adapter: AdapterSettings | None) -> Materials:
+def materials(adapter: AdapterSettings | None, noise: int = 0) -> Materials:
     teacher = dit()
 
     def samples(num: int, steps: int) -> Tensor:
@@ -174,7 +174,7 @@ def materials(adapter: AdapterSettings | None) -> Materials:
         return torch.where(tokens == DOMAIN.vocabulary.mask, drawn, tokens)
 
     adapting = None if adapter is None else partial(_adapted, teacher=teacher, how=adapter, seed=0)
-    student = with_noise(teacher, 0, 0).requires_grad_(True)
+    student = with_noise(teacher, noise, 0).requires_grad_(True)
     student = student if adapting is None else adapting(student, "student")
     training = TrainingSettings(steps=4, batch_size=8, warmup=1, lr=0.01, ema=0.9, checkpoint_every=1, log_every=1)
     return Materials(Run(DOMAIN), training, student, teacher, samples, adapter=adapting)
@@ -187,8 +187,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def engine(name: str, keeper: Memory, adapter: AdapterSettings | None) -> Engine:
-    given, rules = materials(adapter), OBJECTIVES[name]
-    more = {"states": {"source": "teacher", "samples": 16, "steps": 2}} if name != "didi" else {"reference_samples": 16}
+    given, rules = materials(adapter, noise=2 if name == "coupled" else 0), OBJECTIVES[name]
+    states = {"states": {"source": "teacher", "samples": 16, "steps": 2}}
+    more: dict[str, Any] = {"didi": {"reference_samples": 16}, "coupled": {"coupling": states}}.get(name, states)
     more |= {"critic": {"warmup": 1}} if hasattr(rules(), "critic") else {}
     settings = build(rules, {"kind": name, **more, **SETTINGS.get(name, {})})
     stream = partial(generator, 0)

@@ -283,6 +283,7 @@ def test_every_objective_trains_a_student_with_noise(name: str) -> None:
         return domain.chain.sample(num, 32, generator(0, "test"))  # type: ignore[attr-defined]
 
     keys: dict[str, Any] = {"reference_samples": 16} if name == "didi" else {"states": {"source": "teacher"}}
+    keys = {"coupling": keys} if name == "coupled" else keys
     if name in ("dmmd", "idlm"):  # at the start, where teacher and fake are the same, only the anchor pulls
         keys["anchor"] = {"kl": 0.1}
     found = []

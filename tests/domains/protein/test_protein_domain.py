@@ -14,6 +14,7 @@ import torch
 from didi_core.errors import InputError
 from didi_core.evaluation.cache import SampleCache
 from didi_core.evaluation.measure import all_metrics
+from didi_core.objectives.coupled import CouplingSettings
 from didi_core.sampling.generate import SamplerSettings, generate
 from didi_core.storage.fingerprint import model_hash
 from didi_core.streams import generator
@@ -126,11 +127,15 @@ def test_calls_matter_to_the_bundled_teacher():
 
 
 def test_a_default_run_finds_the_samples_of_the_bundled_teacher():
-    (file,) = asset("samples").glob("*.jsonl")
-    making = json.loads(file.read_text().partition("\n")[0])["making"]
-    assert making["model"] == model_hash(ProteinDomain().teacher())
-    assert SampleCache(asset("samples")).path(making) == file
-    assert making["settings"] == SamplerSettings(steps=64).record()
+    """256 for references, and as many as coupled noise asks for."""
+    found = []
+    for file in asset("samples").glob("*.jsonl"):
+        making = json.loads(file.read_text().partition("\n")[0])["making"]
+        assert making["model"] == model_hash(ProteinDomain().teacher())
+        assert SampleCache(asset("samples")).path(making) == file
+        assert making["settings"] == SamplerSettings(steps=64).record()
+        found.append(making["num"])
+    assert sorted(found) == [256, CouplingSettings().states.samples]
 
 
 def test_statistics_are_in_the_package():
