@@ -23,14 +23,15 @@ from torch import Tensor
 
 from didi_core.diffusion.divergences import forward_kl
 from didi_core.diffusion.heads import token_log_p, token_statistics
-from didi_core.diffusion.masking import mean_or_zero
+from didi_core.diffusion.masking import forward_mask, mean_or_zero
+from didi_core.diffusion.noise import fresh_noise
 from didi_core.diffusion.schedules import Schedule, antithetic_times, schedule
 from didi_core.errors import InputError, at_least
 from didi_core.objectives.alpha import row_means
 from didi_core.objectives.base import Materials, ObjectiveSettings, check_entropy
 from didi_core.objectives.coupling import coupled, mean_features
 from didi_core.objectives.reference import SampleReference, trim
-from didi_core.objectives.states import StateSettings, corrupted, fixed_set
+from didi_core.objectives.states import StateSettings, fixed_set
 from didi_core.streams import generator
 from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
 from didi_core.types import NoisyDenoiser
@@ -77,7 +78,6 @@ class CoupledNoise:
     materials: Materials
     source: SampleReference
     schedule: Schedule
-    size: int
 
     @classmethod
     def of(cls, rules: CouplingSettings, materials: Materials) -> CoupledNoise:
@@ -87,8 +87,7 @@ class CoupledNoise:
             raise InputError(
                 "coupled noise needs a student that reads noise: set student.noise, for example student.noise=2."
             )
-        source = fixed_set(rules.states, materials)
-        return cls(rules, materials, source, schedule(rules.schedule), student.noise_size)
+        return cls(rules, materials, fixed_set(rules.states, materials), schedule(rules.schedule))
 
     @cached_property
     def noise(self) -> Float[Tensor, "S Z"]:
@@ -96,12 +95,18 @@ class CoupledNoise:
         run, sequences = self.materials.run, self.source.sequences
         with torch.no_grad():
             features = mean_features(self.materials.frozen, sequences.to(run.device), self.materials.slice_size)
-        drawn = torch.randn(len(sequences), self.size, generator=generator(run.seed, "coupling"))
+        drawn = self._fresh(sequences, generator(run.seed, "coupling"))
         sizes = run.domain.vocabulary.maskable(sequences).sum(1)
         made = coupled(features, sizes, self.rules.group, drawn) if run.processes.first else None
         found = run.processes.broadcast(made)
         assert found is not None, "the first process has made it"
         return found.to(run.device)
+
+    def _fresh(self, tokens: Int[Tensor, "B L"], stream: torch.Generator) -> Float[Tensor, "B Z"]:
+        """Noise that belongs to no sequence."""
+        drawn = fresh_noise(self.materials.student, tokens, stream)
+        assert drawn is not None, "checked when this was made"
+        return drawn
 
     def draw(self, slice: Slice) -> CoupledRows:
         """The rows of one slice. Sequences and times are drawn for the whole batch and then cut."""
@@ -113,10 +118,9 @@ class CoupledNoise:
         time = states.low + (states.high - states.low) * unit / max(1 - self.rules.empty, 1e-9)
         alpha = self.schedule.alpha(time.clamp_max(1)).masked_fill(empty, 0.0)
         x0 = trim(self.source.sequences[chosen], vocabulary.pad).to(run.device)
-        state = corrupted(x0, time, alpha, vocabulary, slice.stream)
-        fresh = torch.randn(len(chosen), self.size, generator=slice.stream, device=slice.stream.device).to(run.device)
-        noise = torch.where(empty[:, None], self.noise[chosen.to(run.device)], fresh)
-        return CoupledRows(x0, state.xt, state.masked, noise, empty)
+        xt = forward_mask(x0, alpha, vocabulary.maskable(x0), vocabulary.mask, slice.stream)
+        noise = torch.where(empty[:, None], self.noise[chosen.to(run.device)], self._fresh(x0, slice.stream))
+        return CoupledRows(x0, xt, xt == vocabulary.mask, noise, empty)
 
     def loss(self, batch: CoupledRows) -> Terms:
         """Cross-entropy with coupled noise where all is masked, and divergence from the teacher elsewhere."""

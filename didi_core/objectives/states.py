@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -19,7 +18,6 @@ from didi_core.objectives.base import Materials
 from didi_core.objectives.reference import Batches, Reference, SampleReference, pad_together, trim
 from didi_core.streams import generator
 from didi_core.training.objective import Learner, Objective, Slice
-from didi_core.types import Vocabulary
 
 SOURCES = ("data", "teacher")
 
@@ -81,26 +79,17 @@ class States:
     def draw(self, slice: Slice) -> State:
         """The states of one slice.
 
-        x0 and t are drawn for the whole batch and then cut; masks come from the stream of the slice.
+        x0 and t are drawn for the whole batch and then cut; masks come from the stream of the slice. Pinned positions
+        (BOS, EOS, padding) are never masked.
         """
         run, batch = self.materials.run, self.materials.training.batch_size
         vocabulary = run.domain.vocabulary
         times = antithetic_times(batch, generator(run.seed, "states", slice.step), self.low, self.high)
         time = slice.of(times).to(run.device)
+        alpha = self.schedule.alpha(time)
         x0 = trim(slice.of(self.source.batch(slice.step, batch)), vocabulary.pad).to(run.device)
-        return corrupted(x0, time, self.schedule.alpha(time), vocabulary, slice.stream)
-
-
-def corrupted(
-    x0: Int[Tensor, "B L"],
-    time: Float[Tensor, "B"],
-    alpha: Float[Tensor, "B"],
-    vocabulary: Vocabulary,
-    stream: torch.Generator,
-) -> State:
-    """x_t ~ q(. | x0). Pinned positions (BOS, EOS, padding) are never masked."""
-    xt = forward_mask(x0, alpha, vocabulary.maskable(x0), vocabulary.mask, stream)
-    return State(x0, xt, xt == vocabulary.mask, time, alpha)
+        xt = forward_mask(x0, alpha, vocabulary.maskable(x0), vocabulary.mask, slice.stream)
+        return State(x0, xt, xt == vocabulary.mask, time, alpha)
 
 
 def fixed_set(settings: StateSettings, materials: Materials) -> SampleReference:
