@@ -82,7 +82,7 @@ def export_didi(run: Path, out: Path) -> str:
         )
     if denoiser.noise_size:
         raise InputError(
-            f"run={run}: the model reads {denoiser.noise_size} numbers of noise at every call, and DiDi-Instruct's "
+            f"run={run}: the model reads {denoiser.noise_size} numbers of noise, and DiDi-Instruct's "
             "network has no place for them. Set format=hf."
         )
 

@@ -77,13 +77,17 @@ class StudentSettings:
 
     noise: normal numbers that each sequence is given at every call, through which the tokens of one call can depend on
         each other; 0 for none.
+    noise_once: they are read only where nothing is written yet, so in the first call.
     """
 
     noise: int = 0
+    noise_once: bool = False
 
     def __post_init__(self) -> None:
         if self.noise < 0:
             raise InputError(f"student.noise={self.noise} is out of range: it must not be negative.")
+        if self.noise_once and not self.noise:
+            raise InputError("student.noise_once=true: there is no noise. Set student.noise, to 2 for example.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +246,9 @@ def make_student(settings: Settings, teacher: Denoiser, like: Denoiser | None = 
 
     like: the teacher with its values, where the one that is copied is an outline.
     """
-    made = without_dropout(with_noise(teacher, settings.student.noise, settings.seed, like)).requires_grad_(True)
+    wanted = settings.student
+    noisy = with_noise(teacher, wanted.noise, settings.seed, like, wanted.noise_once)
+    made = without_dropout(noisy).requires_grad_(True)
     adapting = adapter(settings, teacher)
     return with_master_weights(made) if adapting is None else adapting(made, "student")
 

@@ -35,6 +35,7 @@ class DiTConfig:
         with it.
     noise: normal numbers that a sequence is given at every call (``NoisyDenoiser``), which move the mask's embedding;
         0 for none.
+    noise_once: they move it only where nothing is written yet, so in the first call.
     """
 
     hidden: int = 768
@@ -45,6 +46,7 @@ class DiTConfig:
     dropout: float = 0.0
     positions: int = 0
     noise: int = 0
+    noise_once: bool = False
     attention: str = "auto"
 
     def __post_init__(self) -> None:
@@ -250,12 +252,15 @@ class DiT(PackedDenoiser, ReadsNoise):
         return [part for part in self.modules() if isinstance(part, LayerNorm)]
 
     def drop_head(self, normed: bool) -> None:
-        """Remove what a scorer has no part in: the vocabulary head, the final norm unless ``normed``, and the noise,
-        whose zero stays in the mask's embedding."""
+        """Remove what a scorer has no part in: the vocabulary head, the final norm unless ``normed``, and the noise.
+
+        What zeros do stays in the mask's embedding where all calls read noise.
+        """
         if self.noise_map is not None:
-            with torch.no_grad():
-                self.vocab_embed.embedding[self.vocabulary.mask] += self.shift(None)[0]
-            self.config, self.noise_map = replace(self.config, noise=0), None
+            if not self.config.noise_once:
+                with torch.no_grad():
+                    self.vocab_embed.embedding[self.vocabulary.mask] += self.shift(None)[0]
+            self.config, self.noise_map = replace(self.config, noise=0, noise_once=False), None
         if normed:
             self.output_layer.linear = nn.Identity()  # type: ignore[assignment]
         else:
@@ -284,7 +289,7 @@ class DiT(PackedDenoiser, ReadsNoise):
     def embed(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Embeddings of tokens, those of the mask moved by the noise."""
         embedded: Tensor = self.vocab_embed(self.vocabulary.as_read(tokens))
-        return self.with_noise_at(tokens == self.vocabulary.mask, embedded, noise)
+        return self.with_noise_at(tokens, embedded, noise)
 
     def run_blocks(
         self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int

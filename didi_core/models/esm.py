@@ -34,6 +34,7 @@ class EsmConfig:
     token_dropout: masked tokens enter as zeros and the others are scaled up (all of ESM-2 and DPLM).
     noise: normal numbers that a sequence is given at every call (``NoisyDenoiser``), which move what enters for masked
         tokens; 0 for none.
+    noise_once: they move it only where nothing is written yet, so in the first call.
     """
 
     hidden: int = 640
@@ -44,6 +45,7 @@ class EsmConfig:
     layer_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     noise: int = 0
+    noise_once: bool = False
     attention: str = "auto"
 
     def __post_init__(self) -> None:
@@ -175,7 +177,7 @@ class Esm(ReadsNoise):
         """Remove what a scorer has no part in: the vocabulary head, the noise, of which zeros move nothing, and the
         final norm unless ``normed``."""
         self.lm_head = nn.Identity()
-        self.config, self.noise_map = replace(self.config, noise=0), None
+        self.config, self.noise_map = replace(self.config, noise=0, noise_once=False), None
         if not normed:
             self.esm.encoder.emb_layer_norm_after = nn.Identity()  # type: ignore[assignment]
 
@@ -190,7 +192,7 @@ class Esm(ReadsNoise):
         """
         masked = tokens == self.vocabulary.mask
         embedded = self._compensate(tokens, self.esm.embeddings.word_embeddings(tokens), masked)
-        return self.encode(tokens, self.with_noise_at(masked, embedded, noise))
+        return self.encode(tokens, self.with_noise_at(tokens, embedded, noise))
 
     def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Run the blocks on embeddings after token dropout; ``tokens`` only marks the padding."""

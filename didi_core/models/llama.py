@@ -38,6 +38,7 @@ class LlamaConfig:
     experts: sizes of the mixtures that layers have in place of their MLP; None for no mixtures.
     noise: normal numbers that a sequence is given at every call (``NoisyDenoiser``), which move the mask's embedding;
         0 for none.
+    noise_once: they move it only where nothing is written yet, so in the first call.
     """
 
     hidden: int = 4096
@@ -58,6 +59,7 @@ class LlamaConfig:
     rotary: float = 1.0
     experts: ExpertsConfig | None = None
     noise: int = 0
+    noise_once: bool = False
     attention: str = "auto"
 
     @property
@@ -220,7 +222,7 @@ class Llama(PackedDenoiser, ReadsNoise):
         """Remove what a scorer has no part in: the head, the shift to the next position, the noise, of which zeros
         move nothing, and the last norm unless ``normed``."""
         self.lm_head, self.noise_map = None, None
-        self.config = replace(self.config, shifted=False, noise=0)
+        self.config = replace(self.config, shifted=False, noise=0, noise_once=False)
         if not normed:
             self.model.norm = nn.Identity()
 
@@ -238,7 +240,7 @@ class Llama(PackedDenoiser, ReadsNoise):
         """Embeddings of tokens, the mask's from its own row, moved by the noise."""
         read = self.vocabulary.as_read(tokens)
         rows = torch.where(read == self.vocabulary.mask, self.config.mask_row, read)
-        return self.with_noise_at(read == self.vocabulary.mask, self.model.embed_tokens(rows), noise)
+        return self.with_noise_at(tokens, self.model.embed_tokens(rows), noise)
 
     @property
     def depth(self) -> int:

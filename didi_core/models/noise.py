@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from didi_core.device import device_of
@@ -45,9 +45,11 @@ class NoiseMap(nn.Sequential):
 class ReadsNoise(NoisyDenoiser, ABC):
     """A network that adds what a ``NoiseMap`` makes of noise to its embeddings at masks.
 
-    It has the map, or None, under ``noise_map``, and a configuration with the fields ``hidden`` and ``noise``.
+    It has the map, or None, under ``noise_map``, and a configuration with the fields ``hidden``, ``noise`` and
+    ``noise_once``.
     """
 
+    config: Any
     noise_map: NoiseMap | None
 
     @property
@@ -73,11 +75,15 @@ class ReadsNoise(NoisyDenoiser, ABC):
         return self.head(self.trunk(tokens, noise))
 
     def with_noise_at(
-        self, masked: Bool[Tensor, "B L"], embedded: Float[Tensor, "B L D"], noise: Float[Tensor, "B Z"] | None
+        self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"], noise: Float[Tensor, "B Z"] | None
     ) -> Float[Tensor, "B L D"]:
-        """Embeddings, those at masks moved by the noise."""
+        """Embeddings, those at masks moved by the noise; with ``noise_once``, in sequences that have masks alone."""
         if self.noise_map is None:
             return embedded
+        masked = tokens == self.vocabulary.mask
+        if self.config.noise_once:
+            written = self.vocabulary.maskable(tokens) & ~masked
+            masked = masked & ~written.any(1, keepdim=True)
         return embedded + self.shift(noise).to(embedded.dtype)[:, None] * masked[..., None]
 
     def shift(self, noise: Float[Tensor, "B Z"] | None) -> Float[Tensor, "B D"]:
@@ -98,7 +104,9 @@ def _rms(network: ReadsNoise) -> float:
     return float((sum(squares) / (len(ids) * rows.shape[1])) ** 0.5)
 
 
-def with_noise(denoiser: Denoiser, size: int, seed: int, like: Denoiser | None = None) -> Denoiser:
+def with_noise(
+    denoiser: Denoiser, size: int, seed: int, like: Denoiser | None = None, once: bool = False
+) -> Denoiser:
     """A copy of a denoiser that also reads ``size`` normal numbers for each sequence; what it makes of them starts
     small.
 
@@ -106,11 +114,18 @@ def with_noise(denoiser: Denoiser, size: int, seed: int, like: Denoiser | None =
 
     Args:
         like: the network with values, where the denoiser is an outline of it.
+        once: only the first call reads them.
 
     Raises:
-        InputError: the network cannot read noise, or reads another number of them.
+        InputError: the network cannot read noise, or reads another number of them, or in other calls.
     """
     has = denoiser.noise_size if isinstance(denoiser, NoisyDenoiser) else 0
+    if size and size == has and isinstance(denoiser, ReadsNoise) and denoiser.config.noise_once != once:
+        now = str(denoiser.config.noise_once).lower()
+        raise InputError(
+            f"student.noise_once={str(once).lower()}: the teacher reads its noise in "
+            f"{'the first call only' if denoiser.config.noise_once else 'every call'}. Set student.noise_once={now}."
+        )
     if size in (0, has):
         return copy.deepcopy(denoiser)
     origin = denoiser if like is None else like
@@ -125,7 +140,7 @@ def with_noise(denoiser: Denoiser, size: int, seed: int, like: Denoiser | None =
         drawn = origin.new_noise_map(size)
     made: Any = copy.deepcopy(denoiser)
     device = device_of(denoiser)
-    made.config = replace(made.config, noise=size)
+    made.config = replace(made.config, noise=size, noise_once=once)
     made.noise_map = drawn if device.type == "meta" else drawn.to(device)  # of an outline, it alone has values
     noisy: Denoiser = made.train(denoiser.training)
     return noisy

@@ -44,9 +44,9 @@ SIZES = {"hidden": 16, "layers": 2, "heads": 2, "conditioning": 8}
 STUDENTS = sorted(name for name, kind in OBJECTIVES.items() if "distill" in kind.commands)
 
 
-def noisy(noise: int = 4, size: int = 3, seed: int = 0) -> DiT:
+def noisy(noise: int = 4, size: int = 3, seed: int = 0, **more: Any) -> DiT:
     torch.manual_seed(seed)
-    network = DiT(DiTConfig(**SIZES, noise=noise), Vocabulary(size))
+    network = DiT(DiTConfig(**SIZES, noise=noise, **more), Vocabulary(size))
     torch.nn.init.normal_(network.output_layer.linear.weight, std=0.5)
     if network.noise_map is not None:
         torch.nn.init.normal_(network.noise_map[2].bias)  # type: ignore[arg-type]
@@ -142,6 +142,42 @@ def test_noise_moves_the_mask_and_only_through_it(kind: str) -> None:
     assert student.noise_map is not None and all(p.grad.norm() > 0 for p in student.noise_map.parameters())  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_noise_of_the_first_call_moves_masks_only_where_nothing_is_written(kind: str) -> None:
+    student, noise = NETWORKS[kind](4, noise_once=True), torch.randn(2, 4, generator=generator(0))
+    always = NETWORKS[kind](4)
+    always.load_state_dict(student.state_dict())
+    plain = NETWORKS[kind](0)
+    plain.load_state_dict(student.state_dict(), strict=False)
+    moved, still = student.trunk(STATES, noise), plain.trunk(STATES)
+    torch.testing.assert_close(moved[0], still[0])  # a sequence with two letters
+    torch.testing.assert_close(moved[1], always.trunk(STATES, noise)[1])  # one of masks alone
+    assert (moved[1] - still[1]).abs().max() > 1e-3
+
+
+def test_what_is_given_is_not_written() -> None:
+    """BOS, EOS, padding, clues and prompts leave a sequence as empty as it was; pinned letters of a motif do not."""
+    vocabulary = Vocabulary(8, bos=5, eos=6, pad=7, given=(4,), given_copies=True)
+    torch.manual_seed(0)
+    student = DiT(DiTConfig(**SIZES, noise=2, noise_once=True), vocabulary).eval()
+    mask, prompt = vocabulary.mask, vocabulary.mask + 1
+    tokens = torch.tensor([[5, mask, 4, mask, 6, 7], [5, mask, prompt, mask, 6, 7], [5, mask, 0, mask, 6, 7]])
+    moved = student.embed(tokens, torch.ones(3, 2)) - student.embed(tokens, -torch.ones(3, 2))
+    assert (moved.abs().amax(-1) > 0).tolist() == [
+        [False, True, False, True, False, False], [False, True, False, True, False, False], [False] * 6
+    ]  # fmt: skip
+
+
+def test_a_rollout_reads_noise_of_the_first_call_there_alone() -> None:
+    """Two samples of four calls differ by the noise of the first call and by nothing that later calls are given."""
+    student = noisy(2, size=5)
+    student.config = replace(student.config, noise_once=True)
+    partly = torch.tensor([[5, 5, 5, 5], [5, 5, 3, 5]])
+    stream = generator(0)
+    first, again = noisy_trunk(student, partly, stream), noisy_trunk(student, partly, stream)
+    assert not torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+
+
 @pytest.mark.parametrize("scale", [0.03, 2.0])
 @pytest.mark.parametrize("kind", PRETRAINED)
 def test_noise_starts_at_half_the_size_of_a_pretrained_embedding(kind: str, scale: float) -> None:
@@ -208,6 +244,12 @@ def test_a_student_with_noise_starts_near_its_teacher() -> None:
     torch.testing.assert_close(with_noise(student, 0, 1)(tokens), student(tokens))
     with pytest.raises(InputError, match=r"student.noise=8: the teacher reads 32 numbers already"):
         with_noise(student, 8, 0)
+    with pytest.raises(InputError, match=r"student.noise_once=true: the teacher reads its noise in every call. Set .*=false"):
+        with_noise(student, 32, 0, once=True)
+    once = with_noise(teacher, 2, 0, once=True)
+    assert with_noise(once, 2, 1, once=True).config.noise_once and with_noise(once, 0, 1).config.noise_once  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"student.noise_once=false: .* in the first call only. Set .*=true"):
+        with_noise(once, 2, 0)
     with pytest.raises(InputError, match=r"class ExactTeacher, which cannot read noise.*such as objective=few_calls"):
         with_noise(ExactTeacher(ToyDomain().chain), 8, 0)
 
@@ -216,12 +258,13 @@ def test_a_student_with_noise_starts_near_its_teacher() -> None:
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_the_card_says_how_much_noise_a_model_reads(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("once", [False, True])
+def test_the_card_says_how_much_noise_a_model_reads(kind: str, once: bool, tmp_path: Path) -> None:
     """With the scorer of a teacher that reads none beside it."""
-    student, scorer = NETWORKS[kind](4), scorer_from_trunk(NETWORKS[kind](0), 1)
+    student, scorer = NETWORKS[kind](4, noise_once=once), scorer_from_trunk(NETWORKS[kind](0), 1)
     card = save_model(tmp_path, student)
     save_scorer(tmp_path, scorer)
-    assert card["config"]["noise"] == 4
+    assert card["config"]["noise"] == 4 and card["config"]["noise_once"] == once
     back, guide = load_denoiser(tmp_path), load_scorer(tmp_path)
     noise = torch.ones(2, 4)
     assert isinstance(back, ReadsNoise) and guide is not None
@@ -233,23 +276,26 @@ def test_the_card_says_how_much_noise_a_model_reads(kind: str, tmp_path: Path) -
 def test_a_card_from_before_there_was_noise_is_of_a_network_without(kind: str, tmp_path: Path) -> None:
     network = NETWORKS[kind](0)
     card = save_model(tmp_path, network)
-    del card["config"]["noise"]
+    del card["config"]["noise"], card["config"]["noise_once"]
     write_card(tmp_path, card)
     back = load_denoiser(tmp_path)
     assert isinstance(back, ReadsNoise) and back.noise_size == 0 and not any("noise" in n for n in back.state_dict())
     torch.testing.assert_close(back(STATES), network(STATES))
 
 
+@pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_a_scorer_reads_no_noise_but_starts_where_its_denoiser_is_without(kind: str) -> None:
-    teacher = NETWORKS[kind](4)
+def test_a_scorer_reads_no_noise_but_starts_where_its_denoiser_is_without(kind: str, once: bool) -> None:
+    """Of noise in the first call: where it is in later ones."""
+    teacher = NETWORKS[kind](4, noise_once=once)
     network: Any = scorer_from_trunk(teacher, 1).eval().network
     without = teacher.trunk(STATES)
     if isinstance(teacher, Llama) and teacher.config.shifted:  # a scorer reads a position at its own place
         network.config = replace(network.config, shifted=True)
-    torch.testing.assert_close(network.trunk(STATES), without)
+    shown = slice(0, 1 if once else 2)
+    torch.testing.assert_close(network.trunk(STATES)[shown], without[shown])
     assert not any("noise" in name for name in network.state_dict()) and teacher.noise_size == 4
-    assert network.noise_size == network.config.noise == 0
+    assert network.noise_size == network.config.noise == 0 and not network.config.noise_once
 
 
 PUBLISHED: dict[str, Any] = {
@@ -257,11 +303,12 @@ PUBLISHED: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize("kind", PUBLISHED)
-def test_an_export_holds_the_noise_or_refuses(kind: str, tmp_path: Path) -> None:
-    student = NETWORKS[kind](4)
+def test_an_export_holds_the_noise_or_refuses(kind: str, once: bool, tmp_path: Path) -> None:
+    student = NETWORKS[kind](4, noise_once=once)
     save_model(tmp_path / "student", student)
-    reason = "reads 4 numbers of noise at every call" if kind == "dit" else "DiDi-Instruct's network is a DiT"
+    reason = "reads 4 numbers of noise" if kind == "dit" else "DiDi-Instruct's network is a DiT"
     with pytest.raises(InputError, match=rf"{reason}.*Set format=hf"):
         export_didi(tmp_path / "student", tmp_path / "didi")
     assert not (tmp_path / "didi").exists()
