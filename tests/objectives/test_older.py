@@ -131,3 +131,11 @@ def test_an_older_rollout_of_few_calls_completed_the_sequence() -> None:
     told = upgraded({"command": "distill", "objective": before})["objective"]
     assert told == {**now, "rollout": {**now["rollout"], "complete": True}}
     assert upgraded({"command": "distill", "objective": now})["objective"] == now
+
+
+@pytest.mark.parametrize("student", [None, {"noise": 0}, {"noise": 2}])
+def test_noise_of_an_older_student_was_read_in_every_call(student: dict[str, int] | None) -> None:
+    before = {"command": "distill", "objective": {"kind": "alpha"}} | ({"student": student} if student else {})
+    made = upgraded(before)
+    assert made["student"] == {"noise": student["noise"] if student else 0, "noise_once": False}
+    assert upgraded(made) == made
