@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.text import Text
 
 MEANINGFUL = 3  # steps after the first that an estimate of the time left needs
 QUIET_SECONDS = 20.0  # between lines when the output is a file
+RECENT = 4  # lines whose pace says how much time is left: later steps may cost more than earlier ones
 BAR_WIDTH, TIME_WIDTH = 20, 7  # columns of a live bar, and of its time left
 SHOWN = (
     "loss",
@@ -71,8 +73,8 @@ class Bar:
     _total: int = 0
     _last_line: float = 0.0
     _before: int = 0
-    _before_pace: int = 0
-    _first: float = 0.0  # end of the first step, which also sets things up and does not count for the pace
+    # Steps and times from which the pace is taken. The first step, which also sets things up, does not count.
+    _marks: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     @property
     def live(self) -> bool:
@@ -83,6 +85,7 @@ class Bar:
         """Begin a bar of ``total`` steps (0: unknown), of which ``done`` are finished."""
         self._title, self._total, self._done, self._before = title, total, done, done
         self._last_line = time.monotonic()
+        self._marks.clear()
         if not self.live:
             self.console.print(f"{title}: {done} of {total}" if total else title, highlight=False)
             return
@@ -95,16 +98,17 @@ class Bar:
     def advance(self, scalars: Mapping[str, float] | None = None, by: int = 1) -> None:
         """Advance by ``by`` steps, and show the scalars."""
         if self._done == self._before:
-            self._first, self._before_pace = time.monotonic(), self._done + by
+            self._marks.append((self._done + by, time.monotonic()))
         self._done += by
         if self._progress is not None and self._task is not None:
             shown = {"scalars": shorten(scalars, self._room)} if scalars else {}
             self._progress.update(self._task, advance=by, **shown)  # type: ignore[arg-type]
         elif time.monotonic() - self._last_line > QUIET_SECONDS or self._done == self._total:
-            self._last_line = time.monotonic()
+            now = self._last_line = time.monotonic()
             of = f"/{self._total}" if self._total else ""
-            line = f"{self._title} {self._done}{of}{self._left()} {shorten(scalars or {})}".rstrip()
+            line = f"{self._title} {self._done}{of}{self._left(now)} {shorten(scalars or {})}".rstrip()
             self.console.print(line, highlight=False, soft_wrap=True)
+            self._marks.append((self._done, now))
 
     @property
     def _room(self) -> int:
@@ -112,9 +116,10 @@ class Bar:
         count = 2 * len(str(self._total or self._done)) + 1
         return self.console.width - len(self._title) - BAR_WIDTH - count - TIME_WIDTH - 4  # 4 gaps
 
-    def _left(self) -> str:
-        """Time left at the pace so far, in words; empty before an estimate is possible."""
-        made, spent = self._done - self._before_pace, time.monotonic() - self._first
+    def _left(self, now: float) -> str:
+        """Time left at the pace of the last lines, in words; empty before an estimate is possible."""
+        done, since = self._marks[0]
+        made, spent = self._done - done, now - since
         if made < MEANINGFUL or spent <= 0 or self._done >= self._total:
             return ""
         left = spent / made * (self._total - self._done)

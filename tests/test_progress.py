@@ -68,6 +68,19 @@ def test_what_is_finished_together_counts_together() -> None:
     assert written(bar).splitlines()[-1] == "sample 10/10"
 
 
+def test_the_time_left_follows_steps_that_become_dearer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """120 steps of a second, then 80 of five: after forty of these the others take some three minutes."""
+    now = 0.0
+    bar = Bar(console(200, terminal=False))
+    monkeypatch.setattr("didi_core.progress.time.monotonic", lambda: now)
+    bar.start("distill", 200)
+    for step in range(1, 161):
+        now += 1.0 if step <= 120 else 5.0
+        bar.advance()
+    (last,) = re.findall(r"distill (\d+)/200, about (\d+) min left", written(bar).splitlines()[-1])
+    assert int(last[0]) >= 156 and last[1] in "34"
+
+
 def test_the_time_left_does_not_count_what_the_first_batch_took(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     bar = Bar(console(80, terminal=False))
