@@ -90,8 +90,8 @@ class CoupledNoise:
         return cls(rules, materials, fixed_set(rules.states, materials), schedule(rules.schedule))
 
     @cached_property
-    def noise(self) -> Float[Tensor, "S Z"]:
-        """The noise of each sequence. It follows from the teacher, the sequences and the seed of the run."""
+    def vectors(self) -> Float[Tensor, "S Z"]:
+        """The noise vector of each sequence. They follow from the teacher, the sequences and the seed of the run."""
         run, sequences = self.materials.run, self.source.sequences
         with torch.no_grad():
             features = mean_features(self.materials.frozen, sequences.to(run.device), self.materials.slice_size)
@@ -119,7 +119,7 @@ class CoupledNoise:
         alpha = self.schedule.alpha(time.clamp_max(1)).masked_fill(empty, 0.0)
         x0 = trim(self.source.sequences[chosen], vocabulary.pad).to(run.device)
         xt = forward_mask(x0, alpha, vocabulary.maskable(x0), vocabulary.mask, slice.stream)
-        noise = torch.where(empty[:, None], self.noise[chosen.to(run.device)], self._fresh(x0, slice.stream))
+        noise = torch.where(empty[:, None], self.vectors[chosen.to(run.device)], self._fresh(x0, slice.stream))
         return CoupledRows(x0, xt, xt == vocabulary.mask, noise, empty)
 
     def loss(self, batch: CoupledRows) -> Terms:

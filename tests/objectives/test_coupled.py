@@ -101,8 +101,8 @@ def test_rows_have_the_noise_of_their_sequence_only_where_all_is_masked() -> Non
     objective = prepared(noise=2)
     made = objective.batch(Slice(step=3, stream=generator(0, "slice")))
     chosen = objective.noise.source.indices(3, 32)
-    assert torch.equal(made.noise[made.empty], objective.noise.noise[chosen][made.empty])
-    known = {tuple(row) for row in objective.noise.noise.tolist()}
+    assert torch.equal(made.noise[made.empty], objective.noise.vectors[chosen][made.empty])
+    known = {tuple(row) for row in objective.noise.vectors.tolist()}
     assert not known & {tuple(row) for row in made.noise[~made.empty].tolist()}
 
 
@@ -138,9 +138,9 @@ def test_one_call_writes_one_kind_or_the_other() -> None:
 
 
 def test_data_are_a_fixed_set_too() -> None:
-    (first, again) = (prepared(states={"source": "data", "samples": 40}).noise for _ in range(2))
+    first, again = (prepared(states={"source": "data", "samples": 40}).noise for _ in range(2))
     kept = first.source.sequences
-    assert len(kept) == len(first.noise) == 40 and torch.equal(kept, again.source.sequences)
+    assert len(kept) == len(first.vectors) == 40 and torch.equal(kept, again.source.sequences)
     assert torch.equal(kept[:32], next(first.materials.run.domain.batches("train", 32, 0)))
 
 
