@@ -175,7 +175,7 @@ def run(settings: Settings, config: Mapping[str, Any], command_line: tuple[str, 
     ):
         note_beginning(settings, about, teacher, opened)
         about = replace(about, folder=opened.path)
-        student = make_student(settings, about, teacher)
+        student = make_student(settings, origin(settings, about, teacher), teacher)
         tried = teacher.requires_grad_(True) if is_outline(student) else student
         calls = training_calls(settings.training, DISTILLED)
         blocks = Blocks.of(settings.compile, about, tried, calls, settings.training.seconds, settings.parallel)
@@ -236,16 +236,20 @@ def compare(settings: Settings, about: Run, made: Distilled, opened: RunDirector
             print(f"next: didi sample {shlex.quote(f'run={opened.path}')} num=100 steps=4")
 
 
-def make_student(settings: Settings, about: Run, teacher: Denoiser) -> Denoiser:
+def origin(settings: Settings, about: Run, teacher: Denoiser) -> Denoiser:
+    """What copies of the teacher are made of: the teacher, or its outline where they may be sharded."""
+    return outlined(teacher) if settings.adapter is None and outlines(settings.parallel, about) else teacher
+
+
+def make_student(settings: Settings, teacher: Denoiser, like: Denoiser | None = None) -> Denoiser:
     """A copy of the teacher that learns, in full or by an adapter, with the noise that it is to read.
 
-    It is an outline where the networks that learn may be sharded.
+    like: the teacher with its values, where the one that is copied is an outline.
     """
-    may_shard = settings.adapter is None and outlines(settings.parallel, about)
-    copied, wanted = outlined(teacher) if may_shard else teacher, settings.student
-    noisy = with_noise(copied, wanted.noise, settings.seed, teacher, wanted.noise_once)
+    wanted = settings.student
+    noisy = with_noise(teacher, wanted.noise, settings.seed, like, wanted.noise_once)
     made = without_dropout(noisy).requires_grad_(True)
-    adapting = adapter(settings, copied)
+    adapting = adapter(settings, teacher)
     return with_master_weights(made) if adapting is None else adapting(made, "student")
 
 
@@ -279,7 +283,7 @@ def computed_plan(settings: Settings, about: Run) -> Sized | None:
     """What the run will hold, computed; None where the teacher is small enough to be tried."""
 
     def prepare(run: Run, teacher: Denoiser) -> Objective[Any]:
-        given = materials(settings, run, teacher, make_student(settings, run, teacher))
+        given = materials(settings, run, teacher, make_student(settings, teacher))
         domain, num = run.domain, settings.training.batch_size
         masked = domain.template(domain.lengths(num, generator(settings.seed, "plan")))
         return settings.rules.prepare(replace(given, teacher_samples=lambda *_: masked.clamp_max(1)))
@@ -301,7 +305,7 @@ def plan(settings: Settings, about: Run, teacher: Denoiser, watch: Watch | None 
         asked.append((num, steps))
         return teacher_samples(about, teacher, max(training.batch_size, min(num, REFERENCE_BATCH)), 2, None)
 
-    student = make_student(settings, about, teacher)
+    student = make_student(settings, origin(settings, about, teacher), teacher)
     given = replace(materials(settings, about, teacher, student), teacher_samples=few)
     objective = settings.rules.prepare(given)
     parallel = make_parallel(settings.parallel, about, objective, [teacher])
