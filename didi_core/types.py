@@ -143,6 +143,10 @@ class Vocabulary:
         found = _none_of(tokens, self.pinned)
         return found & (tokens <= self.mask) if self.given_copies else found
 
+    def written(self, tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """True at tokens that the forward process may hide: not where it hides one already."""
+        return self.maskable(tokens) & (tokens != self.mask)
+
     @property
     def ids(self) -> int:
         """Number of ids: of tokens, the mask, and the copies by which tokens are given."""

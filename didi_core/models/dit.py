@@ -260,7 +260,7 @@ class DiT(PackedDenoiser, ReadsNoise):
             if not self.config.noise_once:
                 with torch.no_grad():
                     self.vocab_embed.embedding[self.vocabulary.mask] += self.shift(None)[0]
-            self.config, self.noise_map = replace(self.config, noise=0, noise_once=False), None
+            self.drop_noise()
         if normed:
             self.output_layer.linear = nn.Identity()  # type: ignore[assignment]
         else:

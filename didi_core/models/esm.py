@@ -7,7 +7,7 @@ It is time-independent, as DPLM was trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool, Float, Int
@@ -177,7 +177,7 @@ class Esm(ReadsNoise):
         """Remove what a scorer has no part in: the vocabulary head, the noise, of which zeros move nothing, and the
         final norm unless ``normed``."""
         self.lm_head = nn.Identity()
-        self.config, self.noise_map = replace(self.config, noise=0, noise_once=False), None
+        self.drop_noise()
         if not normed:
             self.esm.encoder.emb_layer_norm_after = nn.Identity()  # type: ignore[assignment]
 

@@ -221,8 +221,8 @@ class Llama(PackedDenoiser, ReadsNoise):
     def drop_head(self, normed: bool) -> None:
         """Remove what a scorer has no part in: the head, the shift to the next position, the noise, of which zeros
         move nothing, and the last norm unless ``normed``."""
-        self.lm_head, self.noise_map = None, None
-        self.config = replace(self.config, shifted=False, noise=0, noise_once=False)
+        self.drop_noise()
+        self.lm_head, self.config = None, replace(self.config, shifted=False)
         if not normed:
             self.model.norm = nn.Identity()
 

@@ -82,9 +82,12 @@ class ReadsNoise(NoisyDenoiser, ABC):
             return embedded
         masked = tokens == self.vocabulary.mask
         if self.config.noise_once:
-            written = self.vocabulary.maskable(tokens) & ~masked
-            masked = masked & ~written.any(1, keepdim=True)
+            masked = masked & ~self.vocabulary.written(tokens).any(1, keepdim=True)
         return embedded + self.shift(noise).to(embedded.dtype)[:, None] * masked[..., None]
+
+    def drop_noise(self) -> None:
+        """Read no noise any more."""
+        self.config, self.noise_map = replace(self.config, noise=0, noise_once=False), None
 
     def shift(self, noise: Float[Tensor, "B Z"] | None) -> Float[Tensor, "B D"]:
         """What noise adds at masks; one row, that of zeros, without any."""
@@ -121,10 +124,9 @@ def with_noise(
     """
     has = denoiser.noise_size if isinstance(denoiser, NoisyDenoiser) else 0
     if size and size == has and isinstance(denoiser, ReadsNoise) and denoiser.config.noise_once != once:
-        now = str(denoiser.config.noise_once).lower()
+        asked, now, where = ("true", "false", "every call") if once else ("false", "true", "the first call only")
         raise InputError(
-            f"student.noise_once={str(once).lower()}: the teacher reads its noise in "
-            f"{'the first call only' if denoiser.config.noise_once else 'every call'}. Set student.noise_once={now}."
+            f"student.noise_once={asked}: the teacher reads its noise in {where}. Set student.noise_once={now}."
         )
     if size in (0, has):
         return copy.deepcopy(denoiser)

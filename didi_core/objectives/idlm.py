@@ -23,7 +23,7 @@ from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.coupled_first import CoupledFirst, FirstSettings
 from didi_core.objectives.few_calls import FewCalls, one_call
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, completed, drawn_nll, followed
-from didi_core.objectives.rewards.base import CriticSettings, corrupt, written
+from didi_core.objectives.rewards.base import CriticSettings, corrupt
 from didi_core.objectives.states import States, StateSettings
 from didi_core.training.objective import Objective, Slice
 
@@ -94,7 +94,7 @@ class IdlmObjective(RatioObjective):
 
     def free(self, batch: Completion) -> Int[Tensor, "B"]:
         """Number of tokens of each row that may be hidden."""
-        return written(batch.x, self.fake.vocabulary).sum(1).clamp_min(1)
+        return self.fake.vocabulary.written(batch.x).sum(1).clamp_min(1)
 
     def fake_loss(self, batch: Completion, noised: Renoised) -> Float[Tensor, ""]:
         if not self.rules.soft_targets:

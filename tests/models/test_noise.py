@@ -168,10 +168,9 @@ def test_what_is_given_is_not_written() -> None:
     ]  # fmt: skip
 
 
-def test_a_rollout_reads_noise_of_the_first_call_there_alone() -> None:
-    """Two samples of four calls differ by the noise of the first call and by nothing that later calls are given."""
-    student = noisy(2, size=5)
-    student.config = replace(student.config, noise_once=True)
+def test_new_noise_changes_the_first_call_alone() -> None:
+    """Two calls with noise of their own differ at a sequence of masks, and not at one that has a letter."""
+    student = noisy(2, size=5, noise_once=True)
     partly = torch.tensor([[5, 5, 5, 5], [5, 5, 3, 5]])
     stream = generator(0)
     first, again = noisy_trunk(student, partly, stream), noisy_trunk(student, partly, stream)
@@ -308,7 +307,7 @@ PUBLISHED: dict[str, Any] = {
 def test_an_export_holds_the_noise_or_refuses(kind: str, once: bool, tmp_path: Path) -> None:
     student = NETWORKS[kind](4, noise_once=once)
     save_model(tmp_path / "student", student)
-    reason = "reads 4 numbers of noise" if kind == "dit" else "DiDi-Instruct's network is a DiT"
+    reason = "reads 4 numbers of noise, and" if kind == "dit" else "DiDi-Instruct's network is a DiT"
     with pytest.raises(InputError, match=rf"{reason}.*Set format=hf"):
         export_didi(tmp_path / "student", tmp_path / "didi")
     assert not (tmp_path / "didi").exists()

@@ -44,11 +44,6 @@ class Corrupted:
         return [self.decode(row) for row in self.x.tolist()]
 
 
-def written(x: Int[Tensor, "B L"], vocabulary: Vocabulary) -> Bool[Tensor, "B L"]:
-    """Where x has a token that the forward process may hide: not where it hides one already."""
-    return vocabulary.maskable(x) & (x != vocabulary.mask)
-
-
 def corrupt(
     x: Int[Tensor, "B L"], alpha: Float[Tensor, "B"], vocabulary: Vocabulary, stream: torch.Generator
 ) -> Corrupted:
@@ -56,7 +51,7 @@ def corrupt(
 
     Where x itself has masks they stay, and ``masked`` does not count them; a row of nothing else hides nothing.
     """
-    free = written(x, vocabulary)
+    free = vocabulary.written(x)
     zt = forward_mask(x, alpha.to(x.device), free, vocabulary.mask, stream)
     keys = torch.rand(x.shape, generator=stream, device=stream.device).to(x.device).masked_fill(~free, -1)
     hidden = free & (zt == vocabulary.mask)
