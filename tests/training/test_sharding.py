@@ -302,12 +302,15 @@ def test_a_network_in_one_process_of_shards_is_whole_again(alone: Processes) -> 
 @pytest.mark.parametrize("what", ["uneven", "didi", "idlm", "sdtt", "large"])
 def test_losses_and_weights_are_those_of_replicated_training(what: str) -> None:
     """Of objectives with a scorer, a fake denoiser, noise and an earlier student; where every process makes other calls
-    than the others; and of a large teacher in bf16 with mixtures of experts, trained in bf16."""
+    than the others; and of a large teacher in bf16 with mixtures of experts, trained in bf16.
+
+    Advantages divide rewards by their spread, here a thousandth: rounding of rewards grows a thousandfold in the loss.
+    """
     codes, _, err = outcome([SCRIPT, what, "replicate"])
     assert codes == [0, 0], err
     for told in err:
         found = json.loads(told.splitlines()[-1])
-        assert found["compared"] > 1000 and found["scalars"] < 1e-5 and found["weights"] < 1e-5
+        assert found["compared"] > 1000 and found["scalars"] < 2e-4 and found["weights"] < 1e-5
 
 
 @pytest.mark.slow
