@@ -6,6 +6,7 @@ stderr.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -77,7 +78,8 @@ def trained(kind: str, parallel: str, here: Processes) -> tuple[list[dict[str, f
     run = Run(DOMAIN, Machine(torch.device("cpu"), "bf16" if large else "fp32"), processes=here)
     outline = outlined(teacher) if parallel == "shard" else None
     training = TrainingSettings(steps=4, batch_size=16, lr=1e-3, warmup=0, clip=0.5, ema=0.9, log_every=1, accumulate=2)
-    student = with_master_weights(with_noise(outline or teacher, 2 if kind == "idlm" else 0, 0).requires_grad_(True))
+    noisy = with_noise(outline or teacher, 2, 0, teacher, True, True) if kind == "idlm" else outline or teacher
+    student = with_master_weights(copy.deepcopy(noisy).requires_grad_(True))
 
     def samples(num: int, steps: int) -> torch.Tensor:
         return torch.as_tensor(next(DOMAIN.batches("train", num, 0)))

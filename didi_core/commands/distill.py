@@ -37,7 +37,7 @@ from didi_core.evaluation.held_out import check_reference
 from didi_core.models.adapter import AdapterSettings, Network, adapt, merged
 from didi_core.models.dropout import without_dropout
 from didi_core.models.masters import with_master_weights
-from didi_core.models.noise import with_noise
+from didi_core.models.noise import check_noise, with_noise
 from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.base import Adapting, Materials, ObjectiveSettings
 from didi_core.objectives.older import upgraded
@@ -78,16 +78,15 @@ class StudentSettings:
     noise: normal numbers that each sequence is given at every call, through which the tokens of one call can depend on
         each other; 0 for none.
     noise_once: they are read only where nothing is written yet, so in the first call.
+    first_blocks: that call has blocks of its own, so that what it learns changes no later call.
     """
 
     noise: int = 0
     noise_once: bool = False
+    first_blocks: bool = False
 
     def __post_init__(self) -> None:
-        if self.noise < 0:
-            raise InputError(f"student.noise={self.noise} is out of range: it must not be negative.")
-        if self.noise_once and not self.noise:
-            raise InputError("student.noise_once=true: there is no noise. Set student.noise, to 2 for example.")
+        check_noise("student.", self.noise, self.noise_once, self.first_blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +246,7 @@ def make_student(settings: Settings, teacher: Denoiser, like: Denoiser | None = 
     like: the teacher with its values, where the one that is copied is an outline.
     """
     wanted = settings.student
-    noisy = with_noise(teacher, wanted.noise, settings.seed, like, wanted.noise_once)
+    noisy = with_noise(teacher, wanted.noise, settings.seed, like, wanted.noise_once, wanted.first_blocks)
     made = without_dropout(noisy).requires_grad_(True)
     adapting = adapter(settings, teacher)
     return with_master_weights(made) if adapting is None else adapting(made, "student")

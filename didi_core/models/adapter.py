@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from didi_core.errors import InputError, at_least, positive, unknown
 from didi_core.models.experts import Mixture
+from didi_core.models.noise import ReadsNoise, copied_from
 from didi_core.models.scorer import TokenScorer
 from didi_core.streams import seeded
 
@@ -96,7 +97,7 @@ def adapt(network: Network, teacher: nn.Module, settings: AdapterSettings, seed:
 
 def _layers(trunk: nn.Module, settings: AdapterSettings) -> list[str]:
     """The full names of the layers to adapt."""
-    blocks = getattr(trunk, "blocks", ())
+    blocks = (*getattr(trunk, "blocks", ()), *getattr(trunk, "first_blocks", ()))
     inside = {id(part) for block in blocks for part in block.modules()}
     linear = {name: part for name, part in trunk.named_modules() if isinstance(part, nn.Linear) and id(part) in inside}
     if not linear:
@@ -133,15 +134,20 @@ def _named(name: str, target: str) -> bool:
 
 
 def _share(trunk: nn.Module, teacher: nn.Module) -> Iterator[nn.Parameter]:
-    """Replace every parameter that equals the teacher's of the same name by the teacher's; gives the others."""
+    """Replace every parameter that equals the teacher's of which it is a copy by the teacher's; gives the others."""
     theirs = dict(teacher.named_parameters(remove_duplicate=False))
     for name, parameter in list(trunk.named_parameters(remove_duplicate=False)):
-        found = theirs.get(name)
+        found = theirs.get(name, theirs.get(copied_from(trunk, name)))
         if found is not None and found.shape == parameter.shape and _equal(found, parameter):
-            owner, _, last = name.rpartition(".")
-            setattr(trunk.get_submodule(owner), last, found)
+            _put(trunk, name, found)
         else:
             yield parameter
+
+
+def _put(network: nn.Module, name: str, part: nn.Module | nn.Parameter) -> None:
+    """Replace the part of that full name."""
+    owner, _, last = name.rpartition(".")
+    setattr(network.get_submodule(owner), last, part)
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
@@ -167,11 +173,13 @@ def merged(network: Network) -> Network:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     made = copy.deepcopy(network)  # the weights below the adapter are the teacher's, and must not change
+    if isinstance(made, ReadsNoise) and made.first is not None:  # nor may the first call's change the others'
+        for name, shared in list(made.first.named_parameters(remove_duplicate=False)):
+            _put(made.first, name, nn.Parameter(shared.detach().clone(), shared.requires_grad))
     for name, layer in list(made.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.merge()
-            owner, _, last = name.rpartition(".")
-            setattr(made.get_submodule(owner), last, layer.get_base_layer())
+            _put(made, name, layer.get_base_layer())
     for part in made.modules():
         part.__dict__.pop("peft_config", None)
     return made

@@ -6,8 +6,10 @@ vector for all positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +20,7 @@ from didi_core.errors import InputError, at_least
 from didi_core.models.attention import Backend, Layout, Padded, attention, check_sizes, current_backend
 from didi_core.models.compiled import compilable
 from didi_core.models.graphs import replayable
-from didi_core.models.noise import NoiseMap, ReadsNoise
+from didi_core.models.noise import NoiseMap, ReadsNoise, check_noise
 from didi_core.models.packed import PackedDenoiser
 from didi_core.models.rotary import Rotary, rotate
 from didi_core.types import Vocabulary
@@ -36,6 +38,7 @@ class DiTConfig:
     noise: normal numbers that a sequence is given at every call (``NoisyDenoiser``), which move the mask's embedding;
         0 for none.
     noise_once: they move it only where nothing is written yet, so in the first call.
+    first_blocks: that call has blocks of its own.
     """
 
     hidden: int = 768
@@ -47,12 +50,14 @@ class DiTConfig:
     positions: int = 0
     noise: int = 0
     noise_once: bool = False
+    first_blocks: bool = False
     attention: str = "auto"
 
     def __post_init__(self) -> None:
         sizes = ("hidden", "layers", "heads", "conditioning", "mlp_ratio")
         at_least(1, "model.", **{name: getattr(self, name) for name in sizes})
-        at_least(0, "model.", positions=self.positions, noise=self.noise)
+        at_least(0, "model.", positions=self.positions)
+        check_noise("model.", self.noise, self.noise_once, self.first_blocks)
         check_sizes(self.attention, self.hidden, self.heads)
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.dropout={self.dropout} is out of range: it must be in [0, 1).")
@@ -215,6 +220,8 @@ class DiT(PackedDenoiser, ReadsNoise):
         vocabulary: V tokens; embedding and head have V + 1 rows, the mask last, as in MDLM.
     """
 
+    CORE = "blocks"
+
     def __init__(self, config: DiTConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
@@ -226,6 +233,11 @@ class DiT(PackedDenoiser, ReadsNoise):
         self.rotary_emb = Rotary(config.hidden // config.heads)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.output_layer = OutputLayer(config, vocabulary.size + 1)
+        self.register_module("first", copy.deepcopy(self.blocks) if config.first_blocks else None)
+
+    def blocks_in(self, core: nn.Module) -> Sequence[nn.Module]:
+        """The blocks, in order."""
+        return list(cast(nn.ModuleList, core))
 
     def backend(self) -> Backend:
         """The attention backend of a call under the current autocast state."""
@@ -243,7 +255,7 @@ class DiT(PackedDenoiser, ReadsNoise):
     def new_noise_map(self, size: int) -> NoiseMap:
         """A map as a new network has it, whose embeddings have the size 1."""
         # Drawn with a network, after its embeddings: a seed then gives the map that it has always given.
-        drawn = DiT(replace(self.config, noise=size, layers=1), self.vocabulary).noise_map
+        drawn = DiT(replace(self.config, noise=size, layers=1, first_blocks=False), self.vocabulary).noise_map
         assert drawn is not None, "there is a size"
         return drawn
 
@@ -273,7 +285,7 @@ class DiT(PackedDenoiser, ReadsNoise):
     @replayable
     def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Hidden states after the last block; zeros at padding. Without noise, those of the vector of zeros."""
-        return self.encode(tokens, self.embed(tokens, noise))
+        return self.encode_by_call(tokens, self.embed(tokens, noise))
 
     @property
     def widest(self) -> int:
@@ -292,9 +304,9 @@ class DiT(PackedDenoiser, ReadsNoise):
         return self.with_noise_at(tokens, embedded, noise)
 
     def run_blocks(
-        self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int
+        self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int, core: nn.Module | None = None
     ) -> Iterator[Float[Tensor, "N D"]]:
-        """The packed residual stream after each of the first ``depth`` blocks."""
+        """The packed residual stream after each of the first ``depth`` blocks, those of ``core`` where it is given."""
         x = layout.pack(embedded)
         if self.config.positions:
             if layout.width > self.config.positions:
@@ -304,7 +316,7 @@ class DiT(PackedDenoiser, ReadsNoise):
                 )
             x = x + self.position_embed[layout.positions]
         condition, rotation, backend = self.condition(), self.rotary_emb(layout.positions), self.backend().name
-        for block in self.blocks[:depth]:
+        for block in self.blocks_in(core or self.blocks)[:depth]:
             x = block(x, condition, rotation, layout, backend)
             yield x
 

@@ -6,6 +6,7 @@ It is time-independent, as DPLM was trained.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from didi_core.errors import InputError, at_least
 from didi_core.models.attention import Backend, Layout, attention, check_sizes, current_backend
 from didi_core.models.compiled import compilable, is_compiling
-from didi_core.models.noise import ReadsNoise
+from didi_core.models.noise import ReadsNoise, check_noise
 from didi_core.models.packed import soft_tokens
 from didi_core.types import Vocabulary
 
@@ -35,6 +36,7 @@ class EsmConfig:
     noise: normal numbers that a sequence is given at every call (``NoisyDenoiser``), which move what enters for masked
         tokens; 0 for none.
     noise_once: they move it only where nothing is written yet, so in the first call.
+    first_blocks: that call has blocks of its own, and a last norm.
     """
 
     hidden: int = 640
@@ -46,12 +48,13 @@ class EsmConfig:
     rope_theta: float = 10_000.0
     noise: int = 0
     noise_once: bool = False
+    first_blocks: bool = False
     attention: str = "auto"
 
     def __post_init__(self) -> None:
         sizes = ("hidden", "layers", "heads", "intermediate")
         at_least(1, "model.", **{name: getattr(self, name) for name in sizes})
-        at_least(0, "model.", noise=self.noise)
+        check_noise("model.", self.noise, self.noise_once, self.first_blocks)
         if not (self.layer_norm_eps > 0 and self.rope_theta > 0):
             raise InputError(f"layer_norm_eps={self.layer_norm_eps}, rope_theta={self.rope_theta}: both are positive.")
         check_sizes(self.attention, self.hidden, self.heads)
@@ -146,6 +149,8 @@ class Esm(ReadsNoise):
         vocabulary: V tokens; embedding and head have V + 1 rows, the mask last (id 32 of ESM's 33).
     """
 
+    CORE = "esm.encoder"
+
     def __init__(self, config: EsmConfig, vocabulary: Vocabulary) -> None:
         from transformers import EsmForMaskedLM
 
@@ -159,11 +164,16 @@ class Esm(ReadsNoise):
         self.lm_head.decoder.weight = self.esm.embeddings.word_embeddings.weight  # tied, as in every ESM-2
         self.esm.contact_head = None  # type: ignore[assignment]  # a diffusion model does not use it
         self.register_module("noise_map", self.new_noise_map(config.noise) if config.noise else None)
+        self.register_module("first", copy.deepcopy(self.esm.encoder) if config.first_blocks else None)
 
     @property
     def blocks(self) -> Sequence[Any]:
         """The transformer layers (``EsmLayer``), in order."""
-        return list(self.esm.encoder.layer)
+        return self.blocks_in(self.esm.encoder)
+
+    def blocks_in(self, core: nn.Module) -> Sequence[Any]:
+        """The layers of an encoder, in order."""
+        return list(core.layer)  # type: ignore[arg-type]
 
     def token_rows(self) -> Float[Tensor, "V D"]:
         """Embeddings of the tokens; that of the mask is the last row, and is not among them."""
@@ -192,29 +202,33 @@ class Esm(ReadsNoise):
         """
         masked = tokens == self.vocabulary.mask
         embedded = self._compensate(tokens, self.esm.embeddings.word_embeddings(tokens), masked)
-        return self.encode(tokens, self.with_noise_at(tokens, embedded, noise))
+        return self.encode_by_call(tokens, self.with_noise_at(tokens, embedded, noise))
 
-    def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """Run the blocks on embeddings after token dropout; ``tokens`` only marks the padding."""
+    def encode(
+        self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"], core: nn.Module | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Run the blocks on embeddings after token dropout, those of ``core`` where it is given; ``tokens`` only marks
+        the padding."""
+        encoder: Any = core or self.esm.encoder
         layout = Layout.of(tokens, self.vocabulary)
         packed = layout.pack(embedded)[None]
         rotary: Any = self.esm.rotary_embeddings
         rotation = rotary(packed, layout.positions[None])
         if is_compiling():
-            return layout.unpack(self._in_parts(packed, rotation, layout)[0])
-        encoded = self.esm.encoder(packed, position_embeddings=rotation, layout=layout, backend=self.backend().name)
+            return layout.unpack(self._in_parts(encoder, packed, rotation, layout)[0])
+        encoded = encoder(packed, position_embeddings=rotation, layout=layout, backend=self.backend().name)
         return layout.unpack(encoded.last_hidden_state[0])
 
     def _in_parts(
-        self, x: Float[Tensor, "1 N D"], rotation: tuple[Tensor, Tensor], layout: Layout
+        self, encoder: Any, x: Float[Tensor, "1 N D"], rotation: tuple[Tensor, Tensor], layout: Layout
     ) -> Float[Tensor, "1 N D"]:
         """What transformers' encoder computes, in parts that can be compiled."""
         backend = self.backend().name
-        for layer in self.blocks:
+        for layer in encoder.layer:
             q, k, v = before_attention(layer, x, *rotation)
             mixed = attention(q, k, v, layout, backend, scale=layer.attention.self.scaling)
             x = after_attention(layer, x, mixed)
-        normed: Tensor = self.esm.encoder.emb_layer_norm_after(x)
+        normed: Tensor = encoder.emb_layer_norm_after(x)
         return normed
 
     def soft_embed(

@@ -193,8 +193,8 @@ def replaying(graphs: Graphs | None) -> Iterator[None]:
 
 
 def _small(network: Any, tokens: Tensor) -> bool:
-    """Whether the host is the limit of such a call, and nothing in it is drawn."""
-    if network.training and network.config.dropout:
+    """Whether the host is the limit of such a call, nothing in it is drawn, and all its rows run the same blocks."""
+    if (network.training and network.config.dropout) or network.first is not None:
         return False
     block = sum(parameter.numel() for parameter in network.blocks[0].parameters())
     return 0 < 2 * block * tokens.numel() < SMALL

@@ -8,8 +8,10 @@ Qwen2 and Qwen3. It is time-independent, as all four were trained.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +22,7 @@ from didi_core.errors import InputError, at_least
 from didi_core.models.attention import Backend, Layout, attention, check_backend, current_backend
 from didi_core.models.compiled import compilable
 from didi_core.models.experts import MLP, ExpertsConfig, Mixture, saved_by_mixture
-from didi_core.models.noise import ReadsNoise
+from didi_core.models.noise import ReadsNoise, check_noise
 from didi_core.models.packed import PackedDenoiser
 from didi_core.models.rotary import for_both_halves, rotate
 from didi_core.types import Vocabulary
@@ -39,6 +41,7 @@ class LlamaConfig:
     noise: normal numbers that a sequence is given at every call (``NoisyDenoiser``), which move the mask's embedding;
         0 for none.
     noise_once: they move it only where nothing is written yet, so in the first call.
+    first_blocks: that call has blocks of its own.
     """
 
     hidden: int = 4096
@@ -60,6 +63,7 @@ class LlamaConfig:
     experts: ExpertsConfig | None = None
     noise: int = 0
     noise_once: bool = False
+    first_blocks: bool = False
     attention: str = "auto"
 
     @property
@@ -70,7 +74,7 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         sizes = ("hidden", "layers", "heads", "kv_heads", "head_width", "intermediate")
         at_least(1, **{name: getattr(self, name) for name in sizes})
-        at_least(0, noise=self.noise)
+        check_noise("", self.noise, self.noise_once, self.first_blocks)
         if not (self.norm_eps > 0 and self.rope_theta > 0):
             raise InputError(f"norm_eps={self.norm_eps}, rope_theta={self.rope_theta}: both are positive.")
         if self.heads % self.kv_heads:
@@ -193,6 +197,8 @@ class Llama(PackedDenoiser, ReadsNoise):
         vocabulary: V tokens, at most ``config.rows``; head columns from V on belong to no token.
     """
 
+    CORE = "model.layers"
+
     def __init__(self, config: LlamaConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         if vocabulary.size > config.rows:
@@ -203,11 +209,16 @@ class Llama(PackedDenoiser, ReadsNoise):
         if not config.tied:
             self.lm_head = nn.Linear(config.hidden, config.rows, bias=False)
         self.register_module("noise_map", self.new_noise_map(config.noise) if config.noise else None)
+        self.register_module("first", copy.deepcopy(self.model.layers) if config.first_blocks else None)
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The layers, in order."""
-        return list(self.model.layers)
+        return self.blocks_in(self.model.layers)
+
+    def blocks_in(self, core: nn.Module) -> Sequence[nn.Module]:
+        """The layers, in order."""
+        return list(cast(nn.ModuleList, core))
 
     @property
     def block_size(self) -> int:
@@ -234,7 +245,7 @@ class Llama(PackedDenoiser, ReadsNoise):
 
     def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Hidden states before the last norm; zeros at padding. Without noise, those of the vector of zeros."""
-        return self.encode(tokens, self.embed(tokens, noise))
+        return self.encode_by_call(tokens, self.embed(tokens, noise))
 
     def embed(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Embeddings of tokens, the mask's from its own row, moved by the noise."""
@@ -251,18 +262,20 @@ class Llama(PackedDenoiser, ReadsNoise):
         """Embeddings of the tokens, which are the first rows."""
         return self.model.embed_tokens.weight[: self.vocabulary.size]
 
-    def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """Run the layers on embeddings; ``tokens`` only marks the padding."""
-        hidden = super().encode(tokens, embedded)
+    def encode(
+        self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"], core: nn.Module | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Run the layers on embeddings, those of ``core`` where it is given; ``tokens`` only marks the padding."""
+        hidden = super().encode(tokens, embedded, core)
         return torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1) if self.config.shifted else hidden
 
     def run_blocks(
-        self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int
+        self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int, core: nn.Module | None = None
     ) -> Iterator[Float[Tensor, "N D"]]:
-        """The packed residual stream after each of the first ``depth`` layers."""
+        """The packed residual stream after each of the first ``depth`` layers, those of ``core`` where it is given."""
         x, backend = layout.pack(embedded), self.backend().name
         turned = rotation(layout.positions, self.config.rotary_width, self.config.rope_theta)
-        for layer in self.model.layers[:depth]:
+        for layer in self.blocks_in(core or self.model.layers)[:depth]:
             x = layer(x, turned, layout, backend)
             yield x
 
@@ -285,9 +298,7 @@ def rotation(positions: Int[Tensor, "N"], width: int, theta: float) -> tuple[Ten
     return for_both_halves(angles[:, None])
 
 
-def turn(
-    x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 R"], sin: Float[Tensor, "N 1 R"]
-) -> Float[Tensor, "N H E"]:
+def turn(x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 R"], sin: Float[Tensor, "N 1 R"]) -> Float[Tensor, "N H E"]:
     """The first R numbers of each head turned by the angles of its position, the others as they are."""
     width = cos.shape[-1]
     if width == x.shape[-1]:

@@ -1,18 +1,24 @@
-"""Noise that a network reads at its masks, and a student that reads some, made from a teacher without any."""
+"""Noise that a network reads at its masks, and a student that reads some, made from a teacher without any.
+
+The first call can have blocks of its own, beside those of all later calls, as experts for parts of the noise range have
+in image models (eDiff-I, arXiv 2211.01324). It alone writes with nothing to go by, and what it learns for that then
+changes no later call. A call costs what it did: each sequence runs through one of the two.
+"""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from didi_core.device import device_of
-from didi_core.errors import InputError
+from didi_core.errors import InputError, at_least
 from didi_core.streams import seeded
 from didi_core.types import Denoiser, NoisyDenoiser
 
@@ -45,17 +51,36 @@ class NoiseMap(nn.Sequential):
 class ReadsNoise(NoisyDenoiser, ABC):
     """A network that adds what a ``NoiseMap`` makes of noise to its embeddings at masks.
 
-    It has the map, or None, under ``noise_map``, and a configuration with the fields ``hidden``, ``noise`` and
-    ``noise_once``.
+    It has the map, or None, under ``noise_map``, and a configuration with the fields ``hidden``, ``noise``,
+    ``noise_once`` and ``first_blocks``.
+
+    CORE: name of the part that holds the blocks, of which the first call may have a copy, under ``first``.
     """
 
+    CORE: ClassVar[str]
     config: Any
     noise_map: NoiseMap | None
+    first: nn.Module | None
 
     @property
     def noise_size(self) -> int:  # type: ignore[override]
         """Numbers of noise that a sequence is given at every call."""
         return 0 if self.noise_map is None else self.noise_map.size
+
+    @property
+    def first_blocks(self) -> Sequence[nn.Module]:
+        """Those of the first call, where it has its own."""
+        return [] if self.first is None else self.blocks_in(self.first)
+
+    @abstractmethod
+    def blocks_in(self, core: nn.Module) -> Sequence[nn.Module]:
+        """The blocks of such a part."""
+
+    @abstractmethod
+    def encode(
+        self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"], core: nn.Module | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Run the blocks of ``core`` on embeddings, by default those of the later calls."""
 
     @abstractmethod
     def token_rows(self) -> Float[Tensor, "V D"]:
@@ -82,12 +107,28 @@ class ReadsNoise(NoisyDenoiser, ABC):
             return embedded
         masked = tokens == self.vocabulary.mask
         if self.config.noise_once:
-            masked = masked & ~self.vocabulary.written(tokens).any(1, keepdim=True)
+            masked = masked & self.begins(tokens)[:, None]
         return embedded + self.shift(noise).to(embedded.dtype)[:, None] * masked[..., None]
 
+    def begins(self, tokens: Int[Tensor, "B L"]) -> Bool[Tensor, "B"]:
+        """Sequences of which nothing is written yet: these are in their first call."""
+        return ~self.vocabulary.written(tokens).any(1)
+
+    def encode_by_call(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """``encode``, each sequence by the blocks of its call."""
+        if self.first is None:
+            return self.encode(tokens, embedded)
+        begins = self.begins(tokens)
+        parts = [(rows, core) for rows, core in ((begins, self.first), (~begins, None)) if rows.any()]
+        if len(parts) == 1:
+            return self.encode(tokens, embedded, parts[0][1])
+        made = torch.cat([self.encode(tokens[rows], embedded[rows], core) for rows, core in parts])
+        return made[torch.cat([rows.nonzero()[:, 0] for rows, _ in parts]).argsort()]
+
     def drop_noise(self) -> None:
-        """Read no noise any more."""
-        self.config, self.noise_map = replace(self.config, noise=0, noise_once=False), None
+        """Read no noise any more, and have no blocks for the first call."""
+        self.config, self.noise_map = replace(self.config, noise=0, noise_once=False, first_blocks=False), None
+        self.first = None
 
     def shift(self, noise: Float[Tensor, "B Z"] | None) -> Float[Tensor, "B D"]:
         """What noise adds at masks; one row, that of zeros, without any."""
@@ -107,8 +148,31 @@ def _rms(network: ReadsNoise) -> float:
     return float((sum(squares) / (len(ids) * rows.shape[1])) ** 0.5)
 
 
+def copied_from(network: nn.Module, name: str) -> str:
+    """The name that a parameter of a student had in its teacher: the first call's blocks are copies of the others."""
+    start = "first."
+    core = network.CORE if isinstance(network, ReadsNoise) else ""
+    return f"{core}.{name.removeprefix(start)}" if core and name.startswith(start) else name
+
+
+def check_noise(prefix: str, noise: int, noise_once: bool, first_blocks: bool) -> None:
+    """Raises InputError, which names the key after ``prefix``, where what depends on noise is asked for without it."""
+    at_least(0, prefix, noise=noise)
+    if noise_once and not noise:
+        raise InputError(f"{prefix}noise_once=true: there is no noise. Set {prefix}noise, to 2 for example.")
+    if first_blocks and not noise_once:
+        raise InputError(
+            f"{prefix}first_blocks=true: noise is not for the first call only. Set {prefix}noise_once=true as well."
+        )
+
+
 def with_noise(
-    denoiser: Denoiser, size: int, seed: int, like: Denoiser | None = None, once: bool = False
+    denoiser: Denoiser,
+    size: int,
+    seed: int,
+    like: Denoiser | None = None,
+    once: bool = False,
+    first_blocks: bool = False,
 ) -> Denoiser:
     """A copy of a denoiser that also reads ``size`` normal numbers for each sequence; what it makes of them starts
     small.
@@ -118,16 +182,24 @@ def with_noise(
     Args:
         like: the network with values, where the denoiser is an outline of it.
         once: only the first call reads them.
+        first_blocks: the first call has blocks of its own. They start as the denoiser's.
 
     Raises:
         InputError: the network cannot read noise, or reads another number of them, or in other calls.
     """
     has = denoiser.noise_size if isinstance(denoiser, NoisyDenoiser) else 0
-    if size and size == has and isinstance(denoiser, ReadsNoise) and denoiser.config.noise_once != once:
-        asked, now, where = ("true", "false", "every call") if once else ("false", "true", "the first call only")
-        raise InputError(
-            f"student.noise_once={asked}: the teacher reads its noise in {where}. Set student.noise_once={now}."
-        )
+    if size and size == has and isinstance(denoiser, ReadsNoise):
+        if denoiser.config.noise_once != once:
+            asked, now, where = ("true", "false", "every call") if once else ("false", "true", "the first call only")
+            raise InputError(
+                f"student.noise_once={asked}: the teacher reads its noise in {where}. Set student.noise_once={now}."
+            )
+        if denoiser.config.first_blocks != first_blocks:
+            asked, has_them = ("true", "no") if first_blocks else ("false", "its own")
+            raise InputError(
+                f"student.first_blocks={asked}: the teacher has {has_them} blocks for the first call, and its student "
+                f"is a copy of it. Set student.first_blocks={str(not first_blocks).lower()}."
+            )
     if size in (0, has):
         return copy.deepcopy(denoiser)
     origin = denoiser if like is None else like
@@ -142,7 +214,8 @@ def with_noise(
         drawn = origin.new_noise_map(size)
     made: Any = copy.deepcopy(denoiser)
     device = device_of(denoiser)
-    made.config = replace(made.config, noise=size, noise_once=once)
+    made.config = replace(made.config, noise=size, noise_once=once, first_blocks=first_blocks)
     made.noise_map = drawn if device.type == "meta" else drawn.to(device)  # of an outline, it alone has values
+    made.first = copy.deepcopy(made.get_submodule(made.CORE)) if first_blocks else None
     noisy: Denoiser = made.train(denoiser.training)
     return noisy

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from didi_core.models.attention import Layout
 from didi_core.types import Denoiser
@@ -31,9 +31,9 @@ class PackedDenoiser(Denoiser):
 
     @abstractmethod
     def run_blocks(
-        self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int
+        self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int, core: nn.Module | None = None
     ) -> Iterator[Float[Tensor, "N D"]]:
-        """The packed residual stream after each of the first ``depth`` blocks."""
+        """The packed residual stream after each of the first ``depth`` blocks, those of ``core`` where it is given."""
 
     def after_blocks(self, tokens: Int[Tensor, "B L"], layers: Sequence[int]) -> list[Float[Tensor, "B L D"]]:
         """The residual stream after each of these blocks, counted from 1; blocks after the last one do not run."""
@@ -41,10 +41,12 @@ class PackedDenoiser(Denoiser):
         states = dict(enumerate(self.run_blocks(layout, self.embed(tokens), max(layers)), start=1))
         return [layout.unpack(states[layer]) for layer in layers]
 
-    def encode(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """Run the blocks on embeddings; ``tokens`` only marks the padding."""
+    def encode(
+        self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"], core: nn.Module | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Run the blocks on embeddings, those of ``core`` where it is given; ``tokens`` only marks the padding."""
         layout = Layout.of(tokens, self.vocabulary)
-        *_, last = self.run_blocks(layout, embedded, self.depth)
+        *_, last = self.run_blocks(layout, embedded, self.depth, core)
         return layout.unpack(last)
 
     def soft_embed(

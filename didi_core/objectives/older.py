@@ -23,7 +23,7 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(made.get("training"), Mapping):
         made["training"] = {"seconds": 0, **made["training"]}
     if command == "distill":
-        made["student"] = {"noise": 0, "noise_once": False, **made.get("student", {})}
+        made["student"] = {"noise": 0, "noise_once": False, "first_blocks": False, **made.get("student", {})}
     if command == "pretrain" and isinstance(objective, str):
         own = {key: made.pop(key) for key in ("schedule", "weight_clip") if key in made}
         objective = {"kind": objective, "name": objective, **(own if objective == "nelbo" else {})}

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from didi_core.errors import DidiError
+from didi_core.models.noise import copied_from
 from didi_core.training.optimiser import local
 
 N = TypeVar("N", bound=nn.Module)
@@ -53,7 +54,8 @@ def fill(network: nn.Module, like: Sequence[nn.Module]) -> None:
     for name, parameter in network.named_parameters(remove_duplicate=False):
         if not parameter.is_meta:
             continue
-        value = theirs.get(name, theirs.get(name.removeprefix(TRUNK)))
+        names = (name, name.removeprefix(TRUNK), copied_from(network, name))
+        value = next((theirs[one] for one in names if one in theirs), None)
         if value is None or value.shape != parameter.shape:
             raise DidiError(
                 f"a {type(network).__name__} was made as a copy of the teacher, which has no {name} of shape "

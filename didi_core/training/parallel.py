@@ -78,5 +78,5 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
     for one in (network, getattr(network, "network", None)):
         found = getattr(one, "blocks", None)
         if found is not None:
-            return list(found)
+            return [*found, *getattr(one, "first_blocks", [])]
     return []

@@ -263,6 +263,11 @@ def test_wrong_overrides_are_told_before_hydra_sees_them(command: str, overrides
         ),
         ("distill", ["objective=didi", "objective.kind=dodo"], "unknown objective 'dodo'"),
         ("distill", ["student.noise_once=true"], "student.noise_once=true: there is no noise. Set student.noise, to 2"),
+        (
+            "distill",
+            ["student.noise=2", "student.first_blocks=true"],
+            "student.first_blocks=true: noise is not for the first call only. Set student.noise_once=true",
+        ),
         ("distill", ["evaluate.steps=[0]"], "^evaluate.steps=0 is out of range"),
         ("distill", ["evaluate.num=0"], "^evaluate.num=0 is out of range"),
         ("sample", ["run=x", "contig=[10,(A"], r"^'contig=\[10,\(A' cannot be read"),

@@ -67,8 +67,8 @@ def tokens_of(network: Denoiser) -> Tensor:
     return TOKENS if network.vocabulary == DOMAIN.vocabulary else torch.tensor([[0, 32, 5, 32, 2], [0, 32, 32, 2, 1]])
 
 
-def student_of(teacher: Denoiser, noise: int = 0, **how: Any) -> Denoiser:
-    made = with_noise(teacher, noise, 0).requires_grad_(True)
+def student_of(teacher: Denoiser, noise: int = 0, first: bool = False, **how: Any) -> Denoiser:
+    made = with_noise(teacher, noise, 0, once=first, first_blocks=first).requires_grad_(True)
     return adapt(made, teacher, AdapterSettings(**{**LORA, **how}), 0, "student")
 
 
@@ -130,6 +130,27 @@ def test_the_noise_of_a_student_is_learnt_in_full(make: Any) -> None:
     assert whole == {f"noise_map.{name}" for name, _ in student.noise_map.named_parameters()}
     noise = torch.randn(2, 3, generator=generator(0, "noise"))
     close(merged(moved(student))(tokens, noise), student(tokens, noise))
+
+
+@pytest.mark.parametrize("make", [dit, esm, llama])
+def test_blocks_of_the_first_call_are_another_adapter_on_the_same_weights(make: Any) -> None:
+    teacher = make()
+    student = student_of(teacher, noise=3, first=True)
+    assert isinstance(student, ReadsNoise) and student.first is not None
+    theirs = {id(p) for p in teacher.parameters()}
+    assert {id(p) for p in student.parameters() if not p.requires_grad} <= theirs
+    learnt = {name for name, p in student.named_parameters() if p.requires_grad}
+    assert {f"first.{name.removeprefix(f'{student.CORE}.')}" for name in learnt if name.startswith(student.CORE)} == {
+        name for name in learnt if name.startswith("first.")
+    }
+    moved(student)
+    tokens = torch.cat([tokens_of(teacher), torch.full_like(tokens_of(teacher), teacher.vocabulary.mask)])
+    noise = torch.randn(len(tokens), 3, generator=generator(0, "noise"))
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    plain = merged(student)
+    assert isinstance(plain, ReadsNoise) and not is_adapted(plain)
+    close(plain(tokens, noise), student(tokens, noise))
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
 
 def test_targets_and_rank_say_what_is_learnt() -> None:

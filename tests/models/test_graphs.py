@@ -20,6 +20,7 @@ from didi_core.models import graphs as module
 from didi_core.models.attention import Layout
 from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.graphs import Graphs, replaying
+from didi_core.models.noise import with_noise
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.sampling.ancestral import Ancestral
 from didi_core.sampling.base import SampleRequest
@@ -90,6 +91,16 @@ def test_calls_with_noise_are_replayed_and_noise_is_read(graphs: Graphs) -> None
         with replaying(graphs):
             close(model.trunk(tokens, noise), expected)
     assert graphs.counts["replayed"] == 2 and not graphs.problem
+
+
+@torch.no_grad()
+def test_rows_of_different_blocks_are_not_one_graph(graphs: Graphs) -> None:
+    """Which rows are in their first call, only the values say, and a graph does not look at them."""
+    model, tokens = with_noise(network(), 2, 0, once=True, first_blocks=True), rows(6, 6, 4)
+    with replaying(graphs):
+        for _ in range(3):
+            model.trunk(tokens)
+    assert graphs.counts["made"] == graphs.counts["replayed"] == 0 and not graphs.problem
 
 
 @torch.no_grad()

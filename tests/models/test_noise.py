@@ -35,6 +35,7 @@ from didi_core.run import Run
 from didi_core.streams import generator
 from didi_core.training.objective import Slice
 from didi_core.training.outlines import fill, outlined
+from didi_core.training.parallel import blocks_of
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Vocabulary
 from didi_toy import ExactTeacher, ToyDomain
@@ -82,6 +83,7 @@ PRETRAINED: dict[str, Callable[..., ReadsNoise]] = {
     "llama, blocks of experts": partial(llama, block=2, experts=EXPERTS),
 }
 NETWORKS: dict[str, Callable[..., ReadsNoise]] = {"dit": partial(noisy, size=5), **PRETRAINED}
+KINDS: list[dict[str, bool]] = [{}, {"noise_once": True}, {"noise_once": True, "first_blocks": True}]  # of noise
 STATES = torch.tensor([[5, 1, 5, 0], [5, 5, 5, 5]])
 OPEN = torch.tensor([[4, 1, 2, 0], [1, 1, 0, 3]])
 
@@ -177,6 +179,30 @@ def test_new_noise_changes_the_first_call_alone() -> None:
     assert not torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_first_call_has_blocks_of_its_own(kind: str) -> None:
+    """They start as copies. What they learn changes no later call, and what the others learn changes not the first."""
+    teacher = NETWORKS[kind](0).requires_grad_(False)
+    student = with_noise(teacher, 4, 0, once=True, first_blocks=True).requires_grad_(True)
+    assert isinstance(student, ReadsNoise) and student.first is not None
+    assert len(student.first_blocks) == len(student.blocks) and [*blocks_of(student)][2:] == [*student.first_blocks]  # type: ignore[attr-defined]
+    rows = torch.cat([STATES, STATES.flip(0), OPEN])  # begun, empty, empty, begun, and two that are full
+    noise = torch.randn(len(rows), 4, generator=generator(0))
+    before, empty = student.trunk(rows, noise).detach(), torch.tensor([False, True, True, False, False, False])
+    torch.testing.assert_close(before, with_noise(teacher, 4, 0, once=True).trunk(rows, noise))  # type: ignore[call-arg]
+    torch.testing.assert_close(student.trunk(rows[1:2], noise[1:2])[0], before[1])
+    student.trunk(rows[empty]).square().sum().backward()
+    assert all(p.grad is None for block in student.blocks for p in block.parameters())  # type: ignore[attr-defined]
+    student.zero_grad()
+    student.trunk(rows[~empty]).square().sum().backward()
+    assert all(p.grad is None for p in student.first.parameters())
+    for core, moves in ((student.first, empty), (student.get_submodule(student.CORE), ~empty)):
+        grown(core)
+        after = student.trunk(rows, noise).detach()
+        assert ((after - before).abs().amax((1, 2)) > 1e-3).equal(moves)
+        before = after
+
+
 @pytest.mark.parametrize("scale", [0.03, 2.0])
 @pytest.mark.parametrize("kind", PRETRAINED)
 def test_noise_starts_at_half_the_size_of_a_pretrained_embedding(kind: str, scale: float) -> None:
@@ -193,10 +219,11 @@ def test_noise_starts_at_half_the_size_of_a_pretrained_embedding(kind: str, scal
     assert all(torch.equal(value, again[name]) for name, value in student.state_dict().items())
 
 
+@pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_an_outline_gets_the_map_of_the_network_that_it_stands_for(kind: str) -> None:
+def test_an_outline_gets_the_map_of_the_network_that_it_stands_for(kind: str, first: bool) -> None:
     teacher = NETWORKS[kind](0)
-    made, plain = with_noise(outlined(teacher), 3, 0, teacher), with_noise(teacher, 3, 0)
+    made, plain = with_noise(outlined(teacher), 3, 0, teacher, first, first), with_noise(teacher, 3, 0, None, first, first)
     fill(made, [teacher])
     ours, theirs = made.state_dict(), plain.state_dict()
     assert [*ours] == [*theirs] and all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -214,10 +241,11 @@ def test_a_map_learns_in_fp32_beside_frozen_weights_in_half(kind: str) -> None:
     assert {p.dtype for p in with_master_weights(student).parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize("kind", ["dit", "esm", "llama"])
-def test_blocks_of_a_network_with_noise_can_be_compiled(kind: str) -> None:
+def test_blocks_of_a_network_with_noise_can_be_compiled(kind: str, how: dict[str, bool]) -> None:
     compilation = Compilation(backend="eager")
-    try_on(compilation, NETWORKS[kind](3))
+    try_on(compilation, NETWORKS[kind](3, **how))
     assert compilation.problem == ""
 
 
@@ -249,6 +277,12 @@ def test_a_student_with_noise_starts_near_its_teacher() -> None:
     assert with_noise(once, 2, 1, once=True).config.noise_once and with_noise(once, 0, 1).config.noise_once  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"student.noise_once=false: .* in the first call only. Set .*=true"):
         with_noise(once, 2, 0)
+    with pytest.raises(InputError, match=r"student.first_blocks=true: the teacher has no blocks.* Set .*=false"):
+        with_noise(once, 2, 0, once=True, first_blocks=True)
+    own = with_noise(teacher, 2, 0, once=True, first_blocks=True)
+    assert with_noise(own, 0, 1).config.first_blocks  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"student.first_blocks=false: the teacher has its own blocks.* Set .*=true"):
+        with_noise(own, 2, 0, once=True)
     with pytest.raises(InputError, match=r"class ExactTeacher, which cannot read noise.*such as objective=few_calls"):
         with_noise(ExactTeacher(ToyDomain().chain), 8, 0)
 
@@ -257,13 +291,13 @@ def test_a_student_with_noise_starts_near_its_teacher() -> None:
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("once", [False, True])
-def test_the_card_says_how_much_noise_a_model_reads(kind: str, once: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", KINDS)
+def test_the_card_says_how_much_noise_a_model_reads(kind: str, how: dict[str, bool], tmp_path: Path) -> None:
     """With the scorer of a teacher that reads none beside it."""
-    student, scorer = NETWORKS[kind](4, noise_once=once), scorer_from_trunk(NETWORKS[kind](0), 1)
+    student, scorer = NETWORKS[kind](4, **how), scorer_from_trunk(NETWORKS[kind](0), 1)
     card = save_model(tmp_path, student)
     save_scorer(tmp_path, scorer)
-    assert card["config"]["noise"] == 4 and card["config"]["noise_once"] == once
+    assert card["config"]["noise"] == 4 and {name: card["config"][name] for name in how} == how
     back, guide = load_denoiser(tmp_path), load_scorer(tmp_path)
     noise = torch.ones(2, 4)
     assert isinstance(back, ReadsNoise) and guide is not None
@@ -275,26 +309,27 @@ def test_the_card_says_how_much_noise_a_model_reads(kind: str, once: bool, tmp_p
 def test_a_card_from_before_there_was_noise_is_of_a_network_without(kind: str, tmp_path: Path) -> None:
     network = NETWORKS[kind](0)
     card = save_model(tmp_path, network)
-    del card["config"]["noise"], card["config"]["noise_once"]
+    del card["config"]["noise"], card["config"]["noise_once"], card["config"]["first_blocks"]
     write_card(tmp_path, card)
     back = load_denoiser(tmp_path)
     assert isinstance(back, ReadsNoise) and back.noise_size == 0 and not any("noise" in n for n in back.state_dict())
     torch.testing.assert_close(back(STATES), network(STATES))
 
 
-@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_a_scorer_reads_no_noise_but_starts_where_its_denoiser_is_without(kind: str, once: bool) -> None:
+def test_a_scorer_reads_no_noise_but_starts_where_its_denoiser_is_without(kind: str, how: dict[str, bool]) -> None:
     """Of noise in the first call: where it is in later ones."""
-    teacher = NETWORKS[kind](4, noise_once=once)
+    teacher = NETWORKS[kind](4, **how)
     network: Any = scorer_from_trunk(teacher, 1).eval().network
     without = teacher.trunk(STATES)
     if isinstance(teacher, Llama) and teacher.config.shifted:  # a scorer reads a position at its own place
         network.config = replace(network.config, shifted=True)
-    shown = slice(0, 1 if once else 2)
+    shown = slice(0, 1 if how else 2)
     torch.testing.assert_close(network.trunk(STATES)[shown], without[shown])
     assert not any("noise" in name for name in network.state_dict()) and teacher.noise_size == 4
-    assert network.noise_size == network.config.noise == 0 and not network.config.noise_once
+    assert network.noise_size == network.config.noise == 0 and network.first is None
+    assert not network.config.noise_once and not network.config.first_blocks
 
 
 PUBLISHED: dict[str, Any] = {
@@ -302,10 +337,10 @@ PUBLISHED: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize("kind", PUBLISHED)
-def test_an_export_holds_the_noise_or_refuses(kind: str, once: bool, tmp_path: Path) -> None:
-    student = NETWORKS[kind](4, noise_once=once)
+def test_an_export_holds_the_noise_or_refuses(kind: str, how: dict[str, bool], tmp_path: Path) -> None:
+    student = NETWORKS[kind](4, **how)
     save_model(tmp_path / "student", student)
     reason = "reads 4 numbers of noise, and" if kind == "dit" else "DiDi-Instruct's network is a DiT"
     with pytest.raises(InputError, match=rf"{reason}.*Set format=hf"):

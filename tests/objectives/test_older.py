@@ -137,5 +137,5 @@ def test_an_older_rollout_of_few_calls_completed_the_sequence() -> None:
 def test_noise_of_an_older_student_was_read_in_every_call(student: dict[str, int] | None) -> None:
     before = {"command": "distill", "objective": {"kind": "alpha"}} | ({"student": student} if student else {})
     made = upgraded(before)
-    assert made["student"] == {"noise": student["noise"] if student else 0, "noise_once": False}
+    assert made["student"] == {"noise": student["noise"] if student else 0, "noise_once": False, "first_blocks": False}
     assert upgraded(made) == made
