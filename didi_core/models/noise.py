@@ -125,6 +125,16 @@ class ReadsNoise(NoisyDenoiser, ABC):
         made = torch.cat([self.encode(tokens[rows], embedded[rows], core) for rows, core in parts])
         return made[torch.cat([rows.nonzero()[:, 0] for rows, _ in parts]).argsort()]
 
+    def learn(self) -> None:
+        """Let all parameters learn; where the first call has blocks of its own, those that no other call shares with it.
+
+        Embeddings and head are then the teacher's for good, so that nothing that the first call learns reaches others.
+        """
+        self.requires_grad_(self.first is None)
+        if self.first is not None and self.noise_map is not None:
+            for part in (self.first, self.get_submodule(self.CORE), self.noise_map):
+                part.requires_grad_(True)
+
     def drop_noise(self) -> None:
         """Read no noise any more, and have no blocks for the first call."""
         self.config, self.noise_map = replace(self.config, noise=0, noise_once=False, first_blocks=False), None

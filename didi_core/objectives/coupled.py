@@ -129,6 +129,9 @@ class CoupledNoise:
         hidden = student.trunk(batch.xt, batch.noise)
         first, later = (batch.masked & rows[:, None] for rows in (batch.empty, ~batch.empty))
         nll = -token_log_p(student, hidden[first], batch.x0[first])
+        if self.rules.empty == 1:
+            loss = row_means(nll, first.nonzero()[:, 0], len(batch.x0)).mean()
+            return Terms(loss, {"loss": loss, "nll": mean_or_zero(nll)})
         # Processes that share a sharded teacher call it together: one without such rows asks for others.
         asked = batch.empty if batch.empty.all() else ~batch.empty
         with torch.no_grad():

@@ -203,6 +203,18 @@ def test_the_first_call_has_blocks_of_its_own(kind: str) -> None:
         before = after
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_what_all_calls_share_does_not_learn_beside_blocks_of_the_first(kind: str) -> None:
+    plain, own = NETWORKS[kind](4), NETWORKS[kind](4, noise_once=True, first_blocks=True)
+    for network in (plain, own):
+        network.requires_grad_(False)
+        network.learn()
+    assert all(p.requires_grad for p in plain.parameters())
+    learnt = {name for name, p in own.named_parameters() if p.requires_grad}
+    assert learnt == {n for n, _ in own.named_parameters() if n.startswith(("first.", "noise_map.", f"{own.CORE}."))}
+    assert learnt < {name for name, _ in own.named_parameters()}
+
+
 @pytest.mark.parametrize("scale", [0.03, 2.0])
 @pytest.mark.parametrize("kind", PRETRAINED)
 def test_noise_starts_at_half_the_size_of_a_pretrained_embedding(kind: str, scale: float) -> None:

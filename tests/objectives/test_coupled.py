@@ -14,7 +14,7 @@ from didi_core.config import build
 from didi_core.diffusion.heads import draw_tokens
 from didi_core.diffusion.masking import log_p_x0
 from didi_core.errors import InputError
-from didi_core.models.noise import with_noise
+from didi_core.models.noise import ReadsNoise, with_noise
 from didi_core.objectives.base import Materials
 from didi_core.objectives.coupled import Coupled
 from didi_core.objectives.coupling import coupled, halved, mean_features
@@ -34,10 +34,14 @@ def two_kinds(num: int, steps: int = 1) -> Tensor:
     return KINDS[torch.arange(num) % 2, None].expand(num, LETTERS).clone()
 
 
-def prepared(noise: int = 1, samples: Any = two_kinds, training: TrainingSettings = TRAINING, **keys: Any) -> Any:
+def prepared(
+    noise: int = 1, samples: Any = two_kinds, training: TrainingSettings = TRAINING, first: bool = False, **keys: Any
+) -> Any:
     domain = registry().domain("toy", {})
     teacher = domain.teacher("bundled").requires_grad_(False)
-    student = with_noise(teacher, noise, 0).requires_grad_(True)
+    student = with_noise(teacher, noise, 0, once=first, first_blocks=first).requires_grad_(True)
+    if isinstance(student, ReadsNoise):
+        student.learn()
     given = {"coupling": {"states": {"source": "teacher", "samples": 128, "steps": 1}, **keys}}
     return build(Coupled, given, "objective").prepare(Materials(Run(domain), training, student, teacher, samples))
 
@@ -97,6 +101,17 @@ def test_the_loss_is_cross_entropy_where_all_is_masked_and_the_teachers_distribu
     torch.testing.assert_close(objective.loss("student", made, part).loss, wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_without_other_rows_the_loss_is_cross_entropy_alone() -> None:
+    objective = prepared(noise=2, empty=1.0)
+    part = Slice(step=3, stream=generator(0, "slice"))
+    made = objective.batch(part)
+    assert made.empty.all() and made.masked.all()
+    log_p = log_p_x0(objective.materials.student(made.xt, made.noise), objective.materials.student.vocabulary)
+    found = objective.loss("student", made, part)
+    torch.testing.assert_close(found.loss, -log_p.gather(2, made.x0[..., None]).mean(), rtol=1e-4, atol=1e-6)
+    assert {*found.measured} == {"loss", "nll"}
+
+
 def test_rows_have_the_noise_of_their_sequence_only_where_all_is_masked() -> None:
     objective = prepared(noise=2)
     made = objective.batch(Slice(step=3, stream=generator(0, "slice")))
@@ -135,6 +150,16 @@ def test_one_call_writes_one_kind_or_the_other() -> None:
     Engine(objective, run, training, Memory(), "test", partial(run.stream, "test")).train()
     assert pure(written_in_one_call(objective)).min() > 0.1
     assert pure(written_in_one_call(prepared())).max() < 0.02  # before training
+
+
+def test_with_blocks_of_its_own_the_first_call_learns_and_later_ones_stay_the_teachers() -> None:
+    objective = prepared(noise=1, first=True, empty=1.0)
+    run, training = objective.materials.run, objective.materials.training
+    Engine(objective, run, training, Memory(), "test", partial(run.stream, "test")).train()
+    assert pure(written_in_one_call(objective)).min() > 0.1
+    begun = torch.full((4, LETTERS), objective.materials.student.vocabulary.mask)
+    begun[:, 2] = torch.arange(4)
+    torch.testing.assert_close(objective.materials.student(begun), objective.materials.frozen(begun))
 
 
 def test_data_are_a_fixed_set_too() -> None:
