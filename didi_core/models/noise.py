@@ -126,7 +126,7 @@ class ReadsNoise(NoisyDenoiser, ABC):
         return made[torch.cat([rows.nonzero()[:, 0] for rows, _ in parts]).argsort()]
 
     def learn(self) -> None:
-        """Let all parameters learn; where the first call has blocks of its own, those that no other call shares with it.
+        """Let all parameters learn; where the first call has blocks of its own, those that not all calls share.
 
         Embeddings and head are then the teacher's for good, so that nothing that the first call learns reaches others.
         """
@@ -156,6 +156,11 @@ def _rms(network: ReadsNoise) -> float:
         return 1.0
     squares = [float(rows[part].float().square().sum()) for part in ids.to(rows.device).split(ROWS)]
     return float((sum(squares) / (len(ids) * rows.shape[1])) ** 0.5)
+
+
+def has_first_blocks(network: nn.Module) -> bool:
+    """Whether a network's first call has blocks of its own."""
+    return isinstance(network, ReadsNoise) and network.first is not None
 
 
 def copied_from(network: nn.Module, name: str) -> str:

@@ -41,12 +41,15 @@ class FewCalls(LawAndGrid):
         self.check_law_and_grid()
 
 
-def one_call(materials: Materials, settings: FewCalls, slice: Slice) -> Completion:
-    """What one call of a rollout writes, with the graph of that call, for the rows of one slice."""
+def one_call(materials: Materials, settings: FewCalls, slice: Slice, begun: bool = False) -> Completion:
+    """What one call of a rollout writes, with the graph of that call, for the rows of one slice.
+
+    begun: never the first call, of rollouts that have more than one.
+    """
     run, rows = materials.run, materials.slice_size
     plan = generator(run.seed, "few_calls", slice.step, slice.number)
     calls = settings.calls[int(torch.randint(len(settings.calls), (1,), generator=plan))]
-    before = int(torch.randint(calls, (1,), generator=plan))
+    before = int(torch.randint(calls - begun, (1,), generator=plan)) + begun
     shares = shares_of(settings.make_grid(), calls)[: before + 1].clone()
     if settings.complete:
         shares[-1] = 1.0

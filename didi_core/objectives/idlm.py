@@ -18,8 +18,10 @@ from torch import Tensor
 from didi_core.diffusion.masking import mean_or_zero
 from didi_core.diffusion.schedules import schedule
 from didi_core.errors import InputError, positive
+from didi_core.models.noise import has_first_blocks
 from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
+from didi_core.objectives.by_call import FIRST, ByCall
 from didi_core.objectives.coupled_first import CoupledFirst, FirstSettings
 from didi_core.objectives.few_calls import FewCalls, one_call
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, completed, drawn_nll, followed
@@ -59,10 +61,33 @@ class Idlm(ObjectiveSettings):
         positive("objective.", clip=self.clip, weight_clip=self.weight_clip)
 
     def prepare(self, materials: Materials) -> Objective[Any]:
-        fake = materials.copy_of_teacher("fake")
-        states = None if self.rollout else States.of(self.states, materials, schedule(self.schedule))
-        made = IdlmObjective(materials, fake, self.critic, self.anchor, self.clip, self, states)
+        made = self._by_call(materials) if has_first_blocks(materials.student) else self._made(materials)
         return made if self.coupling is None else CoupledFirst.of(self.coupling, materials, made)
+
+    def _made(self, materials: Materials, name: str = "fake", begun: bool = False) -> IdlmObjective:
+        fake = materials.copy_of_teacher(name)
+        states = None if self.rollout else States.of(self.states, materials, schedule(self.schedule))
+        return IdlmObjective(
+            materials, fake, self.critic, self.anchor, self.clip, self, states, begun=begun, fake_name=name
+        )
+
+    def _by_call(self, materials: Materials) -> Objective[Any]:
+        """The first call and the later ones apart, as far as rollouts have them.
+
+        Raises:
+            InputError: the student has blocks for its first call, and there are no rollouts, or none of more calls.
+        """
+        later = tuple(calls for calls in self.rollout.calls if calls > 1) if self.rollout else ()
+        if self.rollout is None or not later:
+            raise InputError(
+                "student.first_blocks=true: these blocks and those of later calls learn apart, so rollouts of more "
+                "than one call are needed. Set objective.rollout.calls, to [1,4,8] for example."
+            )
+        made = replace(self, rollout=replace(self.rollout, calls=later))._made(materials, begun=True)
+        if 1 not in self.rollout.calls:
+            return made
+        one = replace(self, rollout=replace(self.rollout, calls=(1,)))
+        return ByCall(one._made(materials, f"{FIRST}fake"), made)
 
 
 @dataclass
@@ -71,11 +96,12 @@ class IdlmObjective(RatioObjective):
 
     rules: Idlm
     states: States | None
+    begun: bool = False  # whether the calls that are learnt from are never the first of a rollout
 
     def batch(self, slice: Slice) -> Completion:
         if self.states is None:
             assert self.rules.rollout is not None, "without states there is a rollout"
-            return one_call(self.materials, self.rules.rollout, slice)
+            return one_call(self.materials, self.rules.rollout, slice, self.begun)
         return completed(self.materials.student, self.states.draw(slice), slice.stream)
 
     def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:

@@ -12,7 +12,7 @@ vocabulary counts with its probability, so one update carries as much signal as 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -64,13 +64,17 @@ class Renoised:
 
 @dataclass
 class RatioObjective(Objective[Completion]):
-    """The common base of IDLM and D-MMD, which differ in states, re-noising and the fake denoiser's loss."""
+    """The common base of IDLM and D-MMD, which differ in states, re-noising and the fake denoiser's loss.
+
+    fake_name: of the fake denoiser as a learner; its loss is named after it.
+    """
 
     materials: Materials
     fake: Denoiser
     critic: CriticSettings
     anchor: AnchorSettings
     clip: float
+    fake_name: str = field(default="fake", kw_only=True)
 
     @abstractmethod
     def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:
@@ -81,13 +85,13 @@ class RatioObjective(Objective[Completion]):
         """The loss that makes the fake denoiser follow the student."""
 
     def learners(self) -> list[Learner]:
-        return [self.critic.learner("fake", self.fake), self.materials.student_learner(self.critic.warmup)]
+        return [self.critic.learner(self.fake_name, self.fake), self.materials.student_learner(self.critic.warmup)]
 
     def loss(self, learner: str, batch: Completion, slice: Slice) -> Terms:
         noised = self.renoise(batch, slice.stream)
-        if learner == "fake":
+        if learner == self.fake_name:
             loss = self.fake_loss(batch, noised)
-            return Terms(loss, {"fake_loss": loss})
+            return Terms(loss, {f"{self.fake_name}_loss": loss})
         return self._student(batch, noised)
 
     def _student(self, batch: Completion, noised: Renoised) -> Terms:

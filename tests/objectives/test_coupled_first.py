@@ -12,7 +12,7 @@ from torch import Tensor
 
 from didi_core.config import build
 from didi_core.errors import InputError
-from didi_core.models.noise import with_noise
+from didi_core.models.noise import ReadsNoise, with_noise
 from didi_core.objectives.base import Materials
 from didi_core.objectives.coupled_first import CoupledFirst
 from didi_core.objectives.idlm import Idlm
@@ -20,7 +20,7 @@ from didi_core.plugins import registry
 from didi_core.run import Run
 from didi_core.streams import generator
 from didi_core.training.engine import Engine
-from didi_core.training.objective import Slice, Staged
+from didi_core.training.objective import Collapse, Slice, Staged
 from didi_core.training.planning import time_steps
 from didi_core.training.settings import TrainingSettings
 
@@ -30,17 +30,21 @@ TRAINING = TrainingSettings(
 )
 
 
-def prepared(critic: int = 0, noise: int = 2, **coupling: Any) -> Any:
+def prepared(
+    critic: int = 0, noise: int = 2, first: bool = False, calls: tuple[int, ...] | None = (1, 2), **coupling: Any
+) -> Any:
     domain = registry().domain("toy", {})
     teacher = domain.teacher("bundled").requires_grad_(False)
-    student = with_noise(teacher, noise, 0).requires_grad_(True)
+    student = with_noise(teacher, noise, 0, once=first, first_blocks=first).requires_grad_(True)
+    if isinstance(student, ReadsNoise):
+        student.learn()
 
     def samples(num: int, steps: int) -> Tensor:
         return domain.chain.sample(num, 32, generator(0, "test"))  # type: ignore[attr-defined]
 
     keys = {"updates": 2, "states": STATES, **coupling}
-    given = {"rollout": {"calls": [1, 2]}, "critic": {"warmup": critic}, "coupling": keys}
-    materials = Materials(Run(domain), TRAINING, student, teacher, samples)
+    given = {"rollout": {"calls": calls} if calls else None, "critic": {"warmup": critic}, "coupling": keys}
+    materials = Materials(Run(domain), TRAINING, student, teacher, samples, collapse=0.1)
     return build(Idlm, given, "objective").prepare(materials)
 
 
@@ -86,13 +90,67 @@ def test_the_losses_are_added_with_the_weight() -> None:
     torch.testing.assert_close(loss(objective, 1), objective.noise.loss(objective.noise.draw(part)).loss)
 
 
-def test_a_cut_run_ends_with_the_same_weights() -> None:
+def learnt(network: Any) -> set[str]:
+    return {name.partition(".")[0] for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+
+
+def test_blocks_of_the_first_call_and_of_later_ones_learn_apart() -> None:
+    """From rollouts of one call and from later calls of longer ones, each half with its own fake denoiser."""
+    objective = prepared(first=True, calls=(1, 2, 4), empty=1.0)
+    *fakes, student = objective.learners()
+    assert [one.name for one in fakes] == ["first_fake", "fake"] and fakes[0].network is not fakes[1].network
+    halves, mask = objective.then, student.network.vocabulary.mask
+    for step in range(2, 12):
+        part = Slice(step=step, stream=generator(0, "slice", step))
+        made = objective.batch(part).own
+        assert (made.first.tokens == mask).all() and made.first.masked.all()
+        assert (made.later.tokens != mask).any(1).all() and not (made.later.masked & (made.later.tokens != mask)).any()
+    with torch.no_grad():
+        for fake in fakes:  # where it is the teacher still, there is nothing to follow
+            for parameter in fake.network.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator(0, fake.name)) * 0.05)
+    part = Slice(step=5, stream=generator(0, "slice"))
+    made = objective.batch(part).own
+    found = halves.loss("student", made, part)
+    assert {"first_kl", "kl", "first_loss", "loss"} <= {*found.measured}
+    for half, parts in ((halves.first, {"first", "noise_map"}), (halves.later, {"blocks"})):
+        student.network.zero_grad()
+        half.loss("student", half.batch(part), part).loss.backward()
+        assert learnt(student.network) == parts
+    for fake in fakes:
+        halves.loss(fake.name, made, part).loss.backward()
+        assert learnt(fake.network) and f"{fake.name}_loss" in halves.loss(fake.name, made, part).measured
+        fake.network.zero_grad()
+        assert not any(map(learnt, (one.network for one in fakes)))
+
+
+def test_without_rollouts_of_one_call_only_later_calls_learn_from_rollouts() -> None:
+    objective = prepared(first=True, calls=(2, 4))
+    assert [one.name for one in objective.learners()] == ["fake", "student"] and objective.then.begun
+
+
+@pytest.mark.parametrize("calls", [(1,), None])
+def test_blocks_of_the_first_call_need_rollouts_of_more(calls: tuple[int, ...] | None) -> None:
+    with pytest.raises(InputError, match=r"student.first_blocks=true: .* Set objective.rollout.calls, to \[1,4,8\]"):
+        prepared(first=True, calls=calls)
+
+
+def test_a_collapse_of_either_half_is_one() -> None:
+    objective, well = prepared(first=True), {"entropy": 1.0, "teacher_entropy": 1.0}
+    objective.check(3, {**well, "first_entropy": 1.0, "first_teacher_entropy": 1.0})
+    for name in ("entropy", "first_entropy"):
+        with pytest.raises(Collapse, match="step 3"):
+            objective.check(3, {**well, "first_entropy": 1.0, "first_teacher_entropy": 1.0, name: 0.01})
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_cut_run_ends_with_the_same_weights(first: bool) -> None:
     whole, cut = Memory(), Memory(stop=3)
-    train(prepared(), whole)
+    train(prepared(first=first), whole)
     with pytest.raises(KeyboardInterrupt):
-        train(prepared(), cut)
+        train(prepared(first=first), cut)
     cut.stop = 0
-    train(prepared(), cut)
+    train(prepared(first=first), cut)
     assert whole.saved is not None and cut.saved is not None
     for key, part in whole.saved[1].items():
         tensors = {name: value for name, value in part.items() if torch.is_tensor(value)}
