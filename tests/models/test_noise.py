@@ -235,7 +235,8 @@ def test_noise_starts_at_half_the_size_of_a_pretrained_embedding(kind: str, scal
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_an_outline_gets_the_map_of_the_network_that_it_stands_for(kind: str, first: bool) -> None:
     teacher = NETWORKS[kind](0)
-    made, plain = with_noise(outlined(teacher), 3, 0, teacher, first, first), with_noise(teacher, 3, 0, None, first, first)
+    made = with_noise(outlined(teacher), 3, 0, teacher, first, first)
+    plain = with_noise(teacher, 3, 0, None, first, first)
     fill(made, [teacher])
     ours, theirs = made.state_dict(), plain.state_dict()
     assert [*ours] == [*theirs] and all(torch.equal(ours[name], theirs[name]) for name in ours)

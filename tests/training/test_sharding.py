@@ -301,8 +301,8 @@ def test_a_network_in_one_process_of_shards_is_whole_again(alone: Processes) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["uneven", "didi", "idlm", "sdtt", "large"])
 def test_losses_and_weights_are_those_of_replicated_training(what: str) -> None:
-    """Of objectives with a scorer, a fake denoiser, blocks for the first call and an earlier student; where every process makes other calls
-    than the others; and of a large teacher in bf16 with mixtures of experts, trained in bf16.
+    """Of objectives with a scorer, a fake denoiser, blocks for the first call and an earlier student; where every
+    process makes other calls than the others; and of a large teacher in bf16 with mixtures of experts, in bf16.
 
     Advantages divide rewards by their spread, here a thousandth: rounding of rewards grows a thousandfold in the loss.
     """
