@@ -61,14 +61,17 @@ class Idlm(ObjectiveSettings):
         positive("objective.", clip=self.clip, weight_clip=self.weight_clip)
 
     def prepare(self, materials: Materials) -> Objective[Any]:
-        made = self._by_call(materials) if has_first_blocks(materials.student) else self._made(materials)
+        own = has_first_blocks(materials.student)
+        made = self._by_call(materials) if own else self._made(materials, self.rollout)
         return made if self.coupling is None else CoupledFirst.of(self.coupling, materials, made)
 
-    def _made(self, materials: Materials, name: str = "fake", begun: bool = False) -> IdlmObjective:
+    def _made(
+        self, materials: Materials, rollout: FewCalls | None, name: str = "fake", begun: bool = False
+    ) -> IdlmObjective:
         fake = materials.copy_of_teacher(name)
-        states = None if self.rollout else States.of(self.states, materials, schedule(self.schedule))
+        states = None if rollout else States.of(self.states, materials, schedule(self.schedule))
         return IdlmObjective(
-            materials, fake, self.critic, self.anchor, self.clip, self, states, begun=begun, fake_name=name
+            materials, fake, self.critic, self.anchor, self.clip, self, states, rollout, begun, fake_name=name
         )
 
     def _by_call(self, materials: Materials) -> Objective[Any]:
@@ -83,25 +86,29 @@ class Idlm(ObjectiveSettings):
                 "student.first_blocks=true: these blocks and those of later calls learn apart, so rollouts of more "
                 "than one call are needed. Set objective.rollout.calls, to [1,4,8] for example."
             )
-        made = replace(self, rollout=replace(self.rollout, calls=later))._made(materials, begun=True)
+        made = self._made(materials, replace(self.rollout, calls=later), begun=True)
         if 1 not in self.rollout.calls:
             return made
-        one = replace(self, rollout=replace(self.rollout, calls=(1,)))
-        return ByCall(one._made(materials, f"{FIRST}fake"), made)
+        return ByCall(self._made(materials, replace(self.rollout, calls=(1,)), f"{FIRST}fake"), made)
 
 
 @dataclass
 class IdlmObjective(RatioObjective):
-    """One call of the student, on corrupted data or on a state of its own rollout."""
+    """One call of the student, on corrupted data or on a state of its own rollout.
+
+    rollout: the rollouts of ``rules``, or those of one half of the student's blocks.
+    begun: whether the calls that are learnt from are never the first of a rollout.
+    """
 
     rules: Idlm
     states: States | None
-    begun: bool = False  # whether the calls that are learnt from are never the first of a rollout
+    rollout: FewCalls | None
+    begun: bool = False
 
     def batch(self, slice: Slice) -> Completion:
         if self.states is None:
-            assert self.rules.rollout is not None, "without states there is a rollout"
-            return one_call(self.materials, self.rules.rollout, slice, self.begun)
+            assert self.rollout is not None, "without states there is a rollout"
+            return one_call(self.materials, self.rollout, slice, self.begun)
         return completed(self.materials.student, self.states.draw(slice), slice.stream)
 
     def renoise(self, batch: Completion, stream: torch.Generator) -> Renoised:

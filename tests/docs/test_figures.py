@@ -237,7 +237,7 @@ def test_coupled_noise_is_as_in_its_record() -> None:
     page = PAGES["objectives"].partition("\n## Coupled noise\n")[2].partition("\n## ")[0]
     changes, checked = record["change in % against the teacher at equal calls"], 0
     names = {"matched entropy": "", "matched entropy per position": ", per position"}
-    for kind, name in {**names, "matched entropy, noise in every call": ", noise in every call"}.items():
+    for kind, name in {**names, "matched entropy, one stack": ", one stack"}.items():
         for seed, found in changes[kind].items():
             cells = [changed([1 + each / 100 for each in found[calls]]) for calls in ("1", "2", "4", "8", "16")]
             assert f"| seed {seed}{name} | {' | '.join(cells)} |" in page

@@ -124,6 +124,11 @@ def test_blocks_of_the_first_call_and_of_later_ones_learn_apart() -> None:
         assert not any(map(learnt, (one.network for one in fakes)))
 
 
+def test_the_card_has_the_rollouts_of_both_halves() -> None:
+    """A sampler reads there how few calls the student is for."""
+    assert list(prepared(first=True, calls=(1, 4)).record()["rollout"]["calls"]) == [1, 4]
+
+
 def test_without_rollouts_of_one_call_only_later_calls_learn_from_rollouts() -> None:
     objective = prepared(first=True, calls=(2, 4))
     assert [one.name for one in objective.learners()] == ["fake", "student"] and objective.then.begun
