@@ -52,7 +52,8 @@ class ByCall(Objective[Halves]):
 
     def check(self, step: int, scalars: Scalars) -> None:
         self.later.check(step, scalars)
-        self.first.check(step, {name.removeprefix(FIRST): value for name, value in scalars.items() if FIRST in name})
+        own = {name.removeprefix(FIRST): value for name, value in scalars.items() if name.startswith(FIRST)}
+        self.first.check(step, own)
 
     def record(self) -> Mapping[str, Any]:
         return self.later.record()

@@ -7,7 +7,8 @@ from an empty one. Here every sequence x of a fixed set has a noise vector z of 
       E[ mean_l KL(p_teacher || p)(. | x_t, z) ]    in the others, with x_t ~ q(. | x) and a fresh z,
 
 so that the first call writes one kind of sequence, whichever its noise chooses, and every other call stays the
-teacher's. Both parts cover all that the teacher writes. It needs no rollouts and no second network.
+teacher's. Both parts cover all that the teacher writes. It needs no rollouts and no second network. A student whose
+first call has blocks of its own (``didi_core.models.noise``) needs no other rows: its later calls do not change.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ from didi_core.types import NoisyDenoiser
 class CouplingSettings:
     """The keys of ``objective.coupling``.
 
-    empty: share of the rows that begin all masked, with the noise of their sequence.
+    empty: share of the rows that begin all masked, with the noise of their sequence. 1 where the first call has blocks
+        of its own.
     group: sequences of about one length among which noise is shared out.
     schedule: of the other rows.
     states: the sequences, and the times of the other rows. With ``source=data`` they are the first ``samples`` of it.
