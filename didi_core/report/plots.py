@@ -160,7 +160,7 @@ def steps_plot(evaluation: Evaluation, findings: Findings) -> Plot:
 TRAINING = (
     ("reward", ("reward",)),
     ("scorer accuracy", ("scorer_accuracy",)),
-    ("KL to the teacher", ("kl",)),
+    ("KL to the teacher", ("kl", "first_kl")),
     ("entropy (nats)", ("entropy", "teacher_entropy")),
     ("gradient norm", ("gradient_norm", "scorer_gradient")),
     ("loss", ("loss", "validation_loss")),
