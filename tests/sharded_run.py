@@ -49,7 +49,7 @@ from didi_core.training.state import FolderKeeper
 
 KINDS: dict[str, dict[str, Any]] = {
     "didi": {"reference": "data", "baseline": {"group": 4}, "reward": [{"kind": "scorer", "warmup": 1}]},
-    "idlm": {"anchor": {"kl": 0.1}},
+    "idlm": {"anchor": {"kl": 0.1}, "rollout": {"calls": [1, 2, 4]}},
     "sdtt": {"round_updates": 2},
     "large": {},
 }
