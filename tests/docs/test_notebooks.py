@@ -71,8 +71,8 @@ def test_outputs_are_kept_small(script: ModuleType) -> None:
 
 
 def test_words_that_changed_are_found() -> None:
-    printed = [{"text": ["The teacher has: 1.38\n", "knnnkolmopttsokopttcdb\n"]}]
-    assert words([{"cell_type": "code", "outputs": printed}]) == [{"teacher", "has"}]
+    printed = [{"text": ["The student is better: 1.38\n", "knnnkolmopttsokopttcdb\n"]}]
+    assert words([{"cell_type": "code", "outputs": printed}]) == [{"student", "is", "better"}]
 
 
 @pytest.mark.parametrize("verdict", ["better", "worse", "no difference shown"])

@@ -304,13 +304,14 @@ def test_losses_and_weights_are_those_of_replicated_training(what: str) -> None:
     """Of objectives with a scorer, a fake denoiser, blocks for the first call and an earlier student; where every
     process makes other calls than the others; and of a large teacher in bf16 with mixtures of experts, in bf16.
 
-    Advantages divide rewards by their spread, here a thousandth: rounding of rewards grows a thousandfold in the loss.
+    The advantages of ``didi`` divide rewards by their spread, here a thousandth: rounding grows a thousandfold there.
     """
+    scalars = 2e-4 if what == "didi" else 1e-5
     codes, _, err = outcome([SCRIPT, what, "replicate"])
     assert codes == [0, 0], err
     for told in err:
         found = json.loads(told.splitlines()[-1])
-        assert found["compared"] > 1000 and found["scalars"] < 2e-4 and found["weights"] < 1e-5
+        assert found["compared"] > 1000 and found["scalars"] < scalars and found["weights"] < 1e-5
 
 
 @pytest.mark.slow
