@@ -6,7 +6,6 @@ stderr.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import signal
@@ -29,7 +28,7 @@ from didi_core.models.dit import DiT, DiTConfig
 from didi_core.models.experts import ExpertsConfig
 from didi_core.models.llama import Llama, LlamaConfig
 from didi_core.models.masters import with_master_weights
-from didi_core.models.noise import with_noise
+from didi_core.models.noise import learning, with_noise
 from didi_core.objectives.base import Materials
 from didi_core.objectives.registry import read_objective
 from didi_core.processes import Processes
@@ -78,8 +77,9 @@ def trained(kind: str, parallel: str, here: Processes) -> tuple[list[dict[str, f
     run = Run(DOMAIN, Machine(torch.device("cpu"), "bf16" if large else "fp32"), processes=here)
     outline = outlined(teacher) if parallel == "shard" else None
     training = TrainingSettings(steps=4, batch_size=16, lr=1e-3, warmup=0, clip=0.5, ema=0.9, log_every=1, accumulate=2)
-    noisy = with_noise(outline or teacher, 2, 0, teacher, True, True) if kind == "idlm" else outline or teacher
-    student = with_master_weights(copy.deepcopy(noisy).requires_grad_(True))
+    first = kind == "idlm"
+    noisy = with_noise(outline or teacher, 2 if first else 0, 0, teacher, first, first)
+    student = with_master_weights(learning(noisy))
 
     def samples(num: int, steps: int) -> torch.Tensor:
         return torch.as_tensor(next(DOMAIN.batches("train", num, 0)))

@@ -37,7 +37,7 @@ from didi_core.evaluation.held_out import check_reference
 from didi_core.models.adapter import AdapterSettings, Network, adapt, merged
 from didi_core.models.dropout import without_dropout
 from didi_core.models.masters import with_master_weights
-from didi_core.models.noise import ReadsNoise, check_noise, with_noise
+from didi_core.models.noise import check_noise, learning, with_noise
 from didi_core.models.scorer import TokenScorer
 from didi_core.objectives.base import Adapting, Materials, ObjectiveSettings
 from didi_core.objectives.older import upgraded
@@ -247,9 +247,7 @@ def make_student(settings: Settings, teacher: Denoiser, like: Denoiser | None = 
     """
     wanted = settings.student
     noisy = with_noise(teacher, wanted.noise, settings.seed, like, wanted.noise_once, wanted.first_blocks)
-    made = without_dropout(noisy).requires_grad_(True)
-    if isinstance(made, ReadsNoise):
-        made.learn()
+    made = learning(without_dropout(noisy))
     adapting = adapter(settings, teacher)
     return with_master_weights(made) if adapting is None else adapting(made, "student")
 

@@ -6,10 +6,8 @@ vector for all positions.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -233,11 +231,7 @@ class DiT(PackedDenoiser, ReadsNoise):
         self.rotary_emb = Rotary(config.hidden // config.heads)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.output_layer = OutputLayer(config, vocabulary.size + 1)
-        self.register_module("first", copy.deepcopy(self.blocks) if config.first_blocks else None)
-
-    def blocks_in(self, core: nn.Module) -> Sequence[nn.Module]:
-        """The blocks, in order."""
-        return list(cast(nn.ModuleList, core))
+        self.register_module("first", self.new_first())
 
     def backend(self) -> Backend:
         """The attention backend of a call under the current autocast state."""

@@ -6,7 +6,6 @@ It is time-independent, as DPLM was trained.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -164,7 +163,7 @@ class Esm(ReadsNoise):
         self.lm_head.decoder.weight = self.esm.embeddings.word_embeddings.weight  # tied, as in every ESM-2
         self.esm.contact_head = None  # type: ignore[assignment]  # a diffusion model does not use it
         self.register_module("noise_map", self.new_noise_map(config.noise) if config.noise else None)
-        self.register_module("first", copy.deepcopy(self.esm.encoder) if config.first_blocks else None)
+        self.register_module("first", self.new_first())
 
     @property
     def blocks(self) -> Sequence[Any]:

@@ -8,10 +8,8 @@ Qwen2 and Qwen3. It is time-independent, as all four were trained.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -209,16 +207,12 @@ class Llama(PackedDenoiser, ReadsNoise):
         if not config.tied:
             self.lm_head = nn.Linear(config.hidden, config.rows, bias=False)
         self.register_module("noise_map", self.new_noise_map(config.noise) if config.noise else None)
-        self.register_module("first", copy.deepcopy(self.model.layers) if config.first_blocks else None)
+        self.register_module("first", self.new_first())
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The layers, in order."""
         return self.blocks_in(self.model.layers)
-
-    def blocks_in(self, core: nn.Module) -> Sequence[nn.Module]:
-        """The layers, in order."""
-        return list(cast(nn.ModuleList, core))
 
     @property
     def block_size(self) -> int:
@@ -298,7 +292,9 @@ def rotation(positions: Int[Tensor, "N"], width: int, theta: float) -> tuple[Ten
     return for_both_halves(angles[:, None])
 
 
-def turn(x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 R"], sin: Float[Tensor, "N 1 R"]) -> Float[Tensor, "N H E"]:
+def turn(
+    x: Float[Tensor, "N H E"], cos: Float[Tensor, "N 1 R"], sin: Float[Tensor, "N 1 R"]
+) -> Float[Tensor, "N H E"]:
     """The first R numbers of each head turned by the angles of its position, the others as they are."""
     width = cos.shape[-1]
     if width == x.shape[-1]:

@@ -11,7 +11,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +22,7 @@ from didi_core.errors import InputError, at_least
 from didi_core.streams import seeded
 from didi_core.types import Denoiser, NoisyDenoiser
 
+N = TypeVar("N", bound=nn.Module)
 START = 0.5  # RMS of what a vector adds at first, over that of the embeddings beside it
 HIDDEN = 0.316  # RMS of SiLU(h) for normal h of variance 1/3, as the first layer makes them of standard normal noise
 ROWS = 4096  # of an embedding, measured at once
@@ -72,9 +73,13 @@ class ReadsNoise(NoisyDenoiser, ABC):
         """Those of the first call, where it has its own."""
         return [] if self.first is None else self.blocks_in(self.first)
 
-    @abstractmethod
     def blocks_in(self, core: nn.Module) -> Sequence[nn.Module]:
-        """The blocks of such a part."""
+        """The blocks of such a part, in order."""
+        return list(cast(nn.ModuleList, core))
+
+    def new_first(self) -> nn.Module | None:
+        """A copy of the part with the blocks, where ``config.first_blocks`` asks for one."""
+        return copy.deepcopy(self.get_submodule(self.CORE)) if self.config.first_blocks else None
 
     @abstractmethod
     def encode(
@@ -119,21 +124,12 @@ class ReadsNoise(NoisyDenoiser, ABC):
         if self.first is None:
             return self.encode(tokens, embedded)
         begins = self.begins(tokens)
-        parts = [(rows, core) for rows, core in ((begins, self.first), (~begins, None)) if rows.any()]
-        if len(parts) == 1:
-            return self.encode(tokens, embedded, parts[0][1])
-        made = torch.cat([self.encode(tokens[rows], embedded[rows], core) for rows, core in parts])
-        return made[torch.cat([rows.nonzero()[:, 0] for rows, _ in parts]).argsort()]
-
-    def learn(self) -> None:
-        """Let all parameters learn; where the first call has blocks of its own, those that not all calls share.
-
-        Embeddings and head are then the teacher's for good, so that nothing that the first call learns reaches others.
-        """
-        self.requires_grad_(self.first is None)
-        if self.first is not None and self.noise_map is not None:
-            for part in (self.first, self.get_submodule(self.CORE), self.noise_map):
-                part.requires_grad_(True)
+        beginning = int(begins.sum())
+        if beginning in (0, len(tokens)):  # the calls of a sampler
+            return self.encode(tokens, embedded, self.first if beginning else None)
+        first, later = begins.nonzero()[:, 0], (~begins).nonzero()[:, 0]
+        made = [self.encode(tokens[rows], embedded[rows], core) for rows, core in ((first, self.first), (later, None))]
+        return torch.cat(made)[torch.cat([first, later]).argsort()]
 
     def drop_noise(self) -> None:
         """Read no noise any more, and have no blocks for the first call."""
@@ -165,9 +161,22 @@ def has_first_blocks(network: nn.Module) -> bool:
 
 def copied_from(network: nn.Module, name: str) -> str:
     """The name that a parameter of a student had in its teacher: the first call's blocks are copies of the others."""
-    start = "first."
-    core = network.CORE if isinstance(network, ReadsNoise) else ""
-    return f"{core}.{name.removeprefix(start)}" if core and name.startswith(start) else name
+    if isinstance(network, ReadsNoise) and name.startswith("first."):
+        return f"{network.CORE}.{name.removeprefix('first.')}"
+    return name
+
+
+def learning(network: N) -> N:
+    """Let all parameters learn; where the first call has blocks of its own, those that not all calls share.
+
+    Embeddings and head are then the teacher's for good, so that nothing that the first call learns reaches others.
+    """
+    network.requires_grad_(not has_first_blocks(network))
+    if isinstance(network, ReadsNoise) and network.first is not None:
+        for part in (network.first, network.get_submodule(network.CORE), network.noise_map):
+            assert part is not None, "blocks for the first call come with noise"
+            part.requires_grad_(True)
+    return network
 
 
 def check_noise(prefix: str, noise: int, noise_once: bool, first_blocks: bool) -> None:
@@ -231,6 +240,6 @@ def with_noise(
     device = device_of(denoiser)
     made.config = replace(made.config, noise=size, noise_once=once, first_blocks=first_blocks)
     made.noise_map = drawn if device.type == "meta" else drawn.to(device)  # of an outline, it alone has values
-    made.first = copy.deepcopy(made.get_submodule(made.CORE)) if first_blocks else None
+    made.first = made.new_first()
     noisy: Denoiser = made.train(denoiser.training)
     return noisy

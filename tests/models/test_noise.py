@@ -26,7 +26,7 @@ from didi_core.models.esm import Esm, EsmConfig
 from didi_core.models.experts import ExpertsConfig
 from didi_core.models.llama import Llama, LlamaConfig
 from didi_core.models.masters import with_master_weights
-from didi_core.models.noise import ReadsNoise, with_noise
+from didi_core.models.noise import ReadsNoise, learning, with_noise
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.objectives.base import Materials
 from didi_core.objectives.registry import OBJECTIVES
@@ -208,7 +208,7 @@ def test_what_all_calls_share_does_not_learn_beside_blocks_of_the_first(kind: st
     plain, own = NETWORKS[kind](4), NETWORKS[kind](4, noise_once=True, first_blocks=True)
     for network in (plain, own):
         network.requires_grad_(False)
-        network.learn()
+        learning(network)
     assert all(p.requires_grad for p in plain.parameters())
     learnt = {name for name, p in own.named_parameters() if p.requires_grad}
     assert learnt == {n for n, _ in own.named_parameters() if n.startswith(("first.", "noise_map.", f"{own.CORE}."))}

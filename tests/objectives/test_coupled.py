@@ -14,7 +14,7 @@ from didi_core.config import build
 from didi_core.diffusion.heads import draw_tokens
 from didi_core.diffusion.masking import log_p_x0
 from didi_core.errors import InputError
-from didi_core.models.noise import ReadsNoise, with_noise
+from didi_core.models.noise import learning, with_noise
 from didi_core.objectives.base import Materials
 from didi_core.objectives.coupled import Coupled
 from didi_core.objectives.coupling import coupled, halved, mean_features
@@ -39,9 +39,7 @@ def prepared(
 ) -> Any:
     domain = registry().domain("toy", {})
     teacher = domain.teacher("bundled").requires_grad_(False)
-    student = with_noise(teacher, noise, 0, once=first, first_blocks=first).requires_grad_(True)
-    if isinstance(student, ReadsNoise):
-        student.learn()
+    student = learning(with_noise(teacher, noise, 0, once=first, first_blocks=first))
     given = {"coupling": {"states": {"source": "teacher", "samples": 128, "steps": 1}, **keys}}
     return build(Coupled, given, "objective").prepare(Materials(Run(domain), training, student, teacher, samples))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from didi_core.config import build
 from didi_core.errors import InputError
-from didi_core.models.noise import ReadsNoise, with_noise
+from didi_core.models.noise import learning, with_noise
 from didi_core.objectives.base import Materials
 from didi_core.objectives.coupled_first import CoupledFirst
 from didi_core.objectives.idlm import Idlm
@@ -35,9 +35,7 @@ def prepared(
 ) -> Any:
     domain = registry().domain("toy", {})
     teacher = domain.teacher("bundled").requires_grad_(False)
-    student = with_noise(teacher, noise, 0, once=first, first_blocks=first).requires_grad_(True)
-    if isinstance(student, ReadsNoise):
-        student.learn()
+    student = learning(with_noise(teacher, noise, 0, once=first, first_blocks=first))
 
     def samples(num: int, steps: int) -> Tensor:
         return domain.chain.sample(num, 32, generator(0, "test"))  # type: ignore[attr-defined]
