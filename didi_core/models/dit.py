@@ -279,7 +279,7 @@ class DiT(PackedDenoiser, ReadsNoise):
     @replayable
     def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Hidden states after the last block; zeros at padding. Without noise, those of the vector of zeros."""
-        return self.encode_by_call(tokens, self.embed(tokens, noise))
+        return self.encode_by_call(tokens, self.embed_tokens(tokens), noise)
 
     @property
     def widest(self) -> int:
@@ -294,8 +294,12 @@ class DiT(PackedDenoiser, ReadsNoise):
 
     def embed(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Embeddings of tokens, those of the mask moved by the noise."""
+        return self.with_noise_at(tokens, self.embed_tokens(tokens), noise)
+
+    def embed_tokens(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Embeddings of tokens, without noise."""
         embedded: Tensor = self.vocab_embed(self.vocabulary.as_read(tokens))
-        return self.with_noise_at(tokens, embedded, noise)
+        return embedded
 
     def run_blocks(
         self, layout: Layout, embedded: Float[Tensor, "B L D"], depth: int, core: nn.Module | None = None

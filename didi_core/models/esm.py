@@ -201,7 +201,7 @@ class Esm(ReadsNoise):
         """
         masked = tokens == self.vocabulary.mask
         embedded = self._compensate(tokens, self.esm.embeddings.word_embeddings(tokens), masked)
-        return self.encode_by_call(tokens, self.with_noise_at(tokens, embedded, noise))
+        return self.encode_by_call(tokens, embedded, noise)
 
     def encode(
         self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"], core: nn.Module | None = None

@@ -239,13 +239,18 @@ class Llama(PackedDenoiser, ReadsNoise):
 
     def trunk(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
         """Hidden states before the last norm; zeros at padding. Without noise, those of the vector of zeros."""
-        return self.encode_by_call(tokens, self.embed(tokens, noise))
+        return self.encode_by_call(tokens, self.embed_tokens(tokens), noise)
 
     def embed(self, tokens: Int[Tensor, "B L"], noise: Float[Tensor, "B Z"] | None = None) -> Float[Tensor, "B L D"]:
-        """Embeddings of tokens, the mask's from its own row, moved by the noise."""
+        """Embeddings of tokens, those of the mask moved by the noise."""
+        return self.with_noise_at(tokens, self.embed_tokens(tokens), noise)
+
+    def embed_tokens(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Embeddings of tokens without noise, the mask's from its own row."""
         read = self.vocabulary.as_read(tokens)
         rows = torch.where(read == self.vocabulary.mask, self.config.mask_row, read)
-        return self.with_noise_at(tokens, self.model.embed_tokens(rows), noise)
+        embedded: Tensor = self.model.embed_tokens(rows)
+        return embedded
 
     @property
     def depth(self) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -56,9 +57,11 @@ class ReadsNoise(NoisyDenoiser, ABC):
     ``noise_once`` and ``first_blocks``.
 
     CORE: name of the part that holds the blocks, of which the first call may have a copy, under ``first``.
+    later_only: whether every call is taken for a later one, as within ``as_later_calls``.
     """
 
     CORE: ClassVar[str]
+    later_only: bool = False
     config: Any
     noise_map: NoiseMap | None
     first: nn.Module | None
@@ -119,16 +122,26 @@ class ReadsNoise(NoisyDenoiser, ABC):
         """Sequences of which nothing is written yet: these are in their first call."""
         return ~self.vocabulary.written(tokens).any(1)
 
-    def encode_by_call(self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """``encode``, each sequence by the blocks of its call."""
+    def encode_by_call(
+        self, tokens: Int[Tensor, "B L"], embedded: Float[Tensor, "B L D"], noise: Float[Tensor, "B Z"] | None
+    ) -> Float[Tensor, "B L D"]:
+        """``encode`` with noise, each sequence by the blocks of its call.
+
+        What only the first call uses has no part in a later one, and none in its graph.
+        """
         if self.first is None:
+            return self.encode(tokens, self.with_noise_at(tokens, embedded, noise))
+        if self.later_only:
             return self.encode(tokens, embedded)
         begins = self.begins(tokens)
         beginning = int(begins.sum())
-        if beginning in (0, len(tokens)):  # the calls of a sampler
-            return self.encode(tokens, embedded, self.first if beginning else None)
+        if beginning == 0:
+            return self.encode(tokens, embedded)
+        if beginning == len(tokens):
+            return self.encode(tokens, self.with_noise_at(tokens, embedded, noise), self.first)
         first, later = begins.nonzero()[:, 0], (~begins).nonzero()[:, 0]
-        made = [self.encode(tokens[rows], embedded[rows], core) for rows, core in ((first, self.first), (later, None))]
+        own = self.with_noise_at(tokens[first], embedded[first], None if noise is None else noise[first])
+        made = [self.encode(tokens[first], own, self.first), self.encode(tokens[later], embedded[later])]
         return torch.cat(made)[torch.cat([first, later]).argsort()]
 
     def drop_noise(self) -> None:
@@ -157,6 +170,23 @@ def _rms(network: ReadsNoise) -> float:
 def has_first_blocks(network: nn.Module) -> bool:
     """Whether a network's first call has blocks of its own."""
     return isinstance(network, ReadsNoise) and network.first is not None
+
+
+@contextmanager
+def as_later_calls(network: nn.Module) -> Iterator[None]:
+    """Within, a network that has blocks for its first call makes every call with the others, and without noise."""
+    assert isinstance(network, ReadsNoise), "it has blocks for its first call"
+    network.later_only = True
+    try:
+        yield
+    finally:
+        network.later_only = False
+
+
+def of_first_call(network: nn.Module) -> frozenset[str]:
+    """Names of the parameters that learn and that the first call alone uses: its blocks, and what reads the noise."""
+    own = ("first.", "noise_map.")
+    return frozenset(name for name, p in network.named_parameters() if p.requires_grad and name.startswith(own))
 
 
 def copied_from(network: nn.Module, name: str) -> str:

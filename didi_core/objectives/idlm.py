@@ -21,8 +21,7 @@ from didi_core.errors import InputError, positive
 from didi_core.models.noise import has_first_blocks
 from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
-from didi_core.objectives.by_call import FIRST, ByCall
-from didi_core.objectives.coupled_first import CoupledFirst, FirstSettings
+from didi_core.objectives.by_call import OF_FIRST, ByCall, FirstSettings
 from didi_core.objectives.few_calls import FewCalls, one_call
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, completed, drawn_nll, followed
 from didi_core.objectives.rewards.base import CriticSettings, corrupt
@@ -36,7 +35,7 @@ class Idlm(ObjectiveSettings):
 
     states: corrupted sequences to start from; not used with ``rollout``.
     rollout: start from the student's own states instead.
-    coupling: the student learns coupled noise first, and then beside this loss. None: this loss alone.
+    coupling: how the blocks of the first call learn, for a student that has some. None: this loss alone.
     soft_targets: the fake denoiser learns from the student's distribution instead of a draw from it.
     inverse_time: the NELBO's weight: 1/t', at most ``weight_clip``, for the sum over the hidden positions, divided by
         the number of free ones. Otherwise the mean over the hidden positions counts equally at all times.
@@ -61,9 +60,22 @@ class Idlm(ObjectiveSettings):
         positive("objective.", clip=self.clip, weight_clip=self.weight_clip)
 
     def prepare(self, materials: Materials) -> Objective[Any]:
+        """Raises InputError where blocks of the first call and ``coupling`` come without each other, or no data are."""
         own = has_first_blocks(materials.student)
-        made = self._by_call(materials) if own else self._made(materials, self.rollout)
-        return made if self.coupling is None else CoupledFirst.of(self.coupling, materials, made)
+        if own and self.coupling is not None:
+            return self._by_call(self.coupling, materials)
+        if own:
+            raise InputError(
+                "student.first_blocks=true: nothing here would train these blocks. Take objective=few_calls_coupled, "
+                "where they learn from coupled noise."
+            )
+        if self.coupling is not None:
+            raise InputError(
+                "objective.coupling is how blocks of the first call learn, and this student has none. Set "
+                "student.noise=2 student.noise_once=true student.first_blocks=true, or take objective=coupled, which "
+                "trains all calls."
+            )
+        return self._made(materials, self.rollout)
 
     def _made(
         self, materials: Materials, rollout: FewCalls | None, name: str = "fake", begun: bool = False
@@ -74,11 +86,11 @@ class Idlm(ObjectiveSettings):
             materials, fake, self.critic, self.anchor, self.clip, self, states, rollout, begun, fake_name=name
         )
 
-    def _by_call(self, materials: Materials) -> Objective[Any]:
+    def _by_call(self, coupling: FirstSettings, materials: Materials) -> ByCall:
         """The first call and the later ones apart, as far as rollouts have them.
 
         Raises:
-            InputError: the student has blocks for its first call, and there are no rollouts, or none of more calls.
+            InputError: there are no rollouts, or none of more than one call.
         """
         later = tuple(calls for calls in self.rollout.calls if calls > 1) if self.rollout else ()
         if self.rollout is None or not later:
@@ -87,9 +99,9 @@ class Idlm(ObjectiveSettings):
                 "than one call are needed. Set objective.rollout.calls, to [1,4,8] for example."
             )
         made = self._made(materials, replace(self.rollout, calls=later), begun=True)
-        if 1 not in self.rollout.calls:
-            return made
-        return ByCall(self._made(materials, replace(self.rollout, calls=(1,)), f"{FIRST}fake"), made)
+        alone = replace(self.rollout, calls=(1,))
+        first = self._made(materials, alone, f"{OF_FIRST}fake") if 1 in self.rollout.calls else None
+        return ByCall.of(coupling, materials, first, made)
 
 
 @dataclass

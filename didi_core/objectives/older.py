@@ -30,7 +30,12 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     elif isinstance(objective, Mapping) and "kind" not in objective:
         objective = _with_a_list(objective)
     elif isinstance(objective, Mapping) and objective["kind"] == "idlm":
-        rollout = objective.get("rollout")
+        rollout, coupling = objective.get("rollout"), objective.get("coupling")
+        if coupling and "lr" not in coupling:
+            raise InputError(
+                "an older version began this run, and its objective cannot be continued: one optimiser trained both "
+                "halves of its student, and each has its own now. Finish it with that version, or name another run_dir."
+            )
         rollout = {"complete": True, **rollout} if rollout else rollout
         return made | {"objective": {"coupling": None, **objective, "rollout": rollout}}
     else:

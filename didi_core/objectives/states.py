@@ -23,24 +23,35 @@ SOURCES = ("data", "teacher")
 
 
 @dataclass(frozen=True)
-class StateSettings:
-    """The keys of ``objective.states``.
+class KeptSettings:
+    """Where sequences are taken from.
 
-    source: origin of x0: the domain's ``data``, or the ``teacher``, from which ``samples`` sequences are drawn in
-        ``steps`` calls each and kept with the run.
-    low, high: range of t.
+    source: the domain's ``data``, or the ``teacher``, from which ``samples`` sequences are drawn in ``steps`` calls
+        each and kept with the run.
     """
 
     source: str = "data"
     samples: int = 512
     steps: int = 64
-    low: float = 0.02
-    high: float = 1.0
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise unknown("source of states", self.source, SOURCES, "objective.states.source")
         at_least(1, "objective.states.", samples=self.samples, steps=self.steps)
+
+
+@dataclass(frozen=True)
+class StateSettings(KeptSettings):
+    """The keys of ``objective.states``: the origin of x0, and the range of t.
+
+    low, high: of t.
+    """
+
+    low: float = 0.02
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.low < self.high <= 1:
             raise InputError(f"objective.states.low={self.low}, high={self.high}: need 0 <= low < high <= 1.")
 

@@ -115,9 +115,8 @@ def check_objective(rules: ObjectiveSettings, domain: Domain | None = None, teac
 def _stir(learner: Learner, number: int) -> None:
     """Change a network a little, as updates do, because a fresh copy of another network may have no gradient."""
     stream = generator(0, "stir", number)
-    for parameter in learner.network.parameters():
-        if parameter.requires_grad:
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=stream))
+    for parameter in learner.learnt.values():
+        parameter.add_(0.02 * torch.randn(parameter.shape, generator=stream))
 
 
 def _learners(objective: Objective[Any]) -> Sequence[Learner]:
@@ -208,7 +207,7 @@ def _check_loss(what: str, learner: Learner, ask: Callable[[], Terms], others: S
     promise(not odd, f"{what} gave scalars that are not single numbers: {', '.join(odd)}. Take their mean.")
     promise(loss.requires_grad, f"{what} has no gradient: it does not depend on the network of {learner.name!r}.")
     again.backward()
-    moved = [p.grad for p in learner.network.parameters() if p.requires_grad and p.grad is not None]
+    moved = [p.grad for p in learner.learnt.values() if p.grad is not None]
     promise(
         any(bool(gradient.abs().max() > 0) for gradient in moved),
         f"{what} has no gradient in the network of {learner.name!r}.",

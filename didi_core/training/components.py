@@ -14,6 +14,7 @@ from didi_core.training.trainee import Trainee
 
 GIB = 1 << 30
 ADAM_STATES = 2  # numbers of AdamW for each that learns
+Parameters = Iterable[nn.Parameter]
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> 
     """The networks of a run: frozen ones, and trained ones with their optimisers. What they share counts once."""
     fresh = _once()
     made = [_frozen(name, network, fresh) for name, network in frozen.items()]
+    whole = _last_of_each([trainee.learner for trainee in trainees])
     for trainee in trainees:
-        learnt = _learnt(trainee.learner.network)
+        learnt = trainee.learner.learnt.values()
         states = [value for p in learnt for value in trainee.optimiser.state[p].values()]
         shadow = trainee.ema.shadow.values() if trainee.ema else ()
         optimiser = sum(local(value).nbytes for value in states if isinstance(value, torch.Tensor))
-        made.append(_learning(trainee.learner, fresh, optimiser, sum(local(tensor).nbytes for tensor in shadow)))
+        average = sum(local(tensor).nbytes for tensor in shadow)
+        made.append(_learning(trainee.learner, trainee.learner in whole, fresh, optimiser, average))
     return tuple(made)
 
 
@@ -61,11 +64,17 @@ def expected(frozen: Mapping[str, nn.Module], learners: Sequence[Learner]) -> tu
     """The same, computed before there are optimisers. AdamW keeps nothing for a learner that is never updated."""
     fresh = _once()
     made = [_frozen(name, network, fresh) for name, network in frozen.items()]
+    whole = _last_of_each(learners)
     for learner in learners:
-        size = sum(p.nbytes for p in _learnt(learner.network))
+        size = sum(p.nbytes for p in learner.learnt.values())
         optimiser = ADAM_STATES * size if learner.updates else 0
-        made.append(_learning(learner, fresh, optimiser, size if learner.ema is not None else 0))
+        made.append(_learning(learner, learner in whole, fresh, optimiser, size if learner.ema is not None else 0))
     return tuple(made)
+
+
+def _last_of_each(learners: Sequence[Learner]) -> list[Learner]:
+    """The last learner of every network: what none of them trains is counted there."""
+    return list({id(learner.network): learner for learner in learners}.values())
 
 
 def in_gib(size: int) -> str:
@@ -73,33 +82,33 @@ def in_gib(size: int) -> str:
     return f"{size / GIB:.2f}" if size else "–"
 
 
-def _frozen(name: str, network: nn.Module, fresh: Callable[[nn.Module], int]) -> Component:
-    return Component(name, sum(p.numel() for p in network.parameters()), 0, fresh(network), 0, 0, 0)
+def _frozen(name: str, network: nn.Module, fresh: Callable[[Parameters], int]) -> Component:
+    return Component(name, sum(p.numel() for p in network.parameters()), 0, fresh(network.parameters()), 0, 0, 0)
 
 
-def _learning(learner: Learner, fresh: Callable[[nn.Module], int], optimiser: int, ema: int) -> Component:
-    learnt = _learnt(learner.network)
+def _learning(
+    learner: Learner, rest: bool, fresh: Callable[[Parameters], int], optimiser: int, ema: int
+) -> Component:
+    """rest: whether what it does not train of its network counts as its own."""
+    learnt = learner.learnt.values()
+    held = list(learner.network.parameters()) if rest else learnt
     return Component(
         learner.name,
-        sum(p.numel() for p in learner.network.parameters()),
+        sum(p.numel() for p in held),
         sum(p.numel() for p in learnt),
-        fresh(learner.network),
+        fresh(held),
         sum(local(p).nbytes for p in learnt),
         optimiser,
         ema,
     )
 
 
-def _learnt(network: nn.Module) -> list[nn.Parameter]:
-    return [p for p in network.parameters() if p.requires_grad]
-
-
-def _once() -> Callable[[nn.Module], int]:
+def _once() -> Callable[[Parameters], int]:
     """Bytes of the parameters of a network that were in none of those before it."""
     seen = set[int]()
 
-    def fresh(network: nn.Module) -> int:
-        own = [p for p in network.parameters() if id(p) not in seen]
+    def fresh(held: Parameters) -> int:
+        own = [p for p in held if id(p) not in seen]
         seen.update(map(id, own))
         return sum(local(p).nbytes for p in own)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import InitVar, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -81,7 +81,11 @@ class Engine:
         """The states in a checkpoint. Those of the result's optimiser and EMA have no prefix."""
         found: dict[str, Stateful] = {}
         for trainee in self.trainees:
-            found |= trainee.state("" if trainee is self.result else f"{trainee.learner.name}_")
+            if trainee is self.result:
+                found |= trainee.state("")
+            else:
+                own = trainee.learner.network is not self.result.learner.network
+                found |= trainee.state(f"{trainee.learner.name}_", with_network=own)
         if self.training.seconds:
             found["clock"] = self.clock
         return found | {"validation": self.curve} if isinstance(self.objective, Validated) else found
@@ -134,8 +138,9 @@ class Engine:
         self.updates = max(done - wait, 0)
         if over:
             reporter.message(f"{self.title}: {self.updates} updates in {self.clock.seconds:.0f} s")
-        if self.result.ema is not None:
-            self.result.ema.copy_to(self.result.learner.network)
+        for trainee in self.trainees:
+            if trainee.ema is not None:
+                trainee.ema.copy_to(trainee.learner.network)
         self.result.learner.network.eval()
         return self.curve.values
 
@@ -205,11 +210,10 @@ class Engine:
         """One update of one network, on all slices of this process."""
         learner, is_result = trainee.learner, trainee is self.result
         trainee.optimiser.zero_grad(set_to_none=True)  # losses of other learners may have left gradients here
-        if not is_result:
-            learner.network.train()
+        mode = learner.network.training  # the result's, where this is another learner of its network
+        learner.network.train()
         found = [self._gradients(learner, draw(slice), replace(slice, update=number)) for slice in slices]
-        if not is_result:
-            learner.network.eval()
+        learner.network.train(mode)
         lr = learner.optimiser.rate(number, total_updates(learner, self.result.learner.warmup, self.training.steps))
         self.parallel.reduce(trainee.parameters)
         norm = apply_gradients(trainee.optimiser, learner.optimiser, lr)
@@ -257,7 +261,10 @@ class Engine:
         if not isinstance(self.objective, Validated):
             return {}
         if done not in self.curve.values:
-            with averaged(self.result), self.parallel.phase():
+            with ExitStack() as stack:
+                for trainee in self.trainees:
+                    stack.enter_context(averaged(trainee))
+                stack.enter_context(self.parallel.phase())
                 self.curve.values[done] = self.objective.validate()
         return {"validation_loss": self.curve.values[done]}
 
@@ -274,8 +281,16 @@ def checked_learners(learners: Sequence[Learner]) -> Sequence[Learner]:
     if taken:
         raise InputError(f"a learner cannot be called {taken[0]!r}: a checkpoint uses that name for another file.")
     for learner in learners:
-        if not any(p.requires_grad for p in learner.network.parameters()):
+        if not learner.learnt:
             raise InputError(f"the learner {learner.name!r} has no parameter that requires a gradient.")
+    owners: dict[int, str] = {}
+    for learner in learners:
+        for name, parameter in learner.learnt.items():
+            if (owner := owners.setdefault(id(parameter), learner.name)) != learner.name:
+                raise InputError(
+                    f"the learners {owner!r} and {learner.name!r} both train {name}: give each the names of its own "
+                    "parameters, Learner(..., only=...)."
+                )
     if learners[-1].updates != 1:
         raise InputError(f"the result {names[-1]!r} must make one update per step, not {learners[-1].updates}.")
     return learners

@@ -30,12 +30,13 @@ class Collapse(DidiError):
 
 @dataclass(frozen=True)
 class Learner:
-    """A network that an objective trains, and how.
+    """A network that an objective trains, and how. Several may train parts of one network, each at a rate of its own.
 
     name: prefix of its files in a checkpoint and of its scalars.
     ema: decay of the averaged weights that are kept beside the current ones; None for no average.
     updates: updates per step of the run. During the result's warm-up, every other learner makes one update per step.
     warmup: first steps of the run in which the network does not change.
+    only: names of the parameters that it trains; None for all of the network that require a gradient.
     """
 
     name: str
@@ -44,10 +45,17 @@ class Learner:
     ema: float | None = None
     updates: int = 1
     warmup: int = 0
+    only: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.updates < 0 or self.warmup < 0:
             raise InputError(f"{self.name}: updates={self.updates}, warmup={self.warmup} must not be negative.")
+
+    @property
+    def learnt(self) -> dict[str, nn.Parameter]:
+        """The parameters that it trains, by name."""
+        named = self.network.named_parameters()
+        return {name: p for name, p in named if p.requires_grad and (self.only is None or name in self.only)}
 
 
 @dataclass(frozen=True)
@@ -157,15 +165,6 @@ class Validated(Protocol):
 
     def validate(self) -> float:
         """Validation loss. The averaged weights are in place, the network is in eval mode, gradients are off."""
-        ...
-
-
-@runtime_checkable
-class Staged(Protocol):
-    """An objective whose first steps do less than the others, which a dry run therefore leaves out."""
-
-    def later(self) -> Objective[Any]:
-        """The same objective without these steps."""
         ...
 
 

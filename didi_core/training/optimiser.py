@@ -45,6 +45,33 @@ class OptimiserSettings:
         return self.lr * (self.final + (1 - self.final) * left)
 
 
+OF_ADAMW = {"lr": "lr", "warmup": "lr_warmup", "final": "lr_final", "clip": "gradient_clip"}
+
+
+@dataclass(frozen=True)
+class RateSettings:
+    """The keys of a group whose networks learn beside those of ``training``.
+
+    lr, lr_warmup, lr_final, gradient_clip: settings of AdamW, as in ``training``.
+    """
+
+    lr: float = 1e-3
+    lr_warmup: int = 20
+    lr_final: float = 0.1
+    gradient_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        try:
+            self.optimiser  # noqa: B018  # raises for a wrong rate before anything is made
+        except InputError as error:
+            key, _, rest = str(error).partition("=")
+            raise InputError(f"{OF_ADAMW[key]}={rest}") from None
+
+    @property
+    def optimiser(self) -> OptimiserSettings:
+        return OptimiserSettings(lr=self.lr, warmup=self.lr_warmup, final=self.lr_final, clip=self.gradient_clip)
+
+
 def checked(group: str, make: Callable[[], OptimiserSettings]) -> None:
     """Check optimiser settings before anything runs. Raises InputError with the dotted name of the key."""
     try:
@@ -105,13 +132,17 @@ class EMA:
 
     Update n sets shadow <- d shadow + (1 - d) weights with d = min(decay, (1 + n) / (10 + n)), as in MDLM's code, so
     early averages follow the weights quickly.
+
+    only: names of the parameters that are averaged; None for all that require a gradient.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, only: frozenset[str] | None = None) -> None:
         if not 0 <= decay < 1:
             raise InputError(f"ema={decay} is out of range: it must be in [0, 1).")
         self.decay, self.updates = decay, 0
-        self.shadow = {name: p.detach().float().clone() for name, p in module.named_parameters() if p.requires_grad}
+        learnt = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        names = learnt if only is None else learnt.keys() & only
+        self.shadow = {name: p.detach().float().clone() for name, p in learnt.items() if name in names}
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:

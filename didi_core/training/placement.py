@@ -35,6 +35,7 @@ class Needs:
 def gathered(networks: Sequence[nn.Module]) -> int:
     """Bytes that a process gathers of sharded networks at one time: all outside of their blocks for a phase, with the
     gradients of one of them, and a block with its own."""
+    networks = list({id(network): network for network in networks}.values())  # several learners may train one
     outside = [_bytes(n) - sum(map(_bytes, blocks_of(n))) for n in networks]
     block = max((_bytes(block) for n in networks for block in blocks_of(n)), default=0)
     return sum(outside) + max(outside) + 2 * block
@@ -42,7 +43,8 @@ def gathered(networks: Sequence[nn.Module]) -> int:
 
 def shared(learners: Sequence[Learner], frozen: Sequence[nn.Module]) -> bool:
     """Whether two networks have a parameter in common, as adapters have."""
-    ids = [id(p) for n in [*frozen, *(learner.network for learner in learners)] for p in n.parameters()]
+    networks = {id(network): network for network in [*frozen, *(learner.network for learner in learners)]}
+    ids = [id(p) for network in networks.values() for p in network.parameters()]
     return len({*ids}) < len(ids)
 
 

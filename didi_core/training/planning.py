@@ -22,7 +22,7 @@ from didi_core.progress import Silent
 from didi_core.run import Run
 from didi_core.training.components import Component, in_gib, largest_gradients
 from didi_core.training.engine import Engine
-from didi_core.training.objective import Batch, Learner, Objective, Scalars, Slice, Staged, Terms
+from didi_core.training.objective import Batch, Learner, Objective, Scalars, Slice, Terms
 from didi_core.training.parallel import Parallel
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.state import Stateful
@@ -136,7 +136,7 @@ class Stopwatch:
 
 @dataclass
 class DryRun(Objective[Batch]):
-    """An objective with a warm-up of at most one step, and without check and validation."""
+    """An objective from the last step of its result's warm-up on, and without check and validation."""
 
     objective: Objective[Batch]
 
@@ -144,10 +144,13 @@ class DryRun(Objective[Batch]):
         return [replace(learner, warmup=min(learner.warmup, 1)) for learner in self.objective.learners()]
 
     def batch(self, slice: Slice) -> Batch:
-        return self.objective.batch(slice)
+        return self.objective.batch(self._after_warmup(slice))
 
     def loss(self, learner: str, batch: Batch, slice: Slice) -> Terms:
-        return self.objective.loss(learner, batch, slice)
+        return self.objective.loss(learner, batch, self._after_warmup(slice))
+
+    def _after_warmup(self, slice: Slice) -> Slice:
+        return replace(slice, step=slice.step + max(self.objective.learners()[-1].warmup - 1, 0))
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,6 @@ def time_steps(
     watch, quiet = Stopwatch(run.device), replace(run, reporter=Silent())
     short = replace(training, steps=TIMED + 1, seconds=0.0, log_every=1)
     stream = partial(run.stream, "dry run")
-    objective = objective.later() if isinstance(objective, Staged) else objective
     engine = Engine(DryRun(objective), quiet, short, watch, "dry run", stream, parallel)
     before = 0 if run.device.type == "cuda" else Resident.read().now
     if begin is not None:

@@ -80,7 +80,8 @@ def graph_layers(objective: Objective[Any], run: Run, slice: Slice) -> int:
     most, result = 0, objective.learners()[-1].name
     for learner in objective.learners():
         slice.stream.manual_seed(run.seed)
-        with _counted([one.network for one in objective.learners()]) as counts, run.autocast():
+        networks = {id(one.network): one.network for one in objective.learners()}
+        with _counted(list(networks.values())) as counts, run.autocast():
             with torch.set_grad_enabled(learner.name == result):
                 batch = objective.batch(slice)
             with torch.enable_grad():

@@ -26,18 +26,20 @@ class Trainee:
     ema: EMA | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.optimiser = adamw(self.learner.network.parameters(), self.learner.optimiser)
-        self.ema = None if self.learner.ema is None else EMA(self.learner.network, self.learner.ema)
+        learner = self.learner
+        self.optimiser = adamw(learner.learnt.values(), learner.optimiser)
+        self.ema = None if learner.ema is None else EMA(learner.network, learner.ema, learner.only)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
-    def state(self, prefix: str) -> dict[str, Stateful]:
-        """Its states in a checkpoint, by name."""
+    def state(self, prefix: str, with_network: bool = True) -> dict[str, Stateful]:
+        """Its states in a checkpoint, by name. with_network: not where those of another learner have its network."""
         network = self.learner.network
         own: Stateful = OwnState(network) if is_adapted(network) else network
-        found: dict[str, Stateful] = {self.learner.name: own, f"{prefix}optimiser": self.optimiser}
+        found: dict[str, Stateful] = {self.learner.name: own} if with_network else {}
+        found |= {f"{prefix}optimiser": self.optimiser}
         return found if self.ema is None else found | {f"{prefix}ema": self.ema}
 
 

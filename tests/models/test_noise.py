@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,7 @@ from didi_core.models.esm import Esm, EsmConfig
 from didi_core.models.experts import ExpertsConfig
 from didi_core.models.llama import Llama, LlamaConfig
 from didi_core.models.masters import with_master_weights
-from didi_core.models.noise import ReadsNoise, learning, with_noise
+from didi_core.models.noise import ReadsNoise, as_later_calls, learning, with_noise
 from didi_core.models.scorer import scorer_from_trunk
 from didi_core.objectives.base import Materials
 from didi_core.objectives.registry import OBJECTIVES
@@ -407,3 +408,28 @@ def test_noise_tells_sequences_apart_from_the_start_and_leaves_most_of_what_the_
     told = float((p * (ours - p.mean(0).log())).sum(-1).mean())
     off = float((p * (ours - known)).sum(-1).mean())
     assert 0.03 < told < off < 0.5
+
+
+def test_a_later_call_has_none_of_the_first_calls_parameters_in_its_graph() -> None:
+    """So both can learn in one step: an update of one does not touch what a graph of the other needs."""
+    student = noisy(2, size=5, noise_once=True, first_blocks=True)
+    later = student.trunk(torch.tensor([[5, 3, 5, 5]]), torch.ones(1, 2))
+    own = [p for name, p in student.named_parameters() if name.startswith(("first.", "noise_map."))]
+    assert own and torch.autograd.grad(later.sum(), own, allow_unused=True) == (None,) * len(own)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_all_calls_can_be_taken_for_later_ones(kind: str) -> None:
+    """As a student's rollouts are while its later calls learn; afterwards the first call is itself again."""
+    student = with_noise(NETWORKS[kind](0).requires_grad_(False), 2, 0, once=True, first_blocks=True)
+    plain, noise = copy.deepcopy(student), torch.ones(len(STATES), 2)
+    plain.drop_noise()
+    with torch.no_grad():
+        for name, parameter in student.named_parameters():
+            if name.startswith("first."):
+                parameter.mul_(1.5)
+    before = student.trunk(STATES, noise)
+    with pytest.raises(KeyError), as_later_calls(student):
+        torch.testing.assert_close(student.trunk(STATES, noise), plain.trunk(STATES))
+        raise KeyError
+    assert torch.equal(student.trunk(STATES, noise), before) and not torch.equal(before, plain.trunk(STATES))

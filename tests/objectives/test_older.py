@@ -139,3 +139,13 @@ def test_noise_of_an_older_student_was_read_in_every_call(student: dict[str, int
     made = upgraded(before)
     assert made["student"] == {"noise": student["noise"] if student else 0, "noise_once": False, "first_blocks": False}
     assert upgraded(made) == made
+
+
+def test_an_older_student_of_coupled_noise_is_finished_by_the_version_that_began_it() -> None:
+    """There one optimiser trained both halves, in one phase after the other."""
+    now = compose_jobs("distill", ["objective=few_calls_coupled"])[0].config["objective"]
+    read = read_objective(now, "distill").resolved()
+    assert upgraded({"command": "distill", "objective": read})["objective"] == read
+    before = {**read, "coupling": {"updates": 120, "weight": 1.0, "empty": 1.0, "group": 64}}
+    with pytest.raises(InputError, match="an older version began this run.* name another run_dir"):
+        upgraded({"command": "distill", "objective": before})

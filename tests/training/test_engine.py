@@ -16,9 +16,11 @@ from didi_core.errors import InputError
 from didi_core.processes import Processes
 from didi_core.run import Run
 from didi_core.streams import generator
+from didi_core.training.components import components, expected
 from didi_core.training.engine import Engine, due_updates, total_updates, unfinished_warmups
 from didi_core.training.objective import Collapse, Learner, Objective, Scalars, Slice, Terms
 from didi_core.training.optimiser import EMA, OptimiserSettings
+from didi_core.training.placement import gathered, shared
 from didi_core.training.settings import TrainingSettings
 from didi_core.training.trainee import Clock, Trainee
 from didi_toy import ToyDomain
@@ -158,6 +160,89 @@ def test_a_run_that_is_cut_ends_like_an_uninterrupted_one() -> None:
 
 def test_a_checkpoint_names_networks_optimisers_and_averages() -> None:
     assert set(engine(Line(TRAINING)).state()) == {"critic", "critic_optimiser", "line", "optimiser", "ema"}
+
+
+SLOW = OptimiserSettings(lr=0.005, clip=1e9)
+
+
+@dataclass
+class Parts(Line):
+    """The same line, whose bias is another learner's, at another rate."""
+
+    first: int = 1  # updates of the bias for each of the slope
+    overlap: bool = False
+
+    def learners(self) -> list[Learner]:
+        *critic, line = super().learners()
+        bias = Learner("bias", line.network, SLOW, 0.9, self.first, only=frozenset({"bias"}))
+        return [*critic, bias, line if self.overlap else replace(line, only=frozenset({"weight"}))]
+
+    def loss(self, learner: str, batch: Played, slice: Slice) -> Terms:
+        if learner != "bias":
+            return super().loss(learner, batch, slice)
+        self.calls.append((learner, slice.step, slice.number, slice.update, self.networks["line"].training))
+        loss = (self.networks["line"](batch.x) - 1.0).square().mean()
+        return Terms(loss, {"bias_loss": loss})
+
+
+def test_learners_of_one_network_train_their_own_parameters_at_their_own_rates() -> None:
+    """Adam moves a parameter by about its rate at the first update, whatever its gradient."""
+    line = Parts(TRAINING, critic=None, waits=1)
+    made = engine(line)
+    moved = []
+    for step in range(2):
+        before = line.weights()
+        made.step(step)
+        moved.append({name: float((line.weights()[name] - before[name]).abs().sum()) for name in before})
+    assert moved[0]["line.weight"] == 0 and moved[0]["line.bias"] == pytest.approx(SLOW.lr, rel=0.01)
+    assert moved[1]["line.weight"] == pytest.approx(ADAM.lr, rel=0.01)
+    assert [call[-1] for call in line.calls if call[0] == "line"] == [True]  # of the other it was in train mode too
+
+
+def test_each_learner_of_a_network_has_its_average_and_the_network_ends_with_both() -> None:
+    line = Parts(TRAINING)
+    made = engine(line)
+    assert set(made.state()) == {
+        "critic", "critic_optimiser", "bias_optimiser", "bias_ema", "line", "optimiser", "ema"
+    }  # fmt: skip
+    made.train()
+    averages = {trainee.learner.name: trainee.ema for trainee in made.trainees if trainee.ema is not None}
+    assert {name: set(ema.shadow) for name, ema in averages.items()} == {"bias": {"bias"}, "line": {"weight"}}
+    for name, ema in averages.items():
+        for key, value in ema.shadow.items():
+            assert torch.equal(line.networks["line"].get_parameter(key), value), name
+
+
+def test_a_cut_run_of_two_learners_of_one_network_ends_with_the_same_weights() -> None:
+    whole = Parts(TRAINING, {"updates": 2}, waits=2)
+    engine(whole).train()
+    keeper = Memory(stop=4)
+    with pytest.raises(KeyboardInterrupt):
+        engine(Parts(TRAINING, {"updates": 2}, waits=2), keeper=keeper).train()
+    keeper.stop = 0
+    cut = Parts(TRAINING, {"updates": 2}, waits=2)
+    engine(cut, keeper=keeper).train()
+    assert all(torch.equal(cut.weights()[name], weight) for name, weight in whole.weights().items())
+
+
+def test_two_learners_of_one_parameter_are_refused() -> None:
+    with pytest.raises(InputError, match=r"the learners 'bias' and 'line' both train bias: .*Learner\(\.\.\., only="):
+        engine(Parts(TRAINING, overlap=True))
+
+
+def test_memory_of_a_network_with_two_learners_is_counted_once() -> None:
+    line = Parts(TRAINING)
+    made = engine(line)
+    made.step(0)
+    counted = {one.name: one for one in components({}, made.trainees)}
+    assert counted["bias"].parameters == 1 and counted["line"].parameters == 2
+    assert (counted["bias"].weights, counted["line"].weights) == (4, 4)
+    computed = {one.name: one for one in expected({}, line.learners())}
+    for name in ("bias", "line"):
+        assert computed[name].weights == counted[name].weights and computed[name].ema == counted[name].ema == 4
+        assert computed[name].gradients == counted[name].gradients == 4
+    assert not shared(line.learners(), [])
+    assert gathered([line.networks["line"]] * 2) == gathered([line.networks["line"]])
 
 
 def test_the_result_ends_with_its_averaged_weights_in_eval_mode() -> None:

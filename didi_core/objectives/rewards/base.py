@@ -16,7 +16,7 @@ from didi_core.errors import InputError
 from didi_core.objectives.base import Materials
 from didi_core.objectives.reference import Reference
 from didi_core.training.objective import Learner, Slice, Terms
-from didi_core.training.optimiser import OptimiserSettings
+from didi_core.training.optimiser import RateSettings
 from didi_core.types import Denoiser, Vocabulary
 
 
@@ -106,11 +106,8 @@ class Reward(Protocol):
         raise AssertionError(f"reward {self.name!r} has no critic to train")
 
 
-OF_ADAMW = {"lr": "lr", "warmup": "lr_warmup", "final": "lr_final", "clip": "gradient_clip"}
-
-
 @dataclass(frozen=True)
-class CriticSettings:
+class CriticSettings(RateSettings):
     """How the networks of rewards learn.
 
     updates: number per update of the student. warmup: updates before the student's first.
@@ -128,15 +125,7 @@ class CriticSettings:
         for key in ("updates", "warmup"):
             if getattr(self, key) < 0:
                 raise InputError(f"{key}={getattr(self, key)} is out of range: it must not be negative.")
-        try:
-            self.optimiser  # noqa: B018  # raises for a wrong rate before anything is made
-        except InputError as error:
-            key, _, rest = str(error).partition("=")
-            raise InputError(f"{OF_ADAMW[key]}={rest}") from None
-
-    @property
-    def optimiser(self) -> OptimiserSettings:
-        return OptimiserSettings(lr=self.lr, warmup=self.lr_warmup, final=self.lr_final, clip=self.gradient_clip)
+        super().__post_init__()
 
     def learner(self, name: str, network: nn.Module) -> Learner:
         return Learner(name, network, self.optimiser, updates=self.updates)
