@@ -48,7 +48,9 @@ from didi_core.training.state import FolderKeeper
 
 KINDS: dict[str, dict[str, Any]] = {
     "didi": {"reference": "data", "baseline": {"group": 4}, "reward": [{"kind": "scorer", "warmup": 1}]},
-    "idlm": {"anchor": {"kl": 0.1}, "rollout": {"calls": [1, 2, 4]}},
+    "idlm": {
+        "anchor": {"kl": 0.1}, "rollout": {"calls": [1, 2, 4]}, "coupling": {"updates": 1, "states": {"samples": 16}}
+    },
     "sdtt": {"round_updates": 2},
     "large": {},
 }

@@ -69,7 +69,7 @@ class ReadsNoise(NoisyDenoiser, ABC):
     @property
     def noise_size(self) -> int:  # type: ignore[override]
         """Numbers of noise that a sequence is given at every call."""
-        return 0 if self.noise_map is None else self.noise_map.size
+        return 0 if self.noise_map is None or self.later_only else self.noise_map.size
 
     @property
     def first_blocks(self) -> Sequence[nn.Module]:
