@@ -22,6 +22,7 @@ from didi_core.objectives.ratio import Completion, RatioObjective
 from didi_core.objectives.states import KeptSettings, StateSettings
 from didi_core.training.objective import Learner, Objective, Scalars, Slice, Terms
 from didi_core.training.optimiser import RateSettings
+from didi_core.training.settings import TrainingSettings
 
 FIRST = "first"  # the learner of the first call's blocks
 OF_FIRST = f"{FIRST}_"  # how its scalars begin
@@ -34,6 +35,7 @@ class FirstSettings(RateSettings):
     updates: first updates of these blocks, from coupled noise alone. All other networks wait for them.
     weight: of coupled noise afterwards, beside the loss of rollouts of one call. It holds the first call to all that
         the teacher writes.
+    batch_size: sequences of an update, over all processes; None for as many as ``training.batch_size``.
     group: sequences of about one length among which noise is shared out.
     states: the sequences.
     lr, lr_warmup, lr_final, gradient_clip: settings of AdamW, as in ``training``.
@@ -41,6 +43,7 @@ class FirstSettings(RateSettings):
 
     updates: int = 120
     weight: float = 1.0
+    batch_size: int | None = None
     group: int = 64
     states: KeptSettings = field(default_factory=lambda: KeptSettings(source="teacher", samples=1024))
 
@@ -48,8 +51,21 @@ class FirstSettings(RateSettings):
         super().__post_init__()
         at_least(0, "", updates=self.updates)
         at_least(2, "", group=self.group)
+        if self.batch_size is not None:
+            at_least(1, "", batch_size=self.batch_size)
         if not self.weight >= 0:
             raise InputError(f"weight={self.weight} is out of range: it must not be negative.")
+
+    def training(self, whole: TrainingSettings, processes: int) -> TrainingSettings:
+        """The settings with the batch of the first call. Raises InputError where it cannot be cut evenly."""
+        if self.batch_size is None:
+            return whole
+        try:
+            own = replace(whole, batch_size=self.batch_size)
+            own.slice_size(processes)
+        except InputError as error:
+            raise InputError(str(error).replace("training.batch_size", "objective.coupling.batch_size")) from None
+        return own
 
     @property
     def rows(self) -> CouplingSettings:
@@ -80,13 +96,6 @@ class ByCall(Objective[Halves | None]):
     noise: CoupledNoise
     first: RatioObjective | None
     later: RatioObjective
-
-    @classmethod
-    def of(
-        cls, rules: FirstSettings, materials: Materials, first: RatioObjective | None, later: RatioObjective
-    ) -> ByCall:
-        """Raises InputError for a student that reads no noise, and where there are no sequences."""
-        return cls(materials, rules, CoupledNoise.of(rules.rows, materials), first, later)
 
     def learners(self) -> Sequence[Learner]:
         materials = self.materials

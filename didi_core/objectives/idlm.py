@@ -22,11 +22,13 @@ from didi_core.models.noise import has_first_blocks
 from didi_core.objectives.anchor import AnchorSettings
 from didi_core.objectives.base import Materials, ObjectiveSettings
 from didi_core.objectives.by_call import OF_FIRST, ByCall, FirstSettings
+from didi_core.objectives.coupled import CoupledNoise
 from didi_core.objectives.few_calls import FewCalls, one_call
 from didi_core.objectives.ratio import Completion, RatioObjective, Renoised, completed, drawn_nll, followed
 from didi_core.objectives.rewards.base import CriticSettings, corrupt
 from didi_core.objectives.states import States, StateSettings
 from didi_core.training.objective import Objective, Slice
+from didi_core.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,11 @@ class Idlm(ObjectiveSettings):
             )
         return self._made(materials, self.rollout)
 
+    def check(self, training: TrainingSettings, processes: int) -> None:
+        super().check(training, processes)
+        if self.coupling is not None:
+            self.coupling.training(training, processes)
+
     def _made(
         self, materials: Materials, rollout: FewCalls | None, name: str = "fake", begun: bool = False
     ) -> IdlmObjective:
@@ -99,9 +106,10 @@ class Idlm(ObjectiveSettings):
                 "than one call are needed. Set objective.rollout.calls, to [1,4,8] for example."
             )
         made = self._made(materials, replace(self.rollout, calls=later), begun=True)
+        own = replace(materials, training=coupling.training(materials.training, materials.run.processes.size))
         alone = replace(self.rollout, calls=(1,))
-        first = self._made(materials, alone, f"{OF_FIRST}fake") if 1 in self.rollout.calls else None
-        return ByCall.of(coupling, materials, first, made)
+        first = self._made(own, alone, f"{OF_FIRST}fake") if 1 in self.rollout.calls else None
+        return ByCall(materials, coupling, CoupledNoise.of(coupling.rows, own), first, made)
 
 
 @dataclass

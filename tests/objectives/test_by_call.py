@@ -152,6 +152,23 @@ def test_each_half_has_a_rate_of_its_own() -> None:
     assert first.ema == student.ema == TRAINING.ema
 
 
+def test_the_first_call_may_learn_from_a_smaller_batch() -> None:
+    part = Slice(step=5, total=TRAINING.accumulate, stream=generator(0, "slice"))
+    for size, rows in ((4, 2), (None, 4)):
+        objective = prepared(coupling={"batch_size": size})
+        made = objective.batch(part)
+        assert (len(made.first.x), len(made.later.x), len(objective.noise.draw(part).x0)) == (rows, 4, rows)
+    train(prepared(coupling={"batch_size": 4}), Memory())
+
+
+def test_a_batch_of_the_first_call_that_cannot_be_cut_is_refused() -> None:
+    rules = build(Idlm, {"rollout": {"calls": (1, 2)}, "coupling": {"batch_size": 3}}, "objective")
+    with pytest.raises(InputError, match=r"training\.accumulate=2 must divide objective\.coupling\.batch_size=3"):
+        rules.check(TRAINING, 1)
+    with pytest.raises(InputError, match=r"objective\.coupling\.batch_size=3 cannot be shared evenly by 2 processes"):
+        rules.check(replace(TRAINING, accumulate=1), 2)
+
+
 def test_the_card_has_the_rollouts_of_both_halves_and_the_coupling() -> None:
     """A sampler reads there how few calls the student is for."""
     record = prepared(calls=(1, 4), coupling={"updates": 3}).record()
@@ -216,6 +233,7 @@ def test_a_dry_run_measures_the_steps_that_do_everything() -> None:
         ({"updates": -1}, r"objective\.coupling\.updates=-1"),
         ({"weight": -0.5}, r"objective\.coupling\.weight=-0\.5 is out of range"),
         ({"group": 1}, r"objective\.coupling\.group=1"),
+        ({"batch_size": 0}, r"objective\.coupling\.batch_size=0"),
         ({"lr": -1.0}, r"objective\.coupling\.lr=-1\.0"),
         ({"gradient_clip": 0.0}, r"objective\.coupling\.gradient_clip=0\.0"),
         ({"empty": 0.5}, r"objective\.coupling\.empty"),
