@@ -311,7 +311,7 @@ def plan(settings: Settings, about: Run, teacher: Denoiser, watch: Watch | None 
     measured = time_steps(objective, about, training, parallel, watch.begin if watch else None)
     held, teacher = components({"teacher": teacher}, measured.trainees), parallel.whole(teacher)
     call = seconds_per_call(about, teacher, training.batch_size)
-    stages = [Stage("training steps", measured.steps, measured.seconds)]
+    stages = [*measured.stages]
     stages[:0] = [Stage("reference, unless kept: calls x samples", num * steps, call) for num, steps in asked]
     if settings.evaluate.enabled:
         stages.append(Stage("evaluation: calls x samples", settings.evaluate.calls(), call))

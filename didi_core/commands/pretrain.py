@@ -41,7 +41,7 @@ from didi_core.streams import generator, seeded
 from didi_core.training.components import components
 from didi_core.training.engine import Engine
 from didi_core.training.memory import Watch, memory_advice
-from didi_core.training.planning import Plan, Stage, forget_peak, print_plan, time_steps
+from didi_core.training.planning import Plan, forget_peak, print_plan, time_steps
 from didi_core.training.settings import TrainingSettings
 from didi_core.types import Domain
 
@@ -172,7 +172,7 @@ def plan(settings: Settings, about: Run, watch: Watch | None = None) -> Plan:
         measured.before,
         len(batch),
         batch.numel(),
-        (Stage("training steps", measured.steps, measured.seconds),),
+        measured.stages,
     )
 
 

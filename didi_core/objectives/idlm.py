@@ -107,8 +107,10 @@ class Idlm(ObjectiveSettings):
             )
         made = self._made(materials, replace(self.rollout, calls=later), begun=True)
         own = replace(materials, training=coupling.training(materials.training, materials.run.processes.size))
-        alone = replace(self.rollout, calls=(1,))
-        first = self._made(own, alone, f"{OF_FIRST}fake") if 1 in self.rollout.calls else None
+        first = None
+        if 1 in self.rollout.calls:  # one update of its fake denoiser is as good as two (docs/objectives.md)
+            once = replace(self, critic=replace(self.critic, updates=min(self.critic.updates, 1)))
+            first = once._made(own, replace(self.rollout, calls=(1,)), f"{OF_FIRST}fake")
         return ByCall(materials, coupling, CoupledNoise.of(coupling.rows, own), first, made)
 
 

@@ -6,7 +6,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +29,7 @@ from didi_core.training.state import Stateful
 from didi_core.training.trainee import Trainee
 
 TIMED = 3  # steps that are timed, after a first one that is not
+WAITING = 2  # steps of the warm-up of the result that are made, of which the last is timed
 GRADIENTS = "gradients, of one network at a time"
 
 
@@ -122,10 +123,10 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
         self.marks.append(time.perf_counter())
 
-    @property
-    def seconds(self) -> float:
-        """Mean seconds per step, without the first."""
-        return (self.marks[-1] - self.marks[0]) / (len(self.marks) - 1)
+    def each(self, first: int, last: int = -1) -> float:
+        """Mean seconds of the steps after ``first`` up to ``last``, counted from 0."""
+        marks = self.marks[first : len(self.marks) if last < 0 else last + 1]
+        return (marks[-1] - marks[0]) / (len(marks) - 1)
 
     def peak(self) -> int:
         """Peak memory in bytes."""
@@ -136,35 +137,36 @@ class Stopwatch:
 
 @dataclass
 class DryRun(Objective[Batch]):
-    """An objective from the last step of its result's warm-up on, and without check and validation."""
+    """An objective with a short warm-up, and without check and validation."""
 
     objective: Objective[Batch]
 
     def learners(self) -> list[Learner]:
-        return [replace(learner, warmup=min(learner.warmup, 1)) for learner in self.objective.learners()]
+        return [replace(learner, warmup=min(learner.warmup, WAITING)) for learner in self.objective.learners()]
 
     def batch(self, slice: Slice) -> Batch:
-        return self.objective.batch(self._after_warmup(slice))
+        return self.objective.batch(self._of_run(slice))
 
     def loss(self, learner: str, batch: Batch, slice: Slice) -> Terms:
-        return self.objective.loss(learner, batch, self._after_warmup(slice))
+        return self.objective.loss(learner, batch, self._of_run(slice))
 
-    def _after_warmup(self, slice: Slice) -> Slice:
-        return replace(slice, step=slice.step + max(self.objective.learners()[-1].warmup - 1, 0))
+    def _of_run(self, slice: Slice) -> Slice:
+        """The slice as the run will have it: after the short warm-up, what comes after the whole."""
+        left_out = max(self.objective.learners()[-1].warmup - WAITING, 0)
+        return replace(slice, step=slice.step + (left_out if slice.step >= WAITING else 0))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A few measured steps: seconds per step, peak memory in bytes, the trained networks, steps of the whole run.
+    """A few measured steps: stages of the training, peak memory in bytes, the trained networks.
 
     before: memory of the process before the first step, when it held the networks and their averages.
     """
 
-    seconds: float
+    stages: tuple[Stage, ...]
     peak: int
     before: int
     trainees: Sequence[Trainee]
-    steps: int
 
 
 def time_steps(
@@ -183,10 +185,23 @@ def time_steps(
     if begin is not None:
         begin(engine.trainees)
     engine.train()
-    steps = objective.learners()[-1].warmup + training.steps
+    wait = objective.learners()[-1].warmup
+    made = min(wait, WAITING)
+    each = watch.each(made)
+    stages = [Stage("training steps", training.steps, each)]
+    if wait:
+        stages[:0] = [Stage("warm-up steps", wait, watch.each(0, 1) if made == WAITING else each)]
     if training.seconds:
-        steps = min(steps, math.ceil(training.seconds / watch.seconds))
-    return Measured(watch.seconds, watch.peak(), before, engine.trainees, steps)
+        stages = list(_within(training.seconds, stages))
+    return Measured(tuple(stages), watch.peak(), before, engine.trainees)
+
+
+def _within(seconds: float, stages: Sequence[Stage]) -> Iterator[Stage]:
+    """As many steps of each stage as the time is enough for."""
+    for stage in stages:
+        units = min(stage.units, math.ceil(seconds / stage.seconds_each))
+        seconds = max(seconds - units * stage.seconds_each, 0.0)
+        yield replace(stage, units=units)
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:

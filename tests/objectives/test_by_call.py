@@ -21,7 +21,7 @@ from didi_core.run import Run
 from didi_core.streams import generator
 from didi_core.training.engine import Engine
 from didi_core.training.objective import Collapse, Slice
-from didi_core.training.planning import time_steps
+from didi_core.training.planning import DryRun, time_steps
 from didi_core.training.settings import TrainingSettings
 
 STATES = {"source": "teacher", "samples": 16, "steps": 1}
@@ -36,7 +36,7 @@ def prepared(
     first: bool = True,
     calls: tuple[int, ...] | None = (1, 2, 4),
     coupling: dict[str, Any] | None = None,
-    samples: int = 16,
+    updates: int = 1,
 ) -> Any:
     domain = registry().domain("toy", {})
     teacher = domain.teacher("bundled").requires_grad_(False)
@@ -45,8 +45,12 @@ def prepared(
     def drawn(num: int, steps: int) -> Tensor:
         return domain.chain.sample(num, 32, generator(0, "test"))  # type: ignore[attr-defined]
 
-    keys = {"updates": 2, "states": {**STATES, "samples": samples}, **(coupling or {})}
-    given = {"rollout": {"calls": calls} if calls else None, "critic": {"warmup": critic}, "coupling": keys}
+    keys = {"updates": 2, "states": STATES, **(coupling or {})}
+    given = {
+        "rollout": {"calls": calls} if calls else None,
+        "critic": {"warmup": critic, "updates": updates},
+        "coupling": keys,
+    }
     materials = Materials(Run(domain), TRAINING, student, teacher, drawn, collapse=0.1)
     return build(Idlm, given, "objective").prepare(materials)
 
@@ -152,6 +156,11 @@ def test_each_half_has_a_rate_of_its_own() -> None:
     assert first.ema == student.ema == TRAINING.ema
 
 
+def test_the_fake_denoiser_of_the_first_call_makes_one_update_a_step() -> None:
+    fakes = prepared(updates=2).learners()[:2]
+    assert [(one.name, one.updates) for one in fakes] == [("first_fake", 1), ("fake", 2)]
+
+
 def test_the_first_call_may_learn_from_a_smaller_batch() -> None:
     part = Slice(step=5, total=TRAINING.accumulate, stream=generator(0, "slice"))
     for size, rows in ((4, 2), (None, 4)):
@@ -224,7 +233,14 @@ def test_a_dry_run_measures_the_steps_that_do_everything() -> None:
     objective = prepared(coupling={"updates": 100})
     measured = time_steps(objective, objective.materials.run, objective.materials.training)
     moved = {trainee.learner.name for trainee in measured.trainees if trainee.optimiser.state_dict()["state"]}
-    assert moved == {"first_fake", "fake", "first", "student"} and measured.steps == 100 + TRAINING.steps
+    assert moved == {"first_fake", "fake", "first", "student"}
+    waiting, training = measured.stages
+    assert (waiting.name, waiting.units, training.name, training.units) == (
+        "warm-up steps", 100, "training steps", TRAINING.steps
+    )  # fmt: skip
+    assert waiting.seconds_each > 0 and training.seconds_each > 0
+    made = [DryRun(objective).batch(Slice(step, stream=generator(0, "slice"))) for step in range(4)]
+    assert [one is None for one in made] == [True, True, False, False]  # the warm-up is that of the run
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_a_dry_run_writes_nothing_but_a_table(
     said = capsys.readouterr().out
     assert all(f" {name} " in said for name in networks)
     assert "training steps" in said and "tokens a step" in said and "Nothing was written" in said
+    assert ("warm-up steps" in said) == (words[0] == "distill")  # those of the critics, which cost less
     assert not list(tmp_path.iterdir())
 
 
