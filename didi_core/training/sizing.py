@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from didi_core.diffusion.heads import CLOSED_ELEMENTS, DEVICE_SHARE
+from didi_core.models.adapter import is_adapted
 from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
 from didi_core.run import Run
 from didi_core.training.components import Component, expected, in_gib, largest_gradients
@@ -119,9 +120,8 @@ def sized(
         layers: positions times layers with activations, of a slice. rows, positions: of a slice.
         shards: processes that share the networks; 1 where each holds all of them.
     """
-    adapted = all(p.dtype != torch.float32 for p in teacher.parameters()) and any(
-        not p.requires_grad for learner in learners for p in learner.network.parameters()
-    )
+    in_half = all(p.dtype != torch.float32 for p in teacher.parameters())
+    adapted = in_half and any(is_adapted(learner.network) for learner in learners)
     halves = 0 if adapted else sum(p.numel() for p in learners[-1].network.parameters()) * 2
     whole = expected({"teacher": teacher}, learners)
     made = tuple(one.shard(shards) for one in whole)
