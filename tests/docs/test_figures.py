@@ -237,7 +237,9 @@ def test_coupled_noise_is_as_in_its_record() -> None:
     page = PAGES["objectives"].partition("\n## Coupled noise\n")[2].partition("\n## ")[0]
     changes, checked = record["change in % against the teacher at equal calls"], 0
     names = {"matched entropy": "", "matched entropy per position": ", per position"}
-    for kind, name in {**names, "matched entropy, one stack": ", one stack"}.items():
+    other = {"matched entropy, few_calls": ", `few_calls`"}
+    other |= {"matched entropy per position, few_calls": ", `few_calls`, per position"}
+    for kind, name in {**names, **other}.items():
         for seed, found in changes[kind].items():
             cells = [changed([1 + each / 100 for each in found[calls]]) for calls in ("1", "2", "4", "8", "16")]
             assert f"| seed {seed}{name} | {' | '.join(cells)} |" in page
@@ -250,7 +252,7 @@ def test_coupled_noise_is_as_in_its_record() -> None:
             (row,) = [one for one in page.splitlines() if one.replace("`", "").startswith(f"| {name} | ")]
             assert lengths == "6" and row.split(" | ")[column].removesuffix(" |") == f"{perplexity}, {effective}"
             checked += 1
-    assert checked >= 9 + 4 * 6
+    assert checked >= 12 + 4 * 6
     for name, found in record["the chain"].items():
         cells = [f"{value:.3g} [{low:.3g}, {high:.3g}]" for value, low, high in found["pair KL"].values()]
         cells += [f"{found[key]:.3g}" for key in ("unigram KL at 8", "entropy at 8")]
