@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from didi_core.training.objective import Learner
+from didi_core.training.objective import Learner, last_of_each
 from didi_core.training.optimiser import local
 from didi_core.training.trainee import Trainee
 
@@ -49,7 +49,7 @@ def components(frozen: Mapping[str, nn.Module], trainees: Sequence[Trainee]) -> 
     """The networks of a run: frozen ones, and trained ones with their optimisers. What they share counts once."""
     fresh = _once()
     made = [_frozen(name, network, fresh) for name, network in frozen.items()]
-    whole = _last_of_each([trainee.learner for trainee in trainees])
+    whole = last_of_each([trainee.learner for trainee in trainees])
     for trainee in trainees:
         learnt = trainee.learner.learnt.values()
         states = [value for p in learnt for value in trainee.optimiser.state[p].values()]
@@ -64,17 +64,12 @@ def expected(frozen: Mapping[str, nn.Module], learners: Sequence[Learner]) -> tu
     """The same, computed before there are optimisers. AdamW keeps nothing for a learner that is never updated."""
     fresh = _once()
     made = [_frozen(name, network, fresh) for name, network in frozen.items()]
-    whole = _last_of_each(learners)
+    whole = last_of_each(learners)
     for learner in learners:
         size = sum(p.nbytes for p in learner.learnt.values())
         optimiser = ADAM_STATES * size if learner.updates else 0
         made.append(_learning(learner, learner in whole, fresh, optimiser, size if learner.ema is not None else 0))
     return tuple(made)
-
-
-def _last_of_each(learners: Sequence[Learner]) -> list[Learner]:
-    """The last learner of every network: what none of them trains is counted there."""
-    return list({id(learner.network): learner for learner in learners}.values())
 
 
 def in_gib(size: int) -> str:

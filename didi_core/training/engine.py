@@ -22,6 +22,7 @@ from didi_core.training.objective import (
     Validated,
     check_finite,
     checked_terms,
+    last_of_each,
 )
 from didi_core.training.optimiser import apply_gradients
 from didi_core.training.parallel import Parallel, Replicated
@@ -80,12 +81,10 @@ class Engine:
     def state(self) -> dict[str, Stateful]:
         """The states in a checkpoint. Those of the result's optimiser and EMA have no prefix."""
         found: dict[str, Stateful] = {}
+        whole = last_of_each([trainee.learner for trainee in self.trainees])
         for trainee in self.trainees:
-            if trainee is self.result:
-                found |= trainee.state("")
-            else:
-                own = trainee.learner.network is not self.result.learner.network
-                found |= trainee.state(f"{trainee.learner.name}_", with_network=own)
+            prefix = "" if trainee is self.result else f"{trainee.learner.name}_"
+            found |= trainee.state(prefix, with_network=trainee.learner in whole)
         if self.training.seconds:
             found["clock"] = self.clock
         return found | {"validation": self.curve} if isinstance(self.objective, Validated) else found

@@ -58,6 +58,16 @@ class Learner:
         return {name: p for name, p in named if p.requires_grad and (self.only is None or name in self.only)}
 
 
+def networks_of(learners: Sequence[Learner]) -> list[nn.Module]:
+    """The networks that learn, each once: several learners may train parts of one."""
+    return list(dict.fromkeys(learner.network for learner in learners))
+
+
+def last_of_each(learners: Sequence[Learner]) -> list[Learner]:
+    """The last learner of every network: the one with which the whole network is kept and counted."""
+    return list({learner.network: learner for learner in learners}.values())
+
+
 @dataclass(frozen=True)
 class Terms:
     """The loss to minimise, and what was measured beside it, as numbers or as scalar tensors of one device."""

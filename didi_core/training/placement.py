@@ -11,7 +11,7 @@ from torch import nn
 
 from didi_core.run import Run
 from didi_core.training.components import GIB, expected, largest_gradients
-from didi_core.training.objective import Learner
+from didi_core.training.objective import Learner, networks_of
 from didi_core.training.parallel import AUTO, REPLICATE, SHARD, Parallel, Replicated, blocks_of
 
 MEMORY_SHARE = 0.7  # share of a process's memory that networks, gradients and AdamW may take; activations need the rest
@@ -29,13 +29,13 @@ class Needs:
         """Of these networks in so many processes. Gradients are those of the largest learner: one learns at a time."""
         parts = expected({str(number): network for number, network in enumerate(frozen)}, learners)
         together = sum(one.kept for one in parts) + largest_gradients(parts)
-        return cls(together, together // size + gathered([*frozen, *(learner.network for learner in learners)]))
+        return cls(together, together // size + gathered([*frozen, *networks_of(learners)]))
 
 
 def gathered(networks: Sequence[nn.Module]) -> int:
     """Bytes that a process gathers of sharded networks at one time: all outside of their blocks for a phase, with the
     gradients of one of them, and a block with its own."""
-    networks = list({id(network): network for network in networks}.values())  # several learners may train one
+    networks = list(dict.fromkeys(networks))
     outside = [_bytes(n) - sum(map(_bytes, blocks_of(n))) for n in networks]
     block = max((_bytes(block) for n in networks for block in blocks_of(n)), default=0)
     return sum(outside) + max(outside) + 2 * block
@@ -43,8 +43,7 @@ def gathered(networks: Sequence[nn.Module]) -> int:
 
 def shared(learners: Sequence[Learner], frozen: Sequence[nn.Module]) -> bool:
     """Whether two networks have a parameter in common, as adapters have."""
-    networks = {id(network): network for network in [*frozen, *(learner.network for learner in learners)]}
-    ids = [id(p) for network in networks.values() for p in network.parameters()]
+    ids = [id(p) for network in [*frozen, *networks_of(learners)] for p in network.parameters()]
     return len({*ids}) < len(ids)
 
 
@@ -84,8 +83,8 @@ def _placed(how: Parallel, learners: Sequence[Learner], frozen: Sequence[nn.Modu
     """The frozen networks first, so that outlines are filled from parts of them."""
     for network in frozen:
         how.place(network)
-    for learner in learners:
-        how.place(learner.network, frozen)
+    for network in networks_of(learners):
+        how.place(network, frozen)
     return how
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +150,14 @@ class DryRun(Objective[Batch]):
     def loss(self, learner: str, batch: Batch, slice: Slice) -> Terms:
         return self.objective.loss(learner, batch, self._of_run(slice))
 
+    @cached_property
+    def left_out(self) -> int:
+        """Steps of the warm-up that are not made."""
+        return max(self.objective.learners()[-1].warmup - WAITING, 0)
+
     def _of_run(self, slice: Slice) -> Slice:
         """The slice as the run will have it: after the short warm-up, what comes after the whole."""
-        left_out = max(self.objective.learners()[-1].warmup - WAITING, 0)
-        return replace(slice, step=slice.step + (left_out if slice.step >= WAITING else 0))
+        return replace(slice, step=slice.step + (self.left_out if slice.step >= WAITING else 0))
 
 
 @dataclass(frozen=True)

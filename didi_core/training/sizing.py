@@ -20,7 +20,7 @@ from didi_core.models.adapter import is_adapted
 from didi_core.models.llama import Llama, LlamaConfig, saved_bytes
 from didi_core.run import Run
 from didi_core.training.components import Component, expected, in_gib, largest_gradients
-from didi_core.training.objective import Learner, Objective, Slice
+from didi_core.training.objective import Learner, Objective, Slice, networks_of
 from didi_core.training.placement import gathered
 from didi_core.training.planning import GRADIENTS, memory_table
 
@@ -78,12 +78,11 @@ def graph_layers(objective: Objective[Any], run: Run, slice: Slice) -> int:
     Args:
         objective: of networks that are ``Llama``, small enough to run.
     """
-    most, result = 0, objective.learners()[-1].name
-    for learner in objective.learners():
+    most, learners = 0, objective.learners()
+    for learner in learners:
         slice.stream.manual_seed(run.seed)
-        networks = {id(one.network): one.network for one in objective.learners()}
-        with _counted(list(networks.values())) as counts, run.autocast():
-            with torch.set_grad_enabled(learner.name == result):
+        with _counted(networks_of(learners)) as counts, run.autocast():
+            with torch.set_grad_enabled(learner is learners[-1]):
                 batch = objective.batch(slice)
             with torch.enable_grad():
                 objective.loss(learner.name, batch, slice)
@@ -136,7 +135,7 @@ def sized(
     )
     if shards == 1:
         return plan
-    together = gathered([teacher, *(learner.network for learner in learners)])
+    together = gathered([teacher, *networks_of(learners)])
     return replace(plan, gathered=together, setting_up=max(whole[0].weights - plan.networks, 0))
 
 
